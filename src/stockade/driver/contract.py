@@ -1,0 +1,141 @@
+"""The `Driver` protocol: what the agent asks of a data plane, and what the data plane tells it.
+
+Calls are synchronous and short. Nothing is dropped silently and nothing is flushed at start:
+`install_filters` takes the whole wanted table and applies the difference. Order inside a driver: block
+before remove; the caller adds an inbound SA before the outbound one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from stockade.model.addresses import Address
+from stockade.model.filters import Direction, FilterTable
+from stockade.model.negotiation import Mode
+from stockade.model.reasons import Reason
+from stockade.model.sa import SaCounters, SecurityAssociation
+from stockade.model.suites import Encryption, Hash
+from stockade.model.traffic import Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a data plane can express. A policy that asks for more is refused whole, with the rule's name."""
+
+    name: str
+    modes: frozenset[Mode]
+    encryptions: frozenset[Encryption]
+    integrities: frozenset[Hash]
+    authentication_header: bool
+    ip_versions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """The first packet of a flow that a negotiate filter wants secured; the packet is held until an SA is up
+    or `release` is called. Repeated at most once a second per filter and pair of hosts."""
+
+    filter_id: str
+    flow: Flow
+
+
+@dataclass(frozen=True, slots=True)
+class SaExpired:
+    """An SA reached its soft lifetime (rekey now) or its hard one (`hard`: it is removed already)."""
+
+    spi: int
+    direction: Direction
+    hard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SaIdle:
+    """Nothing passed through the pair of this SA for its idle time. Not removed: the agent decides."""
+
+    spi: int
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class PacketRefused:
+    """Packets dropped, summed up: the driver reports at most one of each `reason` per `source` and second.
+
+    `reason.code` is one of UNKNOWN_SPI, INTEGRITY_FAILED, REPLAYED, SELECTOR_MISMATCH, CLEAR_DROPPED,
+    MALFORMED_PACKET, QUEUE_FULL. `spi` is 0 where none is known.
+    """
+
+    reason: Reason
+    source: Address
+    destination: Address
+    spi: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DriverFailed:
+    """The data plane died or lost a part of itself. Filters that need security hold: nothing passes in
+    clear."""
+
+    reason: Reason
+
+
+DriverEvent = Acquire | SaExpired | SaIdle | PacketRefused | DriverFailed
+
+
+@dataclass(frozen=True, slots=True)
+class FilterCounters:
+    """Packets and bytes that one specific filter decided on since the table was installed."""
+
+    filter_id: str
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DriverStatistics:
+    sas: tuple[SaCounters, ...]
+    filters: tuple[FilterCounters, ...]
+    held_packets: int
+    refused: tuple[tuple[str, int], ...]
+    """(reason word, packets) since the start."""
+
+
+class Driver(Protocol):
+    """A data plane. Every call may raise `HostError(DRIVER_FAILED)`; arguments that the driver's capabilities
+    exclude raise `CallerError(DRIVER_LACKS)` and change nothing."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def start(self) -> None:
+        """Take hold of the system's parts (device, routes, rules). Finds and heals what an earlier run that
+        was killed left behind, without a moment in which protected traffic could pass in clear."""
+
+    def stop(self, keep_filters: bool = False) -> None:
+        """Let go. With `keep_filters` blocked stays blocked and secured traffic stays closed; otherwise
+        nothing that `start` or `install_filters` put into the system is left."""
+
+    def install_filters(self, table: FilterTable) -> None:
+        """Make `table` the one in force, as a difference and atomically; refuse it whole if it asks too
+        much."""
+
+    def get_spi(self, local: Address, peer: Address) -> int:
+        """Reserve an SPI for an inbound SA."""
+
+    def add_sa(self, sa: SecurityAssociation) -> None:
+        """Install one direction. An outbound SA releases the packets held for its selector, in order."""
+
+    def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
+        """Remove one direction; an unknown one is no error."""
+
+    def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
+        """A negotiation failed: drop what is held for this filter and peer; the next packet acquires anew."""
+
+    def events(self) -> Sequence[DriverEvent]:
+        """What happened since the last call; never blocks."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when `events` has something, for an event loop; -1 if there is none
+        (the memory driver: ask after every call)."""
+
+    def statistics(self) -> DriverStatistics: ...

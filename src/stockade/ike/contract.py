@@ -1,0 +1,194 @@
+"""The seams of the IKE engine: what it asks of policy, the commands it takes, the effects it leaves.
+
+The engine has five doors: `receive(datagram, local, remote, now)`, `command(command, now)`, `timeout(now)`,
+`next_timeout()` and `effects()`. Times are seconds on one monotonic clock (float); randomness and SPIs come
+from callables given to the constructor, so a run can be repeated.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from stockade.model.addresses import Address, Endpoint
+from stockade.model.filters import Direction
+from stockade.model.identities import Identity
+from stockade.model.negotiation import Negotiation, QuickModeMatch
+from stockade.model.reasons import Reason
+from stockade.model.sa import SecurityAssociation
+from stockade.model.suites import MainModeProposal, QuickModeProposal
+from stockade.model.traffic import TrafficSelector
+
+
+# ---- what the engine asks
+class NegotiationLookup(Protocol):
+    """Policy as the engine sees it. Implemented over the filter table by `stockade.policy.lookup`.
+
+    Each method returns a choice or the `Reason` of the refusal; none raises.
+    """
+
+    def for_peer(self, local: Address, peer: Address) -> tuple[Negotiation, ...] | Reason:
+        """The negotiations whose filters cover some traffic between the two hosts, heaviest filter first. A
+        main mode that a peer begins is answered by these."""
+
+    def for_quick_mode(
+        self, local: Address, peer: Address, requested: TrafficSelector
+    ) -> QuickModeMatch | Reason:
+        """The rule for traffic that a peer asks to protect. `requested` is outbound as we see it (source =
+        our side of the peer's identities)."""
+
+
+class RandomSource(Protocol):
+    def __call__(self, size: int, /) -> bytes: ...
+
+
+class SpiSource(Protocol):
+    """Reserves an inbound SPI: the driver's `get_spi`."""
+
+    def __call__(self, local: Address, peer: Address, /) -> int: ...
+
+
+# ---- commands
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """Secure this traffic: main mode if there is none with the peer, then quick mode. A second acquire for
+    the same negotiation, selector and peer joins the one under way. `selector` is outbound (source = us) and
+    host to host."""
+
+    local: Address
+    peer: Address
+    selector: TrafficSelector
+    negotiation: Negotiation
+    filter_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RekeyQuickMode:
+    """The soft lifetime of the inbound or outbound SA with this SPI of ours (inbound) has passed: make a new
+    pair; the old one goes on until then."""
+
+    inbound_spi: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteQuickMode:
+    """Delete a pair (tell the peer) because of `reason`: idle, hard lifetime, changed policy."""
+
+    inbound_spi: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePeer:
+    """Delete all main and quick modes with this peer and tell it."""
+
+    peer: Address
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Delete everything and tell every peer once. Afterwards the engine refuses all."""
+
+    reason: Reason
+
+
+Command = Acquire | RekeyQuickMode | DeleteQuickMode | DeletePeer | Shutdown
+
+
+# ---- effects
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A UDP datagram. On port 4500 the datagram already begins with the non-ESP marker (RFC 3948 §2.2)."""
+
+    datagram: bytes
+    local: Endpoint
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSa:
+    """Give this SA to the driver. Inbound comes before outbound."""
+
+    sa: SecurityAssociation
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSa:
+    """Take one direction out of the driver."""
+
+    spi: int
+    direction: Direction
+    peer: Address
+    reason: Reason
+
+
+class ReportKind(StrEnum):
+    """What a report is about; the journal and the API use these words."""
+
+    MAIN_MODE_ESTABLISHED = "main-mode-established"
+    MAIN_MODE_FAILED = "main-mode-failed"
+    MAIN_MODE_DELETED = "main-mode-deleted"
+    QUICK_MODE_ESTABLISHED = "quick-mode-established"
+    QUICK_MODE_FAILED = "quick-mode-failed"
+    QUICK_MODE_DELETED = "quick-mode-deleted"
+    MESSAGE_REFUSED = "message-refused"
+    NOTIFICATION = "notification"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something that people may want to know. MESSAGE_REFUSED reports are rate limited by the engine.
+
+    For QUICK_MODE_FAILED (and MAIN_MODE_FAILED, once per acquire that waited for it) `filter_id` is set, so
+    that the agent can tell the driver to release what it holds.
+    """
+
+    kind: ReportKind
+    reason: Reason
+    local: Endpoint
+    remote: Endpoint
+    main_mode: str = ""
+    filter_id: str = ""
+    selector: TrafficSelector | None = None
+
+
+Effect = Send | InstallSa | RemoveSa | Report
+
+
+# ---- what can be seen of it
+@dataclass(frozen=True, slots=True)
+class MainModeView:
+    """One main mode as `show mmsas` prints it. Times in seconds; `remaining` until expiry."""
+
+    cookies: str
+    local: Endpoint
+    remote: Endpoint
+    initiator: bool
+    established: bool
+    proposal: MainModeProposal | None
+    authentication: str
+    local_identity: Identity | None
+    peer_identity: Identity | None
+    peer_vendor: str
+    age: float
+    remaining: float
+    quick_modes: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuickModeView:
+    """One pair of SAs as `show qmsas` prints it."""
+
+    inbound_spi: int
+    outbound_spi: int
+    local: Address
+    peer: Address
+    selector: TrafficSelector
+    proposal: QuickModeProposal
+    pfs_group: str
+    initiator: bool
+    main_mode: str
+    negotiation: str
+    filter_id: str
+    age: float
+    remaining: float

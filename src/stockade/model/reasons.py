@@ -1,0 +1,446 @@
+"""Why: the closed list of reasons, and the three errors that carry them.
+
+Every refusal and failure in the product is a `Reason`: a member of `ReasonCode` with facts. Logs, events,
+the local API, `explain` and the reference page use this list. Where Windows has an error code for the same
+thing the member carries it (ERROR_IPSEC_IKE_*, 13800–13897, and the policy-store errors 13000–13025 of
+[MS-ERREF]).
+
+A member says whose fault it is: the caller's (a bad command or policy), the peer's (bytes or behaviour), or
+the host's (the system refuses us something). The error class follows from that: `error_for(reason)` makes it.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Self
+
+
+class Fault(StrEnum):
+    """Who can put it right."""
+
+    CALLER = "caller"
+    PEER = "peer"
+    HOST = "host"
+
+
+class ReasonCode(Enum):
+    """The closed list. Value: (code word, fault, Windows error code or None, what it means, what to do)."""
+
+    # -- the command language and the policy
+    SYNTAX = (
+        "syntax",
+        Fault.CALLER,
+        None,
+        "the command cannot be read",
+        "correct the named word; nothing was applied",
+    )
+    UNKNOWN_NAME = (
+        "unknown-name",
+        Fault.CALLER,
+        None,
+        "no object has this name",
+        "list the names with show … all",
+    )
+    NAME_EXISTS = (
+        "name-exists",
+        Fault.CALLER,
+        None,
+        "an object of this kind has the name already",
+        "choose another name or use set",
+    )
+    IN_USE = ("in-use", Fault.CALLER, None, "the object is used by a rule", "delete or change the rule first")
+    INVALID_POLICY = (
+        "invalid-policy",
+        Fault.CALLER,
+        13861,
+        "the policy contradicts itself",
+        "correct the named setting",
+    )
+    INVALID_FILTER = (
+        "invalid-filter",
+        Fault.CALLER,
+        13858,
+        "the filter cannot be enforced",
+        "correct the named filter",
+    )
+    NOT_SECURABLE = (
+        "not-securable",
+        Fault.CALLER,
+        13858,
+        "multicast and broadcast cannot be secured",
+        "permit or block this traffic instead",
+    )
+    NO_POLICY = (
+        "no-policy",
+        Fault.CALLER,
+        13825,
+        "no rule covers this traffic or peer",
+        "add a rule whose filters match, or see explain",
+    )
+    DRIVER_LACKS = (
+        "driver-lacks",
+        Fault.CALLER,
+        None,
+        "the chosen data plane cannot express this",
+        "change the rule or the data plane",
+    )
+    STORE_UNREADABLE = (
+        "store-unreadable",
+        Fault.HOST,
+        None,
+        "the policy store cannot be read",
+        "the last good policy stays in force; repair or restore the file",
+    )
+    STORE_BUSY = (
+        "store-busy",
+        Fault.HOST,
+        None,
+        "another program holds the policy store",
+        "wait for it to finish and repeat the command",
+    )
+    # -- bytes from the network
+    MALFORMED_HEADER = (
+        "malformed-header",
+        Fault.PEER,
+        13824,
+        "the ISAKMP header is not valid",
+        "see who sends to UDP 500/4500; nothing to change here",
+    )
+    MALFORMED_PAYLOAD = (
+        "malformed-payload",
+        Fault.PEER,
+        13843,
+        "a payload is not valid",
+        "see who sends it; check the peer's version",
+    )
+    UNSUPPORTED_EXCHANGE = (
+        "unsupported-exchange",
+        Fault.PEER,
+        13824,
+        "this exchange type or version is not supported",
+        "configure the peer for IKEv1 main mode",
+    )
+    UNKNOWN_COOKIE = (
+        "unknown-cookie",
+        Fault.PEER,
+        13846,
+        "the message belongs to no main mode that we know",
+        "none: the peer negotiates anew",
+    )
+    UNEXPECTED_MESSAGE = (
+        "unexpected-message",
+        Fault.PEER,
+        13888,
+        "the message does not fit the state of the exchange",
+        "none, unless it repeats: then capture the exchange",
+    )
+    DECRYPTION_FAILED = (
+        "decryption-failed",
+        Fault.PEER,
+        13867,
+        "an encrypted message made no sense after decryption",
+        "compare the pre-shared keys of both ends",
+    )
+    TOO_MANY_NEGOTIATIONS = (
+        "too-many-negotiations",
+        Fault.PEER,
+        13882,
+        "the peer has too many open negotiations",
+        "none: further first messages are dropped until one ends",
+    )
+    # -- the key exchange
+    NO_PROPOSAL_CHOSEN = (
+        "no-proposal-chosen",
+        Fault.PEER,
+        13868,
+        "no offer fits our policy",
+        "make one security method equal on both ends",
+    )
+    PEER_REFUSED = (
+        "peer-refused",
+        Fault.PEER,
+        13801,
+        "the peer answered with an error",
+        "see the peer's log at this time",
+    )
+    AUTHENTICATION_FAILED = (
+        "authentication-failed",
+        Fault.PEER,
+        13801,
+        "the peer could not prove who it is",
+        "compare the credentials of both ends",
+    )
+    PSK_MISMATCH = (
+        "psk-mismatch",
+        Fault.PEER,
+        13801,
+        "the pre-shared keys of the two ends most likely differ",
+        "set the same psk= on both ends",
+    )
+    AUTHENTICATION_METHOD_UNAVAILABLE = (
+        "authentication-method-unavailable",
+        Fault.CALLER,
+        13801,
+        "none of the rule's authentication methods can be used here",
+        "add a method that both ends have",
+    )
+    INVALID_HASH = (
+        "invalid-hash",
+        Fault.PEER,
+        13870,
+        "a HASH payload does not verify",
+        "compare the credentials of both ends",
+    )
+    INVALID_KEY_EXCHANGE = (
+        "invalid-key-exchange",
+        Fault.PEER,
+        13833,
+        "the public Diffie-Hellman value is not acceptable",
+        "see the peer's version; never weaken this check",
+    )
+    INVALID_IDENTITY = (
+        "invalid-identity",
+        Fault.PEER,
+        13834,
+        "the identity or the traffic that the peer names does not fit our policy",
+        "compare the filters of both ends",
+    )
+    NEGOTIATION_TIMED_OUT = (
+        "negotiation-timed-out",
+        Fault.PEER,
+        13805,
+        "the peer did not answer",
+        "check that the peer runs IPsec and that UDP 500 and 4500 reach it",
+    )
+    NO_SPI = (
+        "no-spi",
+        Fault.HOST,
+        13857,
+        "no SPI could be allocated",
+        "see the data plane's health with stockade status",
+    )
+    # -- the life of an SA
+    SA_ESTABLISHED = ("sa-established", Fault.PEER, None, "an SA came up", "none")
+    SA_DELETED = ("sa-deleted", Fault.PEER, 13807, "the peer deleted the SA", "none: traffic negotiates anew")
+    SA_EXPIRED = (
+        "sa-expired",
+        Fault.HOST,
+        13895,
+        "the SA reached its lifetime",
+        "none: traffic negotiates anew",
+    )
+    SA_IDLE = (
+        "sa-idle",
+        Fault.HOST,
+        13808,
+        "the SA was not used for the idle time",
+        "none: traffic negotiates anew",
+    )
+    SA_REPLACED = ("sa-replaced", Fault.HOST, 13878, "a newer SA took its place", "none")
+    MAIN_MODE_EXPIRED = (
+        "main-mode-expired",
+        Fault.HOST,
+        13885,
+        "the main mode reached its lifetime",
+        "none: traffic negotiates anew",
+    )
+    INITIAL_CONTACT = (
+        "initial-contact",
+        Fault.PEER,
+        13886,
+        "the peer says that it has no older SA with us",
+        "none: older SAs were removed",
+    )
+    POLICY_CHANGED = (
+        "policy-changed",
+        Fault.HOST,
+        13849,
+        "the policy no longer allows this SA",
+        "none: traffic negotiates anew",
+    )
+    SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
+    # -- packets
+    PERMITTED = ("permitted", Fault.HOST, None, "a filter permits it", "none")
+    BLOCKED = (
+        "blocked",
+        Fault.HOST,
+        None,
+        "a filter blocks it",
+        "change the rule if this traffic should pass",
+    )
+    SECURED = ("secured", Fault.HOST, None, "a filter secures it", "none")
+    NO_FILTER = (
+        "no-filter",
+        Fault.HOST,
+        None,
+        "no filter speaks of it, so it passes in clear",
+        "add a rule if it should not",
+    )
+    CLEAR_DROPPED = (
+        "clear-dropped",
+        Fault.PEER,
+        None,
+        "a clear packet came where a filter requires security",
+        "give the sender an IPsec policy, or permit this traffic",
+    )
+    UNKNOWN_SPI = (
+        "unknown-spi",
+        Fault.PEER,
+        None,
+        "an IPsec packet names an SA that we do not have",
+        "none: a new SA is negotiated with peers that we know",
+    )
+    INTEGRITY_FAILED = (
+        "integrity-failed",
+        Fault.PEER,
+        None,
+        "a packet's integrity check failed",
+        "look for a damaged path or a forger",
+    )
+    REPLAYED = (
+        "replayed",
+        Fault.PEER,
+        None,
+        "a packet came twice or too late",
+        "raise the replay window if the path reorders much",
+    )
+    SELECTOR_MISMATCH = (
+        "selector-mismatch",
+        Fault.PEER,
+        None,
+        "a secured packet carries traffic that its SA was not made for",
+        "compare the filters of both ends",
+    )
+    MALFORMED_PACKET = (
+        "malformed-packet",
+        Fault.PEER,
+        None,
+        "an IP or IPsec packet is not valid",
+        "look at the sender; none is forwarded",
+    )
+    QUEUE_FULL = (
+        "queue-full",
+        Fault.HOST,
+        13809,
+        "too many packets wait for a negotiation",
+        "none: senders repeat; see why the negotiation takes long",
+    )
+    # -- the host
+    NOT_PRIVILEGED = (
+        "not-privileged",
+        Fault.HOST,
+        13851,
+        "the system refuses this to an ordinary user",
+        "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW",
+    )
+    MISSING_PROGRAM = (
+        "missing-program",
+        Fault.HOST,
+        None,
+        "a program that is needed is not installed",
+        "install the named package",
+    )
+    PORT_TAKEN = (
+        "port-taken",
+        Fault.HOST,
+        None,
+        "another program holds the UDP port",
+        "stop the other IKE daemon on this host",
+    )
+    AGENT_RUNNING = (
+        "agent-running",
+        Fault.CALLER,
+        None,
+        "an agent runs already with this home",
+        "stop it first, or use another --home",
+    )
+    AGENT_NOT_RUNNING = (
+        "agent-not-running",
+        Fault.CALLER,
+        None,
+        "no agent answers",
+        "start it with stockade agent run",
+    )
+    DRIVER_FAILED = (
+        "driver-failed",
+        Fault.HOST,
+        None,
+        "the data plane failed",
+        "see the journal; filters stay in force meanwhile",
+    )
+    INTERNAL = (
+        "internal",
+        Fault.HOST,
+        13816,
+        "a fault of Stockade itself",
+        "report it with the journal entry",
+    )
+
+    def __init__(self, word: str, fault: Fault, windows_code: int | None, meaning: str, remedy: str) -> None:
+        self.word = word
+        self.fault = fault
+        self.windows_code = windows_code
+        self.meaning = meaning
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One refusal or failure: the code, what exactly happened, and facts (names and values as text, no
+    secrets)."""
+
+    code: ReasonCode
+    detail: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, code: ReasonCode, detail: str = "", **facts: object) -> Self:
+        return cls(code, detail, tuple((name, str(value)) for name, value in facts.items()))
+
+    def __str__(self) -> str:
+        text = self.code.meaning if not self.detail else f"{self.code.meaning}: {self.detail}"
+        if self.facts:
+            text += " (" + ", ".join(f"{name} {value}" for name, value in self.facts) + ")"
+        return text
+
+    def as_dict(self) -> dict[str, object]:
+        """The JSON form that the API, the journal and `--format json` use."""
+        return {
+            "reason": self.code.word,
+            "text": str(self),
+            "remedy": self.code.remedy,
+            "fault": self.code.fault.value,
+            "windows_code": self.code.windows_code,
+            "facts": dict(self.facts),
+        }
+
+
+class StockadeError(Exception):
+    """The root of our errors. `reason` says what, where, why and what to do."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class CallerError(StockadeError):
+    """A bad command, policy or argument: the person or program that calls can put it right."""
+
+
+class PeerError(StockadeError):
+    """Bytes or behaviour of the other end."""
+
+
+class HostError(StockadeError):
+    """This system refuses or lacks something."""
+
+
+_CLASSES: dict[Fault, type[StockadeError]] = {
+    Fault.CALLER: CallerError,
+    Fault.PEER: PeerError,
+    Fault.HOST: HostError,
+}
+
+
+def error_for(code: ReasonCode, detail: str = "", **facts: object) -> StockadeError:
+    """The error of the class that the code's fault asks for, ready to raise."""
+    return _CLASSES[code.fault](Reason.of(code, detail, **facts))

@@ -1,0 +1,100 @@
+"""Security associations as the driver gets them (RFC 4301 §4.4.2): one record per direction."""
+
+from dataclasses import dataclass
+
+from stockade.model.addresses import Address
+from stockade.model.filters import Direction
+from stockade.model.negotiation import Mode
+from stockade.model.secret import Secret
+from stockade.model.suites import EspSuite, Hash
+from stockade.model.traffic import TrafficSelector
+
+MINIMUM_SPI = 0x100  # 1–255 are reserved by IANA, 0 is local use (RFC 4303 §2.1)
+MAXIMUM_SPI = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """When an SA is rekeyed (soft) and when it dies (hard). None = no limit. Seconds since installation;
+    bytes are those of the protected payload."""
+
+    soft_seconds: float | None = None
+    hard_seconds: float | None = None
+    soft_bytes: int | None = None
+    hard_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for soft, hard in ((self.soft_seconds, self.hard_seconds), (self.soft_bytes, self.hard_bytes)):
+            if soft is not None and hard is not None and soft > hard:
+                raise ValueError("the soft lifetime ends before the hard one")
+
+
+@dataclass(frozen=True, slots=True)
+class UdpEncapsulation:
+    """ESP in UDP (RFC 3948): the ports of the outer header."""
+
+    source_port: int
+    destination_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityAssociation:
+    """One direction of a quick-mode SA.
+
+    `spi` is chosen by the receiver: ours for an inbound SA, the peer's for an outbound one. `source` and
+    `destination` are the outer addresses. Exactly one of `esp` and `ah` is set. `encryption_key` includes the
+    4-byte salt for AES-GCM (RFC 4106 §8.1). `pair` is the SPI of the other direction. `negotiation` and
+    `filter_id` say which rule made it; `main_mode` is the cookie pair of its main mode (`<initiator
+    hex>:<responder hex>`). `idle_seconds`: the driver reports the SA idle when nothing passed for so long
+    (None = never)."""
+
+    spi: int
+    direction: Direction
+    source: Address
+    destination: Address
+    selector: TrafficSelector
+    mode: Mode
+    esp: EspSuite | None
+    ah: Hash | None
+    encryption_key: Secret
+    integrity_key: Secret
+    pair: int
+    negotiation: str
+    filter_id: str
+    main_mode: str
+    lifetime: Lifetime = Lifetime()
+    replay_window: int = 64
+    idle_seconds: float | None = None
+    udp: UdpEncapsulation | None = None
+
+    def __post_init__(self) -> None:
+        for spi in (self.spi, self.pair):
+            if not MINIMUM_SPI <= spi <= MAXIMUM_SPI:
+                raise ValueError(f"SPI {spi:#x} is reserved or too long")
+        if (self.esp is None) == (self.ah is None):
+            raise ValueError("an SA is either ESP or AH")
+        if self.replay_window and not 32 <= self.replay_window <= 4096:
+            raise ValueError("the replay window holds 32 to 4096 packets, or 0 for none")
+
+    @property
+    def peer(self) -> Address:
+        return self.source if self.direction is Direction.INBOUND else self.destination
+
+    @property
+    def local(self) -> Address:
+        return self.destination if self.direction is Direction.INBOUND else self.source
+
+
+@dataclass(frozen=True, slots=True)
+class SaCounters:
+    """What one SA carried since it was installed. `age` and `idle` in seconds."""
+
+    spi: int
+    direction: Direction
+    packets: int = 0
+    bytes: int = 0
+    integrity_failures: int = 0
+    replays: int = 0
+    selector_mismatches: int = 0
+    age: float = 0.0
+    idle: float = 0.0

@@ -1,0 +1,208 @@
+"""The policy model (reference: Windows IPsec policy; [MS-GPIPSEC] §2.2): what an administrator writes.
+
+    Policy ─ main-mode settings, polling interval
+       └ n Rules ─ 1 filter list (shared), 1 filter action (shared), authentication methods, tunnel,
+       connection type
+
+Filter lists and filter actions live beside the policies, so a change acts on every rule that uses them.
+Rules name them; names are case-insensitive and unique within their kind. Every object has a GUID and a
+last-modified time."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from uuid import UUID, uuid4
+
+from stockade.model.addresses import Address, AddressRange
+from stockade.model.filters import Action
+from stockade.model.negotiation import DEFAULT_MAIN_MODE_PROPOSALS, AuthenticationMethod, Kerberos
+from stockade.model.suites import Encryption, EspSuite, Hash, MainModeProposal, QuickModeProposal
+from stockade.model.traffic import PROTOCOLS_WITH_PORTS, protocol_name
+
+DEFAULT_POLLING_MINUTES = 180
+DEFAULT_MAIN_MODE_MINUTES = 480
+
+
+def now() -> datetime:
+    """The present second in UTC, as last-modified times are kept."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+class AddressKind(StrEnum):
+    """How a filter names one of its ends."""
+
+    ME = "me"
+    ANY = "any"
+    ADDRESSES = "addresses"
+
+
+@dataclass(frozen=True, slots=True)
+class FilterAddress:
+    """One end of a filter: me, any, or given addresses (host, subnet, range)."""
+
+    kind: AddressKind
+    addresses: AddressRange | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind is AddressKind.ADDRESSES) != (self.addresses is not None):
+            raise ValueError("only an end of kind 'addresses' has addresses, and it must have them")
+
+    @classmethod
+    def me(cls) -> "FilterAddress":
+        return cls(AddressKind.ME)
+
+    @classmethod
+    def any(cls) -> "FilterAddress":
+        return cls(AddressKind.ANY)
+
+    @classmethod
+    def of(cls, addresses: AddressRange | Address) -> "FilterAddress":
+        if isinstance(addresses, (IPv4Address, IPv6Address)):
+            addresses = AddressRange.host(addresses)
+        return cls(AddressKind.ADDRESSES, addresses)
+
+    def __str__(self) -> str:
+        return self.kind.value if self.addresses is None else str(self.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A filter as configured (a *generic* filter). Protocol and ports 0 mean any."""
+
+    source: FilterAddress
+    destination: FilterAddress
+    protocol: int = 0
+    source_port: int = 0
+    destination_port: int = 0
+    mirrored: bool = True
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.protocol <= 255:
+            raise ValueError(f"protocol {self.protocol} is outside 0–255")
+        for port in (self.source_port, self.destination_port):
+            if not 0 <= port <= 65535:
+                raise ValueError(f"port {port} is outside 0–65535")
+            if port and self.protocol not in PROTOCOLS_WITH_PORTS:
+                raise ValueError(f"a port needs protocol TCP or UDP, not {protocol_name(self.protocol)}")
+        given = [end.addresses for end in (self.source, self.destination) if end.addresses is not None]
+        if len(given) == 2 and given[0].version != given[1].version:
+            raise ValueError("source and destination are of different address families")
+        if self.source.kind is AddressKind.ME and self.destination.kind is AddressKind.ME:
+            raise ValueError("source and destination are both this computer")
+
+    def same_traffic(self, other: "Filter") -> bool:
+        """Equal but for the description: what `delete filter` matches by."""
+        return (self.source, self.destination, self.protocol, self.source_port, self.destination_port,
+                self.mirrored) == (other.source, other.destination, other.protocol, other.source_port,
+                                   other.destination_port, other.mirrored)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FilterList:
+    name: str
+    filters: tuple[Filter, ...] = ()
+    description: str = ""
+    guid: UUID = field(default_factory=uuid4)
+    modified: datetime = field(default_factory=now)
+
+
+DEFAULT_QUICK_MODE_PROPOSALS = (
+    QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, Hash.SHA1)),
+    QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, Hash.MD5)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FilterAction:
+    """Permit, block or negotiate. `methods` (quick-mode security methods, in order), `inpass`, `soft` and
+    `session_pfs` count for negotiate only."""
+
+    name: str
+    action: Action = Action.NEGOTIATE
+    methods: tuple[QuickModeProposal, ...] = DEFAULT_QUICK_MODE_PROPOSALS
+    inpass: bool = False
+    soft: bool = False
+    session_pfs: bool = False
+    description: str = ""
+    guid: UUID = field(default_factory=uuid4)
+    modified: datetime = field(default_factory=now)
+
+    def __post_init__(self) -> None:
+        if self.action is Action.NEGOTIATE and not self.methods:
+            raise ValueError("a filter action that negotiates needs at least one security method")
+
+
+class ConnectionType(StrEnum):
+    ALL = "all"
+    LAN = "lan"
+    DIALUP = "dialup"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Ties a filter list to a filter action. The default response rule has neither name
+    (`is_default_response`)."""
+
+    name: str
+    filter_list: str
+    filter_action: str
+    authentication: tuple[AuthenticationMethod, ...] = (Kerberos(),)
+    tunnel_endpoint: Address | None = None
+    connection_type: ConnectionType = ConnectionType.ALL
+    active: bool = True
+    description: str = ""
+    guid: UUID = field(default_factory=uuid4)
+    modified: datetime = field(default_factory=now)
+    is_default_response: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy. At most one per store is assigned (kept by the store). Times in minutes, as netsh has
+    them."""
+
+    name: str
+    rules: tuple[Rule, ...] = ()
+    assigned: bool = False
+    main_mode_methods: tuple[MainModeProposal, ...] = DEFAULT_MAIN_MODE_PROPOSALS
+    main_mode_minutes: int = DEFAULT_MAIN_MODE_MINUTES
+    quick_modes_per_main_mode: int = 0
+    master_pfs: bool = False
+    polling_minutes: int = DEFAULT_POLLING_MINUTES
+    description: str = ""
+    guid: UUID = field(default_factory=uuid4)
+    modified: datetime = field(default_factory=now)
+
+    def __post_init__(self) -> None:
+        if not self.main_mode_methods:
+            raise ValueError("a policy needs at least one main-mode security method")
+        if self.main_mode_minutes < 1:
+            raise ValueError("the main-mode lifetime must be at least one minute")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """Everything that one store holds, read in one transaction: what the compiler takes. `store` is its name
+    in provenance: `local`, `persistent`, `domain`."""
+
+    policies: tuple[Policy, ...] = ()
+    filter_lists: tuple[FilterList, ...] = ()
+    filter_actions: tuple[FilterAction, ...] = ()
+    store: str = "local"
+
+    @property
+    def assigned(self) -> Policy | None:
+        return next((policy for policy in self.policies if policy.assigned), None)
+
+    def filter_list(self, name: str) -> FilterList | None:
+        return next((entry for entry in self.filter_lists if entry.name.casefold() == name.casefold()), None)
+
+    def filter_action(self, name: str) -> FilterAction | None:
+        return next(
+            (entry for entry in self.filter_actions if entry.name.casefold() == name.casefold()), None
+        )
+
+    def policy(self, name: str) -> Policy | None:
+        return next((entry for entry in self.policies if entry.name.casefold() == name.casefold()), None)

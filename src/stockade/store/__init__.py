@@ -1,0 +1,1 @@
+"""Where policies live: the local SQLite store; Active Directory and files later."""
