@@ -33,6 +33,13 @@ class ReasonCode(Enum):
         "the command cannot be read",
         "correct the named word; nothing was applied",
     )
+    NOT_AVAILABLE = (
+        "not-available",
+        Fault.CALLER,
+        None,
+        "this version cannot do that yet",
+        "see docs/netsh.md for what it can",
+    )
     UNKNOWN_NAME = (
         "unknown-name",
         Fault.CALLER,
@@ -257,6 +264,15 @@ class ReasonCode(Enum):
         "the policy no longer allows this SA",
         "none: traffic negotiates anew",
     )
+    POLICY_LOADED = ("policy-loaded", Fault.HOST, None, "a policy is in force", "none")
+    POLICY_DOUBTFUL = (
+        "policy-doubtful",
+        Fault.CALLER,
+        None,
+        "the policy has something that is probably not meant",
+        "read the named rules; stockade explain shows what happens to a packet",
+    )
+    AGENT_STARTED = ("agent-started", Fault.HOST, None, "the agent runs", "none")
     SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
     # -- packets
     PERMITTED = ("permitted", Fault.HOST, None, "a filter permits it", "none")
@@ -331,6 +347,13 @@ class ReasonCode(Enum):
         13851,
         "the system refuses this to an ordinary user",
         "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW",
+    )
+    SEND_FAILED = (
+        "send-failed",
+        Fault.HOST,
+        None,
+        "an IKE datagram could not be sent",
+        "check routes and addresses towards the peer; it is repeated meanwhile",
     )
     MISSING_PROGRAM = (
         "missing-program",

@@ -134,6 +134,19 @@ class FilterAction:
             raise ValueError("a filter action that negotiates needs at least one security method")
 
 
+# What the default response rule names as its filter list and filter action; neither is an object in the store.
+DYNAMIC_FILTER_LIST = "<Dynamic>"
+DEFAULT_RESPONSE_ACTION = "Default Response"
+DEFAULT_RESPONSE_METHODS = (
+    QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, Hash.SHA1)),
+    QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, Hash.MD5)),
+    QuickModeProposal(EspSuite(Encryption.DES_CBC, Hash.SHA1)),
+    QuickModeProposal(EspSuite(Encryption.DES_CBC, Hash.MD5)),
+    QuickModeProposal(ah=Hash.SHA1),
+    QuickModeProposal(ah=Hash.MD5),
+)
+
+
 class ConnectionType(StrEnum):
     ALL = "all"
     LAN = "lan"
@@ -156,6 +169,8 @@ class Rule:
     guid: UUID = field(default_factory=uuid4)
     modified: datetime = field(default_factory=now)
     is_default_response: bool = False
+    response_methods: tuple[QuickModeProposal, ...] = ()  # default response rule only; () = the usual ones
+    response_session_pfs: bool = False  # default response rule only
 
 
 @dataclass(frozen=True, slots=True)

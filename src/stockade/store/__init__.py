@@ -1,1 +1,1 @@
-"""Where policies live: the local SQLite store; Active Directory and files later."""
+"""Where policies live: the local SQLite store (`local`); Active Directory and files later."""

@@ -1,0 +1,57 @@
+# Each target sets up what it needs (scripts/bootstrap) and says what it cannot have.
+#   STOCKADE_VENV=DIR   the virtual environment (default .venv)
+#   TESTS="…"           what `make test` hands to pytest (default: everything)
+
+SHELL := /bin/bash
+VENV := $(or $(STOCKADE_VENV),.venv)
+BIN := $(VENV)/bin
+TESTS ?=
+export STOCKADE_VENV := $(VENV)
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types contracts docs reference check format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: ## two hosts, one policy, real packets (as root; otherwise the same story in process)
+	@scripts/bootstrap demo
+	@$(BIN)/stockade demo
+
+test: ## every tier of the tests; a tier whose needs are absent skips with the reason
+	@scripts/bootstrap test
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: ## ruff: rules and format
+	@scripts/bootstrap tools
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: ## mypy --strict
+	@scripts/bootstrap tools
+	@$(BIN)/mypy
+
+contracts: ## the arrows between the rooms (import-linter)
+	@scripts/bootstrap tools
+	@$(BIN)/lint-imports
+
+docs: ## the manual, into site/
+	@scripts/bootstrap tools
+	@$(BIN)/mkdocs build --strict
+
+reference: ## write the generated pages of docs/ anew
+	@scripts/bootstrap tools
+	@$(BIN)/python scripts/generate_reference.py
+
+check: ## lint, types, contracts, docs and test: what CI runs
+	@scripts/check
+
+format: ## put the sources into the project's format
+	@scripts/bootstrap tools
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## remove the virtual environment, caches and built pages
+	rm -rf .venv site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,249 @@
+"""The one local API: HTTP with JSON over a Unix socket, events as server-sent events.
+
+The command line, the terminal monitor and the web console are its clients. `ROUTES` is the whole of it; the
+Starlette application and the OpenAPI document (`GET /v1/openapi.json`) are both made from that table. The
+socket belongs to the agent's user, mode 0600: who may open it may administer.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from stockade import __version__
+from stockade.agent import messages, views
+from stockade.model.addresses import Address
+from stockade.model.filters import Direction
+from stockade.model.reasons import Fault, ReasonCode, StockadeError, error_for
+from stockade.model.traffic import PROTOCOLS_WITH_PORTS, Flow
+
+EVENT_QUEUE = 1000
+"""Journal entries that wait for one slow reader of /v1/events; then it loses the oldest and is told how
+many."""
+
+_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "any": 0}
+
+
+class AgentOperations(Protocol):
+    """What the API asks of the service."""
+
+    def status(self) -> messages.Status: ...
+    def filters(self) -> messages.Filters: ...
+    def sas(self) -> messages.Sas: ...
+    def reload(self) -> messages.Loaded: ...
+    def delete_peer(self, peer: Address) -> messages.Deleted: ...
+    def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage: ...
+    def journal(self, last: int) -> messages.JournalEntries: ...
+    def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One query parameter."""
+
+    name: str
+    description: str
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    method: str
+    path: str
+    summary: str
+    answer: type[msgspec.Struct] | None
+    handle: Callable[[AgentOperations, Request], msgspec.Struct]
+    parameters: tuple[Parameter, ...] = ()
+
+
+def _explain(agent: AgentOperations, request: Request) -> msgspec.Struct:
+    source = _address(_required(request, "source"), "source")
+    destination = _address(_required(request, "destination"), "destination")
+    word = request.query_params.get("protocol", "any").lower()
+    protocol = _PROTOCOLS.get(word, -1) if not word.isdecimal() else int(word)
+    if not 0 <= protocol <= 255:
+        raise error_for(ReasonCode.SYNTAX, f"protocol {word!r}: expected tcp, udp, icmp or a number 0–255")
+    ports = [_port(request, name) for name in ("source_port", "destination_port")]
+    if any(ports) and protocol not in PROTOCOLS_WITH_PORTS:
+        raise error_for(ReasonCode.SYNTAX, f"a port needs protocol tcp or udp, not {word!r}")
+    if source.version != destination.version:
+        raise error_for(ReasonCode.SYNTAX, f"{source} and {destination} are of different address families")
+    wanted = request.query_params.get("direction")
+    if wanted not in (None, "inbound", "outbound"):
+        raise error_for(ReasonCode.SYNTAX, f"direction {wanted!r}: expected inbound or outbound")
+    direction = Direction(wanted) if wanted else None
+    return agent.explain(Flow(source, destination, protocol, ports[0], ports[1]), direction)
+
+
+def _journal(agent: AgentOperations, request: Request) -> msgspec.Struct:
+    last = request.query_params.get("last", "100")
+    if not last.isdecimal():
+        raise error_for(ReasonCode.SYNTAX, f"last {last!r}: expected a number")
+    return agent.journal(int(last))
+
+
+_FLOW_PARAMETERS = (
+    Parameter("source", "source address", required=True),
+    Parameter("destination", "destination address", required=True),
+    Parameter("protocol", "tcp, udp, icmp, any or a number"),
+    Parameter("source_port", "0 or absent: any"),
+    Parameter("destination_port", "0 or absent: any"),
+    Parameter("direction", "inbound or outbound; absent: what the local addresses say"),
+)
+
+ROUTES = (
+    Endpoint("GET", "/v1/status", "How the agent is", messages.Status, lambda agent, _: agent.status()),
+    Endpoint(
+        "GET", "/v1/filters", "The filter table in force", messages.Filters, lambda agent, _: agent.filters()
+    ),
+    Endpoint("GET", "/v1/sas", "Main-mode and quick-mode SAs", messages.Sas, lambda agent, _: agent.sas()),
+    Endpoint(
+        "GET",
+        "/v1/explain",
+        "What happens to a packet and why",
+        messages.ExplanationMessage,
+        _explain,
+        _FLOW_PARAMETERS,
+    ),
+    Endpoint(
+        "GET",
+        "/v1/journal",
+        "The newest journal entries",
+        messages.JournalEntries,
+        _journal,
+        (Parameter("last", "how many, 100 by default"),),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/policy/reload",
+        "Read the policy store again now",
+        messages.Loaded,
+        lambda agent, _: agent.reload(),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/sas/delete",
+        "Delete all SAs with one peer and tell it",
+        messages.Deleted,
+        lambda agent, request: agent.delete_peer(_address(_required(request, "peer"), "peer")),
+        (Parameter("peer", "the peer's address", required=True),),
+    ),
+)
+
+
+def application(agent: AgentOperations) -> Starlette:
+    """The ASGI application over `agent`."""
+
+    def plain(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def handler(request: Request) -> Response:
+            try:
+                answer = endpoint.handle(agent, request)
+            except StockadeError as error:
+                status = 400 if error.reason.code.fault is Fault.CALLER else 503
+                message = views.reason_message(error.reason)
+                return Response(msgspec.json.encode(message), status, media_type="application/json")
+            return Response(msgspec.json.encode(answer), media_type="application/json")
+
+        return handler
+
+    async def events(_: Request) -> Response:
+        headers = {"Cache-Control": "no-store"}
+        return StreamingResponse(_events(agent), media_type="text/event-stream", headers=headers)
+
+    async def document(_: Request) -> Response:
+        return JSONResponse(openapi())
+
+    routes = [Route(endpoint.path, plain(endpoint), methods=[endpoint.method]) for endpoint in ROUTES]
+    routes.append(Route("/v1/events", events, methods=["GET"]))
+    routes.append(Route("/v1/openapi.json", document, methods=["GET"]))
+    return Starlette(routes=routes)
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the API."""
+    structs = [messages.ReasonMessage, *(endpoint.answer for endpoint in ROUTES if endpoint.answer)]
+    template = "#/components/schemas/{name}"
+    references, components = msgspec.json.schema_components(structs, ref_template=template)
+    refusal = {"description": "Refused", "content": {"application/json": {"schema": references[0]}}}
+    answers = iter(references[1:])
+    paths: dict[str, Any] = {}
+    for endpoint in ROUTES:
+        content = {"application/json": {"schema": next(answers)}} if endpoint.answer else {}
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = {
+            "summary": endpoint.summary,
+            "parameters": [
+                {
+                    "name": parameter.name,
+                    "in": "query",
+                    "required": parameter.required,
+                    "description": parameter.description,
+                    "schema": {"type": "string"},
+                }
+                for parameter in endpoint.parameters
+            ],
+            "responses": {"200": {"description": "OK", "content": content}, "400": refusal, "503": refusal},
+        }
+    paths["/v1/events"] = {
+        "get": {
+            "summary": "Journal entries as they come (server-sent events)",
+            "responses": {"200": {"description": "OK", "content": {"text/event-stream": {}}}},
+        }
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Stockade agent", "version": __version__},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+async def _events(agent: AgentOperations) -> AsyncIterator[bytes]:
+    queue: asyncio.Queue[dict[str, object]] = asyncio.Queue(EVENT_QUEUE)
+    lost = 0
+
+    def listener(record: dict[str, object]) -> None:
+        nonlocal lost
+        if queue.full():
+            queue.get_nowait()
+            lost += 1
+        queue.put_nowait(record)
+
+    stop = agent.listen(listener)
+    try:
+        yield b": stockade journal\n\n"
+        while True:
+            record = await queue.get()
+            if lost:
+                record, lost = {**record, "lost_before": lost}, 0
+            yield f"event: {record['kind']}\ndata: {json.dumps(record, ensure_ascii=False)}\n\n".encode()
+    finally:
+        stop()
+
+
+def _required(request: Request, name: str) -> str:
+    value = request.query_params.get(name)
+    if not value:
+        raise error_for(ReasonCode.SYNTAX, f"parameter {name} is missing")
+    return value
+
+
+def _address(text: str, name: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise error_for(ReasonCode.SYNTAX, f"{name} {text!r}: expected an IP address") from None
+
+
+def _port(request: Request, name: str) -> int:
+    text = request.query_params.get(name) or "0"
+    if not text.isdecimal() or int(text) > 65_535:
+        raise error_for(ReasonCode.SYNTAX, f"{name} {text!r}: expected a number 0–65535")
+    return int(text)

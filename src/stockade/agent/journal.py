@@ -1,0 +1,112 @@
+"""The journal: what happened and why, one JSON object a line, kept over `kill -9`.
+
+Every line is written by one `write` to a file opened with O_APPEND, so a killed agent loses nothing that it
+said. Files are rotated by size, so a noisy network cannot fill the disk: `FILES` files of `FILE_BYTES` each
+at most. Entries that strangers can cause at will are limited per second and kind; what was left out is
+counted in the next.
+"""
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stockade.model.reasons import Reason
+
+FILE_BYTES = 8 * 1024 * 1024
+FILES = 5
+RECENT = 1000
+LIMITED_KINDS = frozenset(
+    {"message-refused", "packets-refused", "main-mode-failed", "notification", "sa-refused"}
+)
+LIMIT_PER_SECOND = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened. `kind` is a fixed word, `fields` names and values as text, without secrets."""
+
+    kind: str
+    reason: Reason
+    fields: tuple[tuple[str, str], ...] = ()
+
+    def as_dict(self) -> dict[str, object]:
+        return {"kind": self.kind, **self.reason.as_dict(), **dict(self.fields)}
+
+
+class Journal:
+    """Writes entries to `folder`/journal.jsonl, keeps the last `RECENT` in memory, tells listeners."""
+
+    def __init__(self, folder: Path | None, wall_clock: Callable[[], float] = time.time) -> None:
+        self.recent: deque[dict[str, object]] = deque(maxlen=RECENT)
+        self.listeners: set[Callable[[dict[str, object]], None]] = set()
+        self._folder = folder
+        self._wall_clock = wall_clock
+        self._file: int | None = None
+        self._size = 0
+        self._window: dict[str, tuple[int, int]] = {}
+        self._suppressed: dict[str, int] = {}
+        if folder is not None:
+            self._open(folder)
+
+    def write(self, entry: Entry) -> None:
+        """Keep an entry. Never raises: a full disk must not stop the key exchange; memory still has it."""
+        when = self._wall_clock()
+        if not self._within_limit(entry.kind, int(when)):
+            return
+        record = {"time": _timestamp(when), **entry.as_dict()}
+        suppressed = self._suppressed.pop(entry.kind, 0)
+        if suppressed:
+            record["suppressed_before"] = suppressed
+        self.recent.append(record)
+        if self._folder is not None:
+            self._append(self._folder, (json.dumps(record, ensure_ascii=False) + "\n").encode())
+        for listener in tuple(self.listeners):
+            listener(record)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _within_limit(self, kind: str, second: int) -> bool:
+        if kind not in LIMITED_KINDS:
+            return True
+        window, count = self._window.get(kind, (second, 0))
+        count = count + 1 if window == second else 1
+        self._window[kind] = (second, count)
+        if count <= LIMIT_PER_SECOND:
+            return True
+        self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
+        return False
+
+    def _open(self, folder: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._file = os.open(folder / "journal.jsonl", flags, 0o600)
+        self._size = os.fstat(self._file).st_size
+
+    def _append(self, folder: Path, line: bytes) -> None:
+        try:
+            if self._size + len(line) > FILE_BYTES:
+                self._rotate(folder)
+            if self._file is None:
+                self._open(folder)
+            assert self._file is not None
+            self._size += os.write(self._file, line)
+        except OSError:
+            self.close()  # tried anew with the next entry; `recent` has this one
+
+    def _rotate(self, folder: Path) -> None:
+        self.close()
+        for number in range(FILES - 1, 0, -1):
+            older = folder / ("journal.jsonl" if number == 1 else f"journal.{number - 1}.jsonl")
+            if older.exists():
+                older.replace(folder / f"journal.{number}.jsonl")
+        self._open(folder)
+
+
+def _timestamp(when: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when)) + f".{int(when * 1000) % 1000:03d}Z"

@@ -1,0 +1,132 @@
+"""What the local API says: one `msgspec.Struct` per answer. The OpenAPI document is generated from these.
+
+Field names are those of `--format json`; times are seconds, sizes bytes, SPIs `0x…` text, addresses text.
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class ReasonMessage(msgspec.Struct, kw_only=True):
+    """A reason of the closed list, as every refusal and failure carries it."""
+
+    reason: str
+    text: str
+    remedy: str
+    fault: str
+    windows_code: int | None = None
+    facts: dict[str, str] = {}
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """How the agent is."""
+
+    version: str
+    pid: int
+    uptime: float
+    driver: str
+    policy: str | None
+    policy_refused: ReasonMessage | None
+    """Why the newest version of the policy is not in force, where it is not."""
+    filters: int
+    main_modes: int
+    quick_modes: int
+    held_packets: int
+    refused_packets: dict[str, int]
+    ike: dict[str, int]
+    addresses: list[str]
+    known_quick_modes: int
+
+
+class FilterRow(msgspec.Struct, kw_only=True):
+    """One specific filter, heaviest first."""
+
+    id: str
+    direction: str
+    protocol: str
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+    action: str
+    weight: int
+    exemption: bool
+    accept_clear: bool
+    allow_soft: bool
+    negotiation: str | None
+    provenance: str
+    packets: int
+    bytes: int
+
+
+class Filters(msgspec.Struct, kw_only=True):
+    policy: str | None
+    filters: list[FilterRow]
+    warnings: list[str]
+
+
+class MainModeRow(msgspec.Struct, kw_only=True):
+    cookies: str
+    local: str
+    peer: str
+    role: str
+    established: bool
+    suite: str
+    authentication: str
+    local_identity: str
+    peer_identity: str
+    peer_vendor: str
+    age: float
+    remaining: float
+    quick_modes: int
+
+
+class QuickModeRow(msgspec.Struct, kw_only=True):
+    inbound_spi: str
+    outbound_spi: str
+    local: str
+    peer: str
+    traffic: str
+    suite: str
+    pfs_group: str
+    role: str
+    main_mode: str
+    rule: str
+    age: float
+    remaining: float
+    inbound_packets: int
+    inbound_bytes: int
+    outbound_packets: int
+    outbound_bytes: int
+    idle: float
+
+
+class Sas(msgspec.Struct, kw_only=True):
+    main_modes: list[MainModeRow]
+    quick_modes: list[QuickModeRow]
+
+
+class Loaded(msgspec.Struct, kw_only=True):
+    """The answer to a reload: what is in force now, and the refusal if the new policy is not."""
+
+    policy: str | None
+    filters: int
+    refused: ReasonMessage | None
+
+
+class Deleted(msgspec.Struct, kw_only=True):
+    peer: str
+    main_modes: int
+    quick_modes: int
+
+
+class JournalEntries(msgspec.Struct, kw_only=True):
+    entries: list[dict[str, Any]]
+
+
+class ExplanationMessage(msgspec.Struct, kw_only=True):
+    """What happens to a packet and why; `lines` is the text for people, `explanation` the facts."""
+
+    explanation: dict[str, Any]
+    lines: list[str]

@@ -1,0 +1,61 @@
+"""Where the agent keeps things: one folder with `--home DIR`, the places of the FHS without it."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from stockade.model.reasons import ReasonCode, error_for
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The files of one agent. `state` is for its own use, `policy` is written by `stockade netsh` too."""
+
+    policy: Path
+    state: Path
+    journal: Path
+    socket: Path
+    lock: Path
+
+    @classmethod
+    def of(cls, home: str | os.PathLike[str] | None = None) -> "Paths":
+        """`home`, else $STOCKADE_HOME, else /var/lib/stockade, /run/stockade and /var/log/stockade."""
+        chosen = home or os.environ.get("STOCKADE_HOME")
+        if chosen:
+            base = Path(chosen).absolute()
+            return cls(
+                base / "policy.db", base / "state.db", base / "journal", base / "agent.sock", base / "lock"
+            )
+        library, run = Path("/var/lib/stockade"), Path("/run/stockade")
+        return cls(
+            library / "policy.db",
+            library / "state.db",
+            Path("/var/log/stockade"),
+            run / "agent.sock",
+            run / "lock",
+        )
+
+    def make_folders(self) -> None:
+        """Make the folders, for their owner only: pre-shared keys are in the policy."""
+        folders = {self.policy.parent, self.state.parent, self.journal, self.socket.parent}
+        for folder in sorted(
+            folders, key=lambda folder: len(folder.parts)
+        ):  # parents first, with our own mode
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                mode = folder.stat()
+            except OSError as error:
+                code = (
+                    ReasonCode.NOT_PRIVILEGED
+                    if isinstance(error, PermissionError)
+                    else ReasonCode.STORE_UNREADABLE
+                )
+                raise error_for(code, f"cannot make {folder}: {error.strerror}") from error
+            if mode.st_uid not in (0, os.geteuid()) or mode.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise error_for(
+                    ReasonCode.STORE_UNREADABLE,
+                    f"{folder} belongs to, or can be written by, somebody else; it would hold keys and policy",
+                    owner=mode.st_uid,
+                    mode=f"{stat.S_IMODE(mode.st_mode):04o}",
+                )

@@ -1,0 +1,111 @@
+"""From the core's objects to the messages of the local API. Pure."""
+
+from stockade.agent import messages
+from stockade.agent.core import HostCore
+from stockade.driver.contract import DriverStatistics
+from stockade.ike.contract import MainModeView, QuickModeView
+from stockade.model.addresses import AddressRange
+from stockade.model.filters import Direction, FilterClass, SpecificFilter
+from stockade.model.reasons import Reason
+from stockade.model.sa import SaCounters
+from stockade.model.traffic import protocol_name
+
+
+def reason_message(reason: Reason) -> messages.ReasonMessage:
+    return messages.ReasonMessage(
+        reason=reason.code.word,
+        text=str(reason),
+        remedy=reason.code.remedy,
+        fault=reason.code.fault.value,
+        windows_code=reason.code.windows_code,
+        facts=dict(reason.facts),
+    )
+
+
+def filters(core: HostCore, statistics: DriverStatistics) -> messages.Filters:
+    counters = {entry.filter_id: entry for entry in statistics.filters}
+
+    def row(entry: SpecificFilter) -> messages.FilterRow:
+        counted = counters.get(entry.id)
+        return messages.FilterRow(
+            id=entry.id,
+            direction=entry.direction.value,
+            protocol=protocol_name(entry.selector.protocol),
+            source=_addresses(entry.selector.source),
+            source_port=entry.selector.source_port,
+            destination=_addresses(entry.selector.destination),
+            destination_port=entry.selector.destination_port,
+            action=entry.action.value,
+            weight=entry.weight,
+            exemption=entry.filter_class is FilterClass.EXEMPTION,
+            accept_clear=entry.accept_clear,
+            allow_soft=entry.allow_soft,
+            negotiation=entry.negotiation,
+            provenance=str(entry.provenance),
+            packets=counted.packets if counted else 0,
+            bytes=counted.bytes if counted else 0,
+        )
+
+    return messages.Filters(
+        policy=core.table.policy_name,
+        filters=[row(entry) for entry in core.table.filters],
+        warnings=list(core.table.warnings),
+    )
+
+
+def sas(core: HostCore, statistics: DriverStatistics, now: float) -> messages.Sas:
+    counters = {(entry.direction, entry.spi): entry for entry in statistics.sas}
+    return messages.Sas(
+        main_modes=[_main_mode(view) for view in core.engine.main_modes(now)],
+        quick_modes=[_quick_mode(core, view, counters) for view in core.engine.quick_modes(now)],
+    )
+
+
+def _main_mode(view: MainModeView) -> messages.MainModeRow:
+    return messages.MainModeRow(
+        cookies=view.cookies,
+        local=str(view.local),
+        peer=str(view.remote),
+        role="initiator" if view.initiator else "responder",
+        established=view.established,
+        suite=str(view.proposal) if view.proposal else "",
+        authentication=view.authentication,
+        local_identity=str(view.local_identity) if view.local_identity else "",
+        peer_identity=str(view.peer_identity) if view.peer_identity else "",
+        peer_vendor=view.peer_vendor,
+        age=round(view.age, 3),
+        remaining=round(view.remaining, 3),
+        quick_modes=view.quick_modes,
+    )
+
+
+def _quick_mode(
+    core: HostCore, view: QuickModeView, counters: dict[tuple[Direction, int], SaCounters]
+) -> messages.QuickModeRow:
+    inbound = counters.get((Direction.INBOUND, view.inbound_spi))
+    outbound = counters.get((Direction.OUTBOUND, view.outbound_spi))
+    entry = core.table.by_id(view.filter_id)
+    idle = min((counter.idle for counter in (inbound, outbound) if counter is not None), default=0.0)
+    return messages.QuickModeRow(
+        inbound_spi=f"{view.inbound_spi:#010x}",
+        outbound_spi=f"{view.outbound_spi:#010x}",
+        local=str(view.local),
+        peer=str(view.peer),
+        traffic=str(view.selector),
+        suite=str(view.proposal),
+        pfs_group=view.pfs_group,
+        role="initiator" if view.initiator else "responder",
+        main_mode=view.main_mode,
+        rule=str(entry.provenance) if entry else view.negotiation,
+        age=round(view.age, 3),
+        remaining=round(view.remaining, 3),
+        inbound_packets=inbound.packets if inbound else 0,
+        inbound_bytes=inbound.bytes if inbound else 0,
+        outbound_packets=outbound.packets if outbound else 0,
+        outbound_bytes=outbound.bytes if outbound else 0,
+        idle=round(idle, 3),
+    )
+
+
+def _addresses(addresses: AddressRange) -> str:
+    return "any" if addresses.is_everything else str(addresses)

@@ -1,0 +1,1 @@
+"""What people touch: the command line. Clients of the local API and of the policy store."""

@@ -1,0 +1,244 @@
+"""The `stockade` command. Imports happen inside the commands, so that `stockade status` need not load the
+world.
+
+Exit status: 0 done, 1 refused or not as promised, 2 the command line itself is wrong, 130 interrupted.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, NoReturn
+
+from stockade import __version__
+from stockade.agent.paths import Paths
+from stockade.model.reasons import StockadeError
+
+if TYPE_CHECKING:
+    from stockade.agent.client import AgentClient
+
+EXIT_REFUSED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except StockadeError as error:
+        _print_refusal(error, options.format)
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has gone; leave quietly, also at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_REFUSED
+
+
+def entry() -> NoReturn:
+    sys.exit(main())
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    shared.add_argument(
+        "--home", metavar="DIR", help="one folder for store, socket and journal (or $STOCKADE_HOME)"
+    )
+    shared.add_argument("--format", choices=("text", "json"), help="how to print (default: text)")
+
+    parser = argparse.ArgumentParser(
+        prog="stockade", description="The IPsec system of Windows for Linux.", parents=[shared]
+    )
+    parser.add_argument("--version", action="version", version=f"stockade {__version__}")
+    parser.set_defaults(home=None, format="text")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.set_defaults(command=run)
+        return command
+
+    agent = commands.add_parser("agent", help="the service", parents=[shared])
+    agent_commands = agent.add_subparsers(metavar="COMMAND", required=True)
+    run = agent_commands.add_parser("run", help="protect this host until told to stop", parents=[shared])
+    run.add_argument("--driver", default="auto", help="the data plane: auto or userspace (default: auto)")
+    run.set_defaults(command=_agent_run)
+
+    netsh = add("netsh", _netsh, "read or write policy in the language of netsh ipsec")
+    netsh.add_argument(
+        "-f", dest="script", metavar="FILE", help="run the commands of a script (- for standard input)"
+    )
+    netsh.add_argument("--atomic", action="store_true", help="with -f: apply all of the script or nothing")
+    netsh.add_argument(
+        "words", nargs=argparse.REMAINDER, help="the command, such as ipsec static show policy all"
+    )
+
+    add("status", _status, "how the agent is and what is in force")
+    show = commands.add_parser("show", help="what is in force", parents=[shared])
+    show_commands = show.add_subparsers(metavar="WHAT", required=True)
+    for name, function, text in (
+        ("filters", _show_filters, "the filter table, heaviest first"),
+        ("sas", _show_sas, "main-mode and quick-mode SAs"),
+        ("journal", _show_journal, "the newest journal entries"),
+    ):
+        command = show_commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.set_defaults(command=function)
+        if name == "journal":
+            command.add_argument("--last", type=int, default=20, metavar="N", help="how many (default 20)")
+            command.add_argument("--follow", action="store_true", help="go on with entries as they come")
+
+    explain = add("explain", _explain, "what happens to a packet, and why")
+    explain.add_argument("source", help="source address, or me for outbound packets")
+    explain.add_argument("destination", help="destination address, or me for inbound packets")
+    explain.add_argument("protocol", nargs="?", default="any", help="tcp, udp, icmp, any or a number")
+    explain.add_argument("--source-port", default="0", metavar="PORT")
+    explain.add_argument("--destination-port", "--port", default="0", metavar="PORT")
+    explain.add_argument("--direction", choices=("inbound", "outbound"))
+
+    add("demo", _demo, "two hosts, one policy, real packets: the whole story in a minute")
+    return parser
+
+
+# ---- the service
+# -------------------------------------------------------------------------------------------------
+
+
+def _agent_run(options: argparse.Namespace) -> int:
+    from stockade.agent.service import run
+
+    def ready() -> None:
+        if options.format == "json":
+            print(json.dumps({"ready": True, "pid": os.getpid()}), flush=True)
+        else:
+            print("stockade: the policy is in force", flush=True)
+
+    run(Paths.of(options.home), options.driver, ready)
+    return 0
+
+
+# ---- policy
+# ------------------------------------------------------------------------------------------------------
+
+
+def _netsh(options: argparse.Namespace) -> int:
+    from stockade.console.netsh_command import run_netsh
+
+    return run_netsh(
+        Paths.of(options.home),
+        options.words,
+        script=options.script,
+        atomic=options.atomic,
+        form=options.format,
+    )
+
+
+# ---- what is in force
+# ----------------------------------------------------------------------------------------------
+
+
+def _status(options: argparse.Namespace) -> int:
+    from stockade.console import printing
+
+    answer = _client(options).get("/v1/status")
+    return _print(options, answer, printing.status)
+
+
+def _show_filters(options: argparse.Namespace) -> int:
+    from stockade.console import printing
+
+    answer = _client(options).get("/v1/filters")
+    return _print(options, answer, printing.filters)
+
+
+def _show_sas(options: argparse.Namespace) -> int:
+    from stockade.console import printing
+
+    answer = _client(options).get("/v1/sas")
+    return _print(options, answer, printing.sas)
+
+
+def _show_journal(options: argparse.Namespace) -> int:
+    from stockade.console import printing
+
+    client = _client(options)
+    # Ask for the stream first: nothing between the two answers is missed, at worst seen twice.
+    stream = client.events() if options.follow else iter(())
+    entries = client.get("/v1/journal", {"last": str(options.last)})
+    if not options.follow:
+        return _print(options, entries, printing.journal)
+    for record in chain(entries["entries"], stream):
+        print(json.dumps(record) if options.format == "json" else printing.journal_line(record), flush=True)
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    client = _client(options)
+    ends = {"source": options.source, "destination": options.destination}
+    if "me" in ends.values():
+        addresses = client.get("/v1/status")["addresses"]
+        ends = {name: _own_address(value, ends, addresses) for name, value in ends.items()}
+    parameters = {
+        **ends,
+        "protocol": options.protocol,
+        "source_port": options.source_port,
+        "destination_port": options.destination_port,
+    }
+    if options.direction:
+        parameters["direction"] = options.direction
+    answer = client.get("/v1/explain", parameters)
+    if options.format == "json":
+        print(json.dumps(answer["explanation"], indent=2))
+    else:
+        print("\n".join(answer["lines"]))
+    return 0
+
+
+def _own_address(value: str, ends: dict[str, str], addresses: Sequence[str]) -> str:
+    """`me` as an address of this host, of the family that the other end has."""
+    if value != "me":
+        return value
+    wants_ipv6 = any(":" in other for other in ends.values())
+    return next((address for address in addresses if (":" in address) == wants_ipv6), "me")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from stockade.lab.demo import run_demo
+
+    return run_demo(options.format)
+
+
+# ---- printing
+# ------------------------------------------------------------------------------------------------------
+
+
+def _client(options: argparse.Namespace) -> "AgentClient":
+    from stockade.agent.client import AgentClient
+
+    return AgentClient(Paths.of(options.home).socket)
+
+
+def _print(
+    options: argparse.Namespace, answer: dict[str, object], text: Callable[[dict[str, object]], None]
+) -> int:
+    if options.format == "json":
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+    else:
+        text(answer)
+    return 0
+
+
+def _print_refusal(error: StockadeError, form: str) -> None:
+    if form == "json":
+        print(json.dumps(error.reason.as_dict(), ensure_ascii=False), file=sys.stderr)
+        return
+    print(f"stockade: {error.reason}", file=sys.stderr)
+    if error.reason.code.remedy != "none":
+        print(f"what to do: {error.reason.code.remedy}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    entry()

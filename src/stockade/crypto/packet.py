@@ -1,0 +1,230 @@
+"""Per-SA objects of the data path: made once from the SA's keys, called for every packet.
+
+`Aead` is AES-GCM in ESP (RFC 4106), `Cbc` ESP's block ciphers and NULL (RFC 2405, 2451, 3602, 2410), `Mac` is
+the truncated HMAC of ESP and AH (RFC 2403, 2404, 4868). The order of work of RFC 4303 §3.4 (replay check,
+integrity, then decryption) is the caller's. A forged packet makes `Aead.decrypt` return None and `Mac.verify`
+return False: on the packet path an exception would cost more than the check.
+"""
+
+import hmac
+from typing import Final, Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from stockade.crypto.ciphers import block_cipher
+from stockade.crypto.hashing import HASH_STATES, Buffer, Key, key_bytes
+from stockade.crypto.registry import encryption_algorithm, hash_algorithm
+from stockade.model.reasons import ReasonCode, error_for
+from stockade.model.suites import Encryption, Hash
+
+NONCE_SIZE: Final = 12  # AES-GCM: salt (4) | IV of the packet (8), RFC 4106 §4
+
+
+class Aead:
+    """AES-GCM with a 16-byte ICV. The key is without the salt; no nonce may come twice under one key."""
+
+    __slots__ = ("_decrypt", "_encrypt", "encryption")
+
+    def __init__(self, encryption: Encryption, key: Key) -> None:
+        size = encryption_algorithm(encryption).key_size
+        value = key_bytes(key)
+        if not encryption.is_aead:
+            raise ValueError(f"{encryption} is not a combined-mode cipher")
+        if len(value) != size:
+            raise ValueError(f"{encryption} takes a key of {size} bytes (without salt), not {len(value)}")
+        cipher = AESGCM(value)
+        self.encryption = encryption
+        self._encrypt = cipher.encrypt
+        self._decrypt = cipher.decrypt
+
+    def encrypt(self, nonce: Buffer, plaintext: Buffer, associated: Buffer) -> bytes:
+        """Ciphertext and ICV. `nonce` 12 bytes: salt | IV."""
+        if len(nonce) != NONCE_SIZE:  # AES-GCM takes any length, and another one would be another algorithm
+            raise ValueError(f"a nonce has {NONCE_SIZE} bytes")
+        return self._encrypt(nonce, plaintext, associated)
+
+    def decrypt(self, nonce: Buffer, ciphertext: Buffer, associated: Buffer) -> bytes | None:
+        """The plaintext of ciphertext and ICV; None where the integrity check fails (too short included)."""
+        if len(nonce) != NONCE_SIZE:
+            raise ValueError(f"a nonce has {NONCE_SIZE} bytes")
+        try:
+            return self._decrypt(nonce, ciphertext, associated)
+        except InvalidTag:
+            return None
+
+    def __repr__(self) -> str:
+        return f"<Aead {self.encryption}>"
+
+
+class Cbc(Protocol):
+    """A cipher of ESP that needs a `Mac` beside it. Data is whole blocks; padding is the caller's.
+
+    One object belongs to one thread: it chains from call to call, see `_ChainedCbc`.
+    """
+
+    @property
+    def encryption(self) -> Encryption: ...
+
+    def encrypt_packet(self, data: Buffer) -> bytes:
+        """The fast way. `data`: `iv_size` fresh random bytes | plaintext. Result: IV | ciphertext, as ESP
+        carries it, with an IV that nobody can predict. `ValueError` unless `data` is whole blocks."""
+
+    def decrypt_packet(self, data: Buffer) -> bytes:
+        """The fast way back: IV | ciphertext as received -> plaintext. `PeerError` (MALFORMED_PACKET) unless
+        `data` is whole blocks and at least the IV and one block."""
+
+    def encrypt(self, iv: Buffer, data: Buffer) -> bytes:
+        """The ciphertext under an IV that the caller drew at random; `ValueError` for wrong lengths."""
+
+    def decrypt(self, iv: Buffer, data: Buffer) -> bytes:
+        """The plaintext; `PeerError` (MALFORMED_PACKET) as in `decrypt_packet`."""
+
+
+class _ChainedCbc:
+    """CBC that never restarts: one library context per direction serves all packets of an SA.
+
+    A new context per packet costs ten times the encryption of a small packet, and the library cannot give an
+    old one a new IV. CBC itself does not need it: C[n] = E(P[n] ^ C[n-1]) runs on over packet borders.
+
+    Encrypting: the first block that goes in is random, so what comes out for it is the cipher of a random
+    block, the first way of SP 800-38A Appendix C to make an IV; the packet's first block is then chained to
+    it as CBC says. (The last block of the packet before is *not* the IV: RFC 3602 §3 wants an unpredictable
+    one.) For a chosen IV, the last ciphertext block is cancelled by XOR.
+
+    Decrypting: the IV goes in as if it were a ciphertext block; what comes out for it is dropped.
+    """
+
+    __slots__ = ("_block_size", "_decrypt", "_encrypt", "_last", "encryption")
+
+    def __init__(self, encryption: Encryption, key: Key) -> None:
+        self.encryption = encryption
+        self._block_size = encryption_algorithm(encryption).block_size
+        self._last = bytes(self._block_size)
+        cipher = Cipher(block_cipher(encryption, key), modes.CBC(self._last))
+        self._encrypt = cipher.encryptor().update
+        self._decrypt = cipher.decryptor().update
+
+    def encrypt_packet(self, data: Buffer) -> bytes:
+        size = self._block_size
+        if len(data) < 2 * size or len(data) % size:
+            raise ValueError(f"{len(data)} bytes are not a random block and whole blocks of {size}")
+        result = self._encrypt(data)
+        self._last = result[-size:]
+        return result
+
+    def decrypt_packet(self, data: Buffer) -> bytes:
+        size = self._block_size
+        if len(data) < 2 * size or len(data) % size:
+            raise error_for(
+                ReasonCode.MALFORMED_PACKET,
+                "the encrypted part is not whole cipher blocks",
+                length=len(data),
+                block_size=size,
+            )
+        return self._decrypt(data)[size:]
+
+    def encrypt(self, iv: Buffer, data: Buffer) -> bytes:
+        size = self._block_size
+        if len(iv) != size or not data or len(data) % size:
+            raise ValueError(f"an IV of {len(iv)} and {len(data)} bytes are not whole blocks of {size}")
+        first = int.from_bytes(data[:size]) ^ int.from_bytes(iv) ^ int.from_bytes(self._last)
+        result = self._encrypt(b"".join((first.to_bytes(size), data[size:])))
+        self._last = result[-size:]
+        return result
+
+    def decrypt(self, iv: Buffer, data: Buffer) -> bytes:
+        if len(iv) != self._block_size:
+            raise error_for(ReasonCode.MALFORMED_PACKET, "the IV is not one block", length=len(iv))
+        return self.decrypt_packet(b"".join((iv, data)))
+
+    def __repr__(self) -> str:
+        return f"<Cbc {self.encryption}>"
+
+
+class _NullCipher:
+    """NULL encryption (RFC 2410): no IV, blocks of one byte."""
+
+    __slots__ = ()
+    encryption: Encryption = Encryption.NULL
+
+    def encrypt_packet(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+    def decrypt_packet(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+    def encrypt(self, iv: Buffer, data: Buffer) -> bytes:
+        return bytes(data)
+
+    def decrypt(self, iv: Buffer, data: Buffer) -> bytes:
+        return bytes(data)
+
+    def __repr__(self) -> str:
+        return "<Cbc null>"
+
+
+class Mac:
+    """HMAC, truncated to `icv_size` bytes."""
+
+    __slots__ = ("_inner", "_outer", "hash_name", "icv_size")
+
+    def __init__(self, hash_name: Hash, key: Key) -> None:
+        algorithm = hash_algorithm(hash_name)
+        value = key_bytes(key)
+        if len(value) != algorithm.integrity_key_size:
+            raise ValueError(
+                f"HMAC-{hash_name} takes a key of {algorithm.integrity_key_size} bytes, not {len(value)}"
+            )
+        self.hash_name = hash_name
+        self.icv_size = algorithm.icv_size
+        padded = value.ljust(algorithm.block_size, b"\x00")
+        # The two hashes of RFC 2104, each begun with its half of the key; a packet copies them.
+        self._inner = HASH_STATES[hash_name](bytes(byte ^ 0x36 for byte in padded))
+        self._outer = HASH_STATES[hash_name](bytes(byte ^ 0x5C for byte in padded))
+
+    def compute(self, *parts: Buffer) -> bytes:
+        """The ICV over the parts as if they were one string."""
+        inner = self._inner.copy()
+        for part in parts:
+            inner.update(part)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()[: self.icv_size]
+
+    def verify(self, icv: Buffer, *parts: Buffer) -> bool:
+        """Whether `icv` is that of the parts; constant time, and False for an ICV of another length."""
+        return hmac.compare_digest(icv, self.compute(*parts))
+
+    def __repr__(self) -> str:
+        return f"<Mac {self.hash_name}>"
+
+
+def aead(encryption: Encryption, key: Key) -> Aead:
+    """AES-GCM with a key of `key_size` bytes, without the salt: see `split_salt`."""
+    return Aead(encryption, key)
+
+
+def cbc(encryption: Encryption, key: Key) -> Cbc:
+    """A CBC cipher, or NULL (with an empty key and an empty IV)."""
+    if encryption is not Encryption.NULL:
+        return _ChainedCbc(encryption, key)
+    if len(key):
+        raise ValueError("NULL encryption takes no key")
+    return _NullCipher()
+
+
+def mac(hash_name: Hash, key: Key) -> Mac:
+    """Truncated HMAC with a key of `integrity_key_size` bytes."""
+    return Mac(hash_name, key)
+
+
+def split_salt(encryption: Encryption, material: Key) -> tuple[bytes, bytes]:
+    """An SA's encryption key as KEYMAT gives it, cut into (key, salt); the salt is empty unless AES-GCM
+    (RFC 4106 §8.1: the last 4 bytes). `ValueError` for a wrong size."""
+    algorithm = encryption_algorithm(encryption)
+    value = key_bytes(material)
+    if len(value) != algorithm.keymat_size:
+        raise ValueError(f"{encryption} takes {algorithm.keymat_size} bytes of KEYMAT, not {len(value)}")
+    return value[: algorithm.key_size], value[algorithm.key_size :]

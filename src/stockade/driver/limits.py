@@ -1,0 +1,81 @@
+"""Whether a data plane can do what is asked of it: the checks that every driver makes before it changes anything."""
+
+from stockade.driver.contract import Capabilities
+from stockade.model.filters import Action, FilterTable
+from stockade.model.negotiation import Mode
+from stockade.model.reasons import ReasonCode, StockadeError, error_for
+from stockade.model.sa import SecurityAssociation
+from stockade.model.suites import Encryption, Hash, QuickModeProposal
+
+SOFTWARE_ENCRYPTIONS = frozenset(Encryption)
+SOFTWARE_INTEGRITIES = frozenset(Hash)
+
+
+def software_capabilities(name: str) -> Capabilities:
+    """What `datapath` can do: ESP in transport mode over IPv4, every suite that the model names."""
+    return Capabilities(
+        name=name,
+        modes=frozenset({Mode.TRANSPORT}),
+        encryptions=SOFTWARE_ENCRYPTIONS,
+        integrities=SOFTWARE_INTEGRITIES,
+        authentication_header=False,
+        ip_versions=frozenset({4}),
+    )
+
+
+def check_table(table: FilterTable, capabilities: Capabilities) -> None:
+    """`CallerError(DRIVER_LACKS)` with the rule's name if the table asks for more than the data plane can."""
+    checked = set()
+    for entry in table.filters:
+        if entry.action is not Action.NEGOTIATE or entry.negotiation is None:
+            continue
+        rule = entry.provenance.rule
+        if entry.selector.version not in capabilities.ip_versions:
+            raise _lacks(capabilities, f"security for IPv{entry.selector.version}", rule=rule)
+        if entry.negotiation in checked:
+            continue
+        checked.add(entry.negotiation)
+        quick_mode = table.negotiations[entry.negotiation].quick_mode
+        if quick_mode.mode not in capabilities.modes:
+            raise _lacks(capabilities, f"{quick_mode.mode} mode", rule=rule)
+        for proposal in quick_mode.proposals:
+            missing = _missing(proposal, capabilities)
+            if missing is not None:
+                raise _lacks(capabilities, missing, rule=rule, method=proposal)
+
+
+def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
+    """`CallerError(DRIVER_LACKS)` if the data plane cannot hold such an SA."""
+    missing = None
+    if sa.esp is None or sa.ah is not None:
+        missing = "AH"
+    elif sa.mode not in capabilities.modes:
+        missing = f"{sa.mode} mode"
+    elif sa.udp is not None:
+        missing = "ESP in UDP"
+    elif sa.source.version != sa.destination.version or sa.source.version not in capabilities.ip_versions:
+        missing = f"security between {sa.source} and {sa.destination}"
+    elif sa.esp.encryption not in capabilities.encryptions:
+        missing = str(sa.esp.encryption)
+    elif not sa.esp.encryption.is_aead and sa.esp.integrity is None:
+        missing = "ESP without integrity"
+    elif sa.esp.integrity is not None and sa.esp.integrity not in capabilities.integrities:
+        missing = str(sa.esp.integrity)
+    if missing is not None:
+        raise _lacks(capabilities, missing, spi=f"{sa.spi:#010x}", peer=sa.peer)
+
+
+def _missing(proposal: QuickModeProposal, capabilities: Capabilities) -> str | None:
+    if proposal.ah is not None and not capabilities.authentication_header:
+        return "AH"
+    if proposal.esp is None:
+        return None
+    if proposal.esp.encryption not in capabilities.encryptions:
+        return str(proposal.esp.encryption)
+    if proposal.esp.integrity is not None and proposal.esp.integrity not in capabilities.integrities:
+        return str(proposal.esp.integrity)
+    return None
+
+
+def _lacks(capabilities: Capabilities, what: str, **facts: object) -> StockadeError:
+    return error_for(ReasonCode.DRIVER_LACKS, f"the {capabilities.name} data plane has no {what}", **facts)

@@ -1,0 +1,138 @@
+"""The driver without a system underneath: packets in, packets out by two callables. For tests, what-if and the lab.
+
+It does in Python what nftables does for `userspace`: permit, block, negotiate and inpass, in both directions.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics
+from stockade.driver.datapath import DEFAULT_MTU, Datapath, Output
+from stockade.driver.limits import check_sa, check_table, software_capabilities
+from stockade.driver.spis import SpiSource
+from stockade.model.addresses import Address
+from stockade.model.filters import Action, Direction, FilterTable
+from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
+from stockade.model.sa import SecurityAssociation
+from stockade.model.traffic import ESP
+from stockade.wire.ip import flow_of
+
+
+class MemoryDriver:
+    """Implements `Driver`. `transmit` gets what goes to the wire (clear or ESP), `deliver` what reaches the host's
+    stack: whole IP packets. Time is whatever `outbound`, `inbound` and `tick` last named."""
+
+    def __init__(
+        self,
+        transmit: Callable[[bytes], None],
+        deliver: Callable[[bytes], None],
+        *,
+        random: Callable[[int], bytes] = os.urandom,
+        mtu: int = DEFAULT_MTU,
+    ) -> None:
+        self._transmit = transmit
+        self._deliver = deliver
+        self._mtu = mtu
+        self._datapath = Datapath(random)
+        self._spis = SpiSource(random)
+        self._now = 0.0
+        self._running = False
+        self._kept = False
+
+    # ---- packets and time ------------------------------------------------------------------------------------------
+
+    def outbound(self, ip_packet: bytes, now: float) -> None:
+        """The host sends a packet."""
+        self._now = now
+        if not self._running and not self._kept:
+            self._transmit(ip_packet)
+            return
+        try:
+            flow = flow_of(ip_packet)
+        except PeerError:
+            return
+        entry = self._datapath.lookup(flow, Direction.OUTBOUND)
+        if entry is not None:
+            self._datapath.count_filter(entry, 1, len(ip_packet))
+        if entry is None or entry.action is Action.PERMIT:
+            self._transmit(ip_packet)
+        elif entry.action is Action.NEGOTIATE and self._running:
+            self._emit(self._datapath.outbound([ip_packet], now))
+
+    def inbound(self, ip_packet: bytes, now: float) -> None:
+        """A packet comes from the wire."""
+        self._now = now
+        if not self._running and not self._kept:
+            self._deliver(ip_packet)
+            return
+        try:
+            flow = flow_of(ip_packet)
+        except PeerError:
+            return
+        if flow.protocol == ESP:
+            if self._running:
+                for clear in self._datapath.inbound([ip_packet], now):
+                    self._deliver(clear)
+            return
+        entry = self._datapath.lookup(flow, Direction.INBOUND)
+        if entry is not None:
+            self._datapath.count_filter(entry, 1, len(ip_packet))
+        if entry is None or entry.action is Action.PERMIT or entry.accept_clear:
+            self._deliver(ip_packet)
+        elif entry.action is Action.NEGOTIATE:
+            self._datapath.refuse(ReasonCode.CLEAR_DROPPED, flow.source, flow.destination, now)
+
+    def tick(self, now: float) -> None:
+        """Let time pass: lifetimes, idle SAs, events that were summed up."""
+        self._now = now
+        self._datapath.tick(now)
+
+    # ---- Driver ------------------------------------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return software_capabilities("memory")
+
+    def start(self) -> None:
+        self._running = True
+        self._kept = False
+
+    def stop(self, keep_filters: bool = False) -> None:
+        self._running = False
+        self._kept = keep_filters
+
+    def install_filters(self, table: FilterTable) -> None:
+        check_table(table, self.capabilities)
+        self._emit(self._datapath.install_filters(table.filters, self._now))
+
+    def get_spi(self, local: Address, peer: Address) -> int:
+        return self._spis.reserve(self._datapath.inbound_spis())
+
+    def add_sa(self, sa: SecurityAssociation) -> None:
+        if not self._running:
+            raise error_for(ReasonCode.DRIVER_FAILED, "the driver is not started")
+        check_sa(sa, self.capabilities)
+        self._emit(self._datapath.add_sa(sa, self._now, self._mtu))
+        if sa.direction is Direction.INBOUND:
+            self._spis.settle(sa.spi)
+
+    def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
+        self._datapath.remove_sa(spi, direction, peer)
+
+    def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
+        self._datapath.release(filter_id, peer, self._now)
+
+    def events(self) -> Sequence[DriverEvent]:
+        return self._datapath.events()
+
+    def fileno(self) -> int:
+        return -1
+
+    def statistics(self) -> DriverStatistics:
+        return self._datapath.statistics(self._now)
+
+    def _emit(self, output: Output) -> None:
+        for packet in output.wire:
+            self._transmit(packet)
+        for packet in output.local:
+            self._deliver(packet)

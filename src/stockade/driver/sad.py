@@ -1,0 +1,173 @@
+"""The SA database (RFC 4301 §4.4.2): what each SA has carried, and how a packet finds its SA.
+
+Inbound by (destination, SPI), which stand side by side in an IPv4 packet and are the key as they are. Outbound by the
+pair of hosts, newest first: after a rekey the new SA is used as soon as it is there.
+"""
+
+from collections.abc import Callable, Iterator
+
+from stockade.driver.esp import MAXIMUM_SEQUENCE, Opener, Sealer, make_opener, make_sealer
+from stockade.driver.replay import ReplayWindow
+from stockade.model.addresses import Address
+from stockade.model.filters import Direction
+from stockade.model.reasons import ReasonCode, error_for
+from stockade.model.sa import SaCounters, SecurityAssociation
+from stockade.model.traffic import Flow
+
+SEQUENCE_REKEY = 0xF000_0000
+"""Packets after which a rekey is asked for, whatever the lifetimes say: numbers must not run out."""
+
+MAXIMUM_KNOWN_FLOWS = 4096
+"""Flows whose check an inbound SA remembers; beyond that it forgets all and checks anew."""
+
+
+class Entry:
+    """What both directions of an SA have in common. Times in seconds of the caller's clock."""
+
+    __slots__ = (
+        "bytes",
+        "idle_reported",
+        "installed",
+        "integrity_failures",
+        "packets",
+        "replays",
+        "sa",
+        "selector_mismatches",
+        "soft_reported",
+        "used",
+    )
+
+    def __init__(self, sa: SecurityAssociation, now: float) -> None:
+        self.sa = sa
+        self.installed = now
+        self.used = now
+        self.packets = 0
+        self.bytes = 0
+        self.integrity_failures = 0
+        self.replays = 0
+        self.selector_mismatches = 0
+        self.soft_reported = False
+        self.idle_reported = False
+
+    def count(self, packets: int, size: int, now: float) -> None:
+        """`size` in bytes of protected payload."""
+        self.packets += packets
+        self.bytes += size
+        self.used = now
+        self.idle_reported = False
+
+    def counters(self, now: float) -> SaCounters:
+        return SaCounters(
+            self.sa.spi,
+            self.sa.direction,
+            self.packets,
+            self.bytes,
+            self.integrity_failures,
+            self.replays,
+            self.selector_mismatches,
+            max(0.0, now - self.installed),
+            max(0.0, now - self.used),
+        )
+
+    @property
+    def sequence(self) -> int:
+        return 0
+
+    def is_past(self, now: float, *, hard: bool) -> bool:
+        """Whether the soft (or hard) lifetime in seconds, bytes or packets is over."""
+        lifetime = self.sa.lifetime
+        seconds = lifetime.hard_seconds if hard else lifetime.soft_seconds
+        size = lifetime.hard_bytes if hard else lifetime.soft_bytes
+        return (
+            (seconds is not None and now - self.installed >= seconds)
+            or (size is not None and self.bytes >= size)
+            or self.sequence >= (MAXIMUM_SEQUENCE if hard else SEQUENCE_REKEY)
+        )
+
+
+class OutboundEntry(Entry):
+    """An SA that seals. `mtu` is what fits on the path to the peer, in bytes of IP packet."""
+
+    __slots__ = ("mtu", "sealer")
+
+    def __init__(self, sa: SecurityAssociation, now: float, mtu: int, random: Callable[[int], bytes]) -> None:
+        assert sa.esp is not None
+        super().__init__(sa, now)
+        self.mtu = mtu
+        self.sealer: Sealer = make_sealer(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key, random)
+
+    @property
+    def sequence(self) -> int:
+        return self.sealer.sequence
+
+
+class InboundEntry(Entry):
+    """An SA that opens. `known_flows`: flow key to whether policy accepts that flow on this SA."""
+
+    __slots__ = ("known_flows", "opener", "window")
+
+    def __init__(self, sa: SecurityAssociation, now: float) -> None:
+        assert sa.esp is not None
+        super().__init__(sa, now)
+        self.opener: Opener = make_opener(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key)
+        self.window = ReplayWindow(sa.replay_window)
+        self.known_flows: dict[bytes, bool] = {}
+
+
+def inbound_key(spi: int, destination: Address) -> bytes:
+    return destination.packed + spi.to_bytes(4, "big")
+
+
+class SaDatabase:
+    """All SAs of a data plane."""
+
+    def __init__(self) -> None:
+        self.inbound: dict[bytes, InboundEntry] = {}
+        self._outbound: dict[tuple[Address, Address], list[OutboundEntry]] = {}
+        self._by_spi: dict[tuple[Direction, int, Address], InboundEntry | OutboundEntry] = {}
+
+    def __iter__(self) -> Iterator[InboundEntry | OutboundEntry]:
+        return iter(list(self._by_spi.values()))
+
+    def add(self, entry: InboundEntry | OutboundEntry) -> None:
+        """`CallerError(DRIVER_LACKS)` if there is an SA of this SPI and destination already: replacing it would start
+        its sequence numbers, and with AES-GCM its nonces, again."""
+        sa = entry.sa
+        name = (sa.direction, sa.spi, sa.peer)
+        key = inbound_key(sa.spi, sa.destination)
+        if name in self._by_spi or (isinstance(entry, InboundEntry) and key in self.inbound):
+            raise error_for(
+                ReasonCode.DRIVER_LACKS, "this SPI is in use", spi=f"{sa.spi:#010x}", peer=sa.peer
+            )
+        self._by_spi[name] = entry
+        if isinstance(entry, InboundEntry):
+            self.inbound[key] = entry
+        else:
+            self._outbound.setdefault((sa.source, sa.destination), []).insert(0, entry)
+
+    def remove(self, spi: int, direction: Direction, peer: Address) -> bool:
+        """Take an SA out; False if it is not there."""
+        entry = self._by_spi.pop((direction, spi, peer), None)
+        if entry is None:
+            return False
+        if isinstance(entry, InboundEntry):
+            del self.inbound[inbound_key(spi, entry.sa.destination)]
+            return True
+        pair = (entry.sa.source, entry.sa.destination)
+        self._outbound[pair].remove(entry)
+        if not self._outbound[pair]:
+            del self._outbound[pair]
+        return True
+
+    def partner(self, entry: Entry) -> Entry | None:
+        """The other direction of the same quick mode."""
+        sa = entry.sa
+        other = Direction.OUTBOUND if sa.direction is Direction.INBOUND else Direction.INBOUND
+        return self._by_spi.get((other, sa.pair, sa.peer))
+
+    def outbound_for(self, flow: Flow, negotiation: str) -> OutboundEntry | None:
+        """The newest SA between these hosts whose selector has the flow and which was made for this negotiation."""
+        for entry in self._outbound.get((flow.source, flow.destination), ()):
+            if entry.sa.negotiation == negotiation and entry.sa.selector.matches(flow):
+                return entry
+        return None

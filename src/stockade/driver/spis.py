@@ -1,0 +1,33 @@
+"""SPIs for inbound SAs: random, never reserved ones, never two alike."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Container
+from typing import Final
+
+from stockade.model.reasons import ReasonCode, error_for
+from stockade.model.sa import MINIMUM_SPI
+
+RESERVATIONS: Final = 16_384
+"""SPIs kept back for negotiations under way; the oldest reservation lapses where there are more."""
+
+
+class SpiSource:
+    """Random so that a blind forger does not know them; RFC 4303 §2.1 leaves the choice to the receiver."""
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        self._random = random
+        self._reserved: OrderedDict[int, None] = OrderedDict()
+
+    def reserve(self, in_use: Container[int]) -> int:
+        for _ in range(64):
+            spi = int.from_bytes(self._random(4), "big")
+            if spi >= MINIMUM_SPI and spi not in self._reserved and spi not in in_use:
+                self._reserved[spi] = None
+                if len(self._reserved) > RESERVATIONS:
+                    self._reserved.popitem(last=False)
+                return spi
+        raise error_for(ReasonCode.NO_SPI, "64 random numbers were all taken")
+
+    def settle(self, spi: int) -> None:
+        """The SA of this SPI is installed, or will never be."""
+        self._reserved.pop(spi, None)

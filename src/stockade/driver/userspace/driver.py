@@ -1,0 +1,348 @@
+"""The user-space driver: nftables, TUN device and routing in this process, packets in a process of its own.
+
+Everything that needs root happens here, before the data-plane process is started; that process gets descriptors and
+gives its privileges up. If it dies the filters stay in force and nothing passes in clear: `events` says so
+(`DriverFailed`, and a hard expiry of each SA, which died with it), starts it anew, and traffic negotiates again.
+"""
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import stockade
+from stockade.driver.contract import (
+    Capabilities,
+    DriverEvent,
+    DriverFailed,
+    DriverStatistics,
+    SaExpired,
+)
+from stockade.driver.limits import check_sa, check_table, software_capabilities
+from stockade.driver.spis import SpiSource
+from stockade.driver.userspace import clear_log, messages, nft, raw
+from stockade.driver.userspace.system import System
+from stockade.model.addresses import Address
+from stockade.model.filters import Direction, FilterTable
+from stockade.model.reasons import HostError, Reason, ReasonCode, StockadeError, error_for
+from stockade.model.sa import SecurityAssociation
+
+REQUEST_SECONDS: Final = 2.0
+TABLE_SECONDS: Final = 15.0
+"""For a filter table, which may have thousands of lines."""
+
+START_SECONDS: Final = 15.0
+RESTART_INTERVAL: Final = 5.0
+"""Seconds between two attempts to start a data plane that keeps dying."""
+
+
+class UserspaceDriver:
+    """Implements `Driver`. `directory` takes the data plane's log (`dataplane.log`). One per network namespace: that of
+    the thread that calls `start`. Not safe for several threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._system = System()
+        self._spis = SpiSource(os.urandom)
+        self._table = FilterTable()
+        self._installed_text: str | None = None
+        self._sas: dict[tuple[int, Direction, Address], SecurityAssociation] = {}
+        self._events: deque[DriverEvent] = deque()
+        self._epoll = select.epoll()
+        self._wake_reading, self._wake_writing = socket.socketpair(type=socket.SOCK_STREAM)
+        self._wake_reading.setblocking(False)
+        self._wake_writing.setblocking(False)
+        self._epoll.register(self._wake_reading.fileno(), select.EPOLLIN)
+        self._sockets: tuple[socket.socket, ...] = ()
+        self._log: socket.socket | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._event_socket: socket.socket | None = None
+        self._event_frames = messages.Frames()
+        self._started = False
+        self._last_start = float("-inf")
+
+    # ---- Driver ----------------------------------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return software_capabilities("userspace")
+
+    @property
+    def process_id(self) -> int:
+        """Of the data-plane process; -1 while there is none."""
+        return self._child.pid if self._child is not None else -1
+
+    def start(self) -> None:
+        """`HostError`: NOT_PRIVILEGED, MISSING_PROGRAM or DRIVER_FAILED; what was made until then is taken back, but a
+        rule that leads marked packets to nowhere stays (closed, not open)."""
+        if self._started:
+            return
+        nft.program()
+        try:
+            self._system.claim()
+            self._sockets = raw.open_sockets()
+            self._log = clear_log.open_socket()
+            self._start_process()
+        except PermissionError:
+            self._let_go()
+            raise error_for(ReasonCode.NOT_PRIVILEGED, "raw sockets for ESP") from None
+        except OSError as error:
+            self._let_go()
+            raise error_for(ReasonCode.DRIVER_FAILED, f"raw sockets for ESP: {error.strerror}") from None
+        except StockadeError:
+            self._let_go()
+            raise
+        self._started = True
+
+    def stop(self, keep_filters: bool = False) -> None:
+        """May be called at any time, more than once, and without `start`: then it removes what a killed run left,
+        unless another agent is using it."""
+        if not self._started and self._system.in_use_by_other():
+            self._system.release()
+            return
+        self._let_go()
+        self._started = False
+        self._sas.clear()
+        self._installed_text = None
+        if keep_filters:
+            return
+        try:
+            nft.remove()
+        finally:
+            # Last, for as long as there are filters that mark packets the rule must keep them from the main table.
+            self._system.remove()
+
+    def install_filters(self, table: FilterTable) -> None:
+        check_table(table, self.capabilities)
+        text = nft.render(table)
+        if text == self._installed_text and table.filters == self._table.filters:
+            return
+        before = self._table
+        # The process first: packets that the new table marks find their filter there.
+        self._request(messages.filters_message(table.filters), TABLE_SECONDS)
+        try:
+            nft.install(text)
+        except StockadeError:
+            self._request(messages.filters_message(before.filters), TABLE_SECONDS)
+            raise
+        self._table = table
+        self._installed_text = text
+
+    def get_spi(self, local: Address, peer: Address) -> int:
+        return self._spis.reserve({spi for spi, direction, _ in self._sas if direction is Direction.INBOUND})
+
+    def add_sa(self, sa: SecurityAssociation) -> None:
+        check_sa(sa, self.capabilities)
+        mtu = self._system.path_mtu(sa.destination) if sa.direction is Direction.OUTBOUND else 0
+        self._request(messages.sa_message(sa, mtu))
+        self._sas[sa.spi, sa.direction, sa.peer] = sa
+        if sa.direction is Direction.INBOUND:
+            self._spis.settle(sa.spi)
+
+    def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
+        self._sas.pop((spi, direction, peer), None)
+        if self._control is not None:
+            self._request(messages.RemoveSa(spi, direction, str(peer)))
+
+    def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
+        if self._control is not None:
+            self._request(messages.Release(filter_id, str(peer)))
+
+    def events(self) -> Sequence[DriverEvent]:
+        if self._started:
+            self._read_events()
+            self._revive()
+        with suppress(BlockingIOError):
+            while self._wake_reading.recv(4096):
+                pass
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def statistics(self) -> DriverStatistics:
+        reply = self._request(messages.AskStatistics())
+        assert isinstance(reply, messages.Statistics)
+        return DriverStatistics(reply.sas, nft.read_counters(), reply.held_packets, reply.refused)
+
+    # ---- the process -----------------------------------------------------------------------------------------------
+
+    def _start_process(self) -> None:
+        """Start it and wait until it is ready; `HostError(DRIVER_FAILED)` if it does not get there."""
+        self._last_start = time.monotonic()
+        control, process_control = socket.socketpair()
+        events, process_events = socket.socketpair()
+        log = self._log.fileno() if self._log is not None else -1
+        numbers = (
+            self._system.device_descriptor,
+            *(entry.fileno() for entry in self._sockets),
+            log,
+            process_control.fileno(),
+            process_events.fileno(),
+        )
+        try:
+            self._child = self._spawn(numbers)
+        except OSError as error:
+            control.close()
+            events.close()
+            raise error_for(
+                ReasonCode.DRIVER_FAILED, f"the data plane cannot be started: {error.strerror}"
+            ) from None
+        finally:
+            process_control.close()
+            process_events.close()
+        self._control, self._event_socket = control, events
+        self._event_frames = messages.Frames()
+        events.settimeout(START_SECONDS)
+        try:
+            first = messages.receive_frame(events, self._event_frames)
+        except OSError:
+            first = None
+        if first is None:
+            self._end_process()
+            raise error_for(ReasonCode.DRIVER_FAILED, "the data plane ended at its start", log=self._log_path)
+        events.setblocking(False)
+        self._epoll.register(events.fileno(), select.EPOLLIN)
+
+    def _spawn(self, numbers: tuple[int, ...]) -> "subprocess.Popen[bytes]":
+        self._directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        package_folder = str(Path(stockade.__file__).resolve().parent.parent)
+        try:
+            return subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",  # not the folder that we happen to stand in
+                    "-m",
+                    "stockade.driver.userspace.process",
+                    "--descriptors",
+                    ",".join(map(str, numbers)),
+                ],
+                pass_fds=[number for number in numbers if number >= 0],
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": package_folder},
+                start_new_session=True,  # Ctrl-C is the agent's; the process follows it
+            )
+        finally:
+            os.close(descriptor)
+
+    @property
+    def _log_path(self) -> Path:
+        return self._directory / "dataplane.log"
+
+    def _end_process(self) -> None:
+        """Closing the control socket ends it; what does not listen is killed."""
+        if self._event_socket is not None:
+            with suppress(OSError, ValueError):
+                self._epoll.unregister(self._event_socket.fileno())
+            self._event_socket.close()
+            self._event_socket = None
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._child is not None:
+            try:
+                self._child.wait(1.0)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+            self._child = None
+
+    def _let_go(self) -> None:
+        self._end_process()
+        for entry in self._sockets:
+            entry.close()
+        self._sockets = ()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        self._system.release()
+
+    def _request(self, request: messages.Request, seconds: float = REQUEST_SECONDS) -> messages.Reply:
+        """Ask the process and wait for its answer. `HostError(DRIVER_FAILED)` if none comes: the process is ended then,
+        since a late answer would be taken for the next one's."""
+        if self._control is None:
+            raise error_for(ReasonCode.DRIVER_FAILED, "the data plane is not running")
+        self._control.settimeout(seconds)
+        try:
+            self._control.sendall(messages.encode(request))
+            frame = messages.receive_frame(self._control, messages.Frames())
+        except OSError:
+            frame = None
+        try:
+            reply = messages.reply_decoder.decode(frame) if frame is not None else None
+        except msgspec.MsgspecError:
+            reply = None
+        if reply is None:
+            self._on_death("the data plane does not answer")
+            raise error_for(ReasonCode.DRIVER_FAILED, "the data plane does not answer")
+        if isinstance(reply, messages.Refused):
+            messages.raise_refused(reply)
+        return reply
+
+    def _read_events(self) -> None:
+        while self._event_socket is not None:
+            try:
+                data = self._event_socket.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._on_death("the data plane ended")
+                return
+            try:
+                for frame in self._event_frames.feed(data):
+                    event = messages.event_of(messages.event_decoder.decode(frame))
+                    if isinstance(event, SaExpired) and event.hard:
+                        self._forget(event.spi, event.direction)
+                    if event is not None:
+                        self._events.append(event)
+            except (msgspec.MsgspecError, ValueError, KeyError):
+                self._on_death("the data plane speaks nonsense")
+
+    def _forget(self, spi: int, direction: Direction) -> None:
+        for key in [key for key in self._sas if key[:2] == (spi, direction)]:
+            del self._sas[key]
+
+    def _on_death(self, detail: str) -> None:
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.kill()
+        self._end_process()
+        status = child.returncode if child is not None else None
+        self._events.append(
+            DriverFailed(Reason.of(ReasonCode.DRIVER_FAILED, detail, status=status, log=self._log_path))
+        )
+        for spi, direction, _ in self._sas:
+            self._events.append(SaExpired(spi, direction, hard=True))
+        self._sas.clear()
+        self._wake()
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):
+            self._wake_writing.send(b"\0")
+
+    def _revive(self) -> None:
+        """Start the process again after its death, at once the first time and with pauses after that."""
+        if self._control is not None or time.monotonic() - self._last_start < RESTART_INTERVAL:
+            return
+        try:
+            self._start_process()
+            self._request(messages.filters_message(self._table.filters), TABLE_SECONDS)
+        except HostError as error:
+            self._events.append(DriverFailed(error.reason))

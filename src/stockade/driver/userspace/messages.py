@@ -1,0 +1,350 @@
+"""What the agent and the data-plane process say to each other, and how: msgspec (MessagePack) in length-prefixed frames.
+
+    request  agent ──▶ process    one at a time, each answered by one reply
+    reply    process ──▶ agent
+    event    process ──▶ agent    on a socket of its own, whenever something happened
+
+Keys are in `AddSa` and nowhere else; these frames go over an inherited socket pair and into no log. The filter table
+goes without its negotiations (the process needs no pre-shared keys) and without provenance.
+"""
+
+import socket
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+from struct import Struct
+from typing import Final, TypeVar
+
+import msgspec
+
+from stockade.driver.contract import (
+    Acquire,
+    DriverEvent,
+    DriverFailed,
+    DriverStatistics,
+    PacketRefused,
+    SaExpired,
+    SaIdle,
+)
+from stockade.model.addresses import Address, AddressRange
+from stockade.model.filters import Action, Direction, Provenance, SpecificFilter
+from stockade.model.negotiation import Mode
+from stockade.model.reasons import Reason, ReasonCode, error_for
+from stockade.model.sa import Lifetime, SaCounters, SecurityAssociation
+from stockade.model.secret import Secret
+from stockade.model.suites import EspSuite
+from stockade.model.traffic import Flow, TrafficSelector
+
+MAXIMUM_FRAME: Final = 64 << 20
+_LENGTH: Final = Struct(">I")
+
+Range = tuple[str, str]
+Selector = tuple[Range, Range, int, int, int]
+FlowTuple = tuple[str, str, int, int, int]
+
+
+class Filter(msgspec.Struct, frozen=True, array_like=True):
+    id: str
+    selector: Selector
+    direction: Direction
+    action: Action
+    negotiation: str | None
+    accept_clear: bool
+
+
+class InstallFilters(msgspec.Struct, frozen=True, tag=True):
+    filters: list[Filter]
+
+
+class AddSa(msgspec.Struct, frozen=True, tag=True):
+    """One direction of an SA, with its keys."""
+
+    spi: int
+    direction: Direction
+    source: str
+    destination: str
+    selector: Selector
+    esp: EspSuite
+    encryption_key: bytes
+    integrity_key: bytes
+    pair: int
+    negotiation: str
+    filter_id: str
+    lifetime: Lifetime
+    replay_window: int
+    idle_seconds: float | None
+    mtu: int
+
+    def __repr__(self) -> str:
+        return f"AddSa(spi={self.spi:#010x}, {self.direction})"
+
+
+class RemoveSa(msgspec.Struct, frozen=True, tag=True):
+    spi: int
+    direction: Direction
+    peer: str
+
+
+class Release(msgspec.Struct, frozen=True, tag=True):
+    filter_id: str
+    peer: str
+
+
+class AskStatistics(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+Request = InstallFilters | AddSa | RemoveSa | Release | AskStatistics
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """The request changed nothing. `code` is the name of a `ReasonCode`."""
+
+    code: str
+    detail: str
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+class Statistics(msgspec.Struct, frozen=True, tag=True):
+    sas: tuple[SaCounters, ...]
+    held_packets: int
+    refused: tuple[tuple[str, int], ...]
+
+
+Reply = Done | Refused | Statistics
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The first event: the process has given up its privileges and handles packets."""
+
+
+class AcquireEvent(msgspec.Struct, frozen=True, tag=True):
+    filter_id: str
+    flow: FlowTuple
+
+
+class Expired(msgspec.Struct, frozen=True, tag=True):
+    spi: int
+    direction: Direction
+    hard: bool
+
+
+class Idle(msgspec.Struct, frozen=True, tag=True):
+    spi: int
+    direction: Direction
+
+
+class PacketsRefused(msgspec.Struct, frozen=True, tag=True):
+    code: str
+    detail: str
+    source: str
+    destination: str
+    spi: int
+    count: int
+
+
+Event = Ready | AcquireEvent | Expired | Idle | PacketsRefused
+
+Message = TypeVar("Message")
+
+_encoder = msgspec.msgpack.Encoder()
+request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+
+
+def encode(message: Request | Reply | Event) -> bytes:
+    """The message as a frame."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Frames:
+    """Puts a stream back into frames. The other end is our own process; a frame beyond `MAXIMUM_FRAME` is a fault of
+    ours and ends the stream (`ValueError`)."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._buffer += data
+        while len(self._buffer) >= 4:
+            size = _LENGTH.unpack_from(self._buffer)[0]
+            if size > MAXIMUM_FRAME:
+                raise ValueError(f"a frame of {size} bytes")
+            if len(self._buffer) < 4 + size:
+                return
+            frame = bytes(self._buffer[4 : 4 + size])
+            del self._buffer[: 4 + size]
+            yield frame
+
+
+def receive_frame(connection: socket.socket, frames: Frames) -> bytes | None:
+    """Wait for one frame (as long as the socket's time-out allows: `TimeoutError`); None at the end of the stream."""
+    while True:
+        data = connection.recv(1 << 16)
+        if not data:
+            return None
+        for frame in frames.feed(data):
+            return frame
+
+
+# ---- model <-> messages
+
+
+def filters_message(filters: Sequence[SpecificFilter]) -> InstallFilters:
+    return InstallFilters(
+        [
+            Filter(
+                entry.id,
+                _from_selector(entry.selector),
+                entry.direction,
+                entry.action,
+                entry.negotiation,
+                entry.accept_clear,
+            )
+            for entry in filters
+        ]
+    )
+
+
+_NO_PROVENANCE = Provenance("", "", "")
+
+
+def filters_of(message: InstallFilters) -> tuple[SpecificFilter, ...]:
+    return tuple(
+        SpecificFilter(
+            entry.id,
+            _to_selector(entry.selector),
+            entry.direction,
+            entry.action,
+            0,
+            _NO_PROVENANCE,
+            negotiation=entry.negotiation,
+            accept_clear=entry.accept_clear,
+        )
+        for entry in message.filters
+    )
+
+
+def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
+    assert sa.esp is not None
+    return AddSa(
+        spi=sa.spi,
+        direction=sa.direction,
+        source=str(sa.source),
+        destination=str(sa.destination),
+        selector=_from_selector(sa.selector),
+        esp=sa.esp,
+        encryption_key=sa.encryption_key.reveal(),
+        integrity_key=sa.integrity_key.reveal(),
+        pair=sa.pair,
+        negotiation=sa.negotiation,
+        filter_id=sa.filter_id,
+        lifetime=sa.lifetime,
+        replay_window=sa.replay_window,
+        idle_seconds=sa.idle_seconds,
+        mtu=mtu,
+    )
+
+
+def sa_of(message: AddSa) -> SecurityAssociation:
+    return SecurityAssociation(
+        spi=message.spi,
+        direction=message.direction,
+        source=ip_address(message.source),
+        destination=ip_address(message.destination),
+        selector=_to_selector(message.selector),
+        mode=Mode.TRANSPORT,
+        esp=message.esp,
+        ah=None,
+        encryption_key=Secret(message.encryption_key),
+        integrity_key=Secret(message.integrity_key),
+        pair=message.pair,
+        negotiation=message.negotiation,
+        filter_id=message.filter_id,
+        main_mode="",
+        lifetime=message.lifetime,
+        replay_window=message.replay_window,
+        idle_seconds=message.idle_seconds,
+    )
+
+
+def event_message(event: DriverEvent) -> Event:
+    match event:
+        case Acquire(filter_id, flow):
+            return AcquireEvent(
+                filter_id,
+                (
+                    str(flow.source),
+                    str(flow.destination),
+                    flow.protocol,
+                    flow.source_port,
+                    flow.destination_port,
+                ),
+            )
+        case SaExpired(spi, direction, hard):
+            return Expired(spi, direction, hard)
+        case SaIdle(spi, direction):
+            return Idle(spi, direction)
+        case PacketRefused(reason, source, destination, spi, count):
+            return PacketsRefused(reason.code.name, reason.detail, str(source), str(destination), spi, count)
+        case DriverFailed():
+            raise ValueError("the process cannot report its own end")
+
+
+def event_of(message: Event) -> DriverEvent | None:
+    """None for `Ready`, which is between the processes only."""
+    match message:
+        case AcquireEvent(filter_id, (source, destination, protocol, source_port, destination_port)):
+            flow = Flow(ip_address(source), ip_address(destination), protocol, source_port, destination_port)
+            return Acquire(filter_id, flow)
+        case Expired(spi, direction, hard):
+            return SaExpired(spi, direction, hard)
+        case Idle(spi, direction):
+            return SaIdle(spi, direction)
+        case PacketsRefused(code, detail, source, destination, spi, count):
+            reason = Reason.of(ReasonCode[code], detail)
+            return PacketRefused(reason, ip_address(source), ip_address(destination), spi, count)
+        case Ready():
+            return None
+
+
+def refused_message(reason: Reason) -> Refused:
+    return Refused(reason.code.name, reason.detail, reason.facts)
+
+
+def raise_refused(message: Refused) -> None:
+    raise error_for(ReasonCode[message.code], message.detail, **dict(message.facts))
+
+
+def statistics_message(statistics: DriverStatistics) -> Statistics:
+    return Statistics(statistics.sas, statistics.held_packets, statistics.refused)
+
+
+def address_of(text: str) -> Address:
+    return ip_address(text)
+
+
+def _from_selector(selector: TrafficSelector) -> Selector:
+    return (
+        (str(selector.source.first), str(selector.source.last)),
+        (str(selector.destination.first), str(selector.destination.last)),
+        selector.protocol,
+        selector.source_port,
+        selector.destination_port,
+    )
+
+
+def _to_selector(selector: Selector) -> TrafficSelector:
+    source, destination, protocol, source_port, destination_port = selector
+    return TrafficSelector(
+        AddressRange(ip_address(source[0]), ip_address(source[1])),
+        AddressRange(ip_address(destination[0]), ip_address(destination[1])),
+        protocol,
+        source_port,
+        destination_port,
+    )

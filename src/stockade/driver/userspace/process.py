@@ -1,0 +1,230 @@
+"""The data-plane process: packets between the TUN device and the raw sockets, and nothing else.
+
+    agent ═ control, events ═▶ ┌─────────┐ ◀── TUN device (what needs security)   ──▶ sealed, out by the raw socket
+                               │ epoll   │ ◀── raw socket (ESP)                   ──▶ opened, into the TUN device
+                               └─────────┘ ◀── nflog (clear packets that the kernel dropped)
+
+It is started by `UserspaceDriver` with every descriptor open, so it gives up root, all capabilities and the way back
+(`no_new_privs`) before it reads a byte. What it keeps: the descriptors, the keys of the SAs, and the right to run. It
+ends with its agent: the end of the control socket ends it, as does any failure that it does not expect (the device and
+the filters hold what needs security, so an end is always safe).
+
+Run as `python -m stockade.driver.userspace.process --descriptors TUN,RECEIVING,SENDING,LOG,CONTROL,EVENTS`.
+"""
+
+import argparse
+import ctypes
+import gc
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Final
+
+from stockade.driver.datapath import Datapath, Output
+from stockade.driver.userspace import clear_log, messages, virtio
+from stockade.driver.userspace.raw import Receiver, Sender
+from stockade.model.reasons import ReasonCode, StockadeError
+
+READS_PER_TURN: Final = 8
+"""Packets (or TSO bursts of up to 64 KiB) that are taken from the TUN device before the others get a turn."""
+
+BATCHES_PER_TURN: Final = 4
+TICK_SECONDS: Final = 0.25
+MAXIMUM_OUTBOX: Final = 4 << 20
+"""Bytes of events that may wait for a busy agent; refusals beyond that are dropped (they stay counted)."""
+
+NOBODY: Final = 65534
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+
+
+def give_up_privileges() -> None:
+    """Become nobody, for good. Where that is refused (an agent that is not root but has capabilities), what can be
+    given up is."""
+    with suppress(PermissionError):
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)  # from root, this drops all capabilities too
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    # Keys in memory: no core dump, no debugger of another process of this user.
+    if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+class Process:
+    """The loop. Owns the descriptors."""
+
+    def __init__(
+        self,
+        device: int,
+        receiving: socket.socket,
+        sending: socket.socket,
+        log: socket.socket | None,
+        control: socket.socket,
+        events: socket.socket,
+    ) -> None:
+        self._device = device
+        self._receiver = Receiver(receiving)
+        self._sender = Sender(sending, receiving)
+        self._log = log
+        self._control = control
+        self._control_frames = messages.Frames()
+        self._events = events
+        self._outbox = bytearray()
+        self._datapath = Datapath()
+        self._stopped = False
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {
+            device: self._on_device,
+            receiving.fileno(): self._on_receiving,
+            control.fileno(): self._on_control,
+        }
+        if log is not None:
+            self._handlers[log.fileno()] = self._on_log
+        for descriptor in self._handlers:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        self._handlers[events.fileno()] = self._on_events_writable
+
+    def run(self) -> None:
+        """Until the agent goes."""
+        self._control.setblocking(False)
+        self._events.setblocking(False)
+        self._post(messages.Ready())
+        next_tick = time.monotonic()
+        while not self._stopped:
+            wait = max(0.0, next_tick - time.monotonic())
+            for descriptor, _ in self._epoll.poll(wait):
+                self._handlers[descriptor]()
+            now = time.monotonic()
+            if now >= next_tick:
+                self._datapath.tick(now)
+                next_tick = now + TICK_SECONDS
+            for event in self._datapath.events():
+                self._post(messages.event_message(event))
+
+    # ---- packets -------------------------------------------------------------------------------------------------
+
+    def _on_device(self) -> None:
+        packets = []
+        for _ in range(READS_PER_TURN):
+            try:
+                packets.append(virtio.take(os.read(self._device, virtio.READ_SIZE)))
+            except BlockingIOError:
+                break
+        if packets:
+            self._emit(self._datapath.outbound(packets, time.monotonic()))
+
+    def _on_receiving(self) -> None:
+        for _ in range(BATCHES_PER_TURN):
+            packets = self._receiver.receive()
+            if not packets:
+                return
+            self._deliver(self._datapath.inbound(packets, time.monotonic()))
+
+    def _emit(self, output: Output) -> None:
+        if output.wire:
+            self._sender.send(output.wire)
+        if output.local:
+            self._deliver(output.local)
+
+    def _deliver(self, packets: list[bytes]) -> None:
+        for parts in virtio.frames(packets):
+            # The stack refuses what it finds wrong and drops what is too much: as from any device.
+            with suppress(OSError):
+                os.writev(self._device, parts)
+
+    def _on_log(self) -> None:
+        assert self._log is not None
+        now = time.monotonic()
+        for source, destination in clear_log.read_packets(self._log):
+            self._datapath.refuse(ReasonCode.CLEAR_DROPPED, source, destination, now)
+
+    # ---- the agent -------------------------------------------------------------------------------------------------
+
+    def _on_control(self) -> None:
+        try:
+            data = self._control.recv(1 << 20)
+        except BlockingIOError:
+            return
+        if not data:
+            self._stopped = True
+            return
+        for frame in self._control_frames.feed(data):
+            reply = self._answer(messages.request_decoder.decode(frame))
+            self._control.setblocking(True)
+            self._control.sendall(messages.encode(reply))
+            self._control.setblocking(False)
+
+    def _answer(self, request: messages.Request) -> messages.Reply:
+        now = time.monotonic()
+        try:
+            match request:
+                case messages.InstallFilters():
+                    self._emit(self._datapath.install_filters(messages.filters_of(request), now))
+                case messages.AddSa(mtu=mtu):
+                    path = min(mtu, virtio.ALWAYS_CUT)
+                    self._emit(self._datapath.add_sa(messages.sa_of(request), now, path))
+                case messages.RemoveSa(spi, direction, peer):
+                    self._datapath.remove_sa(spi, direction, ip_address(peer))
+                case messages.Release(filter_id, peer):
+                    self._datapath.release(filter_id, ip_address(peer), now)
+                case messages.AskStatistics():
+                    return messages.statistics_message(self._datapath.statistics(now))
+        except StockadeError as error:
+            return messages.refused_message(error.reason)
+        return messages.Done()
+
+    def _post(self, event: messages.Event) -> None:
+        if len(self._outbox) > MAXIMUM_OUTBOX and isinstance(event, messages.PacketsRefused):
+            return
+        empty = not self._outbox
+        self._outbox += messages.encode(event)
+        if empty:
+            self._write_events()
+            if self._outbox:
+                self._epoll.register(self._events.fileno(), select.EPOLLOUT)
+
+    def _on_events_writable(self) -> None:
+        self._write_events()
+        if not self._outbox:
+            self._epoll.unregister(self._events.fileno())
+
+    def _write_events(self) -> None:
+        try:
+            sent = self._events.send(self._outbox)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._stopped = True
+            return
+        del self._outbox[:sent]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="stockade data plane")
+    parser.add_argument("--descriptors", required=True)
+    numbers = [int(number) for number in parser.parse_args(arguments).descriptors.split(",")]
+    device, receiving, sending, log, control, events = numbers
+    give_up_privileges()
+    # The loop makes no cycles: looking for them would only cost pauses.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    process = Process(
+        device,
+        socket.socket(fileno=receiving),
+        socket.socket(fileno=sending),
+        socket.socket(fileno=log) if log >= 0 else None,
+        socket.socket(fileno=control),
+        socket.socket(fileno=events),
+    )
+    process.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""The settings of the IKE engine. All times in seconds. The defaults are Windows' own where it has one
+([MS-IKEE] §3.1.5 and §3.9, KB 980915); where ours differ the field says so."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How an `Engine` behaves. Frozen: another configuration is another engine."""
+
+    # -- what we say of ourselves
+    microsoft_version: int = 8
+    """The version in the vendor id `MS NT5 ISAKMPOAKLEY` (8 = Windows Server 2008 R2)."""
+    advertise_cluster: bool = False
+    """Send NLBS_PRESENT: peers then give up idle quick modes after 60 s (fast failover, [MS-IKEE] §3.5)."""
+
+    # -- retransmission
+    retransmission_intervals: tuple[float, ...] = (1, 2, 4, 8, 16, 16, 16)
+    """Waits after each sending: sent at 0, 1, 3, 7, 15, 31, 47 s, failed at 63 s."""
+    retransmission_jitter: float = 0.5
+    """Up to so much is added to each wait (Vista and later)."""
+    authentication_attempts: int = 5
+    """Sendings of main mode message 5. Fewer than for the others: the path has carried four messages, so a
+    silent peer most likely has another pre-shared key, and people want to hear that soon (31 s)."""
+    confirmation_seconds: float = 3.0
+    """How long an exchange waits for a better answer after an answer that it refused or an unprotected error
+    notification. Neither is proof: anybody on the path can send one."""
+    responder_retransmits_quick_mode: bool = True
+    """Let a quick-mode responder repeat message 2 until message 3 comes. Windows' responder never runs a
+    timer; but when message 3 is lost its outbound SA stays away although the initiator believes that all is
+    well, and nothing would ever mend it. RFC 2408 §5.1 lets either end repeat."""
+
+    # -- the life of main and quick modes
+    half_open_seconds: float = 63.0
+    """A main mode that a peer began and does not finish is forgotten after this."""
+    linger_seconds: float = 70.0
+    """A finished exchange answers repeated requests for so long: longer than a peer retransmits."""
+    rekey_grace_seconds: float = 5.0
+    """After a rekey the old pair goes on for so long, for packets under way."""
+    idle_seconds: float = 300.0
+    cluster_idle_seconds: float = 60.0
+    """Idle time of quick modes with a peer that sent NLBS_PRESENT."""
+    replay_window: int = 64
+
+    # -- limits
+    half_open_per_peer: int = 35
+    half_open_per_established_peer: int = 5
+    half_open_total: int = 1000
+    """The oldest is given up for a new one: a flood cannot lock others out for long."""
+    initiated_total: int = 1000
+    """Main modes that we begin and that are not established."""
+    quick_modes_in_progress: int = 16
+    """Per main mode, each direction of initiation counted by itself."""
+    waiting_acquires: int = 64
+    """Acquires that may wait for one main mode."""
+    repeats_per_reply: int = 16
+    """A stored reply is sent again at most so often."""
+    reports_per_second: float = 5.0
+    """Reports of refused messages, over all peers."""
+    reports_per_second_and_peer: float = 1.0
+    notifications_per_second: float = 10.0
+    """Unprotected notifications that we send, over all peers; one a second per peer."""
+
+    def __post_init__(self) -> None:
+        if not self.retransmission_intervals or min(self.retransmission_intervals) <= 0:
+            raise ValueError("retransmission needs at least one positive interval")
+        if self.retransmission_jitter < 0:
+            raise ValueError("jitter must not be negative")
+        if not 1 <= self.authentication_attempts <= len(self.retransmission_intervals):
+            raise ValueError("authentication attempts must be 1 or more, and not more than the intervals")
+        if not 0 <= self.microsoft_version <= 0xFFFF_FFFF:
+            raise ValueError("the Microsoft version is a 32-bit number")

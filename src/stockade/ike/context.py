@@ -1,0 +1,105 @@
+"""What all parts of one engine share: settings, sources, the queue of effects, timers, counters, limits."""
+
+from stockade.ike.config import EngineConfig
+from stockade.ike.contract import (
+    Effect,
+    NegotiationLookup,
+    RandomSource,
+    Report,
+    ReportKind,
+    SpiSource,
+)
+from stockade.ike.limits import RateLimiter
+from stockade.ike.timers import TimerQueue
+from stockade.model.addresses import Endpoint
+from stockade.model.reasons import Reason
+from stockade.model.traffic import TrafficSelector
+
+COUNTERS = (
+    "main_modes",
+    "quick_modes",
+    "soft_associations",
+    "authentication_failures",
+    "negotiation_failures",
+    "acquire_failures",
+    "receive_failures",
+    "total_acquire",
+    "total_get_spi",
+    "get_spi_failures",
+    "key_additions",
+    "key_deletions",
+    "rekeys",
+    "invalid_cookies_received",
+    "invalid_packets_received",
+    "retransmissions",
+    "datagrams_received",
+    "datagrams_sent",
+    "reports_suppressed",
+)
+"""Counters since the start, after the IKE statistics of `netsh ipsec dynamic show stats`."""
+
+NON_ESP_MARKER = bytes(4)
+NAT_TRAVERSAL_PORT = 4500
+
+
+class Context:
+    """One per engine."""
+
+    def __init__(
+        self, lookup: NegotiationLookup, get_spi: SpiSource, random: RandomSource, config: EngineConfig
+    ) -> None:
+        self.lookup = lookup
+        self.get_spi = get_spi
+        self.random = random
+        self.config = config
+        self.timers = TimerQueue()
+        self.effects: list[Effect] = []
+        self.statistics: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self._reports = RateLimiter(config.reports_per_second, config.reports_per_second_and_peer)
+        self._notifications = RateLimiter(config.notifications_per_second, 1.0)
+
+    def count(self, name: str, number: int = 1) -> None:
+        self.statistics[name] += number
+
+    def report(
+        self,
+        kind: ReportKind,
+        reason: Reason,
+        local: Endpoint,
+        remote: Endpoint,
+        main_mode: str = "",
+        filter_id: str = "",
+        selector: TrafficSelector | None = None,
+    ) -> None:
+        self.effects.append(Report(kind, reason, local, remote, main_mode, filter_id, selector))
+
+    def report_limited(
+        self,
+        kind: ReportKind,
+        reason: Reason,
+        local: Endpoint,
+        remote: Endpoint,
+        now: float,
+        main_mode: str = "",
+    ) -> None:
+        """A report that strangers can provoke: at most some a second, with the number of those left out."""
+        if not self._reports.take(remote.address, now):
+            self.count("reports_suppressed")
+            return
+        if self._reports.suppressed:
+            reason = Reason(
+                reason.code, reason.detail, (*reason.facts, ("suppressed", str(self._reports.suppressed)))
+            )
+            self._reports.suppressed = 0
+        self.report(kind, reason, local, remote, main_mode)
+
+    def refuse(
+        self, reason: Reason, local: Endpoint, remote: Endpoint, now: float, main_mode: str = ""
+    ) -> None:
+        """A message was refused."""
+        self.count("invalid_packets_received")
+        self.report_limited(ReportKind.MESSAGE_REFUSED, reason, local, remote, now, main_mode)
+
+    def may_notify(self, remote: Endpoint, now: float) -> bool:
+        """Whether an unprotected notification may go to this peer now."""
+        return self._notifications.take(remote.address, now)

@@ -1,0 +1,159 @@
+"""What the engine has with whom: main modes by cookie and by peer, pairs of IPsec SAs by SPI.
+
+A main mode is found by the cookie that this host chose (8 random bytes, so unique) and must then agree in all
+else; a first message, which has no cookie of ours yet, by peer and initiator cookie, to know a repeated one."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stockade.ike.contract import Acquire
+from stockade.ike.v1.association import MainMode
+from stockade.ike.v1.quick_mode import QuickModeOutcome
+from stockade.model.addresses import Address, Endpoint
+from stockade.wire.isakmp.message import Header
+
+
+@dataclass(slots=True, eq=False)
+class QuickModePair:
+    """An installed pair. `replaced`: a rekey made a newer one, and this one is in its last seconds."""
+
+    outcome: QuickModeOutcome
+    local: Endpoint
+    remote: Endpoint
+    initiator: bool
+    established: float
+    replaced: bool = False
+
+    @property
+    def inbound_spi(self) -> int:
+        return self.outcome.inbound.spi
+
+    @property
+    def expires(self) -> float:
+        return self.established + self.outcome.proposal.lifetime_seconds
+
+    @property
+    def main_mode(self) -> str:
+        return self.outcome.inbound.main_mode
+
+    def acquire(self) -> Acquire:
+        """The command that would make this pair anew."""
+        match = self.outcome.match
+        return Acquire(
+            self.local.address, self.remote.address, match.selector, match.negotiation, match.filter_id
+        )
+
+
+class PeerTable:
+    """The indexes. Nothing here sends or decides."""
+
+    def __init__(self) -> None:
+        self._by_own_cookie: dict[bytes, MainMode] = {}
+        self._first_messages: dict[tuple[Address, Address, bytes], MainMode] = {}
+        self._by_peer: dict[tuple[Address, Address], list[MainMode]] = {}
+        self.half_open: OrderedDict[MainMode, None] = OrderedDict()
+        """Begun by peers and not established, oldest first."""
+        self._half_open_of: dict[Address, int] = {}
+        self.initiated = 0
+        """Begun by us and not established."""
+        self._pairs: dict[int, QuickModePair] = {}
+        self._by_outbound: dict[tuple[Address, int], QuickModePair] = {}
+        self._pairs_of: dict[tuple[Address, Address], dict[int, QuickModePair]] = {}
+
+    # ---- main modes
+    def add(self, main_mode: MainMode) -> None:
+        local, remote = main_mode.local.address, main_mode.remote.address
+        self._by_own_cookie[main_mode.own_cookie] = main_mode
+        self._by_peer.setdefault((local, remote), []).append(main_mode)
+        if main_mode.initiator:
+            self.initiated += 1
+        else:
+            self._first_messages[local, remote, main_mode.conversation.initiator_cookie] = main_mode
+            self.half_open[main_mode] = None
+            self._half_open_of[remote] = self._half_open_of.get(remote, 0) + 1
+
+    def settle(self, main_mode: MainMode) -> None:
+        """It was established, or ended before that: no longer half open. Call once."""
+        if main_mode.initiator:
+            self.initiated -= 1
+            return
+        del self.half_open[main_mode]
+        remote = main_mode.remote.address
+        self._half_open_of[remote] -= 1
+        if not self._half_open_of[remote]:
+            del self._half_open_of[remote]
+
+    def remove(self, main_mode: MainMode) -> None:
+        local, remote = main_mode.local.address, main_mode.remote.address
+        del self._by_own_cookie[main_mode.own_cookie]
+        entries = self._by_peer[local, remote]
+        entries.remove(main_mode)
+        if not entries:
+            del self._by_peer[local, remote]
+        if not main_mode.initiator:
+            self._first_messages.pop((local, remote, main_mode.conversation.initiator_cookie), None)
+
+    def half_open_of(self, remote: Address) -> int:
+        return self._half_open_of.get(remote, 0)
+
+    def find(self, header: Header, local: Address, remote: Address) -> MainMode | None:
+        """The main mode that a message belongs to. A message that comes from elsewhere belongs to none."""
+        found = None
+        initiated = self._by_own_cookie.get(header.initiator_cookie)
+        if initiated is not None and initiated.initiator:
+            known = initiated.conversation.responder_cookie
+            if not any(known) or known == header.responder_cookie:
+                found = initiated
+        elif any(header.responder_cookie):
+            responded = self._by_own_cookie.get(header.responder_cookie)
+            if (
+                responded is not None
+                and not responded.initiator
+                and responded.conversation.initiator_cookie == header.initiator_cookie
+            ):
+                found = responded
+        else:
+            found = self._first_messages.get((local, remote, header.initiator_cookie))
+        if found is None or (found.local.address, found.remote.address) != (local, remote):
+            return None
+        return found
+
+    def is_own_cookie(self, cookie: bytes) -> bool:
+        return cookie in self._by_own_cookie
+
+    def with_peer(self, local: Address, remote: Address) -> list[MainMode]:
+        """Oldest first."""
+        return list(self._by_peer.get((local, remote), ()))
+
+    def main_modes(self) -> list[MainMode]:
+        return list(self._by_own_cookie.values())
+
+    # ---- pairs
+    def add_pair(self, pair: QuickModePair) -> None:
+        self._pairs[pair.inbound_spi] = pair
+        self._by_outbound[pair.remote.address, pair.outcome.outbound.spi] = pair
+        peers = (pair.local.address, pair.remote.address)
+        self._pairs_of.setdefault(peers, {})[pair.inbound_spi] = pair
+
+    def remove_pair(self, pair: QuickModePair) -> None:
+        del self._pairs[pair.inbound_spi]
+        key = (pair.remote.address, pair.outcome.outbound.spi)
+        if self._by_outbound.get(key) is pair:
+            del self._by_outbound[key]
+        peers = (pair.local.address, pair.remote.address)
+        del self._pairs_of[peers][pair.inbound_spi]
+        if not self._pairs_of[peers]:
+            del self._pairs_of[peers]
+
+    def pair(self, inbound_spi: int) -> QuickModePair | None:
+        return self._pairs.get(inbound_spi)
+
+    def pair_by_outbound(self, remote: Address, spi: int) -> QuickModePair | None:
+        return self._by_outbound.get((remote, spi))
+
+    def pairs_with(self, local: Address, remote: Address) -> list[QuickModePair]:
+        return list(self._pairs_of.get((local, remote), {}).values())
+
+    def pairs(self) -> Iterator[QuickModePair]:
+        return iter(list(self._pairs.values()))

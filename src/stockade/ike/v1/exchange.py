@@ -1,0 +1,421 @@
+"""What runs an exchange: a generator says what it sends and waits for, an `Exchange` does the rest.
+
+A generator reads like the ladder in its RFC. It yields a `Step` (send this, then wait for that), gets the
+`Incoming` message that fits, and returns a `Finish`. Retransmission, duplicates, encryption, time-outs and the
+check of payloads against the step happen here, once for all exchanges.
+
+A message that does not fit is refused by the payload's name, and the exchange goes on waiting: anybody on the
+path can send rubbish. But where the rubbish is the peer's honest answer, waiting the full minute helps nobody.
+So a refused answer, like an unprotected error notification, leaves a *suspicion*: if nothing better comes
+within some seconds (`confirmation_seconds`), the exchange fails with that reason.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from stockade.crypto.hashing import digest, equal
+from stockade.ike.config import EngineConfig
+from stockade.ike.contract import RandomSource
+from stockade.ike.retransmission import Retransmission
+from stockade.ike.v1.protection import MessageProtection
+from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for
+from stockade.model.sa import SecurityAssociation
+from stockade.model.suites import Hash
+from stockade.wire.isakmp.constants import HeaderFlag, PayloadType
+from stockade.wire.isakmp.message import (
+    HEADER_SIZE,
+    VERSION,
+    Header,
+    ReceivedPayload,
+    decode_payloads,
+    encode_message,
+    encode_payloads,
+)
+from stockade.wire.isakmp.payloads import Payload, payload_name
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Payload)
+
+NO_COOKIE = bytes(8)
+TOLERATED = frozenset({PayloadType.VENDOR_ID, PayloadType.NOTIFICATION})
+_KNOWN = frozenset(int(kind) for kind in PayloadType) - {PayloadType.ATTRIBUTES}
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A message that a step waits for. `needs`: exactly one of each (see `pairs` for the exception). `may`:
+    any number, beside vendor ids and notifications. Payload types that nobody has heard of are tolerated,
+    as the peer's generator may be newer than ours; everything else is refused.
+
+    `silence` is the reason where no answer comes, `garbled` where an encrypted message makes no sense."""
+
+    message: str
+    needs: tuple[PayloadType, ...]
+    may: frozenset[PayloadType] = frozenset()
+    protected: bool = False
+    silence: ReasonCode = ReasonCode.NEGOTIATION_TIMED_OUT
+    garbled: ReasonCode = ReasonCode.DECRYPTION_FAILED
+
+    def check(self, payloads: Iterable[ReceivedPayload]) -> None:
+        """`PeerError` UNEXPECTED_MESSAGE naming the payload that is missing, doubled or out of place."""
+        seen: set[int] = set()
+        for received in payloads:
+            kind = received.type
+            if kind in self.needs:
+                if kind in seen:
+                    raise self._refusal(f"has two {payload_name(kind)} payloads", kind)
+                seen.add(kind)
+            elif kind in _KNOWN and kind not in self.may and kind not in TOLERATED:
+                raise self._refusal(f"must not carry a {payload_name(kind)} payload", kind)
+        for kind in self.needs:
+            if kind not in seen:
+                raise self._refusal(f"lacks the {payload_name(kind)} payload", kind)
+
+    def _refusal(self, what: str, kind: int) -> StockadeError:
+        return error_for(
+            ReasonCode.UNEXPECTED_MESSAGE, f"{self.message} {what}", payload=payload_name(kind)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message that fits its step. `plain` is everything after the header, decrypted."""
+
+    header: Header
+    plain: bytes
+    payloads: tuple[ReceivedPayload, ...]
+
+    def all(self, kind: type[P]) -> list[P]:
+        """The payloads of one class, in order."""
+        return [entry.payload for entry in self.payloads if isinstance(entry.payload, kind)]
+
+    def one(self, kind: type[P]) -> P:
+        """The payload of a class that the step needs."""
+        return self.all(kind)[0]
+
+    def body(self, kind: type[Payload]) -> bytes:
+        """The body, as received, of the first payload of a class."""
+        return next(entry.body for entry in self.payloads if isinstance(entry.payload, kind))
+
+    def after_hash(self) -> bytes:
+        """What HASH(1) and HASH(2) protect: all that follows the HASH payload, which must come first (RFC 2409
+        §5.5), without the padding."""
+        if self.payloads[0].type != PayloadType.HASH:
+            raise error_for(
+                ReasonCode.UNEXPECTED_MESSAGE, "the hash payload is not the first", payload="hash"
+            )
+        return self.plain[self.payloads[0].end : self.payloads[-1].end]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Send `send` (nothing if empty), then wait for `expect`. `install` are SAs that must be in place before
+    the message leaves. `attempts` limits how often it is sent; `repeat` lets a responder run a timer."""
+
+    expect: Expectation
+    send: tuple[Payload, ...] = ()
+    protected: bool = False
+    install: tuple[SecurityAssociation, ...] = ()
+    attempts: int | None = None
+    repeat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The message was not acceptable; wait for another one in its place. `suspicious`: it may be the peer's
+    honest answer, so do not wait as long as for a silent peer."""
+
+    reason: Reason
+    suspicious: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finish(Generic[T]):
+    """The exchange has done its work: install, send the last message if there is one, hand over `value`."""
+
+    value: T
+    send: tuple[Payload, ...] = ()
+    protected: bool = False
+    install: tuple[SecurityAssociation, ...] = ()
+
+
+Steps = Generator[Step | Refused, Incoming, Finish[T]]
+
+
+def answered(
+    step: Step, examine: Callable[[Incoming], T], *, suspicious: bool = True
+) -> Generator[Step | Refused, Incoming, T]:
+    """Take the first message that `examine` accepts; one for which it raises `PeerError` is refused."""
+    message = yield step
+    while True:
+        try:
+            return examine(message)
+        except PeerError as refusal:
+            reason = refusal.reason
+        message = yield Refused(reason, suspicious)
+
+
+class Conversation:
+    """What the messages of one exchange share: the header's fixed fields and the cipher."""
+
+    __slots__ = ("exchange_type", "initiator_cookie", "message_id", "protection", "responder_cookie")
+
+    def __init__(
+        self,
+        initiator_cookie: bytes,
+        responder_cookie: bytes,
+        exchange_type: int,
+        message_id: int = 0,
+        protection: MessageProtection | None = None,
+    ) -> None:
+        self.initiator_cookie = initiator_cookie
+        self.responder_cookie = responder_cookie
+        self.exchange_type = exchange_type
+        self.message_id = message_id
+        self.protection = protection
+
+    @property
+    def message_id_bytes(self) -> bytes:
+        return self.message_id.to_bytes(4, "big")
+
+    def encode(self, payloads: tuple[Payload, ...], protected: bool) -> bytes:
+        """The datagram that carries `payloads`; moves the IV if it is encrypted."""
+        first, body = encode_payloads(payloads)
+        flags = 0
+        if protected:
+            assert self.protection is not None
+            body = self.protection.seal(body)
+            flags = int(HeaderFlag.ENCRYPTION)
+        header = Header(
+            self.initiator_cookie,
+            self.responder_cookie,
+            first,
+            VERSION,
+            self.exchange_type,
+            flags,
+            self.message_id,
+        )
+        return encode_message(header, body)
+
+    def decode(self, header: Header, body: bytes, expect: Expectation) -> Incoming:
+        """Decrypt, decode and check a message against the step; changes nothing. `PeerError` otherwise."""
+        if header.encrypted != expect.protected:
+            wanted = "encrypted" if expect.protected else "in clear"
+            raise error_for(ReasonCode.UNEXPECTED_MESSAGE, f"{expect.message} must be {wanted}")
+        if not expect.protected:
+            payloads = decode_payloads(header.next_payload, body)
+        else:
+            assert self.protection is not None
+            body = self.protection.open(body)
+            try:
+                payloads = decode_payloads(header.next_payload, body, padded=True)
+            except PeerError:
+                # What exactly looks wrong in wrongly decrypted bytes says nothing, so it is not repeated.
+                raise error_for(
+                    expect.garbled, f"{expect.message} makes no sense after decryption"
+                ) from None
+        expect.check(payloads)
+        return Incoming(header, body, payloads)
+
+
+class ExchangeOwner(Protocol):
+    """The main mode that an exchange belongs to, as the exchange sees it."""
+
+    config: EngineConfig
+    random: RandomSource
+
+    def transmit(self, datagram: bytes) -> None: ...
+
+    def install(self, sa: SecurityAssociation) -> None: ...
+
+
+def fingerprint(datagram: bytes) -> bytes:
+    """By what a repeated datagram is recognised."""
+    return digest(Hash.SHA_256, datagram)
+
+
+class Exchange(Generic[T]):
+    """One exchange under way (or finished, and answering repeated requests). The owner calls `timeout` at
+    `due`; the callbacks are called with the time, after the state has been brought up to date."""
+
+    def __init__(
+        self,
+        name: str,
+        steps: Steps[T],
+        conversation: Conversation,
+        owner: ExchangeOwner,
+        *,
+        initiator: bool,
+        now: float,
+        lifetime: float | None,
+        finished: Callable[[T, float], None],
+        failed: Callable[[Reason, float], None],
+        refused: Callable[[Reason, float], None],
+    ) -> None:
+        self.name = name
+        self.conversation = conversation
+        self.initiator = initiator
+        self.started = now
+        self.expect: Expectation | None = None
+        self.suspicion: Reason | None = None
+        """Why the exchange will fail if nothing better comes."""
+        self.done = False
+        self.repeats = 0
+        self._steps = steps
+        self._owner = owner
+        self._give_up = None if lifetime is None else now + lifetime
+        self._confirm_by: float | None = None
+        self._retransmission: Retransmission | None = None
+        self._sent: bytes | None = None
+        self._answered: bytes | None = None
+        self._seen: list[bytes] = []
+        self._finished = finished
+        self._failed = failed
+        self._refused = refused
+
+    # ---- doors
+    def start(self, now: float) -> None:
+        """Run to the first step."""
+        self._advance(lambda: next(self._steps), now)
+
+    @property
+    def due(self) -> float | None:
+        """When `timeout` wants to be called."""
+        if self.done:
+            return None
+        times = [self._give_up, self._confirm_by]
+        if self._retransmission is not None:
+            times.append(self._retransmission.due)
+        return min((time for time in times if time is not None), default=None)
+
+    def receive(self, header: Header, datagram: bytes, now: float) -> None:
+        """A message of this exchange. Repeated ones are answered from store, others go to the step."""
+        mark = fingerprint(datagram)
+        if self._answered is not None and equal(mark, self._answered):
+            self._repeat_reply()
+            return
+        if mark in self._seen:
+            return
+        if self.done or self.expect is None:
+            self._refused(Reason.of(ReasonCode.UNEXPECTED_MESSAGE, f"{self.name} is complete already"), now)
+            return
+        body = datagram[HEADER_SIZE:]
+        try:
+            incoming = self.conversation.decode(header, body, self.expect)
+        except PeerError as error:
+            if error.reason.code is self.expect.garbled is not ReasonCode.DECRYPTION_FAILED:
+                self.suspect(error.reason, now)
+            self._refused(error.reason, now)
+            return
+        self._advance(lambda: self._steps.send(incoming), now, (mark, body))
+
+    def timeout(self, now: float) -> None:
+        """Send again, or give up, if it is time."""
+        if self.done:
+            return
+        ends = [time for time in (self._give_up, self._confirm_by) if time is not None]
+        if ends and now >= min(ends):
+            self._fail(self._explain_silence(), now)
+        elif self._retransmission is not None and now >= self._retransmission.due:
+            if self._retransmission.exhausted:
+                self._fail(self._explain_silence(), now)
+            else:
+                self._retransmission.repeat(now)
+                self.repeats += 1
+                assert self._sent is not None
+                self._owner.transmit(self._sent)
+
+    def suspect(self, reason: Reason, now: float) -> None:
+        """Somebody, perhaps the peer, says that this will fail: wait a little for something better."""
+        if self.done:
+            return
+        self.suspicion = reason
+        if self._confirm_by is None:
+            self._confirm_by = now + self._owner.config.confirmation_seconds
+
+    def abandon(self, reason: Reason, now: float) -> None:
+        """Fail now, because of what is known for certain."""
+        if not self.done:
+            self._fail(reason, now)
+
+    def store_reply(self, datagram: bytes) -> None:
+        """The exchange failed: answer repetitions of the message that did it with this."""
+        self._sent = datagram
+
+    @property
+    def begun(self) -> bool:
+        """Whether a message of the peer has been accepted, or was what made the exchange fail."""
+        return self._answered is not None
+
+    # ---- inside
+    def _repeat_reply(self) -> None:
+        # An initiator that still waits has its own timer; if it answered duplicates too, one duplicated
+        # datagram would double all that follow.
+        if self.initiator and not self.done:
+            return
+        if self._sent is not None and self.repeats < self._owner.config.repeats_per_reply:
+            self.repeats += 1
+            self._owner.transmit(self._sent)
+
+    def _advance(
+        self,
+        run: Callable[[], Step | Refused],
+        now: float,
+        received: tuple[bytes, bytes] | None = None,
+    ) -> None:
+        """Run the generator to its next stop. `received`: fingerprint and (encrypted) body of the message that
+        it is given."""
+        try:
+            step: Step | Finish[T] | Refused = run()
+        except StopIteration as stop:
+            step = stop.value
+        except StockadeError as error:
+            self._answered = None if received is None else received[0]
+            self._fail(error.reason, now)
+            return
+        if isinstance(step, Refused):
+            if step.suspicious:
+                self.suspect(step.reason, now)
+            self._refused(step.reason, now)
+            return
+        if received is not None:
+            if self._answered is not None:
+                self._seen.append(self._answered)
+            self._answered = received[0]
+            if self.expect is not None and self.expect.protected:
+                assert self.conversation.protection is not None
+                self.conversation.protection.accept(received[1])
+        for sa in step.install:
+            self._owner.install(sa)
+        self._sent = self.conversation.encode(step.send, step.protected) if step.send else None
+        self._retransmission = None
+        self.suspicion = self._confirm_by = None
+        self.repeats = 0
+        if self._sent is not None:
+            self._owner.transmit(self._sent)
+        if isinstance(step, Finish):
+            self.done = True
+            self.expect = None
+            self._finished(step.value, now)
+            return
+        self.expect = step.expect
+        if self._sent is not None and (self.initiator or step.repeat):
+            intervals = self._owner.config.retransmission_intervals[: step.attempts]
+            jitter = self._owner.config.retransmission_jitter
+            self._retransmission = Retransmission(intervals, jitter, self._owner.random, now)
+
+    def _explain_silence(self) -> Reason:
+        if self.suspicion is not None:
+            return self.suspicion
+        if self.expect is None:
+            return Reason.of(ReasonCode.NEGOTIATION_TIMED_OUT, f"{self.name} was not finished")
+        facts = {} if self._retransmission is None else {"sent": self._retransmission.sent}
+        return Reason.of(self.expect.silence, f"{self.expect.message} did not come", **facts)
+
+    def _fail(self, reason: Reason, now: float) -> None:
+        self.done = True
+        self.expect = None
+        self._sent = None
+        self._steps.close()
+        self._failed(reason, now)

@@ -1,0 +1,190 @@
+"""The informational exchange (RFC 2409 §5.7): deletes and notifications.
+
+     protected, once main mode is up:    HDR*, HASH(1), N / D          HASH(1) = prf(SKEYID_a, M-ID | N / D)
+     before that:                        HDR, N                        unprotected: a hint, never more
+     reliable delete ([MS-IKEE] §3.8):   HDR*, HASH(1), Ni, D   ->
+                                         <-  HDR*, HASH(2), D, Nr      HASH(2) = prf(SKEYID_a, Ni_b | M-ID | Nr | D)
+
+Reliable deletes are answered; ours are plain, sent once. Notifications are never repeated ([MS-IKEE] §3.1.5)."""
+
+from dataclasses import dataclass
+
+from stockade.crypto.hashing import equal, prf
+from stockade.crypto.ikev1_keys import informational_hash
+from stockade.ike.v1.exchange import Conversation, Expectation, Incoming
+from stockade.model.reasons import Reason, ReasonCode, error_for
+from stockade.model.secret import Secret
+from stockade.model.suites import Hash
+from stockade.wire.isakmp.constants import (
+    DomainOfInterpretation,
+    NotifyType,
+    PayloadType,
+    ProtocolId,
+    name_of,
+)
+from stockade.wire.isakmp.message import encode_payloads
+from stockade.wire.isakmp.payloads import (
+    DeletePayload,
+    HashPayload,
+    NoncePayload,
+    NotificationPayload,
+    Payload,
+    microsoft_notification,
+    microsoft_value,
+)
+
+PROTECTED = Expectation(
+    "informational message",
+    (PayloadType.HASH,),
+    frozenset({PayloadType.DELETE, PayloadType.NONCE}),
+    protected=True,
+)
+UNPROTECTED = Expectation("unprotected notification", (PayloadType.NOTIFICATION,))
+
+_NOTIFY_TYPES = {
+    ReasonCode.NO_PROPOSAL_CHOSEN: NotifyType.NO_PROPOSAL_CHOSEN,
+    ReasonCode.NO_POLICY: NotifyType.NO_PROPOSAL_CHOSEN,
+    ReasonCode.INVALID_IDENTITY: NotifyType.INVALID_ID_INFORMATION,
+    ReasonCode.INVALID_KEY_EXCHANGE: NotifyType.INVALID_KEY_INFORMATION,
+    ReasonCode.INVALID_HASH: NotifyType.INVALID_HASH_INFORMATION,
+    ReasonCode.PSK_MISMATCH: NotifyType.AUTHENTICATION_FAILED,
+    ReasonCode.AUTHENTICATION_FAILED: NotifyType.AUTHENTICATION_FAILED,
+    ReasonCode.MALFORMED_PAYLOAD: NotifyType.PAYLOAD_MALFORMED,
+    ReasonCode.UNSUPPORTED_EXCHANGE: NotifyType.UNSUPPORTED_EXCHANGE_TYPE,
+    ReasonCode.UNKNOWN_COOKIE: NotifyType.INVALID_COOKIE,
+}
+_KEY_ERRORS = (
+    NotifyType.AUTHENTICATION_FAILED,
+    NotifyType.INVALID_HASH_INFORMATION,
+    NotifyType.PAYLOAD_MALFORMED,
+    NotifyType.INVALID_PAYLOAD_TYPE,
+)
+_REASONS = {
+    NotifyType.NO_PROPOSAL_CHOSEN: ReasonCode.NO_PROPOSAL_CHOSEN,
+    NotifyType.INVALID_ID_INFORMATION: ReasonCode.INVALID_IDENTITY,
+    NotifyType.AUTHENTICATION_FAILED: ReasonCode.AUTHENTICATION_FAILED,
+    NotifyType.INVALID_COOKIE: ReasonCode.UNKNOWN_COOKIE,
+}
+
+
+def notify_type_for(reason: Reason) -> NotifyType | None:
+    """What to tell the peer of a refusal; None where silence is better."""
+    return _NOTIFY_TYPES.get(reason.code)
+
+
+def reason_of(notification: NotificationPayload, *, authenticating: bool, protected: bool) -> Reason:
+    """A peer's error notification as a reason. `authenticating`: we wait for the answer to main mode message
+    5, which the peer cannot read if its key is another one. Microsoft's STATUS carries a Windows error code."""
+    name = name_of(NotifyType, notification.type)
+    how = "the peer says" if protected else "an unprotected message says"
+    if (value := microsoft_value(notification)) is not None:
+        return Reason.of(
+            ReasonCode.PEER_REFUSED,
+            f"{how} Windows error {value.value}{_windows_meaning(value.value)}",
+            windows_error=value.value,
+        )
+    if authenticating and notification.type in _KEY_ERRORS:
+        return Reason.of(ReasonCode.PSK_MISMATCH, f"{how} {name} in answer to message 5", notification=name)
+    for kind, code in _REASONS.items():
+        if notification.type == kind:
+            return Reason.of(code, f"{how} {name}", notification=name)
+    return Reason.of(ReasonCode.PEER_REFUSED, f"{how} {name}", notification=name)
+
+
+def _windows_meaning(code: int) -> str:
+    for member in ReasonCode:
+        if member.windows_code == code:
+            return f" ({member.meaning})"
+    return ""
+
+
+def notification(
+    reason_type: NotifyType, *, protocol: int = ProtocolId.ISAKMP, spi: bytes = b""
+) -> NotificationPayload:
+    return NotificationPayload(DomainOfInterpretation.IPSEC, protocol, spi, reason_type)
+
+
+def refusal_payloads(reason: Reason, message_id: int, spi: bytes, *, microsoft: bool) -> tuple[Payload, ...]:
+    """What tells the peer that its quick mode was refused: the RFC's notification and, towards a Microsoft
+    peer, STATUS with the Windows error code and the message id ([MS-IKEE] §2.2.6)."""
+    payloads: list[Payload] = []
+    kind = notify_type_for(reason)
+    if kind is not None:
+        payloads.append(notification(kind, protocol=ProtocolId.ESP, spi=spi))
+    if microsoft and reason.code.windows_code is not None:
+        payloads.append(
+            microsoft_notification(
+                NotifyType.MICROSOFT_STATUS,
+                reason.code.windows_code,
+                protocol_id=ProtocolId.ESP,
+                message_id=message_id,
+            )
+        )
+    return tuple(payloads)
+
+
+def delete_main_mode(cookies: bytes) -> DeletePayload:
+    """`cookies`: both, initiator's first."""
+    return DeletePayload(DomainOfInterpretation.IPSEC, ProtocolId.ISAKMP, 16, (cookies,))
+
+
+def delete_quick_modes(protocol: int, spis: list[int]) -> DeletePayload:
+    """`spis`: those of our inbound SAs (RFC 2408 §3.15: the sender's)."""
+    packed = tuple(spi.to_bytes(4, "big") for spi in spis)
+    return DeletePayload(DomainOfInterpretation.IPSEC, protocol, 4, packed)
+
+
+def encode_protected(
+    conversation: Conversation, hash_name: Hash, skeyid_a: Secret, payloads: tuple[Payload, ...]
+) -> bytes:
+    """A protected informational message as a datagram."""
+    rest = encode_payloads(payloads)[1]
+    proof = informational_hash(hash_name, skeyid_a, conversation.message_id_bytes, rest)
+    return conversation.encode((HashPayload(proof), *payloads), protected=True)
+
+
+def verify_protected(conversation: Conversation, hash_name: Hash, skeyid_a: Secret, message: Incoming) -> None:
+    """`PeerError` INVALID_HASH unless HASH(1) is right."""
+    wanted = informational_hash(
+        hash_name, skeyid_a, conversation.message_id_bytes, message.after_hash()
+    )
+    if not equal(message.one(HashPayload).data, wanted):
+        raise error_for(ReasonCode.INVALID_HASH, "HASH(1) of an informational message does not verify")
+
+
+def acknowledge_delete(
+    conversation: Conversation, hash_name: Hash, skeyid_a: Secret, message: Incoming, nonce: bytes
+) -> bytes | None:
+    """Message 2 of a reliable delete; None if the peer's delete was a plain one. The conversation's IV must
+    stand after message 1."""
+    nonces = message.all(NoncePayload)
+    deletes = message.all(DeletePayload)
+    if len(nonces) != 1 or len(deletes) != 1:
+        return None
+    own = NoncePayload(nonce)
+    # HASH(2) covers Nr before D although D is sent before Nr: [MS-IKEE] §3.8 gives both orders.
+    chain = encode_payloads((deletes[0], own))[1]
+    split = 4 + len(deletes[0].encode_body())
+    covered = chain[split:] + chain[:split]
+    proof = prf(hash_name, skeyid_a, nonces[0].data + conversation.message_id_bytes + covered)
+    return conversation.encode((HashPayload(proof), deletes[0], own), protected=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a peer's deletes name: main modes by cookie pair (16 bytes), quick modes by the peer's inbound SPI,
+    which is that of our outbound SA."""
+
+    main_modes: tuple[bytes, ...]
+    outbound_spis: tuple[int, ...]
+
+
+def read_deletes(message: Incoming) -> Deleted:
+    main_modes: list[bytes] = []
+    spis: list[int] = []
+    for payload in message.all(DeletePayload):
+        if payload.protocol_id == ProtocolId.ISAKMP and payload.spi_size == 16:
+            main_modes += payload.spis
+        elif payload.protocol_id in (ProtocolId.ESP, ProtocolId.AH) and payload.spi_size == 4:
+            spis += [int.from_bytes(spi, "big") for spi in payload.spis]
+    return Deleted(tuple(main_modes), tuple(spis))

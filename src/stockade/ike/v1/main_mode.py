@@ -1,0 +1,315 @@
+"""Main mode (RFC 2409 §5.4, identity protection): authenticate the hosts, make the keys of all that follows.
+
+         initiator                                   responder
+      1  HDR, SA, VID…                      ->
+      2                                     <-       HDR, SA, VID…
+      3  HDR, KE, Ni                        ->
+      4                                     <-       HDR, KE, Nr
+      5  HDR*, IDii, HASH_I [, N]           ->
+      6                                     <-       HDR*, IDir, HASH_R [, N]
+
+`*` = encrypted. N is INITIAL-CONTACT: I have no other SA with you (RFC 2407 §4.6.3.3). The vendor id
+Vid-Initial-Contact of [MS-IKEE] §3.5 says the same in message 1 or 2, unauthenticated: it counts only once the
+main mode that carried it is authenticated.
+
+Left out: aggressive mode, signatures, Kerberos, NAT traversal, fragments."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stockade.crypto.ikev1_keys import (
+    MainModeKeys,
+    derive_main_mode_keys,
+    main_mode_hash,
+    phase1_iv,
+)
+from stockade.crypto.key_exchange import PrivateValue, generate
+from stockade.ike.auth.method import AuthMethod
+from stockade.ike.contract import RandomSource
+from stockade.ike.v1.exchange import (
+    Conversation,
+    Expectation,
+    Finish,
+    Incoming,
+    Step,
+    Steps,
+    answered,
+)
+from stockade.ike.v1.identities import check_peer_identity, own_identity
+from stockade.ike.v1.proposals import (
+    MainModeCandidate,
+    MainModeChoice,
+    check_main_mode_choice,
+    choose_main_mode,
+    main_mode_offer,
+)
+from stockade.ike.v1.protection import MessageProtection
+from stockade.model.addresses import Address
+from stockade.model.identities import Identity
+from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
+from stockade.model.suites import MainModeProposal
+from stockade.wire.isakmp.constants import (
+    DomainOfInterpretation,
+    NotifyType,
+    PayloadType,
+    ProtocolId,
+)
+from stockade.wire.isakmp.payloads import (
+    IdentificationPayload,
+    KeyExchangePayload,
+    NoncePayload,
+    NotificationPayload,
+    Payload,
+    SecurityAssociationPayload,
+    VendorIdPayload,
+)
+
+NONCE_SIZE = 32
+
+_NAT = frozenset({PayloadType.NAT_DETECTION, PayloadType.NAT_DETECTION_DRAFT})
+_CERTIFICATES = frozenset({PayloadType.CERTIFICATE, PayloadType.CERTIFICATE_REQUEST})
+_REQUEST = frozenset({PayloadType.CERTIFICATE_REQUEST})
+
+MESSAGE_1 = Expectation("main mode message 1", (PayloadType.SECURITY_ASSOCIATION,))
+MESSAGE_2 = Expectation("main mode message 2", (PayloadType.SECURITY_ASSOCIATION,))
+MESSAGE_3 = Expectation(
+    "main mode message 3", (PayloadType.KEY_EXCHANGE, PayloadType.NONCE), _NAT | _REQUEST
+)
+MESSAGE_4 = Expectation(
+    "main mode message 4", (PayloadType.KEY_EXCHANGE, PayloadType.NONCE), _NAT | _REQUEST
+)
+
+
+def proof_expectation(number: int, method: AuthMethod) -> Expectation:
+    """Message 5 or 6: the identity and its proof."""
+    return Expectation(
+        f"main mode message {number}",
+        (PayloadType.IDENTIFICATION, method.proof_type),
+        _CERTIFICATES,
+        protected=True,
+        # The responder gets message 5 and stays silent, or cannot read it: what differs is the key.
+        silence=method.mismatch if number == 6 else ReasonCode.NEGOTIATION_TIMED_OUT,
+        garbled=method.mismatch,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MainModeSetup:
+    """What both roles need. `claim_initial_contact` is asked when message 5 or 6 is made."""
+
+    local: Address
+    remote: Address
+    candidates: Sequence[MainModeCandidate]
+    vendor_ids: Sequence[bytes]
+    random: RandomSource
+    claim_initial_contact: Callable[[], bool]
+    authentication_attempts: int
+    note_choice: Callable[[MainModeChoice], None]
+    note_vendor_ids: Callable[[Sequence[bytes]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MainModeOutcome:
+    """An established main mode. `last_block` is the IV seed of phase 2; `initial_contact`: the peer said so
+    by an authenticated notification."""
+
+    proposal: MainModeProposal
+    method: AuthMethod
+    keys: MainModeKeys
+    lifetime_seconds: int
+    peer_identity: Identity
+    initial_contact: bool
+    protection: MessageProtection
+
+
+# ---- the ladder, from both sides
+def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeOutcome]:
+    """Messages 1, 3 and 5."""
+    offer = main_mode_offer(setup.candidates)
+    vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
+
+    def take_choice(message: Incoming) -> tuple[MainModeChoice, bytes]:
+        cookie = message.header.responder_cookie
+        if not any(cookie):
+            raise error_for(ReasonCode.UNEXPECTED_MESSAGE, "main mode message 2 has no responder cookie")
+        return _chosen(
+            check_main_mode_choice(message.one(SecurityAssociationPayload), setup.candidates)
+        ), cookie
+
+    def take_vendor_ids(message: Incoming) -> Incoming:
+        setup.note_vendor_ids([payload.data for payload in message.all(VendorIdPayload)])
+        return message
+
+    choice, cookie = yield from answered(
+        Step(MESSAGE_2, (offer, *vendor_ids)), lambda message: take_choice(take_vendor_ids(message))
+    )
+    conversation.responder_cookie = cookie
+    setup.note_choice(choice)
+
+    private = generate(choice.candidate.proposal.group, setup.random)
+    nonce = setup.random(NONCE_SIZE)
+
+    def agree(message: Incoming) -> "_Agreement":
+        peer_nonce = message.one(NoncePayload).data
+        return _agree(
+            choice, conversation, private, message.one(KeyExchangePayload).data, nonce, peer_nonce, True
+        )
+
+    agreement = yield from answered(
+        Step(MESSAGE_4, (KeyExchangePayload(private.public), NoncePayload(nonce))), agree
+    )
+    conversation.protection = agreement.protection
+    method = choice.candidate.method
+    sa_body = offer.encode_body()
+    identity = own_identity(setup.local)
+    proof = method.prove(agreement.own_hash(sa_body, identity.encode_body()))
+    peer_identity, initial_contact = yield from answered(
+        Step(
+            proof_expectation(6, method),
+            (identity, proof, *_initial_contact(setup, conversation)),
+            protected=True,
+            attempts=setup.authentication_attempts,
+        ),
+        lambda message: _authenticate(message, agreement, method, sa_body, setup.remote),
+    )
+    return Finish(agreement.outcome(peer_identity, initial_contact))
+
+
+def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeOutcome]:
+    """Messages 2, 4 and 6."""
+    message = yield Step(MESSAGE_1)
+    setup.note_vendor_ids([payload.data for payload in message.all(VendorIdPayload)])
+    choice = _chosen(choose_main_mode(message.one(SecurityAssociationPayload), setup.candidates))
+    setup.note_choice(choice)
+    sa_body = message.body(SecurityAssociationPayload)
+    vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
+    nonce = setup.random(NONCE_SIZE)
+
+    def agree(message: Incoming) -> tuple["_Agreement", PrivateValue]:
+        private = generate(choice.candidate.proposal.group, setup.random)
+        peer_nonce = message.one(NoncePayload).data
+        return _agree(
+            choice, conversation, private, message.one(KeyExchangePayload).data, peer_nonce, nonce, False
+        ), private
+
+    agreement, private = yield from answered(Step(MESSAGE_3, (choice.reply, *vendor_ids)), agree)
+    conversation.protection = agreement.protection
+    method = choice.candidate.method
+    peer_identity, initial_contact = yield from answered(
+        Step(proof_expectation(5, method), (KeyExchangePayload(private.public), NoncePayload(nonce))),
+        lambda message: _authenticate(message, agreement, method, sa_body, setup.remote),
+    )
+    identity = own_identity(setup.local)
+    proof = method.prove(agreement.own_hash(sa_body, identity.encode_body()))
+    return Finish(
+        agreement.outcome(peer_identity, initial_contact),
+        (identity, proof, *_initial_contact(setup, conversation)),
+        protected=True,
+    )
+
+
+# ---- the rungs that both share
+@dataclass(frozen=True, slots=True)
+class _Agreement:
+    """After messages 3 and 4: keys, and the inputs of HASH_I and HASH_R."""
+
+    choice: MainModeChoice
+    keys: MainModeKeys
+    protection: MessageProtection
+    own_public: bytes
+    peer_public: bytes
+    own_cookie: bytes
+    peer_cookie: bytes
+
+    def own_hash(self, sa_body: bytes, identity_body: bytes) -> bytes:
+        return main_mode_hash(
+            self.choice.candidate.proposal.hash,
+            self.keys.skeyid,
+            self.own_public,
+            self.peer_public,
+            self.own_cookie,
+            self.peer_cookie,
+            sa_body,
+            identity_body,
+        )
+
+    def peer_hash(self, sa_body: bytes, identity_body: bytes) -> bytes:
+        return main_mode_hash(
+            self.choice.candidate.proposal.hash,
+            self.keys.skeyid,
+            self.peer_public,
+            self.own_public,
+            self.peer_cookie,
+            self.own_cookie,
+            sa_body,
+            identity_body,
+        )
+
+    def outcome(self, peer_identity: Identity, initial_contact: bool) -> MainModeOutcome:
+        return MainModeOutcome(
+            self.choice.candidate.proposal,
+            self.choice.candidate.method,
+            self.keys,
+            self.choice.lifetime_seconds,
+            peer_identity,
+            initial_contact,
+            self.protection,
+        )
+
+
+def _chosen(choice: MainModeChoice | Reason) -> MainModeChoice:
+    if isinstance(choice, Reason):
+        raise PeerError(choice)
+    return choice
+
+
+def _agree(
+    choice: MainModeChoice,
+    conversation: Conversation,
+    private: PrivateValue,
+    peer_public: bytes,
+    nonce_i: bytes,
+    nonce_r: bytes,
+    initiator: bool,
+) -> _Agreement:
+    proposal, method = choice.candidate.proposal, choice.candidate.method
+    shared = private.shared(peer_public)
+    if nonce_i == nonce_r or private.public == peer_public:
+        raise error_for(ReasonCode.INVALID_KEY_EXCHANGE, "the peer sent our own value back")
+    skeyid = method.skeyid(proposal.hash, nonce_i, nonce_r, shared)
+    cookie_i, cookie_r = conversation.initiator_cookie, conversation.responder_cookie
+    keys = derive_main_mode_keys(proposal.hash, proposal.encryption, skeyid, shared, cookie_i, cookie_r)
+    own, peer = private.public, peer_public
+    iv = phase1_iv(proposal.hash, proposal.encryption, *((own, peer) if initiator else (peer, own)))
+    return _Agreement(
+        choice,
+        keys,
+        MessageProtection(proposal.encryption, keys.encryption_key, iv),
+        own,
+        peer,
+        cookie_i if initiator else cookie_r,
+        cookie_r if initiator else cookie_i,
+    )
+
+
+def _authenticate(
+    message: Incoming, agreement: _Agreement, method: AuthMethod, sa_body: bytes, remote: Address
+) -> tuple[Identity, bool]:
+    """Who the peer proves to be, and whether it says INITIAL-CONTACT."""
+    digest = agreement.peer_hash(sa_body, message.body(IdentificationPayload))
+    proof = next(entry.payload for entry in message.payloads if entry.type == method.proof_type)
+    if not method.verify(proof, digest):
+        raise error_for(method.mismatch, "the peer's HASH does not verify")
+    identity = check_peer_identity(message.one(IdentificationPayload), remote)
+    notifications = message.all(NotificationPayload)
+    return identity, any(entry.type == NotifyType.INITIAL_CONTACT for entry in notifications)
+
+
+def _initial_contact(setup: MainModeSetup, conversation: Conversation) -> tuple[Payload, ...]:
+    if not setup.claim_initial_contact():
+        return ()
+    cookies = conversation.initiator_cookie + conversation.responder_cookie
+    notification = NotificationPayload(
+        DomainOfInterpretation.IPSEC, ProtocolId.ISAKMP, cookies, NotifyType.INITIAL_CONTACT
+    )
+    return (notification,)

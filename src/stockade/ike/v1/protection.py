@@ -1,0 +1,47 @@
+"""Encryption of IKEv1 messages (RFC 2409 Appendix B): CBC over everything after the ISAKMP header.
+
+The IV of an exchange's first encrypted message is derived; each later one is the last ciphertext block of the
+message before, whichever end sent it. So the IV may move only when a message has been *accepted*: forged bytes
+must not put us out of step with the peer. `open` therefore changes nothing, and `accept` moves the IV."""
+
+from stockade.crypto.ciphers import cbc_decrypt, cbc_encrypt
+from stockade.crypto.ikev1_keys import phase2_iv
+from stockade.crypto.registry import encryption_algorithm
+from stockade.model.secret import Secret
+from stockade.model.suites import Encryption, Hash
+
+
+class MessageProtection:
+    """The cipher and the moving IV of one exchange."""
+
+    __slots__ = ("_block_size", "_encryption", "_key", "last_block")
+
+    def __init__(self, encryption: Encryption, key: Secret, iv: bytes) -> None:
+        self._encryption = encryption
+        self._key = key
+        self._block_size = encryption_algorithm(encryption).block_size
+        self.last_block = iv
+        """The IV of the next message. At the end of main mode: what phase 2 IVs are derived from."""
+
+    def seal(self, body: bytes) -> bytes:
+        """Pad with zeros to whole blocks (RFC 2409 §5, Appendix B) and encrypt; moves the IV."""
+        padded = body + bytes(-len(body) % self._block_size)
+        sealed = cbc_encrypt(self._encryption, self._key, self.last_block, padded)
+        self.accept(sealed)
+        return sealed
+
+    def open(self, sealed: bytes) -> bytes:
+        """Decrypt a received message; `PeerError` DECRYPTION_FAILED unless it is whole blocks."""
+        return cbc_decrypt(self._encryption, self._key, self.last_block, sealed)
+
+    def accept(self, sealed: bytes) -> None:
+        """The message was genuine: its last block is the next IV."""
+        self.last_block = sealed[-self._block_size :]
+
+
+def phase_2_protection(
+    encryption: Encryption, hash_name: Hash, key: Secret, last_main_mode_block: bytes, message_id: int
+) -> MessageProtection:
+    """The protection of a quick mode or informational exchange, whose IV depends on its message id."""
+    iv = phase2_iv(hash_name, encryption, last_main_mode_block, message_id.to_bytes(4, "big"))
+    return MessageProtection(encryption, key, iv)

@@ -1,0 +1,400 @@
+"""Quick mode (RFC 2409 §5.5): a pair of IPsec SAs under the protection of a main mode.
+
+         initiator                                   responder
+      1  HDR*, HASH(1), SA, Ni [, KE] [, IDci, IDcr]  ->
+      2       <-  HDR*, HASH(2), SA, Nr [, KE] [, IDci, IDcr] [, N]        inbound SA in place
+      3  HDR*, HASH(3)                                ->                   outbound SA in place
+         both SAs in place before message 3 leaves
+
+The responder's inbound SA is there before the initiator can know the keys, and the initiator's pair before the
+responder may use its outbound SA: no protected packet meets an end that cannot read it, unless the network
+reorders. KE is perfect forward secrecy. N is RESPONDER-LIFETIME (RFC 2407 §4.6.3.1), sent where our lifetime is
+shorter than the offer says, and obeyed where the peer's is.
+
+The commit bit is tolerated and not obeyed. Left out: NAT-OA, several SA payloads in one quick mode."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from stockade.crypto.hashing import equal
+from stockade.crypto.ikev1_keys import (
+    MainModeKeys,
+    keymat,
+    quick_mode_hash_1,
+    quick_mode_hash_2,
+    quick_mode_hash_3,
+)
+from stockade.crypto.key_exchange import PrivateValue, generate
+from stockade.crypto.registry import esp_key_sizes, hash_algorithm
+from stockade.ike.contract import RandomSource
+from stockade.ike.retransmission import random_fraction
+from stockade.ike.v1.exchange import (
+    Conversation,
+    Expectation,
+    Finish,
+    Incoming,
+    Step,
+    Steps,
+    answered,
+)
+from stockade.ike.v1.identities import requested_selector, selector_payloads
+from stockade.ike.v1.proposals import (
+    QuickModeChoice,
+    QuickModeTerms,
+    can_offer,
+    check_quick_mode_choice,
+    choose_quick_mode,
+    quick_mode_offer,
+)
+from stockade.model.addresses import Address
+from stockade.model.filters import Direction
+from stockade.model.negotiation import Mode, Negotiation, QuickModeMatch
+from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
+from stockade.model.sa import Lifetime, SecurityAssociation
+from stockade.model.secret import Secret
+from stockade.model.suites import Group, Hash, QuickModeProposal
+from stockade.model.traffic import TrafficSelector
+from stockade.wire.cursor import Cursor
+from stockade.wire.isakmp.constants import (
+    DomainOfInterpretation,
+    IpsecAttribute,
+    LifeType,
+    NotifyType,
+    PayloadType,
+)
+from stockade.wire.isakmp.message import encode_payloads
+from stockade.wire.isakmp.payloads import (
+    Attribute,
+    HashPayload,
+    IdentificationPayload,
+    KeyExchangePayload,
+    NoncePayload,
+    NotificationPayload,
+    Payload,
+    SecurityAssociationPayload,
+)
+
+NONCE_SIZE = 32
+_MAY = frozenset(
+    {
+        PayloadType.KEY_EXCHANGE,
+        PayloadType.IDENTIFICATION,
+        PayloadType.NAT_ORIGINAL_ADDRESS,
+        PayloadType.NAT_ORIGINAL_ADDRESS_DRAFT,
+    }
+)
+_NEEDS = (PayloadType.HASH, PayloadType.SECURITY_ASSOCIATION, PayloadType.NONCE)
+MESSAGE_1 = Expectation("quick mode message 1", _NEEDS, _MAY, protected=True)
+MESSAGE_2 = Expectation("quick mode message 2", _NEEDS, _MAY, protected=True)
+MESSAGE_3 = Expectation("quick mode message 3", (PayloadType.HASH,), protected=True)
+
+
+@dataclass(frozen=True, slots=True)
+class QuickModeSetup:
+    """What a quick mode takes from its main mode and from the engine. `find_rule` is policy's answer to a
+    peer's request (responder). `repeat` lets the responder repeat message 2."""
+
+    local: Address
+    remote: Address
+    main_mode: str
+    hash: Hash
+    keys: MainModeKeys
+    main_mode_group: Group
+    random: RandomSource
+    reserve_spi: Callable[[], int]
+    find_rule: Callable[[TrafficSelector], QuickModeMatch | Reason]
+    idle_seconds: float | None
+    replay_window: int
+    repeat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuickModeOutcome:
+    """A pair of SAs. `selector` is outbound; `proposal` has the lifetimes in force."""
+
+    inbound: SecurityAssociation
+    outbound: SecurityAssociation
+    selector: TrafficSelector
+    proposal: QuickModeProposal
+    group: Group | None
+    match: QuickModeMatch
+
+
+# ---- the ladder, from both sides
+def initiate(
+    setup: QuickModeSetup, match: QuickModeMatch, conversation: Conversation
+) -> Steps[QuickModeOutcome]:
+    """Messages 1 and 3."""
+    policy = match.negotiation.quick_mode
+    if not can_offer(policy):
+        raise error_for(ReasonCode.INVALID_POLICY, "AH and ESP in one security method cannot be negotiated")
+    _check_hosts(match, setup)
+    spi = setup.reserve_spi()
+    group = required_group(match.negotiation, setup.main_mode_group)
+    private = None if group is None else generate(group, setup.random)
+    nonce = setup.random(NONCE_SIZE)
+    identities = selector_payloads(match.selector)
+    rest: tuple[Payload, ...] = (quick_mode_offer(policy, spi, group), NoncePayload(nonce))
+    if private is not None:
+        rest += (KeyExchangePayload(private.public),)
+    rest += identities
+    proof = quick_mode_hash_1(
+        setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, encode_payloads(rest)[1]
+    )
+
+    def verify(message: Incoming) -> Incoming:
+        wanted = quick_mode_hash_2(
+            setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, message.after_hash()
+        )
+        return _verified(message, wanted, "HASH(2)")
+
+    answer = yield from answered(
+        Step(MESSAGE_2, (HashPayload(proof), *rest), protected=True), verify, suspicious=False
+    )
+    # From here on it is the peer who speaks: what does not fit ends the exchange.
+    peer_public = _public_value(answer)
+    choice = check_quick_mode_choice(
+        answer.one(SecurityAssociationPayload), policy, group, peer_public is not None
+    )
+    if isinstance(choice, Reason):
+        raise PeerError(choice)
+    if (returned := answer.all(IdentificationPayload)) and tuple(returned) != identities:
+        raise error_for(ReasonCode.INVALID_IDENTITY, "the peer returned other identities than we sent")
+    choice = _with_responder_lifetime(choice, answer)
+    peer_nonce = answer.one(NoncePayload).data
+    shared = private.shared(peer_public) if private is not None and peer_public is not None else None
+    outcome = _make_pair(
+        setup, match, choice, spi, nonce_i=nonce, nonce_r=peer_nonce, shared=shared, initiator=True
+    )
+    last = quick_mode_hash_3(
+        setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
+    )
+    return Finish(
+        outcome, (HashPayload(last),), protected=True, install=(outcome.inbound, outcome.outbound)
+    )
+
+
+def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickModeOutcome]:
+    """Message 2."""
+    skeyid_a, message_id = setup.keys.skeyid_a, conversation.message_id_bytes
+
+    def verify(message: Incoming) -> Incoming:
+        return _verified(
+            message, quick_mode_hash_1(setup.hash, skeyid_a, message_id, message.after_hash()), "HASH(1)"
+        )
+
+    request = yield from answered(Step(MESSAGE_1), verify, suspicious=False)
+    identities = request.all(IdentificationPayload)
+    match = setup.find_rule(requested_selector(identities, setup.local, setup.remote))
+    if isinstance(match, Reason):
+        raise PeerError(match)
+    _check_hosts(match, setup)
+    peer_public = _public_value(request)
+    required = required_group(match.negotiation, setup.main_mode_group)
+    terms = QuickModeTerms(match.negotiation.quick_mode, required, peer_public is not None)
+    offer = request.one(SecurityAssociationPayload)
+    # Choose first with no SPI of ours: what is refused must not use up one.
+    refusal = choose_quick_mode(offer, terms, 0)
+    if isinstance(refusal, Reason):
+        raise PeerError(refusal)
+    spi = setup.reserve_spi()
+    choice = choose_quick_mode(offer, terms, spi)
+    assert not isinstance(choice, Reason)
+    private: PrivateValue | None = None
+    shared: Secret | None = None
+    if choice.group is not None and peer_public is not None:
+        private = generate(choice.group, setup.random)
+        shared = private.shared(peer_public)
+    peer_nonce = request.one(NoncePayload).data
+    nonce = setup.random(NONCE_SIZE)
+    outcome = _make_pair(
+        setup, match, choice, spi, nonce_i=peer_nonce, nonce_r=nonce, shared=shared, initiator=False
+    )
+    rest: tuple[Payload, ...] = (choice.reply, NoncePayload(nonce))
+    if private is not None:
+        rest += (KeyExchangePayload(private.public),)
+    rest += tuple(identities)
+    if choice.shortened:
+        rest += (_responder_lifetime(choice, spi),)
+    proof = quick_mode_hash_2(setup.hash, skeyid_a, message_id, peer_nonce, encode_payloads(rest)[1])
+    last = quick_mode_hash_3(setup.hash, skeyid_a, message_id, peer_nonce, nonce)
+    yield from answered(
+        Step(
+            MESSAGE_3,
+            (HashPayload(proof), *rest),
+            protected=True,
+            install=(outcome.inbound,),
+            repeat=setup.repeat,
+        ),
+        lambda message: _verified(message, last, "HASH(3)"),
+        suspicious=False,
+    )
+    return Finish(outcome, install=(outcome.outbound,))
+
+
+# ---- the rungs that both share
+def required_group(negotiation: Negotiation, main_mode_group: Group) -> Group | None:
+    """The group of perfect forward secrecy that policy asks for."""
+    if not negotiation.quick_mode.perfect_forward_secrecy:
+        return None
+    return negotiation.quick_mode.group or main_mode_group
+
+
+def _verified(message: Incoming, wanted: bytes, name: str) -> Incoming:
+    if not equal(message.one(HashPayload).data, wanted):
+        raise error_for(ReasonCode.INVALID_HASH, f"{name} of quick mode does not verify")
+    return message
+
+
+def _public_value(message: Incoming) -> bytes | None:
+    values = message.all(KeyExchangePayload)
+    if len(values) > 1:
+        raise error_for(ReasonCode.UNEXPECTED_MESSAGE, "a quick mode message has two key exchange payloads")
+    return values[0].data if values else None
+
+
+def _check_hosts(match: QuickModeMatch, setup: QuickModeSetup) -> None:
+    """A transport-mode SA is for the two hosts that negotiate it, and nobody else."""
+    if match.negotiation.quick_mode.mode is not Mode.TRANSPORT:
+        return
+    selector = match.selector
+    if setup.local not in selector.source or setup.remote not in selector.destination:
+        raise error_for(
+            ReasonCode.INVALID_IDENTITY,
+            "transport mode is for the two hosts themselves",
+            requested=selector,
+            hosts=f"{setup.local} and {setup.remote}",
+        )
+
+
+def _make_pair(
+    setup: QuickModeSetup,
+    match: QuickModeMatch,
+    choice: QuickModeChoice,
+    spi: int,
+    *,
+    nonce_i: bytes,
+    nonce_r: bytes,
+    shared: Secret | None,
+    initiator: bool,
+) -> QuickModeOutcome:
+    proposal, policy = choice.proposal, match.negotiation.quick_mode
+    if proposal.esp is not None:
+        sizes = esp_key_sizes(proposal.esp)
+    else:
+        assert proposal.ah is not None
+        sizes = (0, hash_algorithm(proposal.ah).integrity_key_size)
+    selector = match.selector
+    if policy.mode is Mode.TRANSPORT:
+        selector = selector.narrowed_to(setup.local, setup.remote)
+    lifetime = _lifetime(proposal, initiator, setup.random)
+
+    def one(direction: Direction) -> SecurityAssociation:
+        inbound = direction is Direction.INBOUND
+        own, other = (spi, choice.peer_spi) if inbound else (choice.peer_spi, spi)
+        material = keymat(
+            setup.hash,
+            setup.keys.skeyid_d,
+            choice.protocol,
+            own.to_bytes(4, "big"),
+            nonce_i,
+            nonce_r,
+            shared,
+            sum(sizes),
+        ).reveal()
+        return SecurityAssociation(
+            spi=own,
+            direction=direction,
+            source=setup.remote if inbound else setup.local,
+            destination=setup.local if inbound else setup.remote,
+            selector=selector.reversed() if inbound else selector,
+            mode=policy.mode,
+            esp=proposal.esp,
+            ah=proposal.ah if proposal.esp is None else None,
+            encryption_key=Secret(material[: sizes[0]]),
+            integrity_key=Secret(material[sizes[0] :]),
+            pair=other,
+            negotiation=match.negotiation.name,
+            filter_id=match.filter_id,
+            main_mode=setup.main_mode,
+            lifetime=lifetime,
+            replay_window=setup.replay_window,
+            idle_seconds=setup.idle_seconds,
+        )
+
+    return QuickModeOutcome(
+        one(Direction.INBOUND),
+        one(Direction.OUTBOUND),
+        selector,
+        proposal,
+        choice.group,
+        replace(match, selector=selector),
+    )
+
+
+def _lifetime(proposal: QuickModeProposal, initiator: bool, random: RandomSource) -> Lifetime:
+    """Hard and soft lifetimes. The initiator rekeys 60 to 90 s early, or at about 95 % of the bytes
+    ([MS-IKEE]: randomised, so that many pairs do not rekey in one moment); the responder later, only if the
+    initiator does not."""
+    seconds = float(proposal.lifetime_seconds)
+    volume = proposal.lifetime_kilobytes * 1024
+    fraction = random_fraction(random)
+    if initiator:
+        lead = min(60 + 30 * fraction, seconds * (0.15 + 0.1 * fraction))
+        soft_bytes = int(volume * (0.93 + 0.03 * fraction))
+    else:
+        lead = min(30.0, seconds * 0.08)
+        soft_bytes = int(volume * 0.98)
+    return Lifetime(seconds - lead, seconds, soft_bytes, volume)
+
+
+# ---- RESPONDER-LIFETIME
+def _responder_lifetime(choice: QuickModeChoice, spi: int) -> NotificationPayload:
+    attributes: list[Attribute] = []
+    for kind, value in (
+        (LifeType.SECONDS, choice.proposal.lifetime_seconds),
+        (LifeType.KILOBYTES, choice.proposal.lifetime_kilobytes),
+    ):
+        attributes.append(Attribute(IpsecAttribute.SA_LIFE_TYPE, int(kind)))
+        attributes.append(Attribute(IpsecAttribute.SA_LIFE_DURATION, value.to_bytes(4, "big")))
+    data = b"".join(attribute.encode() for attribute in attributes)
+    return NotificationPayload(
+        DomainOfInterpretation.IPSEC,
+        choice.protocol,
+        spi.to_bytes(4, "big"),
+        NotifyType.RESPONDER_LIFETIME,
+        data,
+    )
+
+
+def _with_responder_lifetime(choice: QuickModeChoice, answer: Incoming) -> QuickModeChoice:
+    """The choice with lifetimes that the responder's notification shortens; one that lengthens or that cannot
+    be read changes nothing."""
+    seconds, kilobytes = choice.proposal.lifetime_seconds, choice.proposal.lifetime_kilobytes
+    for notification in answer.all(NotificationPayload):
+        if notification.type != NotifyType.RESPONDER_LIFETIME:
+            continue
+        kind = None
+        for attribute in _attributes(notification.data):
+            if attribute.type == IpsecAttribute.SA_LIFE_TYPE:
+                kind = attribute.number
+            elif attribute.type == IpsecAttribute.SA_LIFE_DURATION and attribute.number:
+                if kind == LifeType.SECONDS:
+                    seconds = min(seconds, attribute.number)
+                elif kind == LifeType.KILOBYTES:
+                    kilobytes = min(kilobytes, attribute.number)
+    proposal = replace(choice.proposal, lifetime_seconds=seconds, lifetime_kilobytes=kilobytes)
+    return replace(choice, proposal=proposal)
+
+
+def _attributes(data: bytes) -> list[Attribute]:
+    cursor = Cursor(data, "RESPONDER-LIFETIME")
+    attributes: list[Attribute] = []
+    try:
+        while cursor.remaining and len(attributes) < 16:
+            attributes.append(Attribute.decode(cursor))
+    except PeerError:
+        return []
+    return attributes
+
+

@@ -1,0 +1,170 @@
+"""`netsh ipsec static delete`: all, filter, filteraction, filterlist, policy, rule. What a rule uses is not
+deleted; the error names the rule."""
+
+from dataclasses import replace
+
+from stockade.model.reasons import ReasonCode, error_for
+from stockade.netsh.grammar import Arguments, Command
+from stockade.netsh.session import Outcome, Session
+from stockade.netsh.static_common import (
+    DESTINATION,
+    DESTINATION_MASK,
+    DESTINATION_PORT,
+    FILTER_LIST,
+    MIRRORED,
+    NAME_OR_ALL_OBJECTS,
+    POLICY,
+    PROTOCOL_,
+    RULE_ID,
+    SOURCE,
+    SOURCE_MASK,
+    SOURCE_PORT,
+    STATIC,
+    chosen_rule,
+    filter_action_named,
+    filter_from,
+    filter_list_named,
+    means_all,
+    policy_named,
+)
+from stockade.policy.objects import now
+
+
+def delete_all(session: Session, arguments: Arguments) -> Outcome:
+    with session.store.transaction() as change:
+        objects = change.read()
+        for policy in objects.policies:
+            change.delete_policy(policy.name)
+        for filter_list in objects.filter_lists:
+            change.delete_filter_list(filter_list.name)
+        for filter_action in objects.filter_actions:
+            change.delete_filter_action(filter_action.name)
+    return Outcome()
+
+
+def delete_filter(session: Session, arguments: Arguments) -> Outcome:
+    wanted = filter_from(arguments)
+    with session.store.transaction() as change:
+        filter_list = filter_list_named(change.read(), arguments[FILTER_LIST])
+        rest = tuple(entry for entry in filter_list.filters if not entry.same_traffic(wanted))
+        if len(rest) == len(filter_list.filters):
+            raise error_for(
+                ReasonCode.UNKNOWN_NAME,
+                f"filter list “{filter_list.name}” has no filter that is the same in every part",
+                filters=len(filter_list.filters),
+            )
+        change.put_filter_list(replace(filter_list, filters=rest, modified=now()))
+    return Outcome()
+
+
+def delete_filter_action(session: Session, arguments: Arguments) -> Outcome:
+    name = arguments[NAME_OR_ALL_OBJECTS]
+    with session.store.transaction() as change:
+        objects = change.read()
+        chosen = objects.filter_actions if means_all(name) else (filter_action_named(objects, name),)
+        for entry in chosen:
+            change.delete_filter_action(entry.name)
+    return Outcome()
+
+
+def delete_filter_list(session: Session, arguments: Arguments) -> Outcome:
+    name = arguments[NAME_OR_ALL_OBJECTS]
+    with session.store.transaction() as change:
+        objects = change.read()
+        chosen = objects.filter_lists if means_all(name) else (filter_list_named(objects, name),)
+        for entry in chosen:
+            change.delete_filter_list(entry.name)
+    return Outcome()
+
+
+def delete_policy(session: Session, arguments: Arguments) -> Outcome:
+    name = arguments[NAME_OR_ALL_OBJECTS]
+    with session.store.transaction() as change:
+        objects = change.read()
+        for policy in objects.policies if means_all(name) else (policy_named(objects, name),):
+            change.delete_policy(policy.name)
+    return Outcome()
+
+
+def delete_rule(session: Session, arguments: Arguments) -> Outcome:
+    with session.store.transaction() as change:
+        policy = policy_named(change.read(), arguments[POLICY])
+        if means_all(arguments.get(NAME_OR_ALL_OBJECTS)):
+            rest = tuple(rule for rule in policy.rules if rule.is_default_response)
+        else:
+            gone = chosen_rule(policy, arguments)
+            if gone.is_default_response:
+                raise error_for(
+                    ReasonCode.INVALID_POLICY,
+                    "the default response rule cannot be deleted, but set defaultrule activate=no stops it",
+                    policy=policy.name,
+                )
+            rest = tuple(rule for rule in policy.rules if rule.guid != gone.guid)
+        change.put_policy(replace(policy, rules=rest, modified=now()))
+    return Outcome()
+
+
+COMMANDS = (
+    Command(
+        STATIC,
+        ("delete", "all"),
+        "Deletes all policies, filter lists and filter actions.",
+        (),
+        delete_all,
+        "Also the policy that is in force: nothing is secured or blocked afterwards.",
+    ),
+    Command(
+        STATIC,
+        ("delete", "filter"),
+        "Deletes the filter that is the same in every part but the description.",
+        (
+            FILTER_LIST,
+            SOURCE,
+            DESTINATION,
+            PROTOCOL_,
+            MIRRORED,
+            SOURCE_MASK,
+            DESTINATION_MASK,
+            SOURCE_PORT,
+            DESTINATION_PORT,
+        ),
+        delete_filter,
+        "What is left out has the default of add filter.",
+        'delete filter filterlist="Telnet" srcaddr=any dstaddr=me protocol=TCP dstport=23',
+    ),
+    Command(
+        STATIC,
+        ("delete", "filteraction"),
+        "Deletes a filter action, or all of them.",
+        (NAME_OR_ALL_OBJECTS,),
+        delete_filter_action,
+        "Refused while a rule uses it.",
+        'delete filteraction name="Secure"',
+    ),
+    Command(
+        STATIC,
+        ("delete", "filterlist"),
+        "Deletes a filter list, or all of them.",
+        (NAME_OR_ALL_OBJECTS,),
+        delete_filter_list,
+        "Refused while a rule uses it.",
+        'delete filterlist name="Telnet"',
+    ),
+    Command(
+        STATIC,
+        ("delete", "policy"),
+        "Deletes a policy with its rules, or all of them.",
+        (NAME_OR_ALL_OBJECTS,),
+        delete_policy,
+        "Filter lists and filter actions stay.",
+        'delete policy name="Servers"',
+    ),
+    Command(
+        STATIC,
+        ("delete", "rule"),
+        "Deletes a rule of a policy, or all of them but the default response rule.",
+        (NAME_OR_ALL_OBJECTS, RULE_ID, POLICY),
+        delete_rule,
+        example='delete rule name="Web" policy="Servers"',
+    ),
+)

@@ -1,0 +1,274 @@
+"""`netsh ipsec static set`: defaultrule, filteraction, filterlist, policy, rule, store. What a command does
+not name stays as it is."""
+
+from dataclasses import replace
+from enum import StrEnum
+
+from stockade.model.filters import Action
+from stockade.model.reasons import ReasonCode, error_for
+from stockade.netsh.grammar import Arguments, Command, Parameter
+from stockade.netsh.session import Outcome, Session
+from stockade.netsh.static_common import (
+    ACTION,
+    ACTIVATE,
+    ASSIGN,
+    CHANGED_NAME,
+    CONNECTION_TYPE,
+    DEFAULT_RULE,
+    DESCRIPTION,
+    FILTER_LIST,
+    INPASS,
+    KERBEROS,
+    MAIN_MODE,
+    MAIN_MODE_LIFETIME,
+    MASTER_PFS,
+    OBJECT_GUID,
+    OBJECT_NAME,
+    POLICY,
+    POLLING,
+    PSK,
+    QUICK_MODE,
+    QUICK_MODES,
+    ROOTCA,
+    RULE_ID,
+    SESSION_PFS,
+    SOFT,
+    STATIC,
+    TUNNEL,
+    authentication_from,
+    by_name_or_guid,
+    chosen_rule,
+    filter_action_named,
+    filter_list_named,
+    policy_named,
+    with_default_response,
+)
+from stockade.netsh.values import NAME, TEXT, choice
+from stockade.policy.objects import DEFAULT_QUICK_MODE_PROPOSALS, Policy, Rule, now
+
+
+class Location(StrEnum):
+    LOCAL = "local"
+    PERSISTENT = "persistent"
+    DOMAIN = "domain"
+
+
+LOCATION = Parameter("location", choice(Location), "where the policies are", required=True)
+DOMAIN = Parameter("domain", TEXT, "name of the domain")
+GPO_NAME = Parameter("gponame", TEXT, "group policy object to assign the policy in", unavailable=True)
+SET_FILTER_LIST = replace(FILTER_LIST, required=False)
+SET_FILTER_ACTION = Parameter("filteraction", NAME, "name of the filter action")
+
+
+def set_filter_list(session: Session, arguments: Arguments) -> Outcome:
+    with session.store.transaction() as change:
+        old = by_name_or_guid("filter list", arguments, change.read().filter_lists)
+        change.put_filter_list(
+            replace(
+                old,
+                name=arguments.get_or(CHANGED_NAME, old.name),
+                description=arguments.get_or(DESCRIPTION, old.description),
+                modified=now(),
+            )
+        )
+    return Outcome()
+
+
+def set_filter_action(session: Session, arguments: Arguments) -> Outcome:
+    with session.store.transaction() as change:
+        old = by_name_or_guid("filter action", arguments, change.read().filter_actions)
+        action = arguments.get_or(ACTION, old.action)
+        methods = arguments.get_or(QUICK_MODE, old.methods or DEFAULT_QUICK_MODE_PROPOSALS)
+        change.put_filter_action(
+            replace(
+                old,
+                name=arguments.get_or(CHANGED_NAME, old.name),
+                action=action,
+                methods=methods if action is Action.NEGOTIATE else (),
+                inpass=arguments.get_or(INPASS, old.inpass),
+                soft=arguments.get_or(SOFT, old.soft),
+                session_pfs=arguments.get_or(SESSION_PFS, old.session_pfs),
+                description=arguments.get_or(DESCRIPTION, old.description),
+                modified=now(),
+            )
+        )
+    return Outcome()
+
+
+def set_policy(session: Session, arguments: Arguments) -> Outcome:
+    with session.store.transaction() as change:
+        old = by_name_or_guid("policy", arguments, change.read().policies)
+        master_pfs = arguments.get_or(MASTER_PFS, old.master_pfs)
+        # Master PFS forced the limit to 1; without it, and without a new limit, there is none again.
+        kept = 0 if old.master_pfs and not master_pfs else old.quick_modes_per_main_mode
+        policy = replace(
+            old,
+            name=arguments.get_or(CHANGED_NAME, old.name),
+            assigned=arguments.get_or(ASSIGN, old.assigned),
+            main_mode_methods=arguments.get_or(MAIN_MODE, old.main_mode_methods),
+            main_mode_minutes=arguments.get_or(MAIN_MODE_LIFETIME, old.main_mode_minutes),
+            quick_modes_per_main_mode=1 if master_pfs else arguments.get_or(QUICK_MODES, kept),
+            master_pfs=master_pfs,
+            polling_minutes=arguments.get_or(POLLING, old.polling_minutes),
+            description=arguments.get_or(DESCRIPTION, old.description),
+            modified=now(),
+        )
+        active = arguments.get(DEFAULT_RULE)
+        change.put_policy(policy if active is None else with_default_response(policy, active))
+    return Outcome()
+
+
+def set_rule(session: Session, arguments: Arguments) -> Outcome:
+    authentication = authentication_from(arguments)
+    with session.store.transaction() as change:
+        objects = change.read()
+        policy = policy_named(objects, arguments[POLICY])
+        old = chosen_rule(policy, arguments)
+        if old.is_default_response:
+            raise error_for(
+                ReasonCode.INVALID_POLICY,
+                "this is the default response rule; set defaultrule changes it",
+                policy=policy.name,
+            )
+        filter_list, filter_action = arguments.get(SET_FILTER_LIST), arguments.get(SET_FILTER_ACTION)
+        new = replace(
+            old,
+            name=arguments.get_or(CHANGED_NAME, old.name),
+            filter_list=filter_list_named(objects, filter_list).name if filter_list else old.filter_list,
+            filter_action=(
+                filter_action_named(objects, filter_action).name if filter_action else old.filter_action
+            ),
+            authentication=old.authentication if authentication is None else authentication,
+            tunnel_endpoint=arguments.get(TUNNEL) if arguments.given(TUNNEL) else old.tunnel_endpoint,
+            connection_type=arguments.get_or(CONNECTION_TYPE, old.connection_type),
+            active=arguments.get_or(ACTIVATE, old.active),
+            description=arguments.get_or(DESCRIPTION, old.description),
+            modified=now(),
+        )
+        change.put_policy(_with_rule(policy, old, new))
+    return Outcome()
+
+
+def set_default_rule(session: Session, arguments: Arguments) -> Outcome:
+    authentication = authentication_from(arguments)
+    with session.store.transaction() as change:
+        policy = policy_named(change.read(), arguments[POLICY])
+        if not any(rule.is_default_response for rule in policy.rules):
+            policy = with_default_response(policy, active=False)
+        old = next(rule for rule in policy.rules if rule.is_default_response)
+        new = replace(
+            old,
+            authentication=old.authentication if authentication is None else authentication,
+            active=arguments.get_or(ACTIVATE, old.active),
+            response_methods=arguments.get_or(QUICK_MODE, old.response_methods),
+            response_session_pfs=arguments.get_or(SESSION_PFS, old.response_session_pfs),
+            modified=now(),
+        )
+        change.put_policy(_with_rule(policy, old, new))
+    return Outcome()
+
+
+def _with_rule(policy: Policy, old: Rule, new: Rule) -> Policy:
+    rules = tuple(new if rule.guid == old.guid else rule for rule in policy.rules)
+    return replace(policy, rules=rules, modified=now())
+
+
+def set_store(session: Session, arguments: Arguments) -> Outcome:
+    location = arguments[LOCATION]
+    if location is not Location.LOCAL:
+        raise error_for(ReasonCode.NOT_AVAILABLE, f"the {location} store", expected="location=local")
+    if arguments.given(DOMAIN):
+        raise error_for(ReasonCode.SYNTAX, "domain= goes with location=domain only", word="domain=")
+    return Outcome()
+
+
+COMMANDS = (
+    Command(
+        STATIC,
+        ("set", "defaultrule"),
+        "Changes the default response rule of a policy.",
+        (POLICY, SESSION_PFS, ACTIVATE, QUICK_MODE, KERBEROS, PSK, ROOTCA),
+        set_default_rule,
+        "This version keeps the rule and does not act on it yet.",
+        'set defaultrule policy="Servers" activate=no',
+    ),
+    Command(
+        STATIC,
+        ("set", "filteraction"),
+        "Changes a filter action, and so every rule that uses it.",
+        (
+            OBJECT_NAME,
+            OBJECT_GUID,
+            CHANGED_NAME,
+            DESCRIPTION,
+            SESSION_PFS,
+            INPASS,
+            SOFT,
+            ACTION,
+            QUICK_MODE,
+        ),
+        set_filter_action,
+        example='set filteraction name="Secure" qmpfs=yes',
+    ),
+    Command(
+        STATIC,
+        ("set", "filterlist"),
+        "Changes the name or description of a filter list.",
+        (OBJECT_NAME, OBJECT_GUID, CHANGED_NAME, DESCRIPTION),
+        set_filter_list,
+        example='set filterlist name="Web" newname="Web servers"',
+    ),
+    Command(
+        STATIC,
+        ("set", "policy"),
+        "Changes a policy; with assign=yes puts it in force.",
+        (
+            OBJECT_NAME,
+            OBJECT_GUID,
+            CHANGED_NAME,
+            DESCRIPTION,
+            MASTER_PFS,
+            QUICK_MODES,
+            MAIN_MODE_LIFETIME,
+            DEFAULT_RULE,
+            POLLING,
+            ASSIGN,
+            GPO_NAME,
+            MAIN_MODE,
+        ),
+        set_policy,
+        example='set policy name="Servers" assign=yes',
+    ),
+    Command(
+        STATIC,
+        ("set", "rule"),
+        "Changes a rule of a policy.",
+        (
+            OBJECT_NAME,
+            RULE_ID,
+            POLICY,
+            CHANGED_NAME,
+            DESCRIPTION,
+            SET_FILTER_LIST,
+            SET_FILTER_ACTION,
+            TUNNEL,
+            CONNECTION_TYPE,
+            ACTIVATE,
+            KERBEROS,
+            PSK,
+            ROOTCA,
+        ),
+        set_rule,
+        "Authentication methods that are given replace all that the rule had.",
+        'set rule name="Web" policy="Servers" activate=no',
+    ),
+    Command(
+        STATIC,
+        ("set", "store"),
+        "Chooses the store that the commands work on.",
+        (LOCATION, DOMAIN),
+        set_store,
+        "This version has the local store only.",
+        "set store location=local",
+    ),
+)

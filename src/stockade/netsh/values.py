@@ -1,0 +1,284 @@
+"""The kinds of value that parameters take: yes|no, numbers, names, addresses, masks, protocols, ports, GUIDs.
+
+A `Kind` knows how to read its words, how help names it and which words there are. Reading raises `ValueError`
+with a text for people; the grammar adds the word, its place and what was expected."""
+
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import AddressValueError, IPv4Address, ip_address
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from stockade.model.addresses import Address, AddressRange
+from stockade.model.secret import Secret
+from stockade.policy.objects import AddressKind
+
+T_co = TypeVar("T_co", covariant=True)
+E = TypeVar("E", bound=StrEnum)
+
+MAXIMUM_NAME = 255  # characters
+MAXIMUM_TEXT = 2_000
+MAXIMUM_KEY = 1_024  # octets of a pre-shared key
+MAXIMUM_COUNT = 2_147_483_647
+
+RESERVED_NAME = "all"  # `delete policy all`, `show rule all …`
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T_co]):
+    """A kind of value. `label` stands in the usage line, `expected` in errors; `words` are the valid words
+    where they can be listed (nearest word, completion). `secret`: the text must not be shown."""
+
+    label: str
+    expected: str
+    parse: Callable[[str], T_co]
+    words: tuple[str, ...] = ()
+    secret: bool = False
+
+
+class UnavailableError(ValueError):
+    """The value is right in the language, but this version cannot do it yet."""
+
+
+def choice(members: type[E], label: str = "") -> Kind[E]:
+    """One of the values of an enumeration."""
+    by_word = {member.value.casefold(): member for member in members}
+    words = tuple(member.value for member in members)
+    return words_to(by_word, words, label)
+
+
+def words_to(by_word: dict[str, T_co], words: tuple[str, ...], label: str = "") -> Kind[T_co]:
+    """One of given words (keys of `by_word` case-folded), each with its meaning."""
+
+    def parse(text: str) -> T_co:
+        try:
+            return by_word[text.strip().casefold()]
+        except KeyError:
+            raise ValueError("it is none of these words") from None
+
+    return Kind(label or "|".join(words), " or ".join(words), parse, words)
+
+
+YES_NO: Kind[bool] = words_to({"yes": True, "y": True, "no": False, "n": False}, ("yes", "no"))
+
+
+def _number(text: str, least: int, most: int) -> int:
+    stripped = text.strip()
+    if not (stripped.isascii() and stripped.isdigit() and len(stripped) <= 12):
+        raise ValueError("it is not a decimal number")
+    value = int(stripped)
+    if not least <= value <= most:
+        raise ValueError(f"it is outside {least}–{most}")
+    return value
+
+
+def number(least: int, most: int, label: str = "<number>", unit: str = "") -> Kind[int]:
+    return Kind(
+        label,
+        f"a number from {least} to {most}" + (f" ({unit})" if unit else ""),
+        lambda text: _number(text, least, most),
+    )
+
+
+def plain(text: str, most: int) -> str:
+    if len(text) > most:
+        raise ValueError(f"it has more than {most} characters")
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            raise ValueError(f"it holds the control character U+{ord(character):04X}")
+    return text
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a name must not be empty")
+    return plain(text.strip(), MAXIMUM_NAME)
+
+
+def _new_name(text: str) -> str:
+    name = _name(text)
+    if name.casefold() == RESERVED_NAME:
+        raise ValueError(f"“{RESERVED_NAME}” is reserved: it stands for every object")
+    return name
+
+
+NAME = Kind("<name>", "the name of an object", _name)
+NEW_NAME = Kind("<name>", "a name other than “all”", _new_name)
+NAME_OR_ALL = Kind("<name>|all", "the name of an object, or all", _name)
+TEXT = Kind("<text>", "text", lambda text: plain(text, MAXIMUM_TEXT))
+
+
+def _guid(text: str) -> UUID:
+    stripped = text.strip()
+    if stripped.startswith("{") != stripped.endswith("}") or len(stripped) not in (36, 38):
+        raise ValueError("it is not a GUID")
+    try:
+        return UUID(stripped)
+    except ValueError:
+        raise ValueError("it is not a GUID") from None
+
+
+GUID = Kind("{guid}", "a GUID such as {72385230-70FA-11D1-864C-14A300000000}", _guid)
+
+
+def _key(text: str) -> Secret:
+    try:
+        encoded = text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("it is not text") from None
+    if not 1 <= len(encoded) <= MAXIMUM_KEY:
+        raise ValueError(f"a key has 1 to {MAXIMUM_KEY} octets")
+    return Secret(encoded)
+
+
+PRESHARED_KEY = Kind("<key>", f"a key of 1 to {MAXIMUM_KEY} octets", _key, secret=True)
+
+
+# -- addresses
+
+
+@dataclass(frozen=True, slots=True)
+class AddressWord:
+    """An address as written: `me`, `any`, one address or a range, before its mask is known. `complete`: it
+    may not get a mask (a range, or it brought its own as `/length`)."""
+
+    kind: AddressKind
+    addresses: AddressRange | None = None
+    complete: bool = False
+
+
+_SERVER_TYPES = ("wins", "dns", "dhcp", "gateway")
+
+
+def _one_address(text: str) -> Address:
+    try:
+        address = ip_address(text)
+    except (ValueError, AddressValueError):
+        raise ValueError(f"“{text[:60]}” is not an IP address") from None
+    if address.version == 6 and address.scope_id is not None:
+        raise ValueError("an address with a zone (%) cannot stand in a filter")
+    return address
+
+
+def prefix_range(address: Address, length: int) -> AddressRange:
+    """The prefix of `length` bits around `address`; host bits are dropped, as in a filter of Windows."""
+    host_bits = (1 << (address.max_prefixlen - length)) - 1
+    first = int(address) & ~host_bits
+    kind = type(address)
+    return AddressRange(kind(first), kind(first | host_bits))
+
+
+def _filter_address(text: str) -> AddressWord:
+    word = text.strip()
+    key = word.casefold()
+    if key in ("me", "any"):
+        return AddressWord(AddressKind(key))
+    if key in _SERVER_TYPES:
+        raise UnavailableError(f"the server type {word} is not available in this version")
+    if "/" in word:
+        address_text, _, length_text = word.partition("/")
+        address = _one_address(address_text)
+        return AddressWord(
+            AddressKind.ADDRESSES, prefix_range(address, mask_length(length_text, address)), True
+        )
+    if "-" in word and (word[0].isdigit() or ":" in word):
+        first, _, last = word.partition("-")
+        return AddressWord(
+            AddressKind.ADDRESSES, AddressRange(_one_address(first.strip()), _one_address(last.strip())), True
+        )
+    try:
+        address = _one_address(word)
+    except ValueError:
+        if _looks_like_a_host_name(word):
+            raise UnavailableError(
+                f"“{word[:60]}” is no address, and host names are not available in this version"
+            ) from None
+        raise
+    return AddressWord(AddressKind.ADDRESSES, AddressRange.host(address))
+
+
+def _looks_like_a_host_name(word: str) -> bool:
+    labels = word.rstrip(".").split(".")
+    return (
+        len(labels) > 1
+        and all(label and label.replace("-", "").isalnum() and label.isascii() for label in labels)
+        and labels[-1].isalpha()
+    )
+
+
+FILTER_ADDRESS = Kind(
+    "me|any|<address>[/<length>]|<first>-<last>",
+    "me, any, an IPv4 or IPv6 address (with /length for a subnet), or a range a-b",
+    _filter_address,
+    ("me", "any"),
+)
+
+
+def _mask(text: str) -> str:
+    word = text.strip()
+    # Any family fits here; against its address the mask is read a second time.
+    if "." in word:
+        mask_length(word, IPv4Address(0))
+    else:
+        _number(word, 0, 128)
+    return word
+
+
+MASK = Kind("<mask>", "a mask such as 255.255.255.0, or a prefix length", _mask)
+
+
+def mask_length(text: str, address: Address) -> int:
+    """The prefix length that a dotted mask or a number means for `address` (ValueError if it fits not)."""
+    word = text.strip()
+    if "." not in word:
+        return _number(word, 0, address.max_prefixlen)
+    if address.version == 6:
+        raise ValueError("an IPv6 address takes a prefix length, not a dotted mask")
+    try:
+        mask = int(IPv4Address(word))
+    except AddressValueError:
+        raise ValueError("it is not a dotted mask") from None
+    inverse = mask ^ 0xFFFF_FFFF
+    if inverse & (inverse + 1):
+        raise ValueError("the ones of a mask must stand together, at its beginning")
+    return 32 - inverse.bit_length()
+
+
+def _endpoint(text: str) -> Address | None:
+    word = text.strip()
+    try:
+        address = _one_address(word)
+    except ValueError:
+        if _looks_like_a_host_name(word):
+            raise UnavailableError(
+                f"“{word[:60]}” is no address, and host names are not available in this version"
+            ) from None
+        raise
+    return None if int(address) == 0 else address
+
+
+TUNNEL_ENDPOINT = Kind("<address>", "the address of the tunnel's other end; 0.0.0.0 for none", _endpoint)
+
+# -- protocols and ports
+
+_PROTOCOLS = {"any": 0, "icmp": 1, "tcp": 6, "udp": 17, "raw": 255}
+
+
+def _protocol(text: str) -> int:
+    word = text.strip().casefold()
+    if word in _PROTOCOLS:
+        return _PROTOCOLS[word]
+    if not word.isdigit():
+        raise ValueError("it is no protocol")
+    return _number(word, 0, 255)
+
+
+PROTOCOL = Kind(
+    "ANY|ICMP|TCP|UDP|RAW|<0-255>",
+    "ANY, ICMP, TCP, UDP, RAW, or a number from 0 to 255",
+    _protocol,
+    ("ANY", "ICMP", "TCP", "UDP", "RAW"),
+)
+PORT = number(0, 65_535, "<port>", "0 means any")

@@ -1,0 +1,184 @@
+"""The filter table as the key exchange sees it: `NegotiationLookup` of the IKE engine's contract.
+
+IKEv1 cannot narrow traffic (RFC 2409 §5.5: the responder takes the identities of a quick mode or refuses
+them), so a request is accepted as it is or not at all. It is accepted when
+
+1. the heaviest filter that covers *all* of it negotiates. Peers mostly ask for exactly one of our filters,
+   with host addresses in the place of "any"; more is refused, and the reason names the nearest filter.
+   The outbound filter decides; a filter list that is not mirrored may have the inbound one only, then that
+   one does;
+2. in transport mode it is between the two hosts that talk (behind a NAT the engine puts the outer addresses
+   in the place of the inner ones first): nobody gets an SA for a third host's traffic; in tunnel mode the
+   peer, or this computer, is the rule's tunnel end point.
+
+A heavier filter that covers only a part of the request (block telnet, permit SSH, beside "secure all") does
+not refuse the rest. Every packet is looked up in the filter table before it is sealed and after it is
+opened, so such a filter decides about its part whatever the SA's selector says. A driver must keep to that:
+what comes out of an SA and meets a block filter is dropped.
+
+Default exemptions and the multicast parts of filters play no role here. Nothing raises.
+"""
+
+from collections.abc import Iterable, Iterator
+from heapq import merge
+
+from stockade.model.addresses import Address, AddressRange
+from stockade.model.filters import Action, Direction, FilterClass, FilterTable, SpecificFilter
+from stockade.model.negotiation import Mode, Negotiation, QuickModeMatch
+from stockade.model.reasons import Reason, ReasonCode
+from stockade.model.traffic import TrafficSelector
+from stockade.policy.exemptions import is_unsecurable
+
+
+class _Index:
+    """The filters of one direction, findable by the remote host without a walk over all of them: anybody can
+    make us look by sending a first main-mode message."""
+
+    def __init__(self, table: FilterTable, direction: Direction) -> None:
+        self._filters = [
+            entry
+            for entry in table.filters
+            if entry.direction is direction
+            and entry.filter_class is FilterClass.POLICY
+            and not is_unsecurable(entry.selector.destination)
+        ]
+        self._by_host: dict[Address, list[int]] = {}
+        self._wide: list[int] = []
+        for position, entry in enumerate(self._filters):
+            selector = entry.selector
+            remote = selector.destination if direction is Direction.OUTBOUND else selector.source
+            if remote.is_host:
+                self._by_host.setdefault(remote.first, []).append(position)
+            else:
+                self._wide.append(position)
+
+    def about(self, remote: AddressRange) -> Iterator[SpecificFilter]:
+        """The filters that may speak of this remote end, heaviest first."""
+        positions: Iterable[int] = range(len(self._filters))
+        if remote.is_host:
+            positions = merge(self._by_host.get(remote.first, ()), self._wide)
+        for position in positions:
+            yield self._filters[position]
+
+
+class FilterTableLookup:
+    """`NegotiationLookup` over one filter table."""
+
+    def __init__(self, table: FilterTable) -> None:
+        self._table = table
+        self._outbound = _Index(table, Direction.OUTBOUND)
+        self._inbound = _Index(table, Direction.INBOUND)
+
+    def for_peer(self, local: Address, peer: Address) -> tuple[Negotiation, ...] | Reason:
+        """The negotiations whose filters cover some traffic between the two hosts, heaviest filter first, and
+        those of tunnels between them. NO_POLICY where there is none."""
+        if local.version != peer.version:
+            return Reason.of(
+                ReasonCode.NO_POLICY, "the addresses are of two families", local=local, peer=peer
+            )
+        pair = TrafficSelector(AddressRange.host(local), AddressRange.host(peer))
+        found = [*_reaching(self._outbound, pair, pair.destination)]
+        reverse = pair.reversed()
+        found += _reaching(self._inbound, reverse, reverse.source)
+        found.sort(key=lambda entry: -entry.weight)
+        names = dict.fromkeys(
+            entry.negotiation
+            for entry in found
+            if entry.negotiation is not None
+            and self._table.negotiations[entry.negotiation].quick_mode.mode is Mode.TRANSPORT
+        )
+        for name, negotiation in self._table.negotiations.items():
+            if negotiation.quick_mode.tunnel_endpoint in (local, peer):
+                names.setdefault(name)
+        if names:
+            return tuple(self._table.negotiations[name] for name in names)
+        facts: dict[str, object] = {"local": local, "peer": peer}
+        if found:
+            facts["filter"] = found[0].id
+            facts["decided_by"] = found[0].provenance
+        return Reason.of(ReasonCode.NO_POLICY, f"no rule negotiates with {peer}", **facts)
+
+    def for_quick_mode(
+        self, local: Address, peer: Address, requested: TrafficSelector
+    ) -> QuickModeMatch | Reason:
+        """The rule for the traffic that a peer asks to protect; `requested` is outbound as we see it, and is
+        the match's selector unchanged. INVALID_IDENTITY or NO_POLICY, naming the filter, otherwise."""
+        if is_unsecurable(requested.destination) or is_unsecurable(requested.source):
+            return Reason.of(
+                ReasonCode.INVALID_IDENTITY,
+                "the peer asks for multicast or broadcast, which IPsec cannot secure",
+                requested=requested,
+            )
+        reverse = requested.reversed()
+        outbound = _covering(self._outbound, requested, requested.destination)
+        inbound = _covering(self._inbound, reverse, reverse.source)
+        # the outbound filter decides; the inbound one only where it alone asks for security
+        deciding = next(
+            (entry for entry in (outbound, inbound) if entry is not None and entry.negotiation is not None),
+            outbound or inbound,
+        )
+        if deciding is None:
+            return self._not_covered(requested, reverse)
+        if deciding.negotiation is None:
+            return Reason.of(
+                ReasonCode.INVALID_IDENTITY,
+                f"a filter says {deciding.action} where the peer asks for security",
+                requested=requested,
+                filter=deciding.id,
+                decided_by=deciding.provenance,
+            )
+        negotiation = self._table.negotiations[deciding.negotiation]
+        misfit = _misfit(negotiation, local, peer, requested)
+        if misfit:
+            return Reason.of(
+                ReasonCode.INVALID_IDENTITY,
+                misfit,
+                requested=requested,
+                filter=deciding.id,
+                decided_by=deciding.provenance,
+            )
+        return QuickModeMatch(negotiation, requested, deciding.id)
+
+    def _not_covered(self, requested: TrafficSelector, reverse: TrafficSelector) -> Reason:
+        """No filter covers the request: is there one that covers a part of it?"""
+        for index, selector, remote in (
+            (self._outbound, requested, requested.destination),
+            (self._inbound, reverse, reverse.source),
+        ):
+            for entry in index.about(remote):
+                if entry.action is Action.NEGOTIATE and entry.selector.overlaps(selector):
+                    return Reason.of(
+                        ReasonCode.INVALID_IDENTITY,
+                        "the peer asks for more than the filter secures",
+                        requested=requested,
+                        filter=entry.id,
+                        secured=entry.selector,
+                        decided_by=entry.provenance,
+                    )
+        return Reason.of(ReasonCode.NO_POLICY, "no filter speaks of this traffic", requested=requested)
+
+
+def _reaching(index: _Index, pair: TrafficSelector, remote: AddressRange) -> Iterator[SpecificFilter]:
+    """The filters that decide about some traffic of the pair of hosts, down to the first one that covers all
+    of it: what stands below that one is never reached."""
+    for entry in index.about(remote):
+        if entry.selector.overlaps(pair):
+            yield entry
+            if entry.selector.covers(pair):
+                return
+
+
+def _covering(index: _Index, selector: TrafficSelector, remote: AddressRange) -> SpecificFilter | None:
+    return next((entry for entry in index.about(remote) if entry.selector.covers(selector)), None)
+
+
+def _misfit(negotiation: Negotiation, local: Address, peer: Address, requested: TrafficSelector) -> str:
+    """Why the request does not fit the rule's mode and the two hosts; "" when it does."""
+    endpoint = negotiation.quick_mode.tunnel_endpoint
+    if endpoint is not None:
+        return (
+            "" if endpoint in (local, peer) else f"the rule's tunnel ends at {endpoint}, the peer is {peer}"
+        )
+    if requested.source == AddressRange.host(local) and requested.destination == AddressRange.host(peer):
+        return ""
+    return f"transport mode secures traffic between {local} and {peer} only"

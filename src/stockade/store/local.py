@@ -1,0 +1,308 @@
+"""The local policy store: one SQLite file, safe against `kill -9` and power loss.
+
+WAL, `synchronous=FULL` and foreign keys are on; every change is one `BEGIN IMMEDIATE` transaction, so another
+process sees all of it or nothing. Pre-shared keys are in the file in clear, as they are in Windows' registry
+and Active Directory ([MS-GPIPSEC] §2.2.1.3.1): the file has mode 0600 and a folder that the store makes has
+mode 0700. `secure_delete` overwrites what is deleted.
+
+A store that is damaged, was removed under us, or is of a later version is STORE_UNREADABLE and never reads as
+an empty one: an empty policy permits everything. For the same reason a new file is made complete beside its
+place and put there in one step, so that a file of length 0 is always damage."""
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from stockade.model.reasons import ReasonCode, StockadeError, error_for
+from stockade.policy.objects import PolicySet
+from stockade.store.rows import read_policy_set
+from stockade.store.schema import APPLICATION_ID, SCHEMA_VERSION, migrate, schema_version
+from stockade.store.settings import Settings
+from stockade.store.transaction import LocalTransaction
+
+BUSY_SECONDS = 5.0
+
+_BUSY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+# Connections that came over a fork: closing one in the child could disturb the parent's locks.
+_inherited: list[sqlite3.Connection] = []
+
+
+class LocalStore:
+    """A `PolicyStore` (stockade.policy.contract) in the file `path`, made when it is first used.
+
+    May be shared by threads, and by processes (each opens the file for itself, also after a fork).
+    `busy_seconds` is how long a call waits for another writer before STORE_BUSY."""
+
+    def __init__(self, path: Path, name: str = "local", *, busy_seconds: float = BUSY_SECONDS) -> None:
+        self.path = Path(path)
+        self.settings = Settings(self)
+        self._name = name
+        self._busy_seconds = busy_seconds
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
+        self._file_identity: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def read(self) -> PolicySet:
+        """All objects in one consistent view. From inside a transaction of this thread: its own changes
+        too."""
+        with self._opened() as connection, self._view(connection):
+            return self._read_set(connection)
+
+    def version(self) -> int:
+        """Differs after every committed change, by any process, and after the file was replaced."""
+        with self._opened() as connection:
+            return self._scalar(connection, "SELECT value FROM meta WHERE key = 'changes'")
+
+    @contextmanager
+    def transaction(self) -> Iterator[LocalTransaction]:
+        """Change the store: all of the block or, after any exception, nothing. Not nestable."""
+        with self._locked():
+            with self._guard():
+                connection = self._connect()
+                if connection.in_transaction:
+                    raise RuntimeError("a transaction of this store is open in this thread already")
+                connection.execute("BEGIN IMMEDIATE")
+            change = LocalTransaction(connection, self._name, self._read_set, self._guard)
+            try:
+                yield change
+                with self._guard():
+                    if change.changed:
+                        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'changes'")
+                    connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                change.close()
+
+    def get_setting(self, key: str) -> str | None:
+        """The text kept under `key`. Callers use `settings`."""
+        with self._opened() as connection:
+            row = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+            return None if row is None else str(row[0])
+
+    def put_setting(self, key: str, value: str | None) -> None:
+        """Keep `value` under `key`, or forget it (None). Callers use `settings`."""
+        with self.transaction() as change:
+            change.put_setting(key, value)
+
+    def close(self) -> None:
+        """Close the file; the next call opens it again."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def __repr__(self) -> str:
+        return f"LocalStore({str(self.path)!r}, {self._name!r})"
+
+    # -- the file
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One thread at a time."""
+        if not self._lock.acquire(timeout=self._busy_seconds):
+            raise error_for(ReasonCode.STORE_BUSY, "another thread is changing it", file=self.path)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """SQLite's and the system's errors become ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        except OSError as error:
+            what = error.strerror or str(error)
+            raise self._unreadable(what, "see the permissions of the file and its folder") from error
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        with self._locked(), self._guard():
+            yield self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is not None and self._process != os.getpid():
+            _inherited.append(self._connection)
+            self._connection = self._file_identity = None
+        if self._connection is not None:
+            try:
+                there = os.stat(self.path)
+            except FileNotFoundError:
+                raise self._unreadable(
+                    "it was removed while it was in use", "put it back, or restart to begin with an empty one"
+                ) from None
+            if (there.st_dev, there.st_ino) == self._file_identity or self._connection.in_transaction:
+                return self._connection
+            self.close()  # another file stands there now, such as a restored backup
+        self._make()
+        status = self._checked_status()
+        connection = sqlite3.connect(
+            f"file:{_uri_path(self.path)}?mode=rw",
+            uri=True,
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._process = connection, os.getpid()
+        self._file_identity = (status.st_dev, status.st_ino)
+        return connection
+
+    def _make(self) -> None:
+        """Put an empty store in place, unless there is a file already."""
+        if os.path.lexists(self.path):
+            return
+        leftover = self.path.with_name(self.path.name + "-wal")
+        if leftover.exists() and not os.path.lexists(self.path):  # no other process was making it just now
+            raise self._unreadable(
+                f"it is missing, but {leftover.name} is there", "restore both, or delete the other one too"
+            )
+        if not self.path.parent.exists():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = self.path.with_name(f".{self.path.name}.{os.getpid()}.{threading.get_ident()}.new")
+        made.unlink(missing_ok=True)
+        os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
+        try:
+            connection = sqlite3.connect(made, isolation_level=None)
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                migrate(connection)
+            finally:
+                connection.close()
+            with suppress(FileExistsError):  # another process made it meanwhile: that one is as good
+                os.link(made, self.path)
+        finally:
+            made.unlink(missing_ok=True)
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _checked_status(self) -> os.stat_result:
+        """The file's status; it and its folder must be such that only their owner decides what is in them."""
+        folder = os.stat(self.path.parent)
+        if folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not folder.st_mode & stat.S_ISVTX:
+            raise self._unreadable(
+                "others may write in its folder, and so put another policy there",
+                f"chmod go-w {self.path.parent}",
+            )
+        status = os.stat(self.path)
+        if not stat.S_ISREG(status.st_mode):
+            raise self._unreadable("it is not a regular file", "name another file")
+        if status.st_size == 0:
+            raise self._unreadable(
+                "it is empty, which a store never is", "restore it from a backup, or delete it to begin anew"
+            )
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            os.chmod(self.path, 0o600)
+        return status
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.row_factory = sqlite3.Row
+        found = self._scalar(connection, "PRAGMA application_id")
+        if found != APPLICATION_ID:
+            raise self._unreadable("it is a database of another program", "name another file")
+        if schema_version(connection) > SCHEMA_VERSION:
+            raise self._unreadable(
+                f"its format {schema_version(connection)} is newer than this program's {SCHEMA_VERSION}",
+                "use the newer program",
+            )
+        self._set_wal(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        migrate(connection)
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise self._unreadable(f"its pages are damaged ({verdict})", "restore it from a backup")
+
+    def _set_wal(self, connection: sqlite3.Connection) -> None:
+        """WAL, with patience: SQLite does not wait for its lock here when two processes begin together."""
+        end = time.monotonic() + self._busy_seconds
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() >= end:
+                    raise
+                time.sleep(0.01)
+
+    # -- reading
+
+    @contextmanager
+    def _view(self, connection: sqlite3.Connection) -> Iterator[None]:
+        if connection.in_transaction:
+            yield
+            return
+        connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
+
+    def _read_set(self, connection: sqlite3.Connection) -> PolicySet:
+        try:
+            return read_policy_set(connection, self._name)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._unreadable(
+                f"an object in it is not valid ({error})", "restore it from a backup"
+            ) from error
+
+    def _scalar(self, connection: sqlite3.Connection, query: str) -> int:
+        row = connection.execute(query).fetchone()
+        if row is None:
+            raise self._unreadable("its change counter is missing", "restore it from a backup")
+        return int(row[0])
+
+    # -- errors
+
+    def _translated(self, error: sqlite3.Error) -> StockadeError:
+        if _is_busy(error):
+            return error_for(
+                ReasonCode.STORE_BUSY,
+                f"another program has been writing for more than {self._busy_seconds:g} s",
+                file=self.path,
+            )
+        if isinstance(error, sqlite3.OperationalError):
+            return self._unreadable(
+                f"SQLite says: {error}", "see the file's permissions and the space on its disk"
+            )
+        return self._unreadable(
+            f"SQLite says: {error}", "restore it from a backup, or delete it to begin anew"
+        )
+
+    def _unreadable(self, what: str, remedy: str) -> StockadeError:
+        return error_for(ReasonCode.STORE_UNREADABLE, f"{what}; {remedy}", store=self._name, file=self.path)
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF) in _BUSY_CODES
+
+
+def _uri_path(path: Path) -> str:
+    """`path` for an SQLite URI: `?`, `#` and `%` stand for themselves."""
+    text = str(path.absolute())
+    return text.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

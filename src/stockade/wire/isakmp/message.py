@@ -1,0 +1,202 @@
+"""The ISAKMP message: fixed header and chain of payloads (RFC 2408 §3.1, §3.2).
+
+     | initiator cookie (8) | responder cookie (8) |
+     | next payload | version | exchange type | flags | message id (4) | length (4) |
+     | next payload | reserved | length (2) | body … |   once per payload
+
+A receiver decodes the header of the datagram, decrypts what follows where the encryption flag is set, and
+decodes the payloads. Nothing here knows a key. Offsets in errors count from the first byte of the ISAKMP
+header.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from struct import Struct
+
+from stockade.model.reasons import ReasonCode, error_for
+from stockade.wire.cursor import Cursor
+from stockade.wire.isakmp.constants import HeaderFlag, PayloadType
+from stockade.wire.isakmp.payloads import FragmentPayload, Payload, decode_body, payload_name
+
+HEADER_SIZE = 28
+GENERIC_HEADER_SIZE = 4
+MAXIMUM_MESSAGE = 65535
+MAXIMUM_PAYLOADS = 64
+MAXIMUM_PADDING = 255
+"""Of a decrypted message. RFC 2409 appendix B needs less than one block; racoon adds a random amount of
+more."""
+VERSION = 0x10
+
+_HEADER = Struct("!8s8sBBBBII")
+_NO_COOKIE = bytes(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The fixed header. Cookies are 8 bytes; `version` is major << 4 | minor; `length` counts header and body
+    in bytes (0 in a header made to be sent: `encode_message` fills it)."""
+
+    initiator_cookie: bytes
+    responder_cookie: bytes
+    next_payload: int
+    version: int
+    exchange_type: int
+    flags: int
+    message_id: int
+    length: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.initiator_cookie) != 8 or len(self.responder_cookie) != 8:
+            raise ValueError("a cookie is not 8 bytes long")
+        for value in (self.next_payload, self.version, self.exchange_type, self.flags):
+            if not 0 <= value <= 0xFF:
+                raise ValueError(f"header field {value} is outside 0–255")
+        for value in (self.message_id, self.length):
+            if not 0 <= value <= 0xFFFF_FFFF:
+                raise ValueError(f"header field {value} is outside 32 bits")
+
+    @property
+    def encrypted(self) -> bool:
+        return bool(self.flags & HeaderFlag.ENCRYPTION)
+
+    @property
+    def major_version(self) -> int:
+        return self.version >> 4
+
+    @property
+    def cookies(self) -> str:
+        """`<initiator hex>:<responder hex>`, the name of a main mode."""
+        return f"{self.initiator_cookie.hex()}:{self.responder_cookie.hex()}"
+
+    def encode(self) -> bytes:
+        return _HEADER.pack(
+            self.initiator_cookie,
+            self.responder_cookie,
+            self.next_payload,
+            self.version,
+            self.exchange_type,
+            self.flags,
+            self.message_id,
+            self.length,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedPayload:
+    """A decoded payload with its bytes as they were received: `body` without the generic header, `start` and
+    `end` of the whole payload in the bytes given to `decode_payloads`. HASH inputs use these."""
+
+    payload: Payload
+    type: int
+    body: bytes
+    start: int
+    end: int
+
+
+def decode_header(datagram: bytes) -> Header:
+    """The header of a whole message (without non-ESP marker). The body is `datagram[HEADER_SIZE:]`.
+
+    Any version and exchange type is accepted, for the engine to answer; so are unknown flags. Raises
+    `PeerError` MALFORMED_HEADER: too short, too long, a length that is not the datagram's, an initiator
+    cookie of zero.
+    """
+    if len(datagram) < HEADER_SIZE:
+        raise error_for(
+            ReasonCode.MALFORMED_HEADER, f"{len(datagram)} bytes, at least {HEADER_SIZE} expected", offset=0
+        )
+    header = Header(*_HEADER.unpack_from(datagram))
+    if header.length != len(datagram):
+        raise error_for(
+            ReasonCode.MALFORMED_HEADER,
+            f"length says {header.length} bytes, the datagram has {len(datagram)}",
+            offset=24,
+        )
+    if header.length > MAXIMUM_MESSAGE:
+        raise error_for(
+            ReasonCode.MALFORMED_HEADER,
+            f"length is {header.length}, at most {MAXIMUM_MESSAGE} expected",
+            offset=24,
+        )
+    if header.initiator_cookie == _NO_COOKIE:
+        raise error_for(ReasonCode.MALFORMED_HEADER, "the initiator cookie is zero", offset=0)
+    return header
+
+
+def decode_payloads(first: int, body: bytes, *, padded: bool = False) -> tuple[ReceivedPayload, ...]:
+    """The payloads of a message body whose first payload has type `first` (0: none).
+
+    `padded`: the body was decrypted, so up to 255 bytes of padding may follow the last payload. Without it
+    anything that is left is an error. At most 64 payloads; a fragment must be alone. Raises `PeerError`
+    MALFORMED_PAYLOAD.
+    """
+    if len(body) > MAXIMUM_MESSAGE - HEADER_SIZE:
+        raise error_for(
+            ReasonCode.MALFORMED_PAYLOAD, f"a body of {len(body)} bytes is too long", offset=HEADER_SIZE
+        )
+    chain = Cursor(body, "message", offset=HEADER_SIZE)
+    received: list[ReceivedPayload] = []
+    current = first
+    while current != PayloadType.NONE:
+        if len(received) == MAXIMUM_PAYLOADS:
+            raise chain.error(f"more than {MAXIMUM_PAYLOADS} payloads")
+        name = payload_name(current)
+        start, offset = chain.position, chain.offset
+        following = chain.u8(f"generic header of {name}")
+        chain.skip(1, f"generic header of {name}")
+        size = chain.u16(f"generic header of {name}")
+        if size < GENERIC_HEADER_SIZE:
+            raise chain.error(f"length of {name} is {size}, at least 4 expected", offset=offset + 2)
+        inner = chain.sub(size - GENERIC_HEADER_SIZE, name)
+        end = chain.position
+        payload = decode_body(current, inner)
+        received.append(
+            ReceivedPayload(payload, current, body[start + GENERIC_HEADER_SIZE : end], start, end)
+        )
+        current = following
+    if len(received) > 1 and any(isinstance(each.payload, FragmentPayload) for each in received):
+        raise chain.error("a fragment beside other payloads, alone expected", offset=HEADER_SIZE)
+    if not padded:
+        chain.finish()
+    elif chain.remaining > MAXIMUM_PADDING:
+        raise chain.error(f"{chain.remaining} bytes of padding, at most {MAXIMUM_PADDING} expected")
+    return tuple(received)
+
+
+def encode_payload_body(payload: Payload) -> bytes:
+    """The payload without its generic header."""
+    return payload.encode_body()
+
+
+def encode_payloads(payloads: Sequence[Payload]) -> tuple[int, bytes]:
+    """Type of the first payload (0 if there is none) and the chain. Raises `ValueError` where a payload or
+    the message is too long, or there are more than 64."""
+    if len(payloads) > MAXIMUM_PAYLOADS:
+        raise ValueError(f"{len(payloads)} payloads, at most {MAXIMUM_PAYLOADS} allowed")
+    if len(payloads) > 1 and any(isinstance(payload, FragmentPayload) for payload in payloads):
+        raise ValueError("a fragment stands alone in its message")
+    chain = []
+    for index, payload in enumerate(payloads):
+        following = payloads[index + 1].payload_type if index + 1 < len(payloads) else PayloadType.NONE
+        chain.append(encode_payload(payload, following))
+    data = b"".join(chain)
+    if len(data) > MAXIMUM_MESSAGE - HEADER_SIZE:
+        raise ValueError(f"a body of {len(data)} bytes is too long")
+    return (int(payloads[0].payload_type) if payloads else int(PayloadType.NONE)), data
+
+
+def encode_payload(payload: Payload, next_payload: int = PayloadType.NONE) -> bytes:
+    """One payload with its generic header."""
+    body = payload.encode_body()
+    size = len(body) + GENERIC_HEADER_SIZE
+    if size > 0xFFFF:
+        raise ValueError(f"a {payload_name(payload.payload_type)} payload of {size} bytes is too long")
+    return bytes((next_payload, 0)) + size.to_bytes(2, "big") + body
+
+
+def encode_message(header: Header, body: bytes) -> bytes:
+    """Header and body (payloads, encrypted or not) as one datagram; the header's length is filled in. Raises
+    `ValueError` where it is longer than 65535 bytes."""
+    length = HEADER_SIZE + len(body)
+    if length > MAXIMUM_MESSAGE:
+        raise ValueError(f"a message of {length} bytes is too long")
+    return replace(header, length=length).encode() + body

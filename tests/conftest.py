@@ -1,0 +1,62 @@
+"""Tiers: the first folder under tests/ is a test's tier. A tier whose needs are absent skips with the reason,
+and the run ends with one line that says which tiers ran."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from stockade.lab.needs import TIERS, missing_for
+
+TESTS = Path(__file__).parent
+WORDS = ("passed", "failed", "error", "xpassed", "xfailed", "skipped")
+
+
+def tier_of(path: Path) -> str | None:
+    """`unit` for tests/unit/policy/test_x.py; None for a file outside tests/ or right in it."""
+    try:
+        parts = path.relative_to(TESTS).parts
+    except ValueError:
+        return None
+    return parts[0] if len(parts) > 1 else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        tier = tier_of(item.path)
+        reason = missing_for(tier) if tier is not None else None
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    line = tiers_line(terminalreporter.stats, config.rootpath)
+    if line:
+        terminalreporter.write_line(line)
+
+
+def tiers_line(stats: dict[str, list[object]], root: Path) -> str:
+    """`tiers: unit 412 passed · host 14 passed · peers 5 skipped (strongSwan is not installed)`; empty if
+    nothing ran.
+
+    `stats` are the terminal reporter's, which with xdist hold what all workers did."""
+    counts: dict[str, Counter[str]] = {}
+    reasons: dict[str, Counter[str]] = {}
+    for word in WORDS:
+        for report in stats.get(word, ()):
+            node = getattr(report, "nodeid", "")
+            tier = tier_of((root / node.split("::")[0]).resolve())
+            if tier is None:
+                continue
+            counts.setdefault(tier, Counter())[word] += 1
+            text = getattr(report, "longrepr", None)
+            if word == "skipped" and isinstance(text, tuple):
+                reasons.setdefault(tier, Counter())[str(text[2]).removeprefix("Skipped: ")] += 1
+    order = {tier: position for position, tier in enumerate(TIERS)}
+    parts = []
+    for tier in sorted(counts, key=lambda name: (order.get(name, len(order)), name)):
+        text = ", ".join(f"{counts[tier][word]} {word}" for word in WORDS if counts[tier][word])
+        if tier in reasons:
+            text += f" ({'; '.join(reason for reason, _ in reasons[tier].most_common(3))})"
+        parts.append(f"{tier} {text}")
+    return "tiers: " + " · ".join(parts) if parts else ""

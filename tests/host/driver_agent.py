@@ -1,0 +1,153 @@
+"""The agent's side of the driver tests: a program that runs in a namespace and does with a `UserspaceDriver` what it
+is told, a line of JSON at a time: {"call": …}. Each line is answered by one: {"ok": …} or {"error": reason word}."""
+
+import json
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from types import MappingProxyType
+
+from stockade.driver.contract import Acquire, DriverFailed, PacketRefused, SaExpired, SaIdle
+from stockade.driver.userspace.driver import UserspaceDriver
+from stockade.model.addresses import AddressRange
+from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter
+from stockade.model.negotiation import Mode, Negotiation, PresharedKey, MainModePolicy, QuickModePolicy
+from stockade.model.reasons import Reason, ReasonCode, StockadeError
+from stockade.model.sa import Lifetime, SecurityAssociation
+from stockade.model.secret import Secret
+from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
+from stockade.model.traffic import TrafficSelector
+
+NEGOTIATION = "rule"
+SUITE = EspSuite(Encryption.AES_GCM_128, None)
+
+
+def table_of(rules: list[dict[str, object]]) -> FilterTable:
+    """Each rule: action, protocol, port (of the server), accept_clear; mirrored into both directions, between any
+    hosts; `port` makes four filters, for either side may be the server."""
+    everyone = AddressRange.everything()
+    filters = []
+    for number, rule in enumerate(rules):
+        action = Action(str(rule["action"]))
+        protocol, port = int(str(rule.get("protocol", 0))), int(str(rule.get("port", 0)))
+        selectors = {
+            TrafficSelector(everyone, everyone, protocol, 0, port),
+            TrafficSelector(everyone, everyone, protocol, port, 0),
+        }
+        for direction in Direction:
+            for index, selector in enumerate(sorted(selectors, key=str)):
+                filters.append(
+                    SpecificFilter(
+                        f"{number:08x}{index:04x}{list(Direction).index(direction):04x}",
+                        selector,
+                        direction,
+                        action,
+                        1000 - number,
+                        Provenance("test", "policy", f"rule {number}"),
+                        negotiation=NEGOTIATION if action is Action.NEGOTIATE else None,
+                        accept_clear=bool(rule.get("accept_clear")) and direction is Direction.INBOUND,
+                    )
+                )
+    negotiation = Negotiation(
+        NEGOTIATION,
+        MainModePolicy(),
+        QuickModePolicy((QuickModeProposal(SUITE),)),
+        (PresharedKey(Secret(b"key")),),
+    )
+    return FilterTable(tuple(filters), MappingProxyType({NEGOTIATION: negotiation}))
+
+
+def sa_of(call: dict[str, object]) -> SecurityAssociation:
+    source, destination = ip_address(str(call["source"])), ip_address(str(call["destination"]))
+    spi = int(str(call["spi"]))
+    integrity = call.get("integrity")
+    protocol = int(str(call.get("protocol", 0)))
+    return SecurityAssociation(
+        spi=spi,
+        direction=Direction(str(call["direction"])),
+        source=source,
+        destination=destination,
+        selector=TrafficSelector(AddressRange.host(source), AddressRange.host(destination), protocol),
+        mode=Mode.TRANSPORT,
+        esp=EspSuite(Encryption(str(call["encryption"])), Hash(str(integrity)) if integrity else None),
+        ah=None,
+        encryption_key=Secret(bytes.fromhex(str(call["encryption_key"]))),
+        integrity_key=Secret(bytes.fromhex(str(call["integrity_key"]))),
+        pair=int(str(call["pair"])),
+        negotiation=NEGOTIATION,
+        filter_id="0" * 16,
+        main_mode="",
+        lifetime=Lifetime(),
+    )
+
+
+def describe(event: object) -> dict[str, object]:
+    match event:
+        case Acquire(filter_id, flow):
+            return {"event": "acquire", "filter": filter_id, "flow": str(flow), "peer": str(flow.destination)}
+        case SaExpired(spi, direction, hard):
+            return {"event": "expired", "spi": spi, "direction": direction.value, "hard": hard}
+        case SaIdle(spi, direction):
+            return {"event": "idle", "spi": spi, "direction": direction.value}
+        case PacketRefused(reason, source, _, spi, count):
+            return {
+                "event": "refused",
+                "reason": reason.code.word,
+                "source": str(source),
+                "spi": spi,
+                "count": count,
+            }
+        case DriverFailed(reason):
+            return {"event": "failed", "reason": reason.code.word}
+    raise AssertionError(event)
+
+
+def answer(driver: UserspaceDriver, call: dict[str, object]) -> object:
+    match call["call"]:
+        case "start":
+            driver.start()
+        case "stop":
+            driver.stop(keep_filters=bool(call.get("keep")))
+        case "install":
+            driver.install_filters(table_of(call["rules"]))  # type: ignore[arg-type]
+        case "get_spi":
+            return driver.get_spi(ip_address("10.0.0.1"), ip_address("10.0.0.2"))
+        case "add":
+            driver.add_sa(sa_of(call))
+        case "remove":
+            driver.remove_sa(
+                int(str(call["spi"])), Direction(str(call["direction"])), ip_address(str(call["peer"]))
+            )
+        case "release":
+            driver.release(
+                str(call["filter"]),
+                ip_address(str(call["peer"])),
+                Reason.of(ReasonCode.NEGOTIATION_TIMED_OUT),
+            )
+        case "events":
+            return [describe(event) for event in driver.events()]
+        case "pid":
+            return driver.process_id
+        case "statistics":
+            found = driver.statistics()
+            return {
+                "sas": {f"{entry.direction}": entry.packets for entry in found.sas},
+                "filters": {entry.filter_id: entry.packets for entry in found.filters},
+                "held": found.held_packets,
+                "refused": dict(found.refused),
+            }
+    return None
+
+
+def main() -> None:
+    driver = UserspaceDriver(Path(sys.argv[1]))
+    for line in sys.stdin:
+        try:
+            reply = {"ok": answer(driver, json.loads(line))}
+        except StockadeError as error:
+            reply = {"error": error.reason.code.word, "text": str(error)}
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Two hosts with a `UserspaceDriver` each, on one wire, for the driver's tests with real packets."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from stockade.lab.netns import Namespace, Network
+from stockade.model.suites import Encryption, Hash
+from stockade.crypto.registry import encryption_algorithm, hash_algorithm
+
+AGENT = Path(__file__).with_name("driver_agent.py")
+SECONDS = 20.0
+
+
+class AgentSide:
+    """A running `driver_agent.py`. `call` raises `AssertionError` with the reason on an error or a silence."""
+
+    def __init__(self, namespace: Namespace, directory: Path) -> None:
+        self.namespace = namespace
+        self._process = subprocess.Popen(
+            namespace.argv([sys.executable, str(AGENT), str(directory)]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def call(self, name: str, **values: object) -> object:
+        reply = self.try_call(name, **values)
+        assert "ok" in reply, f"{name}: {reply.get('error')}: {reply.get('text')}"
+        return reply["ok"]
+
+    def try_call(self, name: str, **values: object) -> dict[str, object]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"call": name, **values}).encode() + b"\n")
+        self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], SECONDS)
+        assert ready, f"no answer to {name} in {SECONDS} s"
+        reply = json.loads(self._process.stdout.readline())
+        assert isinstance(reply, dict)
+        return reply
+
+    def wait_for(self, kind: str, seconds: float = 5.0) -> dict[str, object]:
+        """The next event of a kind."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for event in self.call("events"):  # type: ignore[attr-defined]
+                if event["event"] == kind:
+                    return event  # type: ignore[no-any-return]
+            time.sleep(0.02)
+        raise AssertionError(f"no event {kind!r} in {seconds} s")
+
+    def kill(self) -> None:
+        """As a crash would."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(5)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(5)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def add_pair(
+    one: AgentSide,
+    other: AgentSide,
+    *,
+    encryption: Encryption = Encryption.AES_GCM_128,
+    integrity: Hash | None = None,
+    base: int = 0x1000,
+) -> None:
+    """An SA in each direction between two hosts, installed as IKE would: inbound before outbound."""
+    addresses = [str(side.namespace.addresses[0]) for side in (one, other)]
+    sides = [one, other]
+    calls = []
+    for number in (0, 1):
+        values = {
+            "source": addresses[number],
+            "destination": addresses[1 - number],
+            "spi": base + number,
+            "pair": base + 1 - number,
+            "encryption": encryption.value,
+            "integrity": integrity.value if integrity else None,
+            "encryption_key": os.urandom(encryption_algorithm(encryption).keymat_size).hex(),
+            "integrity_key": os.urandom(
+                hash_algorithm(integrity).integrity_key_size if integrity else 0
+            ).hex(),
+        }
+        calls.append((sides[1 - number], {**values, "direction": "inbound"}))
+        calls.append((sides[number], {**values, "direction": "outbound"}))
+    for side, values in sorted(calls, key=lambda item: str(item[1]["direction"])):
+        side.call("add", **values)
+
+
+@contextmanager
+def two_hosts(directory: Path, *, mtu: int = 1500) -> Iterator[tuple[Network, AgentSide, AgentSide]]:
+    hosts = {"alpha": IPv4Interface("10.9.0.1/24"), "beta": IPv4Interface("10.9.0.2/24")}
+    with Network(hosts, mtu=mtu) as network:
+        sides = [AgentSide(network[name], directory / name) for name in hosts]
+        try:
+            yield network, sides[0], sides[1]
+        finally:
+            for side in sides:
+                side.close()
