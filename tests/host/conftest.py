@@ -15,7 +15,6 @@ def _nothing_left_of_killed_runs() -> None:
 
     if real_network() is None:
         sweep()
-    return
 
 
 @pytest.fixture

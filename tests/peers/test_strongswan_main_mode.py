@@ -175,7 +175,7 @@ def test_with_a_wrong_key_both_say_so_when_strongswan_initiates(pair: Pair) -> N
         MainModeProposal(Encryption.AES_CBC_128, Hash.SHA_256, Group.MODP_2048),
         our_key="wrong horse",
     )
-    verdict = theirs.initiate(10)
+    verdict = theirs.initiate(4)
     ours.run_until(lambda: verdict.poll() is not None, 30)
     refusals = ours.reasons(ReportKind.MAIN_MODE_FAILED) + ours.reasons(ReportKind.MESSAGE_REFUSED)
     assert ReasonCode.PSK_MISMATCH in refusals

@@ -16,7 +16,8 @@ from stockade.agent.known_peers import KnownPeers, KnownQuickMode
 from stockade.driver import contract as driver_contract
 from stockade.driver.contract import Driver
 from stockade.ike import contract as ike
-from stockade.ike.engine import Engine, EngineConfig
+from stockade.ike.config import EngineConfig
+from stockade.ike.engine import Engine
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
@@ -90,7 +91,8 @@ class HostCore:
         if local_addresses is not None:
             self.local_addresses = tuple(local_addresses)
         try:
-            table = compile_table(policy_sets, self.local_addresses, self.exempt_level)
+            versions = self.driver.capabilities.ip_versions
+            table = compile_table(policy_sets, self.local_addresses, self.exempt_level, versions)
             self.driver.install_filters(table)
         except StockadeError as error:
             self._note("policy-refused", error.reason, now)

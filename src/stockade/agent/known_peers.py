@@ -66,7 +66,8 @@ class KnownPeers:
         if not of_peer:
             del self._by_peer[known.peer]
         self._execute(
-            "DELETE FROM quick_mode WHERE local=? AND peer=? AND protocol=? AND source_port=? AND destination_port=?",
+            "DELETE FROM quick_mode WHERE local=? AND peer=? AND protocol=?"
+            " AND source_port=? AND destination_port=?",
             _to_row(known),
         )
 
@@ -92,8 +93,9 @@ def _open(path: Path) -> sqlite3.Connection:
             # NORMAL in WAL mode: kill -9 loses nothing, a power cut at most the newest rows.
             database.executescript(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
-                "CREATE TABLE IF NOT EXISTS quick_mode (local TEXT, peer TEXT, protocol INTEGER, source_port INTEGER,"
-                " destination_port INTEGER, PRIMARY KEY (local, peer, protocol, source_port, destination_port));"
+                "CREATE TABLE IF NOT EXISTS quick_mode"
+                " (local TEXT, peer TEXT, protocol INTEGER, source_port INTEGER, destination_port INTEGER,"
+                " PRIMARY KEY (local, peer, protocol, source_port, destination_port));"
             )
             return database
         except sqlite3.DatabaseError:

@@ -55,7 +55,7 @@ class Paths:
             if mode.st_uid not in (0, os.geteuid()) or mode.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise error_for(
                     ReasonCode.STORE_UNREADABLE,
-                    f"{folder} belongs to, or can be written by, somebody else; it would hold keys and policy",
+                    f"{folder} belongs to or can be written by others; it would hold keys and policy",
                     owner=mode.st_uid,
                     mode=f"{stat.S_IMODE(mode.st_mode):04o}",
                 )

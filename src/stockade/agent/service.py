@@ -94,6 +94,8 @@ class Service:
             if result.refusal is not None:
                 # There is no last good policy in this process; what an earlier run left in the kernel stays.
                 raise StockadeError(result.refusal)
+            if self._refusal is None:
+                self._keep_good_copy()
             await self._serve_network()
             clean = True
         finally:
@@ -227,6 +229,17 @@ class Service:
         self._pump()
         if result.refusal is None:
             self._keep_good_copy()
+
+    @property
+    def _last_good(self) -> Path:
+        return self._paths.state.with_name("policy.last-good.db")
+
+    def _keep_good_copy(self) -> None:
+        """Remember what is in force, for a start that finds the store damaged."""
+        try:
+            self._store.copy_to(self._last_good)
+        except StockadeError as error:
+            self._journal.write(Entry("last-good-not-kept", error.reason))
 
     # ---- what the API asks (api.AgentOperations)
     # -----------------------------------------------------------------

@@ -24,7 +24,9 @@ EXIT_REFUSED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    # The options before and after the command word share their actions, so a default there would undo what
+    # stands before it.
+    options = _parser().parse_args(arguments, argparse.Namespace(home=None, format="text"))
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -54,7 +56,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="stockade", description="The IPsec system of Windows for Linux.", parents=[shared]
     )
     parser.add_argument("--version", action="version", version=f"stockade {__version__}")
-    parser.set_defaults(home=None, format="text")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """`stockade netsh`: commands on the policy store, with a word to the running agent afterwards.
 
-The store is written directly, as netsh static writes the registry: no agent need run. A running agent is told at once
-and its refusal is shown, because a policy that cannot be enforced is not in force.
+The store is written directly, as netsh static writes the registry: no agent need run. A running agent is told
+at once and its refusal is shown, because a policy that cannot be enforced is not in force.
 """
 
 import json
@@ -63,8 +63,7 @@ def _print(outcomes: Sequence[Outcome], form: str, *, one_command: bool) -> None
         return
     for outcome in outcomes:
         if outcome.text:
-            where = f"{outcome.source}:{outcome.line}: " if outcome.failed and outcome.line else ""
-            print(f"{where}{outcome.text}", file=sys.stderr if outcome.failed else sys.stdout)
+            print(outcome.text, file=sys.stderr if outcome.failed else sys.stdout)
 
 
 def _as_dict(outcome: Outcome) -> dict[str, Any]:
@@ -88,6 +87,6 @@ def _tell_agent(paths: Paths) -> bool:
         raise
     refused = answer["refused"]
     if refused:
-        print(f"stored, but the agent keeps the last good policy in force: {refused['text']}", file=sys.stderr)
+        print(f"stored, but the last good policy stays in force: {refused['text']}", file=sys.stderr)
         print(f"what to do: {refused['remedy']}", file=sys.stderr)
     return not refused

@@ -36,12 +36,13 @@ from stockade.driver.packets import (
     DONT_FRAGMENT,
     ESP,
     TCP,
+    exchange_payload,
     flow_key,
     fragmentation_needed,
     header_length,
     is_plain_ipv4,
     segment_tcp,
-    with_payload,
+    with_header,
 )
 from stockade.driver.refusals import Refusals
 from stockade.driver.sad import MAXIMUM_KNOWN_FLOWS, InboundEntry, OutboundEntry, SaDatabase
@@ -285,8 +286,7 @@ class Datapath:
     ) -> None:
         """Seal packets of one SA and protocol. A hard lifetime is checked between batches, so it is overrun by one
         batch at most; the sequence number never is."""
-        headers: list[bytes] = []
-        identifications: list[int | None] = []
+        owners: list[tuple[bytes, int, int]] = []  # packet, its header's length, how many payloads it became
         payloads: list[bytes] = []
         for packet in packets:
             at = header_length(packet)
@@ -294,28 +294,21 @@ class Datapath:
             if len(packet) - at > largest:
                 segments = segment_tcp(packet, largest) if protocol == TCP else None
                 if segments is not None:
-                    first = packet[4] << 8 | packet[5]
+                    owners.append((packet, at, len(segments)))
                     payloads += segments
-                    headers += [packet[:at]] * len(segments)
-                    identifications += [first + number & 0xFFFF for number in range(len(segments))]
                     continue
                 if packet[6] & DONT_FRAGMENT:
                     output.local.append(fragmentation_needed(packet, at + largest))
                     continue
-            headers.append(packet[:at])
-            identifications.append(None)
+            owners.append((packet, at, 1))
             payloads.append(packet[at:])
-        room = MAXIMUM_SEQUENCE - entry.sealer.sequence
-        if len(payloads) > room:
-            # The rest is lost, as on a full line; the next packet finds the SA gone and acquires.
-            del payloads[room:]
-        wire = output.wire
-        size = 0
-        for header, identification, sealed in zip(
-            headers, identifications, entry.sealer.seal(protocol, payloads), strict=False
-        ):
-            size += len(sealed)
-            wire.append(with_payload(header, ESP, len(sealed), identification) + sealed)
+        # What is beyond the last sequence number is lost; the next packet finds the SA gone and acquires.
+        del payloads[MAXIMUM_SEQUENCE - entry.sealer.sequence :]
+        sealed = entry.sealer.seal(protocol, payloads)
+        done = 0
+        for packet, at, count in owners:
+            output.wire += with_header(packet, at, ESP, sealed[done : done + count])
+            done += count
         entry.count(len(payloads), sum(map(len, payloads)), now)
         self._check_lifetime(entry, now)
 
@@ -343,7 +336,7 @@ class Datapath:
             size += len(payload)
             if next_header == NO_NEXT_HEADER:
                 continue
-            plain = with_payload(packet[:at], next_header, len(payload)) + payload
+            plain = exchange_payload(packet, at, next_header, payload)
             accepted = known_flows.get(flow_key(plain))
             if accepted is None:
                 accepted = self._accepts(entry, plain)

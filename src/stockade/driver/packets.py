@@ -5,6 +5,7 @@ packets that `is_plain_ipv4` has passed. Checksums (RFC 1071) use that 2**16 ≡
 sum of a string is the string as one big integer, modulo 65535, which Python computes in C.
 """
 
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final
 
@@ -14,11 +15,12 @@ TCP: Final = 6
 ESP: Final = 50
 MINIMUM_HEADER: Final = 20
 
-_LENGTH_AND_FRAGMENT = Struct(
-    ">HHHBB"
-)  # bytes 2–9 of IPv4: total length, id, flags and offset, TTL, protocol
 _SHORT = Struct(">H")
-_LONG = Struct(">I")
+_TWO_SHORTS = Struct(">HH")
+_PROTOCOL_AND_CHECKSUM = Struct(">BH")
+_TCP_START = Struct(">4sI5sB2sH")  # ports, sequence, acknowledgement and offset, flags, window, checksum
+
+_SYN_URG: Final = 0x22
 
 _FIN_PSH: Final = 0x09
 _CWR: Final = 0x80
@@ -64,21 +66,90 @@ def checksum(data: bytes) -> int:
     return (65535 - ones_complement_sum(data)) % 65535
 
 
-def with_payload(
-    header: bytes, protocol: int, payload_length: int, identification: int | None = None
-) -> bytes:
-    """An IPv4 header for another payload: protocol, total length, perhaps identification, and checksum renewed."""
-    start = header[:2] + _SHORT.pack(len(header) + payload_length)
-    start += header[4:6] if identification is None else _SHORT.pack(identification)
-    start += header[6:9] + bytes((protocol,))
-    end = header[12:]
-    value = 65535 - int.from_bytes(start + end, "big") % 65535
-    return start + _SHORT.pack(value % 65535) + end
+def with_payload(header: bytes, protocol: int, payload_length: int) -> bytes:
+    """An IPv4 header for another payload: protocol, total length and checksum renewed."""
+    start = header[:2] + _SHORT.pack(len(header) + payload_length) + header[4:9] + bytes((protocol,))
+    value = 65535 - int.from_bytes(start + header[12:], "big") % 65535
+    return start + _SHORT.pack(value % 65535) + header[12:]
+
+
+def exchange_payload(packet: bytes, header: int, protocol: int, payload: bytes) -> bytes:
+    """The packet with another payload. Its checksum is updated, not made anew (RFC 1624), so a wrong one stays
+    wrong. `header` is the header's length; protocol and length are in the sum as they are in the packet."""
+    total = header + len(payload)
+    value = (packet[10] << 8 | packet[11]) + (packet[2] << 8 | packet[3]) + packet[9] - total - protocol
+    return b"".join(
+        (
+            packet[:2],
+            _SHORT.pack(total),
+            packet[4:9],
+            _PROTOCOL_AND_CHECKSUM.pack(protocol, value % 65535),
+            packet[12:header],
+            payload,
+        )
+    )
+
+
+def with_header(packet: bytes, header: int, protocol: int, payloads: Sequence[bytes]) -> list[bytes]:
+    """Packets of these payloads with the header of `packet`, identifications counted up from its own."""
+    start, middle, end = packet[:2], packet[6:9] + bytes((protocol,)), packet[12:header]
+    fixed = int.from_bytes(start + middle + end, "big") % 65535
+    identification = packet[4] << 8 | packet[5]
+    pack, pack_short = _TWO_SHORTS.pack, _SHORT.pack
+    packets = []
+    for payload in payloads:
+        total = header + len(payload)
+        packets.append(
+            b"".join(
+                (
+                    start,
+                    pack(total, identification),
+                    middle,
+                    pack_short((65535 - (fixed + total + identification) % 65535) % 65535),
+                    end,
+                    payload,
+                )
+            )
+        )
+        identification = (identification + 1) & 0xFFFF
+    return packets
+
+
+def big_sum(data: bytes) -> int:
+    """`ones_complement_sum` of a long string of even length. Folding halves is cheaper than dividing the whole."""
+    value = int.from_bytes(data, "big")
+    bits = len(data) * 8
+    while bits > 1024:
+        bits = (bits // 2 + 15) & ~15
+        value = (value >> bits) + (value & ((1 << bits) - 1))
+    return value % 65535
+
+
+_array_sums: "Callable[[bytes, int, int, int], list[int]] | None" = None
+
+
+def load_accelerator() -> bool:
+    """Use NumPy, where it is installed, for the checksums of cut packets: five times as fast. Takes a fifth of a
+    second, so it is not done at import; may run in a thread. False where there is none."""
+    global _array_sums
+    try:
+        import numpy
+    except ImportError:
+        return False
+
+    def sums(packet: bytes, start: int, size: int, count: int) -> list[int]:
+        words = numpy.frombuffer(packet, dtype="<u4", count=size // 4 * count, offset=start)
+        totals: list[int] = words.reshape(count, size // 4).sum(axis=1, dtype=numpy.uint64).tolist()
+        # The one's complement sum does not care about byte order until the end (RFC 1071 §2 B).
+        return [(value % 65535 & 0xFF) << 8 | value % 65535 >> 8 for value in totals]
+
+    _array_sums = sums
+    return True
 
 
 def segment_tcp(packet: bytes, largest: int) -> list[bytes] | None:
     """Cut an oversize TCP packet (as TSO hands it over) into TCP segments of at most `largest` bytes each, header
-    included, with their checksums. None where that cannot be done (header broken, no room, urgent data).
+    included, with their checksums. None where that cannot be done (header broken, no room, SYN, urgent data).
 
     Sequence numbers run on, FIN and PSH stand on the last segment only, CWR on the first (RFC 3168 §6.1.2)."""
     at = header_length(packet)
@@ -86,48 +157,43 @@ def segment_tcp(packet: bytes, largest: int) -> list[bytes] | None:
         return None
     tcp_header = (packet[at + 12] >> 4) * 4
     flags = packet[at + 13]
-    size = (largest - tcp_header) & ~1  # even, so that only the last segment can have an odd checksum
-    if (
-        tcp_header < 20 or len(packet) < at + tcp_header or size < 8 or flags & 0x22
-    ):  # SYN and URG are not cut
+    size = (largest - tcp_header) & ~3
+    if tcp_header < 20 or len(packet) < at + tcp_header or size < 8 or flags & _SYN_URG:
         return None
-    ports = packet[at : at + 4]
-    sequence = int.from_bytes(packet[at + 4 : at + 8], "big")
+    ports, sequence = packet[at : at + 4], int.from_bytes(packet[at + 4 : at + 8], "big")
     acknowledgement = packet[at + 8 : at + 13]  # and the data offset
     window = packet[at + 14 : at + 16]
     rest = packet[at + 18 : at + tcp_header]  # urgent pointer and options
-    fixed = int.from_bytes(packet[12:20] + ports + window + rest, "big") + TCP
-    fixed += int.from_bytes(acknowledgement[:4], "big") + (acknowledgement[4] << 8) + tcp_header
+    fixed = int.from_bytes(packet[12:20] + ports + window + rest + acknowledgement[:4], "big") % 65535
+    fixed += TCP + tcp_header + (acknowledgement[4] << 8)
     start, end = at + tcp_header, len(packet)
+    whole = (end - start) // size
+    if _array_sums is not None and whole:
+        sums = _array_sums(packet, start, size, whole)
+    else:
+        sums = [big_sum(packet[start + size * n : start + size * (n + 1)]) for n in range(whole)]
+    if start + size * whole < end:
+        sums.append(ones_complement_sum(packet[start + size * whole :]))
     middle = flags & ~(_FIN_PSH | _CWR)
-    pack_long, pack_short, from_bytes = _LONG.pack, _SHORT.pack, int.from_bytes
+    pack = _TCP_START.pack
     segments = []
-    for position in range(start, end, size):
-        data = packet[position : position + size]
+    position = start
+    for value in sums:
+        after = position + size
         now = middle
         if position == start:
             now |= flags & _CWR
-        if position + size >= end:
+        if after >= end:
             now |= flags & _FIN_PSH
-        value = from_bytes(data, "big")
-        if len(data) & 1:
-            value <<= 8
-        total = (fixed + sequence + now + len(data) + value) % 65535
+            after = end
+        total = (fixed + sequence + now + after - position + value) % 65535
         segments.append(
-            b"".join(
-                (
-                    ports,
-                    pack_long(sequence),
-                    acknowledgement,
-                    bytes((now,)),
-                    window,
-                    pack_short((65535 - total) % 65535),
-                    rest,
-                    data,
-                )
-            )
+            pack(ports, sequence, acknowledgement, now, window, (65535 - total) % 65535)
+            + rest
+            + packet[position:after]
         )
         sequence = (sequence + size) & 0xFFFF_FFFF
+        position = after
     return segments
 
 

@@ -1,7 +1,8 @@
 """What the engine has with whom: main modes by cookie and by peer, pairs of IPsec SAs by SPI.
 
 A main mode is found by the cookie that this host chose (8 random bytes, so unique) and must then agree in all
-else; a first message, which has no cookie of ours yet, by peer and initiator cookie, to know a repeated one."""
+else; a first message, which has no cookie of ours yet, by peer and initiator cookie, to know a repeated
+one."""
 
 from collections import OrderedDict
 from collections.abc import Iterator

@@ -19,9 +19,7 @@ class Retransmission:
 
     __slots__ = ("_intervals", "_jitter", "_random", "due", "sent")
 
-    def __init__(
-        self, intervals: Sequence[float], jitter: float, random: RandomSource, now: float
-    ) -> None:
+    def __init__(self, intervals: Sequence[float], jitter: float, random: RandomSource, now: float) -> None:
         self._intervals = tuple(intervals)
         self._jitter = jitter
         self._random = random

@@ -21,9 +21,9 @@ from stockade.lab.errors import LabError
 from stockade.model.traffic import ICMP, TCP, Flow
 
 HOSTS = {
-    "alpha": IPv4Interface("10.77.0.1/24"),
-    "beta": IPv4Interface("10.77.0.2/24"),
-    "gamma": IPv4Interface("10.77.0.3/24"),
+    "alpha": IPv4Interface("10.99.0.1/24"),
+    "beta": IPv4Interface("10.99.0.2/24"),
+    "gamma": IPv4Interface("10.99.0.3/24"),
 }
 PROTECTED_HOSTS = ("alpha", "beta")
 SSH_PORT, TELNET_PORT, WEB_PORT, FILE_PORT = 22, 23, 8080, 5001

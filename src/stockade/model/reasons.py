@@ -104,6 +104,35 @@ class ReasonCode(Enum):
         "another program holds the policy store",
         "wait for it to finish and repeat the command",
     )
+    # -- files and stores of other makers
+    INVALID_FILE = (
+        "invalid-file",
+        Fault.CALLER,
+        None,
+        "the file is damaged, or not what it claims to be",
+        "export it again where it came from; nothing damaged is taken over",
+    )
+    MISSING_OBJECT = (
+        "missing-object",
+        Fault.CALLER,
+        None,
+        "an object refers to one that is not there",
+        "export it again with all its objects, or correct the reference",
+    )
+    NOT_EXPRESSIBLE = (
+        "not-expressible",
+        Fault.CALLER,
+        None,
+        "the other form has no way to say this",
+        "change the named object, or keep to the form that can",
+    )
+    TAKEN_OVER = (
+        "taken-over",
+        Fault.CALLER,
+        None,
+        "an import took something over in another form",
+        "read the named object once",
+    )
     # -- bytes from the network
     MALFORMED_HEADER = (
         "malformed-header",

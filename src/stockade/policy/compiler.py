@@ -266,12 +266,12 @@ def _candidates(
     negotiation: Negotiation | None,
     local: tuple[Address, ...],
     room: int,
+    secured_versions: frozenset[int],
     warnings: _Warnings,
 ) -> list[_Candidate]:
     """The specific filters of one rule, at most `room` of them."""
     found: list[_Candidate] = []
-    action = place.action.action
-    negotiates = action is Action.NEGOTIATE
+    negotiates = place.action.action is Action.NEGOTIATE
     mode = Mode.TRANSPORT if place.rule.tunnel_endpoint is None else Mode.TUNNEL
     if not place.filter_list.filters:
         warnings.add(f"{place} does nothing: its filter list “{place.filter_list.name}” has no filters")
@@ -287,24 +287,47 @@ def _candidates(
                     limit=MAXIMUM_FILTERS,
                     local_addresses=len(local),
                 )
-            found.append(
-                _Candidate(
-                    selector,
-                    direction,
-                    action,
-                    weight_of(selector, direction, mode=mode),
-                    place.provenance(index, filter_, mirrored),
-                    negotiation,
-                    accept_clear=negotiates and place.action.inpass and direction is Direction.INBOUND,
-                    allow_soft=negotiates and place.action.soft,
-                )
+            candidate = _Candidate(
+                selector,
+                direction,
+                place.action.action,
+                weight_of(selector, direction, mode=mode),
+                place.provenance(index, filter_, mirrored),
+                negotiation,
+                accept_clear=negotiates and place.action.inpass and direction is Direction.INBOUND,
+                allow_soft=negotiates and place.action.soft,
             )
+            if negotiates and selector.version not in secured_versions and _names_no_family(filter_):
+                candidate = _in_clear_or_not_at_all(candidate)
+                warnings.add(
+                    f"{place}: this data plane cannot secure IPv{selector.version};"
+                    f" filter {index} of “{place.filter_list.name}” is {candidate.action} there"
+                )
+            found.append(candidate)
         if len(found) == before:
             warnings.add(
                 f"{place}: filter {index} of “{place.filter_list.name}”"
                 f" ({_describe(filter_)}) matches no traffic of this computer"
             )
     return found
+
+
+def _names_no_family(filter_: Filter) -> bool:
+    """Whether only "me" and "any" make the filter speak of this address family."""
+    return filter_.source.addresses is None and filter_.destination.addresses is None
+
+
+def _in_clear_or_not_at_all(candidate: _Candidate) -> _Candidate:
+    """What is left of a negotiate filter where security cannot be had: clear if the filter allows it, else
+    nothing."""
+    clear = candidate.allow_soft or candidate.accept_clear
+    return replace(
+        candidate,
+        action=Action.PERMIT if clear else Action.BLOCK,
+        negotiation=None,
+        accept_clear=False,
+        allow_soft=False,
+    )
 
 
 def _describe(filter_: Filter) -> str:
@@ -357,12 +380,15 @@ def compile_table(
     policy_sets: Sequence[PolicySet],
     local_addresses: Sequence[Address],
     exempt_level: int = DEFAULT_EXEMPT_LEVEL,
+    secured_versions: frozenset[int] = frozenset({4, 6}),
 ) -> FilterTable:
     """The filter table of the assigned policies for a computer with these addresses.
 
-    `exempt_level` is NoDefaultExempt, 0 to 3 (`exemptions.py`). Without an assigned policy the table is
-    empty. Errors, each naming store, policy and rule: CallerError INVALID_POLICY (a missing object, too many
-    filters, a contradiction), NOT_SECURABLE.
+    `exempt_level` is NoDefaultExempt, 0 to 3 (`exemptions.py`). `secured_versions` are the IP versions that
+    the data plane can secure: where "me" and "any" make a negotiate filter speak of another one, that part is
+    blocked (or permitted, where the filter lets clear traffic pass anyway), with a warning. Without an
+    assigned policy the table is empty. Errors, each naming store, policy and rule: CallerError INVALID_POLICY
+    (a missing object, too many filters, a contradiction), NOT_SECURABLE.
     """
     meaning = level_meaning(exempt_level)
     local = usable_addresses(local_addresses)
@@ -375,7 +401,7 @@ def compile_table(
                 continue
             negotiation = _negotiation(place, taken) if place.action.action is Action.NEGOTIATE else None
             room = MAXIMUM_FILTERS - len(candidates)
-            candidates.extend(_candidates(place, negotiation, local, room, warnings))
+            candidates.extend(_candidates(place, negotiation, local, room, secured_versions, warnings))
 
     settled = _settle(candidates, warnings)
     filters = {entry.id: entry for entry in (candidate.finish() for candidate in settled)}

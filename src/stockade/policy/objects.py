@@ -134,7 +134,8 @@ class FilterAction:
             raise ValueError("a filter action that negotiates needs at least one security method")
 
 
-# What the default response rule names as its filter list and filter action; neither is an object in the store.
+# What the default response rule names as its filter list and filter action; neither is an object in the
+# store.
 DYNAMIC_FILTER_LIST = "<Dynamic>"
 DEFAULT_RESPONSE_ACTION = "Default Response"
 DEFAULT_RESPONSE_METHODS = (

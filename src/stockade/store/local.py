@@ -97,6 +97,22 @@ class LocalStore:
         with self.transaction() as change:
             change.put_setting(key, value)
 
+    def copy_to(self, path: Path) -> None:
+        """Write a complete copy beside `path` and put it there in one step (mode 0600, it holds the keys
+        too)."""
+        beside = path.with_name(path.name + ".new")
+        with self._opened() as connection:
+            beside.unlink(missing_ok=True)
+            os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            copy = sqlite3.connect(beside)
+            try:
+                connection.backup(copy)
+            finally:
+                copy.close()
+            for leftover in ("-wal", "-shm"):
+                path.with_name(path.name + leftover).unlink(missing_ok=True)
+            beside.replace(path)
+
     def close(self) -> None:
         """Close the file; the next call opens it again."""
         with self._lock:

@@ -33,7 +33,7 @@ def test_secured_traffic_in_clear_is_noticed_in_both_directions_with_an_example(
     assert seen.see(tcp(BETA, ALPHA, 80, 40000)) is PacketKind.PROTECTED_CLEAR
     assert seen.see(build_echo(BETA, ALPHA, identifier=1, sequence=1)) is PacketKind.PROTECTED_CLEAR
     assert seen.tally().protected_clear == 3
-    assert seen.tally().example == "tcp 10.77.0.1:40000 -> 10.77.0.2:80"
+    assert seen.tally().example == "tcp 10.99.0.1:40000 -> 10.99.0.2:80"
 
 
 def test_a_later_fragment_of_secured_traffic_is_noticed() -> None:

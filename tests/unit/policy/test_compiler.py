@@ -472,3 +472,53 @@ def test_unassigned_objects_do_not_matter(policy_set):
     base = policy_set(("no", TELNET, "block"))
     more = replace(base, filter_lists=(*base.filter_lists, FilterList("unused", (ME_TO_ANY,))))
     assert compile_table([more], LOCAL).filters == compile_table([base], LOCAL).filters
+
+
+@pytest.mark.parametrize("actions", [("permit", "block"), ("block", "permit"), ("negotiate", "block")])
+def test_of_equally_heavy_filters_that_overlap_the_more_restrictive_one_comes_first(policy_set, actions):
+    def between(source, destination):
+        ends = (FilterAddress.of(AddressRange.network(text)) for text in (source, destination))
+        return Filter(*ends, mirrored=False)
+
+    table = compile_table(
+        [
+            policy_set(
+                ("a", between("192.0.2.0/28", "198.51.100.0/30"), actions[0]),
+                ("b", between("192.0.2.0/30", "198.51.100.0/28"), actions[1]),
+            )
+        ],
+        LOCAL,
+    )
+    first, second = written(table)
+    assert first.weight == second.weight
+    assert table.lookup(Flow(ME, ip_address("198.51.100.1"), 6, 1, 2), OUT).action is Action.BLOCK
+
+
+# ---- address families that the data plane cannot secure
+TCP_WITH_ANYBODY = Filter(FilterAddress.me(), FilterAddress.any(), protocol=6)
+BOTH_FAMILIES = [ip_address("10.0.0.1"), ip_address("fe80::1")]
+
+
+@pytest.mark.parametrize(
+    ("switches", "outbound", "inbound"),
+    [({}, "block", "block"), ({"inpass": True}, "block", "permit"), ({"soft": True}, "permit", "permit")],
+)
+def test_a_family_that_cannot_be_secured_is_clear_only_where_the_filter_allows_clear(
+    policy_set, switches, outbound, inbound
+):
+    action = FilterAction("Require", Action.NEGOTIATE, **switches)
+    table = compile_table([policy_set(("web", TCP_WITH_ANYBODY, action))], BOTH_FAMILIES, 1, frozenset({4}))
+    by_version = {(entry.selector.version, entry.direction): entry.action.value for entry in written(table)}
+    assert by_version == {
+        (4, Direction.OUTBOUND): "negotiate",
+        (4, Direction.INBOUND): "negotiate",
+        (6, Direction.OUTBOUND): outbound,
+        (6, Direction.INBOUND): inbound,
+    }
+    assert any("IPv6" in warning and "web" in warning for warning in table.warnings)
+
+
+def test_a_filter_that_names_the_family_is_left_for_the_data_plane_to_refuse(policy_set):
+    named = Filter(FilterAddress.me(), FilterAddress.of(ip_address("2001:db8::2")))
+    table = compile_table([policy_set(("web", named, "negotiate"))], BOTH_FAMILIES, 3, frozenset({4}))
+    assert {entry.action for entry in written(table)} == {Action.NEGOTIATE}

@@ -19,6 +19,7 @@ import os
 import select
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from stockade.driver.datapath import Datapath, Output
+from stockade.driver.packets import load_accelerator
 from stockade.driver.userspace import clear_log, messages, virtio
 from stockade.driver.userspace.raw import Receiver, Sender
 from stockade.model.reasons import ReasonCode, StockadeError
@@ -210,6 +212,8 @@ def main(arguments: list[str]) -> int:
     numbers = [int(number) for number in parser.parse_args(arguments).descriptors.split(",")]
     device, receiving, sending, log, control, events = numbers
     give_up_privileges()
+    # Beside the first packets, which need no such speed: an agent that restarts must be back at once.
+    threading.Thread(target=load_accelerator, daemon=True).start()
     # The loop makes no cycles: looking for them would only cost pauses.
     gc.collect()
     gc.freeze()

@@ -1,4 +1,5 @@
-"""Authentication by pre-shared key (RFC 2409 §5.4): the HASH itself is the proof, and the key goes into SKEYID.
+"""Authentication by pre-shared key (RFC 2409 §5.4): the HASH itself is the proof, and the key goes into
+SKEYID.
 
 So a wrong key shows first as message 5 that decrypts to nonsense. In main mode the responder must choose the
 key before it learns the identity: by the peer's address."""

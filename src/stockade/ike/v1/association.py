@@ -1,8 +1,8 @@
 """A main mode as it lives: its exchange, then the quick modes and informational messages under it.
 
-The exchanges are generators (`main_mode.py`, `quick_mode.py`) run by `exchange.py`. Here stands what joins them:
-which message goes to which exchange, what waits for what, and what an end means for the others. What concerns
-more than one main mode is the host's business (`MainModeHost`: the engine)."""
+The exchanges are generators (`main_mode.py`, `quick_mode.py`) run by `exchange.py`. Here stands what joins
+them: which message goes to which exchange, what waits for what, and what an end means for the others. What
+concerns more than one main mode is the host's business (`MainModeHost`: the engine)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,16 +85,12 @@ class MainModeHost(Protocol):
         self, main_mode: "MainMode", run: QuickModeRun, outcome: QuickModeOutcome, now: float
     ) -> None: ...
 
-    def quick_mode_failed(
-        self, main_mode: "MainMode", job: Job, reason: Reason, now: float
-    ) -> None: ...
+    def quick_mode_failed(self, main_mode: "MainMode", job: Job, reason: Reason, now: float) -> None: ...
 
     def take_back(self, job: Job, now: float) -> None:
         """The main mode can no longer serve this job: find it another one."""
 
-    def peer_deleted(
-        self, main_mode: "MainMode", deleted: informational.Deleted, now: float
-    ) -> None: ...
+    def peer_deleted(self, main_mode: "MainMode", deleted: informational.Deleted, now: float) -> None: ...
 
 
 class MainMode:
@@ -196,8 +192,8 @@ class MainMode:
         return any(is_vendor(data, known) for data in self.peer_vendor_ids)
 
     def suits(self, negotiation: Negotiation) -> bool:
-        """Whether quick modes of `negotiation` may run under this main mode: its policy allows the proposal and
-        has the credential that was (or will be) used."""
+        """Whether quick modes of `negotiation` may run under this main mode: its policy allows the proposal
+        and has the credential that was (or will be) used."""
         if self.outcome is None:
             first = self.candidates[0].negotiation
             return (first.main_mode, first.authentication) == (
@@ -329,9 +325,7 @@ class MainMode:
         self.established = now
         self.expires = now + outcome.lifetime_seconds
         self._last_block = outcome.protection.last_block
-        self.context.timers.set(
-            self, self.expires, lambda moment: self._host.main_mode_expired(self, moment)
-        )
+        self.context.timers.set(self, self.expires, lambda moment: self._host.main_mode_expired(self, moment))
         self.context.count("main_modes")
         reason = Reason.of(
             ReasonCode.SA_ESTABLISHED,
@@ -451,6 +445,8 @@ class MainMode:
     def _quick_mode_up(self, run: QuickModeRun, outcome: QuickModeOutcome, now: float) -> None:
         if not run.initiator:
             self.quick_modes_made += 1
+        run.spi = None  # it belongs to the pair now
+        run.installed.clear()
         self._linger(run, now)
         self._host.quick_mode_established(self, run, outcome, now)
         self._start_waiting(now)
@@ -468,16 +464,12 @@ class MainMode:
         self.context.report_limited(
             ReportKind.QUICK_MODE_FAILED, reason, self.local, self.remote, now, self.cookies
         )
-        payloads = informational.refusal_payloads(
-            reason, run.message_id, b"", microsoft=self.is_microsoft
-        )
+        payloads = informational.refusal_payloads(reason, run.message_id, b"", microsoft=self.is_microsoft)
         if payloads and reason.code not in DEAD and run.exchange is not None and not self.closed:
             run.exchange.store_reply(self.send_protected(payloads))
 
     def _withdraw(self, run: QuickModeRun, reason: Reason) -> None:
         """A quick mode ends without a pair: give back its SPI and take out what was installed."""
-        if run.exchange is not None and run.exchange.done and not run.installed and run.spi is None:
-            return
         peer = self.remote.address
         if run.spi is not None:
             self.context.effects.append(RemoveSa(run.spi, Direction.INBOUND, peer, reason))
@@ -547,9 +539,7 @@ class MainMode:
     def _receive_informational(self, header: Header, datagram: bytes, now: float) -> None:
         try:
             if not header.encrypted:
-                message = self.conversation.decode(
-                    header, datagram[HEADER_SIZE:], informational.UNPROTECTED
-                )
+                message = self.conversation.decode(header, datagram[HEADER_SIZE:], informational.UNPROTECTED)
                 for notification in message.all(NotificationPayload):
                     self._hint(notification, now)
             elif self.established is None:
@@ -655,5 +645,3 @@ class _RunOwner:
         self._run.installed.append(sa)
         self._main_mode.context.count("key_additions")
         self._main_mode.context.effects.append(InstallSa(sa))
-
-

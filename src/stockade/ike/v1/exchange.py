@@ -1,14 +1,13 @@
 """What runs an exchange: a generator says what it sends and waits for, an `Exchange` does the rest.
 
 A generator reads like the ladder in its RFC. It yields a `Step` (send this, then wait for that), gets the
-`Incoming` message that fits, and returns a `Finish`. Retransmission, duplicates, encryption, time-outs and the
-check of payloads against the step happen here, once for all exchanges.
+`Incoming` message that fits, and returns a `Finish`. Retransmission, duplicates, encryption, time-outs and
+the check of payloads against the step happen here, once for all exchanges.
 
 A message that does not fit is refused by the payload's name, and the exchange goes on waiting: anybody on the
-path can send rubbish. But where the rubbish is the peer's honest answer, waiting the full minute helps nobody.
-So a refused answer, like an unprotected error notification, leaves a *suspicion*: if nothing better comes
-within some seconds (`confirmation_seconds`), the exchange fails with that reason.
-"""
+path can send rubbish. But where the rubbish is the peer's honest answer, waiting the full minute helps
+nobody. So a refused answer, like an unprotected error notification, leaves a *suspicion*: if nothing better
+comes within some seconds (`confirmation_seconds`), the exchange fails with that reason."""
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -73,9 +72,7 @@ class Expectation:
                 raise self._refusal(f"lacks the {payload_name(kind)} payload", kind)
 
     def _refusal(self, what: str, kind: int) -> StockadeError:
-        return error_for(
-            ReasonCode.UNEXPECTED_MESSAGE, f"{self.message} {what}", payload=payload_name(kind)
-        )
+        return error_for(ReasonCode.UNEXPECTED_MESSAGE, f"{self.message} {what}", payload=payload_name(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +96,8 @@ class Incoming:
         return next(entry.body for entry in self.payloads if isinstance(entry.payload, kind))
 
     def after_hash(self) -> bytes:
-        """What HASH(1) and HASH(2) protect: all that follows the HASH payload, which must come first (RFC 2409
-        §5.5), without the padding."""
+        """What HASH(1) and HASH(2) protect: all that follows the HASH payload, which must come first (RFC
+        2409 §5.5), without the padding."""
         if self.payloads[0].type != PayloadType.HASH:
             raise error_for(
                 ReasonCode.UNEXPECTED_MESSAGE, "the hash payload is not the first", payload="hash"
@@ -212,9 +209,7 @@ class Conversation:
                 payloads = decode_payloads(header.next_payload, body, padded=True)
             except PeerError:
                 # What exactly looks wrong in wrongly decrypted bytes says nothing, so it is not repeated.
-                raise error_for(
-                    expect.garbled, f"{expect.message} makes no sense after decryption"
-                ) from None
+                raise error_for(expect.garbled, f"{expect.message} makes no sense after decryption") from None
         expect.check(payloads)
         return Incoming(header, body, payloads)
 
@@ -364,8 +359,8 @@ class Exchange(Generic[T]):
         now: float,
         received: tuple[bytes, bytes] | None = None,
     ) -> None:
-        """Run the generator to its next stop. `received`: fingerprint and (encrypted) body of the message that
-        it is given."""
+        """Run the generator to its next stop. `received`: fingerprint and (encrypted) body of the message
+        that it is given."""
         try:
             step: Step | Finish[T] | Refused = run()
         except StopIteration as stop:

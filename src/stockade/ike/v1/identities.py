@@ -1,4 +1,5 @@
-"""Identities in IKEv1: who a peer is (main mode), and whose traffic is meant (quick mode). RFC 2407 §4.6.2."""
+"""Identities in IKEv1: who a peer is (main mode), and whose traffic is meant (quick mode). RFC 2407
+§4.6.2."""
 
 from stockade.model.addresses import Address, AddressRange
 from stockade.model.identities import Identity, IdentityType
@@ -52,9 +53,7 @@ def requested_selector(
     if not identities:
         return TrafficSelector(AddressRange.host(local), AddressRange.host(remote))
     if len(identities) != 2:
-        raise error_for(
-            ReasonCode.INVALID_IDENTITY, f"{len(identities)} identities, none or two expected"
-        )
+        raise error_for(ReasonCode.INVALID_IDENTITY, f"{len(identities)} identities, none or two expected")
     theirs, ours = identities
     source, destination = ours.addresses(), theirs.addresses()
     if source is None or destination is None:

@@ -3,9 +3,11 @@
      protected, once main mode is up:    HDR*, HASH(1), N / D          HASH(1) = prf(SKEYID_a, M-ID | N / D)
      before that:                        HDR, N                        unprotected: a hint, never more
      reliable delete ([MS-IKEE] §3.8):   HDR*, HASH(1), Ni, D   ->
-                                         <-  HDR*, HASH(2), D, Nr      HASH(2) = prf(SKEYID_a, Ni_b | M-ID | Nr | D)
+                                         <-  HDR*, HASH(2), D, Nr
+         HASH(2) = prf(SKEYID_a, Ni_b | M-ID | Nr | D)
 
-Reliable deletes are answered; ours are plain, sent once. Notifications are never repeated ([MS-IKEE] §3.1.5)."""
+Reliable deletes are answered; ours are plain, sent once. Notifications are never repeated ([MS-IKEE]
+§3.1.5)."""
 
 from dataclasses import dataclass
 
@@ -74,7 +76,8 @@ def notify_type_for(reason: Reason) -> NotifyType | None:
 
 def reason_of(notification: NotificationPayload, *, authenticating: bool, protected: bool) -> Reason:
     """A peer's error notification as a reason. `authenticating`: we wait for the answer to main mode message
-    5, which the peer cannot read if its key is another one. Microsoft's STATUS carries a Windows error code."""
+    5, which the peer cannot read if its key is another one. Microsoft's STATUS carries a Windows error
+    code."""
     name = name_of(NotifyType, notification.type)
     how = "the peer says" if protected else "an unprotected message says"
     if (value := microsoft_value(notification)) is not None:
@@ -143,11 +146,11 @@ def encode_protected(
     return conversation.encode((HashPayload(proof), *payloads), protected=True)
 
 
-def verify_protected(conversation: Conversation, hash_name: Hash, skeyid_a: Secret, message: Incoming) -> None:
+def verify_protected(
+    conversation: Conversation, hash_name: Hash, skeyid_a: Secret, message: Incoming
+) -> None:
     """`PeerError` INVALID_HASH unless HASH(1) is right."""
-    wanted = informational_hash(
-        hash_name, skeyid_a, conversation.message_id_bytes, message.after_hash()
-    )
+    wanted = informational_hash(hash_name, skeyid_a, conversation.message_id_bytes, message.after_hash())
     if not equal(message.one(HashPayload).data, wanted):
         raise error_for(ReasonCode.INVALID_HASH, "HASH(1) of an informational message does not verify")
 
@@ -172,8 +175,8 @@ def acknowledge_delete(
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a peer's deletes name: main modes by cookie pair (16 bytes), quick modes by the peer's inbound SPI,
-    which is that of our outbound SA."""
+    """What a peer's deletes name: main modes by cookie pair (16 bytes), quick modes by the peer's inbound
+    SPI, which is that of our outbound SA."""
 
     main_modes: tuple[bytes, ...]
     outbound_spis: tuple[int, ...]

@@ -9,8 +9,8 @@
       6                                     <-       HDR*, IDir, HASH_R [, N]
 
 `*` = encrypted. N is INITIAL-CONTACT: I have no other SA with you (RFC 2407 §4.6.3.3). The vendor id
-Vid-Initial-Contact of [MS-IKEE] §3.5 says the same in message 1 or 2, unauthenticated: it counts only once the
-main mode that carried it is authenticated.
+Vid-Initial-Contact of [MS-IKEE] §3.5 says the same in message 1 or 2, unauthenticated: it counts only once
+the main mode that carried it is authenticated.
 
 Left out: aggressive mode, signatures, Kerberos, NAT traversal, fragments."""
 
@@ -72,12 +72,8 @@ _REQUEST = frozenset({PayloadType.CERTIFICATE_REQUEST})
 
 MESSAGE_1 = Expectation("main mode message 1", (PayloadType.SECURITY_ASSOCIATION,))
 MESSAGE_2 = Expectation("main mode message 2", (PayloadType.SECURITY_ASSOCIATION,))
-MESSAGE_3 = Expectation(
-    "main mode message 3", (PayloadType.KEY_EXCHANGE, PayloadType.NONCE), _NAT | _REQUEST
-)
-MESSAGE_4 = Expectation(
-    "main mode message 4", (PayloadType.KEY_EXCHANGE, PayloadType.NONCE), _NAT | _REQUEST
-)
+MESSAGE_3 = Expectation("main mode message 3", (PayloadType.KEY_EXCHANGE, PayloadType.NONCE), _NAT | _REQUEST)
+MESSAGE_4 = Expectation("main mode message 4", (PayloadType.KEY_EXCHANGE, PayloadType.NONCE), _NAT | _REQUEST)
 
 
 def proof_expectation(number: int, method: AuthMethod) -> Expectation:

@@ -1,9 +1,9 @@
 """Offers and choices: main-mode and quick-mode proposals as SA payloads, and the choice among them.
 
-RFC 2408 §4.2, RFC 2409 §5 and Appendix A, RFC 2407 §4.5. The initiator's order counts: the responder takes the
-first transform that its policy allows, and returns it unmodified. A choosing function returns a choice, or the
-`Reason` of the refusal that lists each offer and the first thing that did not fit. Unknown attributes do not
-abort a negotiation ([MS-IKEE] §3.1.5): they are echoed with the transform that carries them.
+RFC 2408 §4.2, RFC 2409 §5 and Appendix A, RFC 2407 §4.5. The initiator's order counts: the responder takes
+the first transform that its policy allows, and returns it unmodified. A choosing function returns a choice,
+or the `Reason` of the refusal that lists each offer and the first thing that did not fit. Unknown attributes
+do not abort a negotiation ([MS-IKEE] §3.1.5): they are echoed with the transform that carries them.
 
 Lifetimes are the exception to "unmodified": the shorter one of both ends counts, and an initiator accepts a
 choice whose lifetime was shortened, as some responders do instead of sending RESPONDER-LIFETIME.
@@ -82,7 +82,8 @@ class MainModeChoice:
 @dataclass(frozen=True, slots=True)
 class QuickModeChoice:
     """What both ends agree on. `proposal` has the lifetimes that count here; `peer_spi` is the SPI of our
-    outbound SA. `shortened`: our lifetime is shorter than the peer's offer says, so the peer should hear it."""
+    outbound SA. `shortened`: our lifetime is shorter than the peer's offer says, so the peer should hear
+    it."""
 
     proposal: QuickModeProposal
     protocol: ProtocolId
@@ -146,9 +147,7 @@ def _foreign(sa: SecurityAssociationPayload) -> Reason | None:
 
 
 def _sa(proposals: Sequence[ProposalPayload]) -> SecurityAssociationPayload:
-    return SecurityAssociationPayload(
-        DomainOfInterpretation.IPSEC, Situation.IDENTITY_ONLY, tuple(proposals)
-    )
+    return SecurityAssociationPayload(DomainOfInterpretation.IPSEC, Situation.IDENTITY_ONLY, tuple(proposals))
 
 
 # ---- main mode
@@ -229,9 +228,7 @@ def _why_not_main_mode(offered: _OfferedMainMode, candidates: Sequence[MainModeC
     return ""
 
 
-def _fitting(
-    offered: _OfferedMainMode, candidates: Sequence[MainModeCandidate]
-) -> MainModeCandidate | None:
+def _fitting(offered: _OfferedMainMode, candidates: Sequence[MainModeCandidate]) -> MainModeCandidate | None:
     if offered.fault:
         return None
     wanted = (offered.encryption, offered.hash, offered.group, offered.method)
@@ -355,9 +352,7 @@ class _OfferedQuickMode:
 
 
 def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuickMode:
-    values = _Attributes(
-        transform.attributes, IpsecAttribute.SA_LIFE_TYPE, IpsecAttribute.SA_LIFE_DURATION
-    )
+    values = _Attributes(transform.attributes, IpsecAttribute.SA_LIFE_TYPE, IpsecAttribute.SA_LIFE_DURATION)
     authentication = values.get(IpsecAttribute.AUTHENTICATION_ALGORITHM)
     bits = values.get(IpsecAttribute.KEY_LENGTH)
     integrity = None if authentication is None else hash_from_esp_auth(authentication)

@@ -1,8 +1,9 @@
 """Encryption of IKEv1 messages (RFC 2409 Appendix B): CBC over everything after the ISAKMP header.
 
 The IV of an exchange's first encrypted message is derived; each later one is the last ciphertext block of the
-message before, whichever end sent it. So the IV may move only when a message has been *accepted*: forged bytes
-must not put us out of step with the peer. `open` therefore changes nothing, and `accept` moves the IV."""
+message before, whichever end sent it. So the IV may move only when a message has been *accepted*: forged
+bytes must not put us out of step with the peer. `open` therefore changes nothing, and `accept` moves the
+IV."""
 
 from stockade.crypto.ciphers import cbc_decrypt, cbc_encrypt
 from stockade.crypto.ikev1_keys import phase2_iv

@@ -1,0 +1,433 @@
+"""The local store: objects come back as they went in, the contract's refusals, damage, the file's safety."""
+
+import os
+import sqlite3
+import threading
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from stockade.model.addresses import AddressRange
+from stockade.model.filters import Action
+from stockade.model.negotiation import Certificate, Kerberos, PresharedKey
+from stockade.model.reasons import CallerError, HostError, ReasonCode
+from stockade.model.secret import Secret
+from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModeProposal, QuickModeProposal
+from stockade.policy.objects import (
+    DEFAULT_RESPONSE_ACTION,
+    DYNAMIC_FILTER_LIST,
+    ConnectionType,
+    Filter,
+    FilterAction,
+    FilterAddress,
+    FilterList,
+    Policy,
+    PolicySet,
+    Rule,
+)
+from stockade.store import schema
+from stockade.store.local import LocalStore
+
+ME, ANY = FilterAddress.me(), FilterAddress.any()
+
+WEB = FilterList(
+    "Web",
+    (
+        Filter(ME, FilterAddress.of(IPv4Address("10.0.0.1")), 6, 0, 443, True, "over TLS"),
+        Filter(FilterAddress.of(AddressRange.network("fe80::/10")), ANY, 58, mirrored=False),
+        Filter(
+            FilterAddress.of(AddressRange(IPv4Address("10.0.0.5"), IPv4Address("10.0.0.9"))), ME, 17, 53, 0
+        ),
+    ),
+    "Größe und “Anführung”",
+)
+SECURE = FilterAction(
+    "Secure",
+    Action.NEGOTIATE,
+    (
+        QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None)),
+        QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, None), Hash.SHA1, 900, 5000),
+        QuickModeProposal(ah=Hash.SHA_256),
+    ),
+    inpass=True,
+    soft=True,
+    session_pfs=True,
+    description="all switches on",
+)
+BLOCK = FilterAction("Block", Action.BLOCK, ())
+POLICY = Policy(
+    "Servers",
+    (
+        Rule(
+            "web",
+            "Web",
+            "Secure",
+            (PresharedKey(Secret(b"\x00k\xc3\xa9y")), Kerberos(), Certificate("CN=Root", True, True)),
+            IPv4Address("192.0.2.1"),
+            ConnectionType.LAN,
+            False,
+            "a rule",
+        ),
+        Rule(
+            "",
+            DYNAMIC_FILTER_LIST,
+            DEFAULT_RESPONSE_ACTION,
+            is_default_response=True,
+            response_methods=(QuickModeProposal(ah=Hash.MD5),),
+            response_session_pfs=True,
+        ),
+    ),
+    assigned=True,
+    main_mode_methods=(MainModeProposal(Encryption.AES_CBC_256, Hash.SHA_384, Group.ECP_384),),
+    main_mode_minutes=10,
+    quick_modes_per_main_mode=1,
+    master_pfs=True,
+    polling_minutes=5,
+    description="a policy",
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "home" / "policy.db")
+
+
+def fill(store: LocalStore) -> None:
+    with store.transaction() as change:
+        change.put_filter_list(WEB)
+        change.put_filter_action(SECURE)
+        change.put_filter_action(BLOCK)
+        change.put_policy(POLICY)
+
+
+def refusal(error: pytest.ExceptionInfo[CallerError] | pytest.ExceptionInfo[HostError]) -> ReasonCode:
+    return error.value.reason.code
+
+
+def test_a_new_store_is_empty_and_for_its_owner_only(store: LocalStore) -> None:
+    assert store.read() == PolicySet(store="local")
+    assert store.path.stat().st_mode & 0o777 == 0o600
+    assert store.path.parent.stat().st_mode & 0o777 == 0o700
+    for beside in store.path.parent.iterdir():
+        assert beside.stat().st_mode & 0o077 == 0, beside
+
+
+def test_every_object_comes_back_as_it_went_in(store: LocalStore) -> None:
+    fill(store)
+    expected = PolicySet((POLICY,), (WEB,), (SECURE, BLOCK), "local")
+    assert store.read() == expected
+    assert LocalStore(store.path).read() == expected
+
+
+def test_a_file_with_wider_rights_is_narrowed(store: LocalStore) -> None:
+    fill(store)
+    store.close()
+    store.path.chmod(0o644)
+    LocalStore(store.path).read()
+    assert store.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_others_may_write_is_refused(store: LocalStore) -> None:
+    fill(store)
+    store.close()
+    store.path.parent.chmod(0o777)
+    with pytest.raises(HostError, match=r"chmod go-w") as error:
+        store.read()
+    assert refusal(error) is ReasonCode.STORE_UNREADABLE
+
+
+def test_an_exception_in_a_transaction_keeps_nothing(store: LocalStore) -> None:
+    fill(store)
+    before = (store.read(), store.version())
+
+    def half_a_change() -> None:
+        with store.transaction() as change:
+            change.delete_policy("servers")
+            change.put_filter_list(FilterList("Other"))
+            raise OSError("not the store's business")
+
+    with pytest.raises(OSError, match="not the store's business"):
+        half_a_change()
+    assert (store.read(), store.version()) == before
+
+
+def test_the_version_changes_with_every_change_and_only_then(store: LocalStore) -> None:
+    other = LocalStore(store.path)
+    versions = [store.version()]
+    fill(store)
+    versions.append(other.version())
+    other.settings.set_number("ipsecexempt", 1)
+    versions.append(store.version())
+    with other.transaction() as change:
+        change.delete_policy("Servers")
+    versions.append(store.version())
+    assert len(set(versions)) == 4
+    with store.transaction() as change:
+        change.read()
+    assert store.version() == versions[-1]
+
+
+def test_names_are_unique_without_regard_to_case(store: LocalStore) -> None:
+    fill(store)
+    for put in (
+        lambda change: change.put_filter_list(FilterList("WEB")),
+        lambda change: change.put_filter_action(FilterAction("sECURE")),
+        lambda change: change.put_policy(Policy("SERVERS")),
+        lambda change: change.put_policy(
+            Policy("Two", (Rule("r", "Web", "Block"), Rule("R", "Web", "Block")))
+        ),
+    ):
+        with pytest.raises(CallerError) as error, store.transaction() as change:
+            put(change)
+        assert refusal(error) is ReasonCode.NAME_EXISTS
+    assert len(store.read().policies) == 1
+
+
+def test_non_ascii_names_are_folded_too(store: LocalStore) -> None:
+    with store.transaction() as change:
+        change.put_filter_list(FilterList("Größe"))
+    with pytest.raises(CallerError), store.transaction() as change:
+        change.put_filter_list(FilterList("GRÖSSE"))
+
+
+def test_a_new_name_is_carried_into_the_rules(store: LocalStore) -> None:
+    fill(store)
+    with store.transaction() as change:
+        change.put_filter_list(replace(WEB, name="HTTP"))
+        change.put_filter_action(replace(SECURE, name="Sealed"))
+        assert change.read().policies[0].rules[0].filter_list == "HTTP"
+    rule = store.read().policies[0].rules[0]
+    assert (rule.filter_list, rule.filter_action) == ("HTTP", "Sealed")
+
+
+def test_what_a_rule_uses_is_not_deleted_and_the_rule_is_named(store: LocalStore) -> None:
+    fill(store)
+    for delete in ("delete_filter_list", "delete_filter_action"):
+        name = "web" if delete == "delete_filter_list" else "secure"
+        expected = pytest.raises(CallerError, match="rule “web” of policy “Servers”")
+        with expected as error, store.transaction() as change:
+            getattr(change, delete)(name)
+        assert refusal(error) is ReasonCode.IN_USE
+    with store.transaction() as change:
+        change.delete_policy("Servers")
+        change.delete_filter_list("Web")
+        change.delete_filter_action("Secure")
+    left = store.read()
+    assert (left.policies, left.filter_lists, [a.name for a in left.filter_actions]) == ((), (), ["Block"])
+
+
+def test_unknown_names_are_refused(store: LocalStore) -> None:
+    fill(store)
+    for use in (
+        lambda change: change.delete_policy("x"),
+        lambda change: change.delete_filter_list("x"),
+        lambda change: change.delete_filter_action("x"),
+        lambda change: change.put_policy(Policy("P", (Rule("r", "nothing", "Block"),))),
+        lambda change: change.put_policy(Policy("P", (Rule("r", "Web", "nothing"),))),
+    ):
+        with pytest.raises(CallerError) as error, store.transaction() as change:
+            use(change)
+        assert refusal(error) is ReasonCode.UNKNOWN_NAME
+
+
+def test_at_most_one_policy_is_assigned(store: LocalStore) -> None:
+    fill(store)
+    with store.transaction() as change:
+        change.put_policy(Policy("Second", assigned=True))
+    assert [policy.assigned for policy in store.read().policies] == [False, True]
+
+
+def test_settings_keep_their_types(store: LocalStore) -> None:
+    settings = store.settings
+    assert (settings.number("ipsecexempt", 3), settings.flag("x", True), settings.text("y", "z")) == (
+        3,
+        True,
+        "z",
+    )
+    settings.set_number("ipsecexempt", 0)
+    settings.set_flag("x", False)
+    settings.set_text("y", "stateful")
+    again = LocalStore(store.path).settings
+    assert (again.number("ipsecexempt", 3), again.flag("x", True), again.text("y", "z")) == (
+        0,
+        False,
+        "stateful",
+    )
+    again.remove("x")
+    assert settings.flag("x", True) is True
+    with pytest.raises(HostError) as error:
+        settings.number("y", 1)
+    assert refusal(error) is ReasonCode.STORE_UNREADABLE
+
+
+def test_another_writer_makes_it_busy(store: LocalStore) -> None:
+    fill(store)
+    hurried = LocalStore(store.path, busy_seconds=0.05)
+    with store.transaction() as change:
+        change.put_filter_list(FilterList("Other"))
+        assert hurried.read().filter_list("Other") is None  # reading goes on meanwhile
+        with pytest.raises(HostError) as error, hurried.transaction():
+            pass
+    assert refusal(error) is ReasonCode.STORE_BUSY
+    with hurried.transaction() as change:
+        change.put_filter_list(FilterList("Third"))
+
+
+def test_another_thread_waits_its_turn(store: LocalStore) -> None:
+    fill(store)
+    impatient = LocalStore(store.path, busy_seconds=0.05)
+    codes: list[ReasonCode] = []
+
+    def from_a_thread() -> None:
+        try:
+            impatient.read()
+        except HostError as error:
+            codes.append(error.reason.code)
+
+    with impatient.transaction():
+        thread = threading.Thread(target=from_a_thread)
+        thread.start()
+        thread.join()
+    assert codes == [ReasonCode.STORE_BUSY]
+
+
+def test_transactions_do_not_nest_and_end_with_their_block(store: LocalStore) -> None:
+    with store.transaction() as change, pytest.raises(RuntimeError), store.transaction():
+        pass
+    with pytest.raises(RuntimeError):
+        change.put_filter_list(WEB)
+    assert store.read().filter_lists == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (b"not a database, but long enough to look like one of something" * 9, "restore it from a backup"),
+    ],
+)
+def test_damage_is_unreadable_and_never_an_empty_policy(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "policy.db"
+    path.write_bytes(content)
+    with pytest.raises(HostError, match=words) as error:
+        LocalStore(path).read()
+    assert refusal(error) is ReasonCode.STORE_UNREADABLE
+    assert str(path) in str(error.value)
+
+
+def test_damaged_pages_are_unreadable(store: LocalStore) -> None:
+    fill(store)
+    store.close()
+    content = bytearray(store.path.read_bytes())
+    content[4096:12288] = os.urandom(8192)
+    store.path.write_bytes(content)
+    with pytest.raises(HostError) as error:
+        LocalStore(store.path).read()
+    assert refusal(error) is ReasonCode.STORE_UNREADABLE
+
+
+def test_an_invalid_object_is_unreadable(store: LocalStore) -> None:
+    fill(store)
+    store.close()
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE filters SET protocol = 300 WHERE position = 0")
+    connection.close()
+    with pytest.raises(HostError, match="protocol 300") as error:
+        store.read()
+    assert refusal(error) is ReasonCode.STORE_UNREADABLE
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "policy.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(HostError, match="another program"):
+        LocalStore(path).read()
+    assert path.read_bytes() == before
+
+
+def test_a_later_format_is_refused(store: LocalStore) -> None:
+    fill(store)
+    store.close()
+    connection = sqlite3.connect(store.path)
+    connection.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION + 1}")
+    connection.close()
+    with pytest.raises(HostError, match="newer"):
+        store.read()
+
+
+def test_an_older_format_is_brought_up_to_date(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(store)
+    store.close()
+    next_version = (*schema.MIGRATIONS, ("ALTER TABLE policies ADD COLUMN colour TEXT",))
+    monkeypatch.setattr(schema, "MIGRATIONS", next_version)
+    connection = sqlite3.connect(store.path, isolation_level=None)
+    schema.migrate(connection, to=len(next_version))
+    assert schema.schema_version(connection) == len(next_version)
+    assert connection.execute("SELECT name, colour FROM policies").fetchall() == [("Servers", None)]
+    connection.close()
+
+
+def test_a_file_that_vanishes_under_an_open_store_is_no_empty_policy(store: LocalStore) -> None:
+    fill(store)
+    store.path.unlink()
+    with pytest.raises(HostError, match="removed while it was in use"):
+        store.read()
+
+
+def test_a_log_without_its_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "policy.db-wal").write_bytes(b"left")
+    with pytest.raises(HostError, match=r"policy\.db-wal"):
+        LocalStore(tmp_path / "policy.db").read()
+
+
+def test_a_restored_backup_is_noticed(store: LocalStore, tmp_path: Path) -> None:
+    fill(store)
+    backup = LocalStore(tmp_path / "backup.db")
+    with backup.transaction() as change:
+        change.put_filter_list(FilterList("From the backup"))
+    backup.close()
+    before = store.version()
+    for suffix in ("-wal", "-shm"):
+        store.path.with_name(store.path.name + suffix).unlink(missing_ok=True)
+    backup.path.replace(store.path)
+    assert [entry.name for entry in store.read().filter_lists] == ["From the backup"]
+    assert store.version() != before
+
+
+def test_a_path_with_odd_characters_works(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "a ?#%20 é" / "policy.db")
+    fill(store)
+    assert LocalStore(store.path).read().policies == (POLICY,)
+
+
+def test_a_child_after_fork_has_its_own_connection(store: LocalStore) -> None:
+    fill(store)
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        status = 1
+        try:
+            with store.transaction() as change:
+                change.put_filter_list(FilterList("From the child"))
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert store.read().filter_list("From the child") is not None
+
+
+def test_a_preshared_key_is_in_no_repr_and_gone_from_the_file_when_deleted(store: LocalStore) -> None:
+    key = b"a-key-that-must-not-be-seen"
+    with store.transaction() as change:
+        change.put_filter_list(WEB)
+        change.put_filter_action(SECURE)
+        change.put_policy(Policy("P", (Rule("r", "Web", "Secure", (PresharedKey(Secret(key)),)),)))
+    assert key.decode() not in repr(store.read()) + repr(store)
+    with store.transaction() as change:
+        change.delete_policy("P")
+    store.close()  # the last one out folds the log into the file
+    assert key not in store.path.read_bytes()
