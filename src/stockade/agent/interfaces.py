@@ -1,6 +1,7 @@
 """The host's own addresses, and a descriptor that tells when they change (rtnetlink, RFC 3549)."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 
 from pyroute2 import IPRoute
@@ -12,6 +13,12 @@ _GROUP_IPV4_ADDRESSES, _GROUP_IPV6_ADDRESSES = 0x10, 0x100
 
 def local_addresses() -> tuple[Address, ...]:
     """Every unicast address of every interface, loopback left out, sorted."""
+    # pyroute2 runs an event loop of its own, which it cannot in a thread that runs one already, as the agent's does.
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(_read_addresses).result()
+
+
+def _read_addresses() -> tuple[Address, ...]:
     found: set[Address] = set()
     with IPRoute() as netlink:
         for message in netlink.get_addr():
