@@ -85,9 +85,7 @@ class Policy:
 class Node:
     """A host: an engine, and what its effects have made of the driver."""
 
-    def __init__(
-        self, address: Address, policy: Policy, seed: int = 0, config: EngineConfig = EXACT
-    ) -> None:
+    def __init__(self, address: Address, policy: Policy, seed: int = 0, config: EngineConfig = EXACT) -> None:
         self.address = address
         self.endpoint = Endpoint(address, 500)
         self.policy = policy

@@ -1,15 +1,15 @@
 """Main mode and quick mode from end to end.
 
-     alpha                                beta
-       HDR, SA, VID                   ->
-                                      <-   HDR, SA, VID
-       HDR, KE, Ni                    ->
-                                      <-   HDR, KE, Nr
-       HDR*, IDii, HASH_I, N          ->
-                                      <-   HDR*, IDir, HASH_R, N
-       HDR*, HASH(1), SA, Ni, ID, ID  ->
-                                      <-   HDR*, HASH(2), SA, Nr, ID, ID      inbound SA of beta
-       HDR*, HASH(3)                  ->                                      outbound SA of beta
+alpha                                beta
+  HDR, SA, VID                   ->
+                                 <-   HDR, SA, VID
+  HDR, KE, Ni                    ->
+                                 <-   HDR, KE, Nr
+  HDR*, IDii, HASH_I, N          ->
+                                 <-   HDR*, IDir, HASH_R, N
+  HDR*, HASH(1), SA, Ni, ID, ID  ->
+                                 <-   HDR*, HASH(2), SA, Nr, ID, ID      inbound SA of beta
+  HDR*, HASH(3)                  ->                                      outbound SA of beta
 """
 
 import pytest
@@ -215,6 +215,18 @@ def test_quick_mode_limit_makes_a_new_main_mode_for_each() -> None:
         network.command(alpha, alpha.acquire(BETA, selector))
     assert network.run(5, pairs_up(alpha, beta, pairs=3))
     assert len({sa.main_mode for sa in alpha.sas.values()}) == 3
+
+
+def test_responder_enforces_its_quick_mode_limit_and_the_initiator_comes_back() -> None:
+    """Alpha knows no limit; beta deletes the main mode when it is used up, and alpha makes another."""
+    network, alpha, beta = two_hosts(negotiation(), negotiation(limit=1))
+    for port in (1, 2, 3):
+        selector = TrafficSelector(AddressRange.host(ALPHA), AddressRange.host(BETA), TCP, 0, port)
+        network.command(alpha, alpha.acquire(BETA, selector))
+        assert network.run(5, pairs_up(alpha, beta, pairs=port))
+    assert_matching(alpha, beta)
+    assert len({sa.main_mode for sa in beta.sas.values()}) == 3
+    assert not alpha.reported(ReportKind.QUICK_MODE_FAILED)
 
 
 def test_ipv6() -> None:

@@ -119,8 +119,8 @@ def test_a_capture_sees_every_packet_once_and_writes_it_down(wire: Network, tmp_
         tally = capture.tally()
     assert (tally.protected_clear, tally.missed) == (10, 0)
     assert tally.example == "icmp 10.78.0.1 -> 10.78.0.2"
-    written = [packet.data for packet in read_capture(file.read_bytes()) if packet.data[0] >> 4 == 4]
-    assert len(written) == 10
+    written = [packet.data for packet in read_capture(file.read_bytes())]
+    assert len([data for data in written if data[0] == 0x45 and data[9] == ICMP]) == 10
 
 
 def test_probe_tells_open_from_refused_from_unanswered(wire: Network) -> None:

@@ -1,21 +1,23 @@
 """Stockade as a user has it: the `stockade` command with a home of its own, and its agent in one
 namespace."""
 
+import io
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
+from stockade.console.main import main as stockade
 from stockade.lab.netns import Namespace
 from stockade.model.reasons import StockadeError
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
-COMMAND_SECONDS = 120.0  # an emulated machine needs ten seconds for the imports alone
 
 
 class StockadeNode:
@@ -39,17 +41,18 @@ class StockadeNode:
         self.stop()
 
     def apply(self, script: str) -> None:
-        """Run a netsh script by the command line; the agent has the new policy when this returns."""
+        """Run a netsh script by the command line's own entry point (in this process: an emulated machine
+        needs ten seconds to start another one); a running agent has the new policy when this returns."""
         path = self._folder / "policy.netsh"
         path.touch(mode=0o600)
         path.write_text(script, encoding="utf-8")
-        result = self.namespace.run(
-            self._command("netsh", "-f", str(path)), timeout=COMMAND_SECONDS, check=False
-        )
-        assert result.returncode == 0, f"netsh -f: {result.stdout}{result.stderr}"
+        printed = io.StringIO()
+        with redirect_stdout(printed), redirect_stderr(printed):
+            status = stockade(["--home", str(self._home), "netsh", "-f", str(path)])
+        assert status == 0, f"netsh -f: {printed.getvalue()}"
         if self.running:
-            loaded = self.client.post("/v1/policy/reload")
-            assert loaded["refused"] is None, loaded
+            refused = self.client.get("/v1/status")["policy_refused"]
+            assert refused is None, refused
 
     @property
     def running(self) -> bool:
@@ -57,8 +60,9 @@ class StockadeNode:
 
     def start(self) -> None:
         """Run the agent and wait until its policy is in force."""
+        command = [sys.executable, "-m", "stockade.console.main", "--home", str(self._home), "agent", "run"]
         with self._output.open("a", encoding="utf-8") as output:
-            self._process = self.namespace.popen(self._command("agent", "run"), stdout=output.fileno())
+            self._process = self.namespace.popen(command, stdout=output.fileno())
         deadline = time.monotonic() + START_SECONDS
         while True:
             assert self._process.poll() is None, f"the agent ended at once:\n{self.output()}"
@@ -113,6 +117,3 @@ class StockadeNode:
                 lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
                 text += "\n".join(["", f"-- {path.name}", *lines[-60:]])
         return text
-
-    def _command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "stockade.console.main", "--home", str(self._home), *words]

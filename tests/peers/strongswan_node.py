@@ -213,7 +213,6 @@ charon-systemd {{
       time_format = %H:%M:%S
       default = 1
       ike = 2
-      cfg = 2
       flush_line = yes
     }}
   }}

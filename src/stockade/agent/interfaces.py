@@ -13,7 +13,8 @@ _GROUP_IPV4_ADDRESSES, _GROUP_IPV6_ADDRESSES = 0x10, 0x100
 
 def local_addresses() -> tuple[Address, ...]:
     """Every unicast address of every interface, loopback left out, sorted."""
-    # pyroute2 runs an event loop of its own, which it cannot in a thread that runs one already, as the agent's does.
+    # pyroute2 runs an event loop of its own, which it cannot in a thread that runs one already, such as the
+    # agent's.
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(_read_addresses).result()
 

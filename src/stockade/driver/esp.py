@@ -188,17 +188,19 @@ class _CbcSealer:
         self.sequence = 0
 
     def seal(self, next_header: int, payloads: Sequence[bytes]) -> list[bytes]:
+        if not payloads:
+            return []
         block, alignment, sequence = self._block, self._alignment, self.sequence
         trailers = _trailers(alignment, next_header)
         self.sequence = sequence + len(payloads)
-        # One call for the randomness of the whole batch: the stream's own IV, then a block for each packet.
-        noise = self._random(block * (len(payloads) + 1))
+        # One call for the randomness of the whole batch.
+        noise = self._random(block * len(payloads))
         parts: list[bytes] = []
-        at = block
+        at = 0
         for payload in payloads:
             parts += (noise[at : at + block], payload, trailers[len(payload) % alignment])
             at += block
-        stream = self._cipher.encrypt(noise[:block], b"".join(parts))
+        stream = self._cipher.encrypt_packet(b"".join(parts))
         sealed = []
         at = 0
         pack, spi, compute = _HEADER.pack, self._spi, self._mac.compute
@@ -241,9 +243,12 @@ class _CbcOpener:
             opened.append(MALFORMED)
             if not (len(body) - HEADER_SIZE) % alignment:
                 genuine.append((number, body[HEADER_SIZE:]))
+        if not genuine:
+            return opened
         block = self._block
-        plain = self._cipher.decrypt(bytes(block), b"".join([stream for _, stream in genuine]))
-        at = 0
+        # The first IV is not in the result, the others are (as rubbish): as if the result began a block early.
+        plain = self._cipher.decrypt_packet(b"".join([stream for _, stream in genuine]))
+        at = -block
         for number, stream in genuine:
             end = at + len(stream)
             opened[number] = _take_apart(plain[at + block : end])

@@ -11,7 +11,7 @@ from stockade.driver.datapath import DEFAULT_MTU, Datapath, Output
 from stockade.driver.limits import check_sa, check_table, software_capabilities
 from stockade.driver.spis import SpiSource
 from stockade.model.addresses import Address
-from stockade.model.filters import Action, Direction, FilterTable
+from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import ESP
@@ -33,6 +33,8 @@ class MemoryDriver:
         self._transmit = transmit
         self._deliver = deliver
         self._mtu = mtu
+        self._random = random
+        self._filters: tuple[SpecificFilter, ...] = ()
         self._datapath = Datapath(random)
         self._spis = SpiSource(random)
         self._now = 0.0
@@ -100,9 +102,14 @@ class MemoryDriver:
     def stop(self, keep_filters: bool = False) -> None:
         self._running = False
         self._kept = keep_filters
+        # The SAs and what is held end here; the filters may stay.
+        self._datapath = Datapath(self._random)
+        if keep_filters:
+            self._datapath.install_filters(self._filters, self._now)
 
     def install_filters(self, table: FilterTable) -> None:
         check_table(table, self.capabilities)
+        self._filters = table.filters
         self._emit(self._datapath.install_filters(table.filters, self._now))
 
     def get_spi(self, local: Address, peer: Address) -> int:

@@ -55,7 +55,7 @@ class Context:
         self.timers = TimerQueue()
         self.effects: list[Effect] = []
         self.statistics: dict[str, int] = dict.fromkeys(COUNTERS, 0)
-        self._reports = RateLimiter(config.reports_per_second, config.reports_per_second_and_peer)
+        self._reports: dict[ReportKind, RateLimiter] = {}
         self._notifications = RateLimiter(config.notifications_per_second, 1.0)
 
     def count(self, name: str, number: int = 1) -> None:
@@ -82,15 +82,19 @@ class Context:
         now: float,
         main_mode: str = "",
     ) -> None:
-        """A report that strangers can provoke: at most some a second, with the number of those left out."""
-        if not self._reports.take(remote.address, now):
+        """A report that strangers can provoke: at most some a second of each kind (so that refused messages
+        do not hide how it ended), with the number of those left out."""
+        limiter = self._reports.get(kind)
+        if limiter is None:
+            rate, rate_per_peer = self.config.reports_per_second, self.config.reports_per_second_and_peer
+            limiter = self._reports[kind] = RateLimiter(rate, rate_per_peer)
+        if not limiter.take(remote.address, now):
             self.count("reports_suppressed")
             return
-        if self._reports.suppressed:
-            reason = Reason(
-                reason.code, reason.detail, (*reason.facts, ("suppressed", str(self._reports.suppressed)))
-            )
-            self._reports.suppressed = 0
+        if limiter.suppressed:
+            facts = (*reason.facts, ("suppressed", str(limiter.suppressed)))
+            reason = Reason(reason.code, reason.detail, facts)
+            limiter.suppressed = 0
         self.report(kind, reason, local, remote, main_mode)
 
     def refuse(

@@ -363,6 +363,10 @@ class Engine:
     def main_mode_expired(self, main_mode: MainMode, now: float) -> None:
         self._end(main_mode, Reason.of(ReasonCode.MAIN_MODE_EXPIRED), now, tell=True)
 
+    def main_mode_exhausted(self, main_mode: MainMode, reason: Reason, now: float) -> None:
+        """A peer wants more quick modes than policy grants one main mode: it must authenticate anew."""
+        self._end(main_mode, reason, now, tell=True)
+
     def quick_mode_established(
         self, main_mode: MainMode, run: QuickModeRun, outcome: QuickModeOutcome, now: float
     ) -> None:

@@ -65,7 +65,7 @@ class VirtualWorld:
         self._random = random
         self._file_bytes = file_bytes
         self._clock = VirtualClock()
-        self._network = VirtualNetwork(
+        self.network = VirtualNetwork(
             self._clock, delay=delay, jitter=delay / 10, loss=loss, duplication=duplication, seed=seed
         )
         self._watch: WireWatch | None = None
@@ -93,7 +93,7 @@ class VirtualWorld:
         self._folder = netns.make_folder()
         self._open.callback(shutil.rmtree, self._folder, ignore_errors=True)
         for name, interface in HOSTS.items():
-            self._hosts[name] = VirtualHost(name, interface.ip, self._network, self._random)
+            self._hosts[name] = VirtualHost(name, interface.ip, self.network, self._random)
         beta = self._host("beta").stack
         for port in (SSH_PORT, TELNET_PORT, WEB_PORT):
             beta.listen(port, _greet)
@@ -112,7 +112,7 @@ class VirtualWorld:
         def tap(now: float, packet: bytes) -> None:
             watch.see(packet)
 
-        self._network.tap(tap)
+        self.network.tap(tap)
 
     def ping(self, source: str, target: str, count: int) -> PingResult:
         times: list[float] = []

@@ -170,6 +170,7 @@ class _Reader:
             if parameter.slot not in self._slots:
                 self._slots.append(parameter.slot)
         self._filled: set[str] = set()
+        self._has_secret = any(parameter.kind.secret for parameter in command.parameters)
         self._after_secret = False
 
     def take(self, word: Word) -> None:
@@ -274,14 +275,19 @@ class _Reader:
         try:
             return kind.parse(text)
         except UnavailableError as error:
-            raise syntax_error(
-                f"{parameter.tag}=: {error}", position=word.position, code=ReasonCode.NOT_AVAILABLE
-            ) from None
+            code, problem = ReasonCode.NOT_AVAILABLE, str(error)
         except ValueError as error:
-            raise syntax_error(
-                f"{parameter.tag}=: {error}",
-                word=None if kind.secret else text,
-                position=word.position,
-                expected=kind.expected,
-                candidates=() if kind.secret else kind.words,
-            ) from None
+            code, problem = ReasonCode.SYNTAX, str(error)
+        # A mistyped `psk:…` in the place of another value must not be repeated either; a key's own problems
+        # never quote it.
+        hidden = kind.secret
+        if not hidden and self._has_secret and text.casefold().startswith("psk"):
+            hidden, problem = True, "it cannot be read; a key is written psk=…"
+        raise syntax_error(
+            f"{parameter.tag}=: {problem}",
+            word=None if hidden else text,
+            position=word.position,
+            expected=kind.expected,
+            candidates=() if hidden else kind.words,
+            code=code,
+        ) from None

@@ -182,7 +182,7 @@ COMMANDS = (
         "Adds an empty filter list.",
         (NEW_OBJECT_NAME, DESCRIPTION),
         add_filter_list,
-        example='add filterlist name="Telnet" description="The port that must stay shut"',
+        example='add filterlist name="Mail" description="Everything that the mail server does"',
     ),
     Command(
         STATIC,

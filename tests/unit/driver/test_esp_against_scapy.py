@@ -59,9 +59,9 @@ def test_scapy_opens_what_we_seal(hosts: SimpleNamespace, suite: EspSuite, size:
     sealed = sealer.seal(17, [b"first of a batch", packet[20:], b"last"])
     judge = scapy_sa(suite, sa)
     whole = scapy_inet.IP(hosts.build_packet(hosts.ALPHA, hosts.BETA, 50, sealed[1]))
+    assert whole[scapy_ipsec.ESP].seq == 2
     clear = judge.decrypt(whole)  # type: ignore[attr-defined]
     assert bytes(clear[scapy_inet.UDP]) == packet[20:]
-    assert whole[scapy_ipsec.ESP].seq == 2
 
 
 @pytest.mark.parametrize("suite", SUITES, ids=str)

@@ -89,7 +89,9 @@ def test_the_first_ping_is_held_and_answered_and_nothing_is_clear(scene: Scene) 
     assert scene.ping(scene.alpha, scene.beta, count=10) == 10
     assert scene.watch.tally().protected_clear == 0
     assert scene.watch.tally().esp == 20
-    assert scene.watch.tally().ike == 9  # main mode 6, quick mode 3
+    # Main mode 6 and quick mode 3; where the first ESP packet overtakes the last of these, beta's answer asks
+    # for a quick mode of its own.
+    assert 9 <= scene.watch.tally().ike <= 12
     assert (
         scene.times[0] > 4 * 0.002 > scene.times[-1]
     )  # held for the key exchange; afterwards one round trip

@@ -58,13 +58,15 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class QuickModeRun:
-    """A quick mode under way, or done and answering repeated messages."""
+    """A quick mode under way, or done and answering repeated messages. `exhausted`: refused because its main
+    mode has made all the quick modes that policy grants it."""
 
     message_id: int
     initiator: bool
     job: Job | None = None
     exchange: Exchange[QuickModeOutcome] | None = None
     spi: int | None = None
+    exhausted: bool = False
     installed: list[SecurityAssociation] = field(default_factory=list)
 
 
@@ -76,6 +78,8 @@ class MainModeHost(Protocol):
     def main_mode_failed(self, main_mode: "MainMode", reason: Reason, now: float) -> None: ...
 
     def main_mode_expired(self, main_mode: "MainMode", now: float) -> None: ...
+
+    def main_mode_exhausted(self, main_mode: "MainMode", reason: Reason, now: float) -> None: ...
 
     def claims_initial_contact(self, main_mode: "MainMode") -> bool: ...
 
@@ -464,6 +468,9 @@ class MainMode:
         self.context.report_limited(
             ReportKind.QUICK_MODE_FAILED, reason, self.local, self.remote, now, self.cookies
         )
+        if run.exhausted:
+            self._host.main_mode_exhausted(self, reason, now)
+            return
         payloads = informational.refusal_payloads(reason, run.message_id, b"", microsoft=self.is_microsoft)
         if payloads and reason.code not in DEAD and run.exchange is not None and not self.closed:
             run.exchange.store_reply(self.send_protected(payloads))
@@ -492,6 +499,15 @@ class MainMode:
                 raise
             return run.spi
 
+        def find_rule(selector: TrafficSelector) -> QuickModeMatch | Reason:
+            assert self.choice is not None
+            limit = self.choice.candidate.negotiation.main_mode.quick_modes_per_main_mode
+            if limit and self.quick_modes_made >= limit:
+                run.exhausted = True
+                detail = "the main mode has made all its quick modes"
+                return Reason.of(ReasonCode.TOO_MANY_NEGOTIATIONS, detail, limit=limit)
+            return context.lookup.for_quick_mode(self.local.address, self.remote.address, selector)
+
         return QuickModeSetup(
             local=self.local.address,
             remote=self.remote.address,
@@ -501,9 +517,7 @@ class MainMode:
             main_mode_group=self.outcome.proposal.group,
             random=self.random,
             reserve_spi=reserve,
-            find_rule=lambda selector: context.lookup.for_quick_mode(
-                self.local.address, self.remote.address, selector
-            ),
+            find_rule=find_rule,
             idle_seconds=config.cluster_idle_seconds if self.fast_failover else config.idle_seconds,
             replay_window=config.replay_window,
             repeat=config.responder_retransmits_quick_mode,

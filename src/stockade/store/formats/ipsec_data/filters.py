@@ -1,17 +1,17 @@
 """`ipsecData` of an ipsecFilter: a filter list, both generations ([MS-GPIPSEC] §2.2.1.5).
 
-    {80DC20B5-2EC8-11D1-A89E-00A0248D3021} | Data-Length1 | Number-Of-Filters1 | Filter-Spec1 …
-    up to Server 2003: 0 (one byte), and Data-Length1 counts the number and the filters;
-    since Vista: no such byte, Data-Length1 counts the filters only, and there may follow
-    {35FECD3D-AE29-4373-8A6A-C5D8FAB2FB08} | Data-Length2 | Number-Of-Filters11 | Number-Of-Filters2 |
-    Filter-Spec2 …
+{80DC20B5-2EC8-11D1-A89E-00A0248D3021} | Data-Length1 | Number-Of-Filters1 | Filter-Spec1 …
+up to Server 2003: 0 (one byte), and Data-Length1 counts the number and the filters;
+since Vista: no such byte, Data-Length1 counts the filters only, and there may follow
+{35FECD3D-AE29-4373-8A6A-C5D8FAB2FB08} | Data-Length2 | Number-Of-Filters11 | Number-Of-Filters2 |
+Filter-Spec2 …
 
-    Filter-Spec1: three strings (source name, destination name, description) | GUID | mirror |
-      source, mask, destination, mask, tunnel (4 each, network order) | protocol | source port |
-      destination port (2 each) | is-tunnel | special (1 each) | options 2
-    Filter-Spec2: three strings | GUID | mirror | source 40 | destination 40 | source port 8 |
-      destination port 8 | protocol | flags
-    address: type | version | 16 address | 16 mask or last;   port: type | first | last (2 each)"""
+Filter-Spec1: three strings (source name, destination name, description) | GUID | mirror |
+  source, mask, destination, mask, tunnel (4 each, network order) | protocol | source port |
+  destination port (2 each) | is-tunnel | special (1 each) | options 2
+Filter-Spec2: three strings | GUID | mirror | source 40 | destination 40 | source port 8 |
+  destination port 8 | protocol | flags
+address: type | version | 16 address | 16 mask or last;   port: type | first | last (2 each)"""
 
 import struct
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from typing import ClassVar, cast
 from uuid import UUID
 
 from stockade.store.formats.ipsec_data.cursor import BlobCursor
-from stockade.store.formats.ipsec_data.text import WideText
+from stockade.store.formats.ipsec_data.text import EMPTY, NO_GUID, WideText
 
 _SPEC1 = struct.Struct("<16sI4s4s4s4s4sIHHBBH")
 _SPEC2_HEAD = struct.Struct("<16sI")
@@ -51,10 +51,10 @@ class FilterSpec1:
     source_port: int = 0
     destination_port: int = 0
     mirrored: int = 1
-    description: WideText = WideText()
-    source_name: WideText = WideText()
-    destination_name: WideText = WideText()
-    guid: UUID = UUID(int=0)
+    description: WideText = EMPTY
+    source_name: WideText = EMPTY
+    destination_name: WideText = EMPTY
+    guid: UUID = NO_GUID
     tunnel: bytes = bytes(4)
     is_tunnel: int = 0
     special: int = 0
@@ -133,21 +133,24 @@ class PortSpec:
         return _PORT.pack(self.type, self.first, self.last)
 
 
+ANY_PORTS = PortSpec()
+
+
 @dataclass(frozen=True, slots=True)
 class FilterSpec2:
     """A filter of the second generation: IPv6, ranges, server kinds."""
 
     source: AddressSpec
     destination: AddressSpec
-    source_port: PortSpec = PortSpec()
-    destination_port: PortSpec = PortSpec()
+    source_port: PortSpec = ANY_PORTS
+    destination_port: PortSpec = ANY_PORTS
     protocol: int = 0
     flags: int = 0
     mirrored: int = 1
-    description: WideText = WideText()
-    source_name: WideText = WideText()
-    destination_name: WideText = WideText()
-    guid: UUID = UUID(int=0)
+    description: WideText = EMPTY
+    source_name: WideText = EMPTY
+    destination_name: WideText = EMPTY
+    guid: UUID = NO_GUID
 
     @classmethod
     def decode_from(cls, cursor: BlobCursor) -> "FilterSpec2":

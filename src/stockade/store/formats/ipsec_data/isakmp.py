@@ -14,6 +14,7 @@ from typing import ClassVar, cast
 from uuid import UUID
 
 from stockade.store.formats.ipsec_data.cursor import BlobCursor
+from stockade.store.formats.ipsec_data.text import NO_GUID
 
 _METHOD = struct.Struct("<BB2sIIIIII8sB7sIIIII")
 _HEAD = struct.Struct("<III4BII20s")
@@ -93,7 +94,7 @@ class IsakmpData:
     lifetime_seconds: int = 0
     options: int = 0
     new_groups: tuple[int, int, int, int] = (0, 0, 0, 0)
-    instance: UUID = UUID(int=0)
+    instance: UUID = NO_GUID
     unused_1: int = 0
     unused_2: bytes = bytes(20)
     declared_length: int | None = None

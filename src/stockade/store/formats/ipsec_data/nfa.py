@@ -19,7 +19,7 @@ from uuid import UUID
 
 from stockade.model.secret import Secret
 from stockade.store.formats.ipsec_data.cursor import BlobCursor
-from stockade.store.formats.ipsec_data.text import WideText
+from stockade.store.formats.ipsec_data.text import EMPTY, WideText
 
 AUTHENTICATION_PRESHARED_KEY = 1
 AUTHENTICATION_CERTIFICATE = 3
@@ -114,18 +114,18 @@ class NfaData:
 
     authentication: tuple[AuthenticationEntry, ...] = ()
     interface_type: int = INTERFACE_ALL
-    interface_name: WideText = field(default_factory=WideText)
+    interface_name: WideText = EMPTY
     tunnel_address: bytes = bytes(4)
     is_tunnel: int = 0
     is_active: int = 1
-    tunnel_name: WideText = field(default_factory=WideText)
+    tunnel_name: WideText = EMPTY
     alternate_authentication: tuple[AuthenticationEntry, ...] | None = None
     flags: tuple[int, ...] | None = None
     flag_count: int | None = None
     tunnel_address_ipv6: bytes | None = None
     version_information: VersionInformation | None = None
     declared_length: int | None = None
-    trailer: bytes = b"\0"
+    trailer: bytes = field(default=b"\0", repr=False)  # a block out of order would show its keys
 
     MARK: ClassVar[UUID] = UUID("11bbac00-498d-11d1-8639-00a0248d3021")
 

@@ -1,6 +1,6 @@
 """`ipsecData` of an ipsecPolicy ([MS-GPIPSEC] §2.2.1.1).
 
-    {22202163-4f4c-11d1-863b-00a0248d3021} | Data-Length 4 | Polling-Interval | 0 (one byte)"""
+{22202163-4f4c-11d1-863b-00a0248d3021} | Data-Length 4 | Polling-Interval | 0 (one byte)"""
 
 from dataclasses import dataclass
 from typing import ClassVar

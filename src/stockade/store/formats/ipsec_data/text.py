@@ -4,6 +4,7 @@ An empty string is `00 00`, but a length of 0 occurs as well; writers left out t
 it. So the bytes are what is kept, and the text is read from them."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +29,7 @@ class WideText:
 
     def __str__(self) -> str:
         return self.text
+
+
+EMPTY = WideText()
+NO_GUID = UUID(int=0)
