@@ -1,5 +1,7 @@
 """What the network does to the nine messages: loss, duplication, reordering."""
 
+from itertools import pairwise
+
 import pytest
 from exchange_harness import (
     ALPHA,
@@ -66,7 +68,7 @@ def test_jitter_adds_up_to_half_a_second_to_each_wait() -> None:
     network.command(alpha, alpha.acquire(BETA))
     network.run(100)
     times = [packet.at for packet in network.sent]
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(times)]
     assert [int(wait) for wait in waits] == [1, 2, 4, 8, 16, 16]
     assert all(0 <= wait % 1 < 0.5 for wait in waits)
     assert len({wait % 1 for wait in waits}) > 1
@@ -122,7 +124,7 @@ def test_loss_duplication_and_reordering_at_random(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_simultaneous_initiation(seed: int) -> None:
-    """Both begin at once: two main modes, two pairs, and INITIAL-CONTACT of the one does not hit the other."""
+    """Both begin at once: two main modes, two pairs; INITIAL-CONTACT of one does not hit the other."""
     network, alpha, beta = two_hosts(fate=chaos(seed, loss=0.1), seed=seed)
     network.command(alpha, alpha.acquire(BETA))
     network.command(beta, beta.acquire(ALPHA))

@@ -1,5 +1,6 @@
-"""The agent's side of the driver tests: a program that runs in a namespace and does with a `UserspaceDriver` what it
-is told, a line of JSON at a time: {"call": …}. Each line is answered by one: {"ok": …} or {"error": reason word}."""
+"""The agent's side of the driver tests: a program that runs in a namespace and does with a `UserspaceDriver`
+what it is told, a line of JSON at a time: {"call": …}. Each line is answered by one: {"ok": …} or {"error":
+reason word}."""
 
 import json
 import sys
@@ -11,7 +12,7 @@ from stockade.driver.contract import Acquire, DriverFailed, PacketRefused, SaExp
 from stockade.driver.userspace.driver import UserspaceDriver
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter
-from stockade.model.negotiation import Mode, Negotiation, PresharedKey, MainModePolicy, QuickModePolicy
+from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, PresharedKey, QuickModePolicy
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.sa import Lifetime, SecurityAssociation
 from stockade.model.secret import Secret
@@ -23,8 +24,8 @@ SUITE = EspSuite(Encryption.AES_GCM_128, None)
 
 
 def table_of(rules: list[dict[str, object]]) -> FilterTable:
-    """Each rule: action, protocol, port (of the server), accept_clear; mirrored into both directions, between any
-    hosts; `port` makes four filters, for either side may be the server."""
+    """Each rule: action, protocol, port (of the server), accept_clear; mirrored into both directions, between
+    any hosts; `port` makes four filters, for either side may be the server."""
     everyone = AddressRange.everything()
     filters = []
     for number, rule in enumerate(rules):
@@ -109,7 +110,7 @@ def answer(driver: UserspaceDriver, call: dict[str, object]) -> object:
         case "stop":
             driver.stop(keep_filters=bool(call.get("keep")))
         case "install":
-            driver.install_filters(table_of(call["rules"]))  # type: ignore[arg-type]
+            driver.install_filters(table_of(call["rules"]))
         case "get_spi":
             return driver.get_spi(ip_address("10.0.0.1"), ip_address("10.0.0.2"))
         case "add":

@@ -12,16 +12,17 @@ from contextlib import contextmanager
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.lab.netns import Namespace, Network
 from stockade.model.suites import Encryption, Hash
-from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 
 AGENT = Path(__file__).with_name("driver_agent.py")
 SECONDS = 20.0
 
 
 class AgentSide:
-    """A running `driver_agent.py`. `call` raises `AssertionError` with the reason on an error or a silence."""
+    """A running `driver_agent.py`. `call` raises `AssertionError` with the reason on an error or a
+    silence."""
 
     def __init__(self, namespace: Namespace, directory: Path) -> None:
         self.namespace = namespace
@@ -51,9 +52,9 @@ class AgentSide:
         """The next event of a kind."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for event in self.call("events"):  # type: ignore[attr-defined]
+            for event in self.call("events"):
                 if event["event"] == kind:
-                    return event  # type: ignore[no-any-return]
+                    return event
             time.sleep(0.02)
         raise AssertionError(f"no event {kind!r} in {seconds} s")
 

@@ -115,7 +115,7 @@ def test_replacing_touches_nobody_elses_table(wire: Network) -> None:
     alpha.run([nft.program(), "add table inet somebody; add chain inet somebody c"])
     for action in (Action.BLOCK, Action.PERMIT):
         text = nft.render(table(entry(1, SELECTORS[0], Direction.OUTBOUND, action)))
-        alpha.call(lambda text=text: nft.install(text))  # type: ignore[misc]
+        alpha.call(lambda text=text: nft.install(text))
     assert "somebody" in alpha.run([nft.program(), "list", "tables"]).stdout
     alpha.call(nft.remove)
     assert alpha.run([nft.program(), "list", "tables"]).stdout == "table inet somebody\n"

@@ -132,6 +132,29 @@ def ping(source: Namespace, target: str, count: int = 5, patience: int = 15, siz
     raise AssertionError(f"ping said: {output}")
 
 
+def first_ping(laboratory: Laboratory) -> None:
+    """Our first packets, which need SAs first: each is answered, or reached the other end sealed.
+
+    A responder of IKEv1 may put its SA into force only at the third message of quick mode, and strongSwan
+    does. Our packets follow that message closely, so on a slow machine the first of them come before charon
+    has done it, and its kernel counts them as XfrmInNoStates. None may be missing otherwise."""
+    before = packets_without_state(laboratory.theirs)
+    answered = ping(laboratory.ours, THEIRS)
+    early = packets_without_state(laboratory.theirs) - before
+    print(f"first echo requests: {answered} answered, {early} too early for strongSwan")
+    assert answered + early == 5, f"{answered} answered, {early} too early for strongSwan"
+    assert answered > 0
+
+
+def packets_without_state(namespace: Namespace) -> int:
+    """How many ESP packets found no SA in this namespace's kernel."""
+    for line in namespace.run(["cat", "/proc/net/xfrm_stat"]).stdout.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "XfrmInNoStates":
+            return int(value)
+    raise AssertionError("this kernel counts no XFRM errors")
+
+
 def stream(source: Namespace, target: Namespace, address: str, size: int = STREAM_BYTES) -> None:
     """Send `size` random bytes over TCP and check that the very same bytes arrive."""
     listener = target.call(lambda: socket.create_server((address, PORT)))
@@ -193,9 +216,10 @@ def exchange_traffic(laboratory: Laboratory, suite: Suite, *, we_begin: bool) ->
     """Packets of the protected kinds, both ways."""
     ours, theirs = laboratory.ours, laboratory.theirs
     if suite.protocol == "any":
-        first, second = ((ours, THEIRS), (theirs, OURS)) if we_begin else ((theirs, OURS), (ours, THEIRS))
-        assert ping(*first) == 5, "echo requests were lost"
-        assert ping(*second) == 5, "echo requests were lost"
+        if we_begin:
+            first_ping(laboratory)
+        assert ping(theirs, OURS) == 5, "echo requests were lost"
+        assert ping(ours, THEIRS) == 5, "echo requests were lost"
         assert ping(ours, THEIRS, size=1400) == 5, "large echo requests were lost"
     stream(ours, theirs, THEIRS)
     stream(theirs, ours, OURS)
@@ -264,7 +288,7 @@ def a_killed_agent_comes_back(laboratory: Laboratory) -> None:
     """SIGKILL and start: the connection comes back by itself, without strongSwan's dead-peer detection."""
     laboratory.stockade.apply(CBC.policy())
     with laboratory.strongswan("killed", CBC.connection()), laboratory.capture(CBC) as wire:
-        assert ping(laboratory.ours, THEIRS) == 5
+        first_ping(laboratory)
         laboratory.stockade.kill()
         assert ping(laboratory.ours, THEIRS, 2, 2) == 0, "a dead agent must not mean clear packets"
         laboratory.stockade.start()
@@ -277,7 +301,7 @@ def stopping_the_agent_tells_the_peer(laboratory: Laboratory) -> None:
     """SIGTERM: strongSwan has no SA of ours left, and nothing of ours is left in the system."""
     laboratory.stockade.apply(CBC.policy())
     with laboratory.strongswan("stopping", CBC.connection()) as theirs:
-        assert ping(laboratory.ours, THEIRS) == 5
+        first_ping(laboratory)
         assert len(theirs.established()) == 1
         laboratory.stockade.stop()
         eventually(lambda: not theirs.ike_sas(), 20, lambda: f"strongSwan kept {theirs.ike_sas()}")

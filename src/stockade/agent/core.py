@@ -1,6 +1,6 @@
 """One host: policy, key exchange and driver joined, still without sockets or clocks.
 
-    driver events ──▶ commands ──▶ ┌────────┐ ──▶ Send        (returned by `pump`)
+    driver events ──▶ commands ──▶ ┌────────┐ ──▶ Send        (to the callable given to `pump`)
     datagrams ───────────────────▶ │ engine │ ──▶ InstallSa / RemoveSa ──▶ driver
     timeouts ────────────────────▶ └────────┘ ──▶ Report ──▶ journal, release of held packets, known peers
 
@@ -132,10 +132,10 @@ class HostCore:
     def next_timeout(self) -> float | None:
         return self.engine.next_timeout()
 
-    def pump(self, now: float) -> list[ike.Send]:
-        """Carry driver events to the engine and its effects to the driver until both are quiet; what is to be
-        sent is returned in order."""
-        datagrams: list[ike.Send] = []
+    def pump(self, now: float, send: Callable[[ike.Send], None]) -> None:
+        """Carry driver events to the engine and its effects to the driver and to `send`, in their order,
+        until both are quiet. The order matters: the last message of a quick mode leaves before the packets
+        that it was for."""
         for _ in range(MAXIMUM_ROUNDS):
             events = self.driver.events()
             for event in events:
@@ -143,12 +143,11 @@ class HostCore:
             effects = self.engine.effects()
             for effect in effects:
                 if isinstance(effect, ike.Send):
-                    datagrams.append(effect)
+                    send(effect)
                 else:
                     self._apply(effect, now)
             if not events and not effects:
                 break
-        return datagrams
 
     def delete_peer(self, peer: Address, now: float) -> None:
         """Delete all SAs with one peer, as `delete` of the API asks."""

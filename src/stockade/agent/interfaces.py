@@ -1,34 +1,23 @@
 """The host's own addresses, and a descriptor that tells when they change (rtnetlink, RFC 3549)."""
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_address
 
-from pyroute2 import IPRoute
-
+from stockade.driver.netlink import NetlinkSocket
 from stockade.model.addresses import Address
+from stockade.wire import rtnetlink
 
 _GROUP_IPV4_ADDRESSES, _GROUP_IPV6_ADDRESSES = 0x10, 0x100
 
 
 def local_addresses() -> tuple[Address, ...]:
-    """Every unicast address of every interface, loopback left out, sorted."""
-    # pyroute2 runs an event loop of its own, which it cannot in a thread that runs one already, such as the
-    # agent's.
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        return executor.submit(_read_addresses).result()
-
-
-def _read_addresses() -> tuple[Address, ...]:
-    found: set[Address] = set()
-    with IPRoute() as netlink:
-        for message in netlink.get_addr():
-            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            if text is None:
-                continue
-            address = ip_address(text)
-            if not address.is_loopback:
-                found.add(address)
+    """Every address of every interface, loopback left out, sorted."""
+    netlink = NetlinkSocket()
+    try:
+        answers = netlink.dump(rtnetlink.MessageType.GET_ADDRESS, rtnetlink.get_addresses())
+    finally:
+        netlink.close()
+    decoded = (rtnetlink.decode_address(answer.body) for answer in answers)
+    found = {entry.address for entry in decoded if entry is not None and not entry.address.is_loopback}
     return tuple(sorted(found, key=lambda address: (address.version, int(address))))
 
 

@@ -30,6 +30,7 @@ from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver
 from stockade.driver.userspace.driver import UserspaceDriver
 from stockade.driver.userspace.system import OWN_MARK
+from stockade.ike.contract import Send
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
@@ -171,13 +172,15 @@ class Service:
 
     def _pump(self) -> None:
         now = time.monotonic()
-        for send in self._core.pump(now):
-            try:
-                self._udp.send(send.datagram, send.local, send.remote)
-            except OSError as error:
-                reason = Reason.of(ReasonCode.SEND_FAILED, os.strerror(error.errno or 0), peer=send.remote)
-                self._journal.write(Entry("send-failed", reason))
+        self._core.pump(now, self._send)
         self._set_timer(now)
+
+    def _send(self, send: Send) -> None:
+        try:
+            self._udp.send(send.datagram, send.local, send.remote)
+        except OSError as error:
+            reason = Reason.of(ReasonCode.SEND_FAILED, os.strerror(error.errno or 0), peer=send.remote)
+            self._journal.write(Entry("send-failed", reason))
 
     def _set_timer(self, now: float) -> None:
         wanted = self._core.next_timeout()

@@ -2,16 +2,16 @@
 
     from the host's stack ──▶ outbound ──▶ filter ──▶ SA? ──yes──▶ cut to size ──▶ seal ──▶ to the wire
                                                        └──no───▶ hold, Acquire
-    from the wire ──▶ inbound ──▶ SA of (destination, SPI) ──▶ replay ──▶ integrity ──▶ open ──▶ SA's selector and
-                                                  the filter table agree? ──▶ to the host's stack
+    from the wire ──▶ inbound ──▶ SA of (destination, SPI) ──▶ replay ──▶ integrity ──▶ open
+                              ──▶ do the SA's selector and the filter table agree? ──▶ to the host's stack
 
-RFC 4301 §5.1 and §5.2 in transport mode. Both drivers run this: `memory` for tests and the laboratory, `userspace`
-with real packets. What comes to `outbound` was classified as traffic to secure; it is looked up again here all the
-same, for the filter that decides names the negotiation. A packet that no longer has a negotiate filter is dropped:
-nothing that was meant to be secured leaves in clear from here, ever.
+RFC 4301 §5.1 and §5.2 in transport mode. Both drivers run this: `memory` for tests and the laboratory,
+`userspace` with real packets. What comes to `outbound` was classified as traffic to secure; it is looked up
+again here all the same, for the filter that decides names the negotiation. A packet that no longer has a
+negotiate filter is dropped: nothing that was meant to be secured leaves in clear from here, ever.
 
-Left out: IPv6, tunnel mode, AH, ESP in UDP, and fragments that the sender made itself (transport mode secures whole
-datagrams, RFC 4303 §3.3.4; a sealed packet may be fragmented afterwards, by the system).
+Left out: IPv6, tunnel mode, AH, ESP in UDP, and fragments that the sender made itself (transport mode secures
+whole datagrams, RFC 4303 §3.3.4; a sealed packet may be fragmented afterwards, by the system).
 """
 
 import os
@@ -68,16 +68,16 @@ _UNREPORTED_MULTICAST = ReasonCode.NOT_SECURABLE.word
 
 @dataclass(slots=True)
 class Output:
-    """What a batch led to: `wire` are whole IPv4 packets with ESP inside, in order; `local` are packets for the host's
-    own stack (ICMP)."""
+    """What a batch led to: `wire` are whole IPv4 packets with ESP inside, in order; `local` are packets for
+    the host's own stack (ICMP)."""
 
     wire: list[bytes] = field(default_factory=list)
     local: list[bytes] = field(default_factory=list)
 
 
 class Datapath:
-    """One host's filters, SAs and held packets. Times are seconds of one monotonic clock, given by the caller; `random`
-    makes the IVs of CBC."""
+    """One host's filters, SAs and held packets. Times are seconds of one monotonic clock, given by the
+    caller; `random` makes the IVs of CBC."""
 
     def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
         self._random = random
@@ -94,7 +94,7 @@ class Datapath:
         self._now = 0.0
         self._hold = HoldQueue(self._on_queue_full)
 
-    # ---- filters and SAs -----------------------------------------------------------------------------------------
+    # ---- filters and SAs -----------------------------------------------------------------------------------
 
     def install_filters(self, filters: Sequence[SpecificFilter], now: float) -> Output:
         """Make these the filters in force (heaviest first). What is held is looked up anew."""
@@ -120,8 +120,8 @@ class Datapath:
             counts[1] += size
 
     def add_sa(self, sa: SecurityAssociation, now: float, mtu: int = DEFAULT_MTU) -> Output:
-        """Install one direction; the caller has checked it against the capabilities. An outbound SA lets go what waits
-        for it, in order. `mtu` is the path's, in bytes of IP packet."""
+        """Install one direction; the caller has checked it against the capabilities. An outbound SA lets go
+        what waits for it, in order. `mtu` is the path's, in bytes of IP packet."""
         self._now = now
         if sa.direction is Direction.INBOUND:
             self._sad.add(InboundEntry(sa, now))
@@ -147,11 +147,11 @@ class Datapath:
     def inbound_spis(self) -> frozenset[int]:
         return frozenset(entry.sa.spi for entry in self._sad.inbound.values())
 
-    # ---- packets ---------------------------------------------------------------------------------------------------
+    # ---- packets -------------------------------------------------------------------------------------------
 
     def outbound(self, packets: Sequence[bytes], now: float) -> Output:
-        """Secure a batch. TCP packets longer than the path takes (TSO) are cut; what else does not fit is sealed whole
-        for the system to fragment, or answered with ICMP where its sender forbids fragments."""
+        """Secure a batch. TCP packets longer than the path takes (TSO) are cut; what else does not fit is
+        sealed whole for the system to fragment, or answered with ICMP where its sender forbids fragments."""
         self._now = now
         output = Output()
         run: list[bytes] = []
@@ -208,7 +208,7 @@ class Datapath:
             self._open(run_entry, run_header, run, clear, now)
         return clear
 
-    # ---- time, events, numbers -------------------------------------------------------------------------------------
+    # ---- time, events, numbers -----------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """What time alone brings about; to be called about once a second."""
@@ -245,10 +245,11 @@ class Datapath:
             refused=tuple(sorted(self._refusals.totals.items())),
         )
 
-    # ---- outbound, inside ------------------------------------------------------------------------------------------
+    # ---- outbound, inside ----------------------------------------------------------------------------------
 
     def _find_sa(self, packet: bytes, key: bytes, now: float) -> OutboundEntry | None:
-        """The SA for a flow that is not in the cache. None: the packet is held or dropped, and accounted for."""
+        """The SA for a flow that is not in the cache. None: the packet is held or dropped, and accounted
+        for."""
         try:
             flow = flow_of(packet)
         except PeerError:
@@ -284,8 +285,8 @@ class Datapath:
     def _seal(
         self, entry: OutboundEntry, protocol: int, packets: list[bytes], output: Output, now: float
     ) -> None:
-        """Seal packets of one SA and protocol. A hard lifetime is checked between batches, so it is overrun by one
-        batch at most; the sequence number never is."""
+        """Seal packets of one SA and protocol. A hard lifetime is checked between batches, so it is overrun
+        by one batch at most; the sequence number never is."""
         owners: list[tuple[bytes, int, int]] = []  # packet, its header's length, how many payloads it became
         payloads: list[bytes] = []
         for packet in packets:
@@ -312,7 +313,7 @@ class Datapath:
         entry.count(len(payloads), sum(map(len, payloads)), now)
         self._check_lifetime(entry, now)
 
-    # ---- inbound, inside -------------------------------------------------------------------------------------------
+    # ---- inbound, inside -----------------------------------------------------------------------------------
 
     def _open(
         self, entry: InboundEntry, at: int, packets: list[bytes], clear: list[bytes], now: float
@@ -367,7 +368,7 @@ class Datapath:
         entry.known_flows[flow_key(plain)] = accepted
         return accepted
 
-    # ---- inside ----------------------------------------------------------------------------------------------------
+    # ---- inside --------------------------------------------------------------------------------------------
 
     def _forget_flows(self) -> None:
         self._flows.clear()

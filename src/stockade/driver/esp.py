@@ -8,13 +8,14 @@
     |   padding 1,2,3,…   |   pad length   |  next header   |  ┘ encrypted from the payload to here
     |            Integrity Check Value (12, 16, 24, 32)     |
 
-Suites: AES-GCM with 16-byte ICV (RFC 4106), AES-CBC (RFC 3602), 3DES (RFC 2451), DES (RFC 2405) and NULL (RFC 2410)
-with HMAC (RFC 2403, 2404, 4868). Nothing here knows IP: payloads in, ESP packets out, and back.
+Suites: AES-GCM with 16-byte ICV (RFC 4106), AES-CBC (RFC 3602), 3DES (RFC 2451), DES (RFC 2405) and NULL (RFC
+2410) with HMAC (RFC 2403, 2404, 4868). Nothing here knows IP: payloads in, ESP packets out, and back.
 
-CBC is done a batch at a time, which is what makes it fast in Python. Outbound all payloads go through one CBC stream
-and a secret random block stands before each; its ciphertext is that packet's IV, as unpredictable as NIST SP 800-38A
-appendix C asks (a nonce encrypted under the same key). Inbound a CBC stream may be cut and joined at will, for each
-block depends on the ciphertext before it only: the packets, with their IVs, are one stream.
+CBC is done a batch at a time, which is what makes it fast in Python. Outbound all payloads go through one CBC
+stream and a secret random block stands before each; its ciphertext is that packet's IV, as unpredictable as
+NIST SP 800-38A appendix C asks (a nonce encrypted under the same key). Inbound a CBC stream may be cut and
+joined at will, for each block depends on the ciphertext before it only: the packets, with their IVs, are one
+stream.
 
 Left out: extended sequence numbers, traffic-flow confidentiality beyond accepting it, tunnel mode.
 """
@@ -66,8 +67,8 @@ class Opener(Protocol):
     """Bytes of the shortest ESP packet of this suite."""
 
     def open(self, packets: Sequence[bytes], offset: int) -> list[Opened | None]:
-        """For each packet, whose ESP header stands at `offset` (and which is long enough), next header and payload;
-        None where the integrity check fails, `MALFORMED` where the inside makes no sense."""
+        """For each packet, whose ESP header stands at `offset` (and which is long enough), next header and
+        payload; None where the integrity check fails, `MALFORMED` where the inside makes no sense."""
 
 
 def make_sealer(
@@ -94,7 +95,8 @@ def make_opener(spi: int, suite: EspSuite, encryption_key: Secret, integrity_key
 
 @lru_cache(maxsize=512)
 def _trailers(alignment: int, next_header: int) -> tuple[bytes, ...]:
-    """Padding, pad length and next header, by payload length modulo `alignment` (RFC 4303 §2.4: 1, 2, 3 …)."""
+    """Padding, pad length and next header, by payload length modulo `alignment` (RFC 4303 §2.4: 1, 2, 3
+    …)."""
     sizes = ((-(remainder + 2)) % alignment for remainder in range(alignment))
     return tuple(_PADDING[:size] + bytes((size, next_header)) for size in sizes)
 
@@ -246,7 +248,8 @@ class _CbcOpener:
         if not genuine:
             return opened
         block = self._block
-        # The first IV is not in the result, the others are (as rubbish): as if the result began a block early.
+        # The first IV is not in the result, the others are (as rubbish): as if the result began a block
+        # early.
         plain = self._cipher.decrypt_packet(b"".join([stream for _, stream in genuine]))
         at = -block
         for number, stream in genuine:

@@ -1,4 +1,5 @@
-"""Packets that wait for an SA: bounded in packets per filter and peer, in packets and in bytes altogether, in age."""
+"""Packets that wait for an SA: bounded in packets per filter and peer, in packets and in bytes altogether, in
+age."""
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator

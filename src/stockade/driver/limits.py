@@ -1,4 +1,5 @@
-"""Whether a data plane can do what is asked of it: the checks that every driver makes before it changes anything."""
+"""Whether a data plane can do what is asked of it: the checks that every driver makes before it changes
+anything."""
 
 from stockade.driver.contract import Capabilities
 from stockade.model.filters import Action, FilterTable

@@ -1,4 +1,5 @@
-"""The driver without a system underneath: packets in, packets out by two callables. For tests, what-if and the lab.
+"""The driver without a system underneath: packets in, packets out by two callables. For tests, what-if and
+the lab.
 
 It does in Python what nftables does for `userspace`: permit, block, negotiate and inpass, in both directions.
 """
@@ -19,8 +20,8 @@ from stockade.wire.ip import flow_of
 
 
 class MemoryDriver:
-    """Implements `Driver`. `transmit` gets what goes to the wire (clear or ESP), `deliver` what reaches the host's
-    stack: whole IP packets. Time is whatever `outbound`, `inbound` and `tick` last named."""
+    """Implements `Driver`. `transmit` gets what goes to the wire (clear or ESP), `deliver` what reaches the
+    host's stack: whole IP packets. Time is whatever `outbound`, `inbound` and `tick` last named."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class MemoryDriver:
         self._running = False
         self._kept = False
 
-    # ---- packets and time ------------------------------------------------------------------------------------------
+    # ---- packets and time ----------------------------------------------------------------------------------
 
     def outbound(self, ip_packet: bytes, now: float) -> None:
         """The host sends a packet."""
@@ -89,7 +90,7 @@ class MemoryDriver:
         self._now = now
         self._datapath.tick(now)
 
-    # ---- Driver ------------------------------------------------------------------------------------------------------
+    # ---- Driver --------------------------------------------------------------------------------------------
 
     @property
     def capabilities(self) -> Capabilities:

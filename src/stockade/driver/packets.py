@@ -1,8 +1,8 @@
 """What the packet path does to IPv4 packets, fast: flow keys, checksums, TCP segments cut and joined, ICMP.
 
-These functions see millions of packets, so they work on slices of bytes and not on the objects of `wire/`. They take
-packets that `is_plain_ipv4` has passed. Checksums (RFC 1071) use that 2**16 ≡ 1 modulo 65535: the one's complement
-sum of a string is the string as one big integer, modulo 65535, which Python computes in C.
+These functions see millions of packets, so they work on slices of bytes and not on the objects of `wire/`.
+They take packets that `is_plain_ipv4` has passed. Checksums (RFC 1071) use that 2**16 ≡ 1 modulo 65535: the
+one's complement sum of a string is the string as one big integer, modulo 65535, which Python computes in C.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,8 @@ DONT_FRAGMENT: Final = 0x40
 
 
 def is_plain_ipv4(packet: bytes) -> bool:
-    """Whether this is a whole IPv4 packet with a sane header and exactly as long as it says; fragments are not."""
+    """Whether this is a whole IPv4 packet with a sane header and exactly as long as it says; fragments are
+    not."""
     if len(packet) < MINIMUM_HEADER or packet[0] >> 4 != 4:
         return False
     header = (packet[0] & 15) * 4
@@ -44,8 +45,8 @@ def header_length(packet: bytes) -> int:
 
 
 def flow_key(packet: bytes) -> bytes:
-    """Protocol, addresses and ports: equal exactly for packets of the same flow. Ports are missing where the protocol
-    has none or the packet is too short for them."""
+    """Protocol, addresses and ports: equal exactly for packets of the same flow. Ports are missing where the
+    protocol has none or the packet is too short for them."""
     protocol = packet[9]
     if protocol not in PROTOCOLS_WITH_PORTS:
         return packet[9:10] + packet[12:20]
@@ -74,8 +75,9 @@ def with_payload(header: bytes, protocol: int, payload_length: int) -> bytes:
 
 
 def exchange_payload(packet: bytes, header: int, protocol: int, payload: bytes) -> bytes:
-    """The packet with another payload. Its checksum is updated, not made anew (RFC 1624), so a wrong one stays
-    wrong. `header` is the header's length; protocol and length are in the sum as they are in the packet."""
+    """The packet with another payload. Its checksum is updated, not made anew (RFC 1624), so a wrong one
+    stays wrong. `header` is the header's length; protocol and length are in the sum as they are in the
+    packet."""
     total = header + len(payload)
     value = (packet[10] << 8 | packet[11]) + (packet[2] << 8 | packet[3]) + packet[9] - total - protocol
     return b"".join(
@@ -116,7 +118,8 @@ def with_header(packet: bytes, header: int, protocol: int, payloads: Sequence[by
 
 
 def big_sum(data: bytes) -> int:
-    """`ones_complement_sum` of a long string of even length. Folding halves is cheaper than dividing the whole."""
+    """`ones_complement_sum` of a long string of even length. Folding halves is cheaper than dividing the
+    whole."""
     value = int.from_bytes(data, "big")
     bits = len(data) * 8
     while bits > 1024:
@@ -129,8 +132,8 @@ _array_sums: "Callable[[bytes, int, int, int], list[int]] | None" = None
 
 
 def load_accelerator() -> bool:
-    """Use NumPy, where it is installed, for the checksums of cut packets: five times as fast. Takes a fifth of a
-    second, so it is not done at import; may run in a thread. False where there is none."""
+    """Use NumPy, where it is installed, for the checksums of cut packets: five times as fast. Takes a fifth
+    of a second, so it is not done at import; may run in a thread. False where there is none."""
     global _array_sums
     try:
         import numpy
@@ -148,10 +151,12 @@ def load_accelerator() -> bool:
 
 
 def segment_tcp(packet: bytes, largest: int) -> list[bytes] | None:
-    """Cut an oversize TCP packet (as TSO hands it over) into TCP segments of at most `largest` bytes each, header
-    included, with their checksums. None where that cannot be done (header broken, no room, SYN, urgent data).
+    """Cut an oversize TCP packet (as TSO hands it over) into TCP segments of at most `largest` bytes each,
+    header included, with their checksums. None where that cannot be done (header broken, no room, SYN, urgent
+    data).
 
-    Sequence numbers run on, FIN and PSH stand on the last segment only, CWR on the first (RFC 3168 §6.1.2)."""
+    Sequence numbers run on, FIN and PSH stand on the last segment only, CWR on the first (RFC 3168
+    §6.1.2)."""
     at = header_length(packet)
     if len(packet) < at + 20:
         return None
@@ -198,8 +203,8 @@ def segment_tcp(packet: bytes, largest: int) -> list[bytes] | None:
 
 
 def fragmentation_needed(packet: bytes, mtu: int) -> bytes:
-    """ICMP type 3 code 4 (RFC 1191 §4) to the packet's sender, as if from its destination: a local address as the
-    source would be refused as a martian."""
+    """ICMP type 3 code 4 (RFC 1191 §4) to the packet's sender, as if from its destination: a local address as
+    the source would be refused as a martian."""
     quoted = packet[: min(len(packet), 548)]
     icmp = b"\x03\x04\x00\x00\x00\x00" + _SHORT.pack(mtu) + quoted
     icmp = icmp[:2] + _SHORT.pack(checksum(icmp)) + icmp[4:]

@@ -1,4 +1,5 @@
-"""Dropped packets, counted and summed up into events: bounded memory and a bounded stream, whatever arrives."""
+"""Dropped packets, counted and summed up into events: bounded memory and a bounded stream, whatever
+arrives."""
 
 from collections import Counter
 from typing import Final
@@ -26,7 +27,8 @@ class _Pending:
 
 
 class Refusals:
-    """The first packet of a reason and source is an event at once, what follows comes summed up by `collect`."""
+    """The first packet of a reason and source is an event at once, what follows comes summed up by
+    `collect`."""
 
     def __init__(self) -> None:
         self.totals: Counter[str] = Counter()

@@ -3,15 +3,16 @@
     sequence numbers   …  top-size+1 ─────────────── top
     bitmap             bit size-1 ────────────────── bit 0     1 = seen
 
-RFC 6479 spares C implementations the shift of a bitmap over many machine words by a ring of blocks. A Python integer
-shifts 4096 bits in one operation that costs less than that ring's bookkeeping, so the bitmap here is one integer with
-the same verdicts. Left out: extended sequence numbers (IKEv1 of Windows never negotiates them).
+RFC 6479 spares C implementations the shift of a bitmap over many machine words by a ring of blocks. A Python
+integer shifts 4096 bits in one operation that costs less than that ring's bookkeeping, so the bitmap here is
+one integer with the same verdicts. Left out: extended sequence numbers (IKEv1 of Windows never negotiates
+them).
 """
 
 
 class ReplayWindow:
-    """Which sequence numbers came already. `check` before the integrity check, `accept` after it: a forged packet must
-    not move the window."""
+    """Which sequence numbers came already. `check` before the integrity check, `accept` after it: a forged
+    packet must not move the window."""
 
     __slots__ = ("_bitmap", "_mask", "size", "top")
 
@@ -38,7 +39,8 @@ class ReplayWindow:
         ahead = sequence - self.top
         if ahead > 0:
             if self.size:
-                # A jump beyond the window leaves nothing of it; shifting by 2**32 would build a huge integer first.
+                # A jump beyond the window leaves nothing of it; shifting by 2**32 would build a huge integer
+                # first.
                 self._bitmap = (self._bitmap << ahead | 1) & self._mask if ahead < self.size else 1
             self.top = sequence
             return True

@@ -1,7 +1,7 @@
 """The SA database (RFC 4301 §4.4.2): what each SA has carried, and how a packet finds its SA.
 
-Inbound by (destination, SPI), which stand side by side in an IPv4 packet and are the key as they are. Outbound by the
-pair of hosts, newest first: after a rekey the new SA is used as soon as it is there.
+Inbound by (destination, SPI), which stand side by side in an IPv4 packet and are the key as they are.
+Outbound by the pair of hosts, newest first: after a rekey the new SA is used as soon as it is there.
 """
 
 from collections.abc import Callable, Iterator
@@ -130,8 +130,8 @@ class SaDatabase:
         return iter(list(self._by_spi.values()))
 
     def add(self, entry: InboundEntry | OutboundEntry) -> None:
-        """`CallerError(DRIVER_LACKS)` if there is an SA of this SPI and destination already: replacing it would start
-        its sequence numbers, and with AES-GCM its nonces, again."""
+        """`CallerError(DRIVER_LACKS)` if there is an SA of this SPI and destination already: replacing it
+        would start its sequence numbers, and with AES-GCM its nonces, again."""
         sa = entry.sa
         name = (sa.direction, sa.spi, sa.peer)
         key = inbound_key(sa.spi, sa.destination)
@@ -166,7 +166,8 @@ class SaDatabase:
         return self._by_spi.get((other, sa.pair, sa.peer))
 
     def outbound_for(self, flow: Flow, negotiation: str) -> OutboundEntry | None:
-        """The newest SA between these hosts whose selector has the flow and which was made for this negotiation."""
+        """The newest SA between these hosts whose selector has the flow and which was made for this
+        negotiation."""
         for entry in self._outbound.get((flow.source, flow.destination), ()):
             if entry.sa.negotiation == negotiation and entry.sa.selector.matches(flow):
                 return entry

@@ -137,8 +137,9 @@ class VirtualHost:
         self._pump_is_due = False
         if self.core is None:
             return
-        for send in self.core.pump(self._clock.now):
-            self.stack.send_datagram(send.datagram, send.local, send.remote)
+        self.core.pump(
+            self._clock.now, lambda send: self.stack.send_datagram(send.datagram, send.local, send.remote)
+        )
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

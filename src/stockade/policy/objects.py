@@ -30,23 +30,76 @@ def now() -> datetime:
 
 
 class AddressKind(StrEnum):
-    """How a filter names one of its ends."""
+    """How a filter names one of its ends. `addresses`: a host, a subnet or a range. `name`: a DNS name. The
+    last four are whatever servers the interfaces are configured with; the other end must be `me`. What each
+    stands for on a host is in `facts.HostFacts`."""
 
     ME = "me"
     ANY = "any"
     ADDRESSES = "addresses"
+    NAME = "name"
+    DNS = "dns"
+    WINS = "wins"
+    DHCP = "dhcp"
+    GATEWAY = "gateway"
+
+    @property
+    def is_server(self) -> bool:
+        """DNS, WINS and DHCP servers and the default gateway."""
+        return self in _SERVER_KINDS
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether what it stands for can change while the policy stays the same."""
+        return self not in (AddressKind.ANY, AddressKind.ADDRESSES)
+
+
+_SERVER_KINDS = frozenset({AddressKind.DNS, AddressKind.WINS, AddressKind.DHCP, AddressKind.GATEWAY})
+
+MAXIMUM_NAME = 253
+"""Characters of a DNS name (RFC 1035 §2.3.4)."""
+
+
+def normal_name(name: str) -> str:
+    """A DNS name as it is compared and looked up: small letters, no dot at the end."""
+    return name.strip().removesuffix(".").casefold()
+
+
+def check_name(name: str) -> None:
+    """ValueError unless `name` can be a DNS name: labels of 1 to 63 letters (of any script), digits, `-` and
+    `_`, 253 characters in all, and not something that is meant as an address."""
+    short = normal_name(name)
+    if not short or len(short) > MAXIMUM_NAME:
+        raise ValueError(f"a DNS name has 1 to {MAXIMUM_NAME} characters")
+    labels = short.split(".")
+    for label in labels:
+        if not 0 < len(label) <= 63 or not all(sign.isalnum() or sign in "-_" for sign in label):
+            raise ValueError(f"“{name[:80]}” is not a DNS name")
+    if labels[-1].isdigit():
+        raise ValueError(f"“{name[:80]}” is neither an address nor a DNS name: its last label is a number")
 
 
 @dataclass(frozen=True, slots=True)
 class FilterAddress:
-    """One end of a filter: me, any, or given addresses (host, subnet, range)."""
+    """One end of a filter: me, any, given addresses (host, subnet, range), a DNS name, or a kind of server.
+
+    `addresses` is set for kind `addresses` only, `name` for kind `name` only. `version` 4 or 6 limits me, any,
+    a name or a kind of server to one address family; None means both."""
 
     kind: AddressKind
     addresses: AddressRange | None = None
+    name: str = ""
+    version: int | None = None
 
     def __post_init__(self) -> None:
         if (self.kind is AddressKind.ADDRESSES) != (self.addresses is not None):
             raise ValueError("only an end of kind 'addresses' has addresses, and it must have them")
+        if self.kind is AddressKind.NAME:
+            check_name(self.name)
+        elif self.name:
+            raise ValueError("only an end of kind 'name' has a name")
+        if self.version is not None and (self.version not in (4, 6) or self.addresses is not None):
+            raise ValueError("the address family of an end is 4 or 6, and addresses have their own")
 
     @classmethod
     def me(cls) -> "FilterAddress":
@@ -62,8 +115,28 @@ class FilterAddress:
             addresses = AddressRange.host(addresses)
         return cls(AddressKind.ADDRESSES, addresses)
 
+    @classmethod
+    def named(cls, name: str) -> "FilterAddress":
+        """A DNS name (`ValueError` if it cannot be one)."""
+        return cls(AddressKind.NAME, name=name.strip())
+
+    @classmethod
+    def server(cls, kind: AddressKind) -> "FilterAddress":
+        """DNS, WINS, DHCP servers or the default gateway."""
+        if not kind.is_server:
+            raise ValueError(f"{kind} is no kind of server")
+        return cls(kind)
+
+    @property
+    def family(self) -> int | None:
+        """The IP version that the end is limited to; None where it fits both."""
+        return self.version if self.addresses is None else self.addresses.version
+
     def __str__(self) -> str:
-        return self.kind.value if self.addresses is None else str(self.addresses)
+        if self.addresses is not None:
+            return str(self.addresses)
+        text = self.name if self.kind is AddressKind.NAME else self.kind.value
+        return text if self.version is None else f"{text} (IPv{self.version})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +159,14 @@ class Filter:
                 raise ValueError(f"port {port} is outside 0–65535")
             if port and self.protocol not in PROTOCOLS_WITH_PORTS:
                 raise ValueError(f"a port needs protocol TCP or UDP, not {protocol_name(self.protocol)}")
-        given = [end.addresses for end in (self.source, self.destination) if end.addresses is not None]
-        if len(given) == 2 and given[0].version != given[1].version:
+        families = {self.source.family, self.destination.family} - {None}
+        if len(families) > 1:
             raise ValueError("source and destination are of different address families")
         if self.source.kind is AddressKind.ME and self.destination.kind is AddressKind.ME:
             raise ValueError("source and destination are both this computer")
+        for end, other in ((self.source, self.destination), (self.destination, self.source)):
+            if end.kind.is_server and other.kind is not AddressKind.ME:
+                raise ValueError(f"the other end of “{end}” must be “me”, not “{other}”")
 
     def same_traffic(self, other: "Filter") -> bool:
         """Equal but for the description: what `delete filter` matches by."""

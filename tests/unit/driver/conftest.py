@@ -85,17 +85,17 @@ def make_sa(
         filter_id="0" * 16,
         main_mode="",
     )
-    return replace(sa, **values)  # type: ignore[arg-type]
+    return replace(sa, **values)
 
 
 def mirror(sa: SecurityAssociation, **values: object) -> SecurityAssociation:
     """The same SA as the other host has it."""
     other = Direction.INBOUND if sa.direction is Direction.OUTBOUND else Direction.OUTBOUND
-    return replace(sa, direction=other, **values)  # type: ignore[arg-type]
+    return replace(sa, direction=other, **values)
 
 
 def tcp(payload: bytes = b"data", *, port: int = 80, **values: object) -> bytes:
-    return build_tcp(Endpoint(ALPHA, 4000), Endpoint(BETA, port), payload, **values)  # type: ignore[arg-type]
+    return build_tcp(Endpoint(ALPHA, 4000), Endpoint(BETA, port), payload, **values)
 
 
 def udp(payload: bytes = b"data", *, source: IPv4Address = ALPHA, destination: IPv4Address = BETA) -> bytes:

@@ -35,9 +35,9 @@ def test_payloads_of_any_length_come_back(hosts: SimpleNamespace, suite: EspSuit
     @settings(max_examples=40, deadline=None)
     @given(st.lists(st.binary(max_size=300), max_size=8), st.integers(0, 255))
     def check(payloads: list[bytes], next_header: int) -> None:
-        sealed = sealer.seal(next_header, payloads)  # type: ignore[attr-defined]
+        sealed = sealer.seal(next_header, payloads)
         assert all(len(packet) % 4 == 0 for packet in sealed)
-        assert opener.open(sealed, 0) == [(next_header, payload) for payload in payloads]  # type: ignore[attr-defined]
+        assert opener.open(sealed, 0) == [(next_header, payload) for payload in payloads]
 
     check()
 
@@ -45,27 +45,27 @@ def test_payloads_of_any_length_come_back(hosts: SimpleNamespace, suite: EspSuit
 @pytest.mark.parametrize("suite", SUITES, ids=str)
 def test_every_changed_byte_is_noticed(hosts: SimpleNamespace, suite: EspSuite) -> None:
     sealer, opener = both(hosts, suite)
-    (good,) = sealer.seal(6, [b"some payload"])  # type: ignore[attr-defined]
+    (good,) = sealer.seal(6, [b"some payload"])
     first = 4 if suite.encryption.is_aead else 0
     for position in range(first, len(good)):
         bad = bytearray(good)
         bad[position] ^= 1
-        assert opener.open([good, bytes(bad), good], 0)[1] is None, position  # type: ignore[attr-defined]
+        assert opener.open([good, bytes(bad), good], 0)[1] is None, position
 
 
 @pytest.mark.parametrize("suite", SUITES, ids=str)
 def test_the_largest_payload_is_the_largest(hosts: SimpleNamespace, suite: EspSuite) -> None:
     sealer, _ = both(hosts, suite)
     for space in range(200, 260):
-        largest = sealer.largest_payload(space)  # type: ignore[attr-defined]
-        fits, too_long = sealer.seal(6, [bytes(largest), bytes(largest + 1)])  # type: ignore[attr-defined]
+        largest = sealer.largest_payload(space)
+        fits, too_long = sealer.seal(6, [bytes(largest), bytes(largest + 1)])
         assert len(fits) <= space < len(too_long)
 
 
 def test_sequence_numbers_and_ivs_never_come_twice(hosts: SimpleNamespace) -> None:
     for suite, size in ((hosts.GCM, 8), (hosts.CBC, 16)):
         sealer, _ = both(hosts, suite)
-        packets = [packet for _ in range(5) for packet in sealer.seal(6, [b"same payload"] * 7)]  # type: ignore[attr-defined]
+        packets = [packet for _ in range(5) for packet in sealer.seal(6, [b"same payload"] * 7)]
         assert [int.from_bytes(packet[4:8], "big") for packet in packets] == list(range(1, 36))
         assert len({packet[8 : 8 + size] for packet in packets}) == 35
         assert len({packet[8 + size : 20 + size] for packet in packets}) == 35

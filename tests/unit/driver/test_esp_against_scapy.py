@@ -36,9 +36,9 @@ SUITES = [
 
 def scapy_sa(suite: EspSuite, sa: object) -> object:
     """The SA as scapy wants it. scapy ≥ 2.5 knows 3DES and DES only where the library still has them."""
-    keys = {"crypt_key": sa.encryption_key.reveal()}  # type: ignore[attr-defined]
+    keys = {"crypt_key": sa.encryption_key.reveal()}
     if suite.integrity is not None:
-        keys["auth_key"] = sa.integrity_key.reveal()  # type: ignore[attr-defined]
+        keys["auth_key"] = sa.integrity_key.reveal()
         keys["auth_algo"] = INTEGRITY_NAMES[suite.integrity]
     name = CBC_NAMES.get(suite.encryption, "AES-GCM")
     if name not in scapy_ipsec.CRYPT_ALGOS:
@@ -60,7 +60,7 @@ def test_scapy_opens_what_we_seal(hosts: SimpleNamespace, suite: EspSuite, size:
     judge = scapy_sa(suite, sa)
     whole = scapy_inet.IP(hosts.build_packet(hosts.ALPHA, hosts.BETA, 50, sealed[1]))
     assert whole[scapy_ipsec.ESP].seq == 2
-    clear = judge.decrypt(whole)  # type: ignore[attr-defined]
+    clear = judge.decrypt(whole)
     assert bytes(clear[scapy_inet.UDP]) == packet[20:]
 
 
@@ -71,7 +71,6 @@ def test_we_open_what_scapy_seals(hosts: SimpleNamespace, suite: EspSuite) -> No
     opener = make_opener(sa.spi, suite, sa.encryption_key, sa.integrity_key)
     clear = [hosts.udp(bytes(size)) for size in (0, 1, 2, 3, 100, 1400)]
     sealed = [
-        bytes(judge.encrypt(scapy_inet.IP(packet), seq_num=number + 1))  # type: ignore[attr-defined]
-        for number, packet in enumerate(clear)
+        bytes(judge.encrypt(scapy_inet.IP(packet), seq_num=number + 1)) for number, packet in enumerate(clear)
     ]
     assert opener.open(sealed, 20) == [(17, packet[20:]) for packet in clear]

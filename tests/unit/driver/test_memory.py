@@ -134,7 +134,7 @@ def with_proposal(table: FilterTable, proposal: QuickModeProposal, **values: obj
     from dataclasses import replace
 
     negotiation = table.negotiations["rule"]
-    quick_mode = replace(negotiation.quick_mode, proposals=(proposal,), **values)  # type: ignore[arg-type]
+    quick_mode = replace(negotiation.quick_mode, proposals=(proposal,), **values)
     return replace(
         table, negotiations=MappingProxyType({"rule": replace(negotiation, quick_mode=quick_mode)})
     )

@@ -1,7 +1,8 @@
-"""Who sent clear packets that the input chain dropped: nflog messages of the kernel (linux/netfilter/nfnetlink_log.h).
+"""Who sent clear packets that the input chain dropped: nflog messages of the kernel
+(linux/netfilter/nfnetlink_log.h).
 
-The chain logs the first 20 bytes of such packets, at most 100 a second; they become `CLEAR_DROPPED` events. The
-counters of the filters have all of them.
+The chain logs the first 20 bytes of such packets, at most 100 a second; they become `CLEAR_DROPPED` events.
+The counters of the filters have all of them.
 """
 
 import socket
@@ -26,7 +27,8 @@ _ATTRIBUTE = Struct("=HH")  # length, type
 
 
 def open_socket() -> socket.socket | None:
-    """A socket that gets the log messages; None where the kernel has no nflog or somebody else has the group."""
+    """A socket that gets the log messages; None where the kernel has no nflog or somebody else has the
+    group."""
     try:
         connection = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER

@@ -1,8 +1,9 @@
 """The user-space driver: nftables, TUN device and routing in this process, packets in a process of its own.
 
-Everything that needs root happens here, before the data-plane process is started; that process gets descriptors and
-gives its privileges up. If it dies the filters stay in force and nothing passes in clear: `events` says so
-(`DriverFailed`, and a hard expiry of each SA, which died with it), starts it anew, and traffic negotiates again.
+Everything that needs root happens here, before the data-plane process is started; that process gets
+descriptors and gives its privileges up. If it dies the filters stay in force and nothing passes in clear:
+`events` says so (`DriverFailed`, and a hard expiry of each SA, which died with it), starts it anew, and
+traffic negotiates again.
 """
 
 import os
@@ -10,6 +11,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -46,8 +48,8 @@ RESTART_INTERVAL: Final = 5.0
 
 
 class UserspaceDriver:
-    """Implements `Driver`. `directory` takes the data plane's log (`dataplane.log`). One per network namespace: that of
-    the thread that calls `start`. Not safe for several threads."""
+    """Implements `Driver`. `directory` takes the data plane's log (`dataplane.log`). One per network
+    namespace: that of the thread that calls `start`. Not safe for several threads."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -71,7 +73,7 @@ class UserspaceDriver:
         self._started = False
         self._last_start = float("-inf")
 
-    # ---- Driver ----------------------------------------------------------------------------------------------------
+    # ---- Driver --------------------------------------------------------------------------------------------
 
     @property
     def capabilities(self) -> Capabilities:
@@ -83,8 +85,8 @@ class UserspaceDriver:
         return self._child.pid if self._child is not None else -1
 
     def start(self) -> None:
-        """`HostError`: NOT_PRIVILEGED, MISSING_PROGRAM or DRIVER_FAILED; what was made until then is taken back, but a
-        rule that leads marked packets to nowhere stays (closed, not open)."""
+        """`HostError`: NOT_PRIVILEGED, MISSING_PROGRAM or DRIVER_FAILED; what was made until then is taken
+        back, but a rule that leads marked packets to nowhere stays (closed, not open)."""
         if self._started:
             return
         nft.program()
@@ -105,8 +107,8 @@ class UserspaceDriver:
         self._started = True
 
     def stop(self, keep_filters: bool = False) -> None:
-        """May be called at any time, more than once, and without `start`: then it removes what a killed run left,
-        unless another agent is using it."""
+        """May be called at any time, more than once, and without `start`: then it removes what a killed run
+        left, unless another agent is using it."""
         if not self._started and self._system.in_use_by_other():
             self._system.release()
             return
@@ -119,7 +121,8 @@ class UserspaceDriver:
         try:
             nft.remove()
         finally:
-            # Last, for as long as there are filters that mark packets the rule must keep them from the main table.
+            # Last, for as long as there are filters that mark packets the rule must keep them from the main
+            # table.
             self._system.remove()
 
     def install_filters(self, table: FilterTable) -> None:
@@ -151,12 +154,10 @@ class UserspaceDriver:
 
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
         self._sas.pop((spi, direction, peer), None)
-        if self._control is not None:
-            self._request(messages.RemoveSa(spi, direction, str(peer)))
+        self._tell(messages.RemoveSa(spi, direction, str(peer)))
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
-        if self._control is not None:
-            self._request(messages.Release(filter_id, str(peer)))
+        self._tell(messages.Release(filter_id, str(peer)))
 
     def events(self) -> Sequence[DriverEvent]:
         if self._started:
@@ -173,11 +174,13 @@ class UserspaceDriver:
         return self._epoll.fileno()
 
     def statistics(self) -> DriverStatistics:
+        if self._control is None:
+            return DriverStatistics((), nft.read_counters(), 0, ())
         reply = self._request(messages.AskStatistics())
         assert isinstance(reply, messages.Statistics)
         return DriverStatistics(reply.sas, nft.read_counters(), reply.held_packets, reply.refused)
 
-    # ---- the process -----------------------------------------------------------------------------------------------
+    # ---- the process ---------------------------------------------------------------------------------------
 
     def _start_process(self) -> None:
         """Start it and wait until it is ready; `HostError(DRIVER_FAILED)` if it does not get there."""
@@ -273,8 +276,8 @@ class UserspaceDriver:
         self._system.release()
 
     def _request(self, request: messages.Request, seconds: float = REQUEST_SECONDS) -> messages.Reply:
-        """Ask the process and wait for its answer. `HostError(DRIVER_FAILED)` if none comes: the process is ended then,
-        since a late answer would be taken for the next one's."""
+        """Ask the process and wait for its answer. `HostError(DRIVER_FAILED)` if none comes: the process is
+        ended then, since a late answer would be taken for the next one's."""
         if self._control is None:
             raise error_for(ReasonCode.DRIVER_FAILED, "the data plane is not running")
         self._control.settimeout(seconds)
@@ -293,6 +296,13 @@ class UserspaceDriver:
         if isinstance(reply, messages.Refused):
             messages.raise_refused(reply)
         return reply
+
+    def _tell(self, request: messages.Request) -> None:
+        """Ask for something to be gone. Where the process is dead or dies of it, it is gone; `events`
+        tells."""
+        if self._control is not None:
+            with suppress(HostError):
+                self._request(request)
 
     def _read_events(self) -> None:
         while self._event_socket is not None:
@@ -332,9 +342,16 @@ class UserspaceDriver:
             self._events.append(SaExpired(spi, direction, hard=True))
         self._sas.clear()
         self._wake()
+        self._wake_later()
+
+    def _wake_later(self) -> None:
+        """So that `events` is called, and starts the process anew, even where nothing else happens."""
+        timer = threading.Timer(RESTART_INTERVAL, self._wake)
+        timer.daemon = True
+        timer.start()
 
     def _wake(self) -> None:
-        with suppress(BlockingIOError):
+        with suppress(OSError):
             self._wake_writing.send(b"\0")
 
     def _revive(self) -> None:
@@ -346,3 +363,4 @@ class UserspaceDriver:
             self._request(messages.filters_message(self._table.filters), TABLE_SECONDS)
         except HostError as error:
             self._events.append(DriverFailed(error.reason))
+            self._wake_later()

@@ -1,11 +1,12 @@
-"""What the agent and the data-plane process say to each other, and how: msgspec (MessagePack) in length-prefixed frames.
+"""What the agent and the data-plane process say to each other, and how: msgspec (MessagePack) in
+length-prefixed frames.
 
     request  agent ──▶ process    one at a time, each answered by one reply
     reply    process ──▶ agent
     event    process ──▶ agent    on a socket of its own, whenever something happened
 
-Keys are in `AddSa` and nowhere else; these frames go over an inherited socket pair and into no log. The filter table
-goes without its negotiations (the process needs no pre-shared keys) and without provenance.
+Keys are in `AddSa` and nowhere else; these frames go over an inherited socket pair and into no log. The
+filter table goes without its negotiations (the process needs no pre-shared keys) and without provenance.
 """
 
 import socket
@@ -163,8 +164,8 @@ def encode(message: Request | Reply | Event) -> bytes:
 
 
 class Frames:
-    """Puts a stream back into frames. The other end is our own process; a frame beyond `MAXIMUM_FRAME` is a fault of
-    ours and ends the stream (`ValueError`)."""
+    """Puts a stream back into frames. The other end is our own process; a frame beyond `MAXIMUM_FRAME` is a
+    fault of ours and ends the stream (`ValueError`)."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -183,7 +184,8 @@ class Frames:
 
 
 def receive_frame(connection: socket.socket, frames: Frames) -> bytes | None:
-    """Wait for one frame (as long as the socket's time-out allows: `TimeoutError`); None at the end of the stream."""
+    """Wait for one frame (as long as the socket's time-out allows: `TimeoutError`); None at the end of the
+    stream."""
     while True:
         data = connection.recv(1 << 16)
         if not data:

@@ -5,14 +5,15 @@
                        permit: accept · block: drop · negotiate: mark SECURE, and the kernel routes it anew
     chain guard        (postrouting) what is marked SECURE leaves by the TUN device or not at all
     chain input        what the TUN device brings passes, and ESP; then the inbound filters, heaviest first:
-                       permit: accept · block: drop · negotiate: drop, or accept where clear may come in (inpass)
+                       permit: accept · block: drop · negotiate: drop, or accept where clear may come in
+                       (inpass)
 
-So permitted traffic never leaves the kernel, blocked traffic dies in it, and with the agent killed the chains go on:
-nothing that needs security passes in clear. Forwarded traffic is left alone. Each filter has a named counter, `f_` and
-its id. Loopback is never touched, as in Windows.
+So permitted traffic never leaves the kernel, blocked traffic dies in it, and with the agent killed the chains
+go on: nothing that needs security passes in clear. Forwarded traffic is left alone. Each filter has a named
+counter, `f_` and its id. Loopback is never touched, as in Windows.
 
-Left out: sets and maps. Filters are rules in their order, which is easy to read in `nft list table inet stockade` and
-costs the kernel some nanoseconds a filter and packet.
+Left out: sets and maps. Filters are rules in their order, which is easy to read in `nft list table inet
+stockade` and costs the kernel some nanoseconds a filter and packet.
 """
 
 import json
@@ -135,8 +136,8 @@ def _lets_clear_in(entry: SpecificFilter) -> bool:
 
 
 def _match(selector: TrafficSelector) -> str:
-    """Ports are not looked for in later fragments: nft finds no transport header there, so such a rule does not match,
-    as `TrafficSelector.matches` says too."""
+    """Ports are not looked for in later fragments: nft finds no transport header there, so such a rule does
+    not match, as `TrafficSelector.matches` says too."""
     family = "ip" if selector.version == 4 else "ip6"
     parts = [f"meta nfproto ipv{selector.version}"]
     parts += [

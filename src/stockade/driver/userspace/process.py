@@ -1,13 +1,13 @@
 """The data-plane process: packets between the TUN device and the raw sockets, and nothing else.
 
-    agent ═ control, events ═▶ ┌─────────┐ ◀── TUN device (what needs security)   ──▶ sealed, out by the raw socket
-                               │ epoll   │ ◀── raw socket (ESP)                   ──▶ opened, into the TUN device
-                               └─────────┘ ◀── nflog (clear packets that the kernel dropped)
+    agent ═ control, events ═▶ ┌───────┐ ◀── TUN device (what needs security)  ──▶ sealed, by the raw socket
+                               │ epoll │ ◀── raw socket (ESP)                  ──▶ opened, into the TUN device
+                               └───────┘ ◀── nflog (clear packets that the kernel dropped)
 
-It is started by `UserspaceDriver` with every descriptor open, so it gives up root, all capabilities and the way back
-(`no_new_privs`) before it reads a byte. What it keeps: the descriptors, the keys of the SAs, and the right to run. It
-ends with its agent: the end of the control socket ends it, as does any failure that it does not expect (the device and
-the filters hold what needs security, so an end is always safe).
+It is started by `UserspaceDriver` with every descriptor open, so it gives up root, all capabilities and the
+way back (`no_new_privs`) before it reads a byte. What it keeps: the descriptors, the keys of the SAs, and the
+right to run. It ends with its agent: the end of the control socket ends it, as does any failure that it does
+not expect (the device and the filters hold what needs security, so an end is always safe).
 
 Run as `python -m stockade.driver.userspace.process --descriptors TUN,RECEIVING,SENDING,LOG,CONTROL,EVENTS`.
 """
@@ -45,8 +45,8 @@ _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 
 
 def give_up_privileges() -> None:
-    """Become nobody, for good. Where that is refused (an agent that is not root but has capabilities), what can be
-    given up is."""
+    """Become nobody, for good. Where that is refused (an agent that is not root but has capabilities), what
+    can be given up is."""
     with suppress(PermissionError):
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -108,7 +108,7 @@ class Process:
             for event in self._datapath.events():
                 self._post(messages.event_message(event))
 
-    # ---- packets -------------------------------------------------------------------------------------------------
+    # ---- packets -------------------------------------------------------------------------------------------
 
     def _on_device(self) -> None:
         packets = []
@@ -145,7 +145,7 @@ class Process:
         for source, destination in clear_log.read_packets(self._log):
             self._datapath.refuse(ReasonCode.CLEAR_DROPPED, source, destination, now)
 
-    # ---- the agent -------------------------------------------------------------------------------------------------
+    # ---- the agent -----------------------------------------------------------------------------------------
 
     def _on_control(self) -> None:
         try:

@@ -1,11 +1,12 @@
 """Raw sockets for ESP, many packets a system call.
 
-Out: `IPPROTO_RAW`, so the header that the datapath made goes out as it is (DSCP, TTL, options, DF). Packets longer than
-the interface takes go by the protocol-50 socket instead, where the kernel makes the header and fragments. In: the
-protocol-50 socket; fragments are put together by the kernel first, and its own ESP does not exist or has no SA.
+Out: `IPPROTO_RAW`, so the header that the datapath made goes out as it is (DSCP, TTL, options, DF). Packets
+longer than the interface takes go by the protocol-50 socket instead, where the kernel makes the header and
+fragments. In: the protocol-50 socket; fragments are put together by the kernel first, and its own ESP does
+not exist or has no SA.
 
-Python has no sendmmsg and recvmmsg; they are called through ctypes on one arena of slots, set up once. Where that
-cannot be done (another size of the structures than on 64-bit Linux), one packet a call does the same.
+Python has no sendmmsg and recvmmsg; they are called through ctypes on one arena of slots, set up once. Where
+that cannot be done (another size of the structures than on 64-bit Linux), one packet a call does the same.
 """
 
 import ctypes
@@ -24,7 +25,8 @@ RECEIVE_SLOT: Final = 64 * 1024
 RECEIVE_BUFFER: Final = 8 << 20
 SEND_BUFFER: Final = 4 << 20
 SEND_WAIT_MS: Final = 50
-"""How long a full device may hold the data plane up; then packets are dropped, as they would be in the kernel."""
+"""How long a full device may hold the data plane up; then packets are dropped, as they would be in the
+kernel."""
 
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT, _IP_PMTUDISC_INTERFACE = 10, 0, 4
 _IP_PKTINFO = 8
@@ -57,7 +59,8 @@ HAVE_BATCHES: Final = _STRIDE == 64 and ctypes.sizeof(_Iovec) == 16 and hasattr(
 
 
 def open_sockets() -> tuple[socket.socket, socket.socket]:
-    """(receiving and fragmenting socket, sending socket). Needs CAP_NET_RAW and CAP_NET_ADMIN (`PermissionError`)."""
+    """(receiving and fragmenting socket, sending socket). Needs CAP_NET_RAW and CAP_NET_ADMIN
+    (`PermissionError`)."""
     receiving = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, ESP)
     try:
         receiving.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)

@@ -3,16 +3,17 @@
     packet marked SECURE ──▶ ip rule (RULE_PRIORITY) ──▶ table ROUTING_TABLE ──▶ default dev stockade0
                                                                             └──▶ unreachable (worst metric)
 
-The unreachable route stays when the device goes, with a killed agent: marked packets then get an error and do not fall
-through to the main table. What comes in by the device carries the SECURE mark too and `src_valid_mark` is on, so the
-reverse-path filter (of which the kernel takes the stricter of `all` and the device's own) finds the way back by the
-device and accepts it, whatever this host has set; nobody else's setting is touched.
+The unreachable route stays when the device goes, with a killed agent: marked packets then get an error and do
+not fall through to the main table. What comes in by the device carries the SECURE mark too and
+`src_valid_mark` is on, so the reverse-path filter (of which the kernel takes the stricter of `all` and the
+device's own) finds the way back by the device and accepts it, whatever this host has set; nobody else's
+setting is touched.
 
 Every name and number is a constant of this file. They belong to one network namespace, so agents in different
 namespaces do not meet; two agents in one namespace do, at the device, which only one of them can open.
 
-`pyroute2` runs an event loop of its own under its synchronous calls and refuses to do so in a thread that runs one
-already, as the agent's does: the calls run in a thread of their own.
+`pyroute2` runs an event loop of its own under its synchronous calls and refuses to do so in a thread that
+runs one already, as the agent's does: the calls run in a thread of their own.
 """
 
 import errno
@@ -80,8 +81,8 @@ class Netlink(Protocol):
 
 
 class System:
-    """Takes hold of the parts and lets go of them. `claim`, `release` and `remove` may be called in any order and more
-    than once. Failures are `HostError`."""
+    """Takes hold of the parts and lets go of them. `claim`, `release` and `remove` may be called in any order
+    and more than once. Failures are `HostError`."""
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
@@ -90,7 +91,8 @@ class System:
 
     @property
     def device_descriptor(self) -> int:
-        """The open TUN device; -1 before `claim`. Reads and writes begin with a virtio_net_hdr of 10 bytes."""
+        """The open TUN device; -1 before `claim`. Reads and writes begin with a virtio_net_hdr of 10
+        bytes."""
         return self._descriptor
 
     def claim(self) -> None:
@@ -133,8 +135,8 @@ class System:
         return self._descriptor < 0 and bool(self._call(lambda netlink: netlink.link_lookup(ifname=DEVICE)))
 
     def path_mtu(self, peer: Address, default: int = 1500) -> int:
-        """The MTU of the way to `peer`: of its interface, or less where the route says so. Learnt path MTUs are left
-        out, for ours own ICMP messages make some that are about clear packets."""
+        """The MTU of the way to `peer`: of its interface, or less where the route says so. Learnt path MTUs
+        are left out, for ours own ICMP messages make some that are about clear packets."""
         try:
             return self._call(lambda netlink: _path_mtu(netlink, peer, default))
         except StockadeError:

@@ -1,14 +1,15 @@
 """Packets as the TUN device hands them over with IFF_VNET_HDR: a virtio_net_hdr, then an IP packet.
 
-    flags (1) | gso_type (1) | hdr_len (2) | gso_size (2) | csum_start (2) | csum_offset (2)     in host byte order
+    flags (1) | gso_type (1) | hdr_len (2) | gso_size (2) | csum_start (2) | csum_offset (2)
 
-In: one read is one packet, or up to 64 KiB of one TCP flow (TSO) that the datapath cuts; checksums may be half done
-(only the pseudo header's sum is in place) and are finished here. Out: what was opened is marked as checked, and
-consecutive segments of a TCP flow are joined into one (GRO), which saves the stack most of its work per packet.
+in host byte order. In: one read is one packet, or up to 64 KiB of one TCP flow (TSO) that the datapath cuts;
+checksums may be half done (only the pseudo header's sum is in place) and are finished here. Out: what was
+opened is marked as checked, and consecutive segments of a TCP flow are joined into one (GRO), which saves the
+stack most of its work per packet.
 
-Joining follows what the kernel's own GRO takes for safe: same addresses, ports, TOS, TTL, acknowledgement, window and
-options; sequence numbers that run on; all of one size but the last, which may be shorter; no flags but ACK, and PSH
-which ends the run.
+Joining follows what the kernel's own GRO takes for safe: same addresses, ports, TOS, TTL, acknowledgement,
+window and options; sequence numbers that run on; all of one size but the last, which may be shorter; no flags
+but ACK, and PSH which ends the run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,12 +20,14 @@ from stockade.driver.packets import TCP, checksum, with_payload
 
 HEADER_SIZE: Final = 10
 CHECKSUM_KNOWN: Final = b"\x02" + bytes(9)
-"""VIRTIO_NET_HDR_F_DATA_VALID: nobody needs to look at the transport checksum, ESP's integrity check has seen it."""
+"""VIRTIO_NET_HDR_F_DATA_VALID: nobody needs to look at the transport checksum, ESP's integrity check has seen
+it."""
 
 READ_SIZE: Final = HEADER_SIZE + 65535
 
 ALWAYS_CUT: Final = 9216
-"""TCP packets longer than this are always cut into segments, whatever the MTU, so their checksum can wait for that."""
+"""TCP packets longer than this are always cut into segments, whatever the MTU, so their checksum can wait for
+that."""
 
 _HEADER: Final = Struct("=BBHHHH")
 _NEEDS_CHECKSUM: Final = 1

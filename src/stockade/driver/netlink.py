@@ -1,0 +1,91 @@
+"""A netlink socket: requests and their answers, synchronously, with a bound on the waiting."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterable
+
+from stockade.model.reasons import HostError, ReasonCode, error_for
+from stockade.wire.netlink import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    NetlinkMessage,
+    decode_messages,
+)
+
+ANSWER_SECONDS = 5.0
+RECEIVE_BYTES = 1 << 18
+
+
+class NetlinkError(HostError):
+    """The kernel refused a request; `number` is its errno."""
+
+    number: int = 0
+
+
+class NetlinkSocket:
+    """Belongs to the network namespace of the thread that makes it. Errors: `NetlinkError` (NOT_PRIVILEGED or
+    DRIVER_FAILED)."""
+
+    def __init__(self, family: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(ANSWER_SECONDS)
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def change(self, kind: int, body: bytes, flags: int = 0) -> None:
+        """Send a request that changes something, and wait for its acknowledgement."""
+        self._ask(kind, body, flags | NLM_F_ACK)
+
+    def get(self, kind: int, body: bytes) -> tuple[NetlinkMessage, ...]:
+        """Ask for one object."""
+        return self._ask(kind, body, NLM_F_ACK)
+
+    def dump(self, kind: int, body: bytes) -> tuple[NetlinkMessage, ...]:
+        """Ask for all objects of a kind."""
+        return self._ask(kind, body, NLM_F_DUMP)
+
+    def _ask(self, kind: int, body: bytes, flags: int) -> tuple[NetlinkMessage, ...]:
+        self._sequence += 1
+        request = NetlinkMessage(kind, flags | NLM_F_REQUEST, self._sequence, body)
+        answers: list[NetlinkMessage] = []
+        try:
+            self._socket.send(request.encode())
+            while True:
+                data = self._socket.recv(RECEIVE_BYTES)
+                if self._take(decode_messages(data), answers, kind):
+                    return tuple(answers)
+        except TimeoutError:
+            raise error_for(ReasonCode.DRIVER_FAILED, "the kernel did not answer over netlink") from None
+        except OSError as error:
+            raise _refused(kind, error.errno or 0) from None
+
+    def _take(self, messages: Iterable[NetlinkMessage], answers: list[NetlinkMessage], kind: int) -> bool:
+        """Sort one datagram's messages; True when the answer is complete."""
+        for message in messages:
+            if message.sequence != self._sequence:
+                continue  # of a request that was given up
+            if message.type == NLMSG_ERROR:
+                number = message.error or 0
+                if number:
+                    raise _refused(kind, number)
+                return True
+            if message.type == NLMSG_DONE:
+                return True
+            answers.append(message)
+        return False
+
+
+def _refused(kind: int, number: int) -> NetlinkError:
+    code = ReasonCode.NOT_PRIVILEGED if number in (errno.EPERM, errno.EACCES) else ReasonCode.DRIVER_FAILED
+    error = NetlinkError(
+        error_for(code, f"netlink request {kind}: {os.strerror(number)}", errno=number).reason
+    )
+    error.number = number
+    return error
