@@ -222,7 +222,7 @@ def test_delete_that_is_not_authenticated_is_ignored() -> None:
     clear = Conversation(header.initiator_cookie, header.responder_cookie, 5, 4711)
     network.inject(clear.encode(payloads, protected=False), alpha.endpoint, beta)
     genuine = alpha.engine._table.main_modes()[0]
-    conversation = genuine._phase_2(5, 4712)
+    conversation = genuine.phase_2(5, 4712)
     from stockade.model.secret import Secret
     from stockade.model.suites import Hash
 
@@ -230,7 +230,7 @@ def test_delete_that_is_not_authenticated_is_ignored() -> None:
     network.inject(forged, alpha.endpoint, beta)
     assert genuine.outcome is not None
     right = informational.encode_protected(
-        genuine._phase_2(5, 4713), Hash.SHA1, genuine.outcome.keys.skeyid_a, payloads
+        genuine.phase_2(5, 4713), Hash.SHA1, genuine.outcome.keys.skeyid_a, payloads
     )
     network.inject(right, Endpoint(GAMMA, 500), beta)
     assert_matching(alpha, beta)
@@ -254,7 +254,7 @@ def test_reliable_delete_is_acknowledged() -> None:
     established(network, alpha, beta)
     mode = alpha.engine._table.main_modes()[0]
     assert mode.outcome is not None
-    conversation = mode._phase_2(5, 99)
+    conversation = mode.phase_2(5, 99)
     delete = informational.delete_quick_modes(3, [alpha.of(Direction.INBOUND)[0].spi])
     skeyid_a = mode.outcome.keys.skeyid_a
     nonce = NoncePayload(b"n" * 32)

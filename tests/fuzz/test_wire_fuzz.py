@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import stockade.wire
 from stockade.model.addresses import Endpoint
-from stockade.model.reasons import PeerError
+from stockade.model.reasons import HostError, PeerError
 from stockade.wire.cursor import Cursor
 from stockade.wire.esp import EspHeader, decode_esp_header, remove_esp_trailer
 from stockade.wire.ip import build_packet, flow_of, ipv4_checksum_is_right, parse_packet, replace_payload
@@ -58,6 +58,12 @@ from stockade.wire.isakmp.payloads import (
     decode_body,
     microsoft_value,
 )
+from stockade.wire.netlink import (
+    NetlinkMessage,
+    decode_attributes,
+    decode_messages,
+    encode_attributes,
+)
 from stockade.wire.pcap import (
     LinkType,
     pcap_header,
@@ -65,6 +71,15 @@ from stockade.wire.pcap import (
     pcapng_header,
     pcapng_record,
     read_capture,
+)
+from stockade.wire.rtnetlink import (
+    decode_address,
+    decode_link_mtu,
+    decode_route,
+    decode_rule,
+    default_route,
+    mark_rule,
+    set_link,
 )
 from stockade.wire.transport import (
     build_echo,
@@ -181,6 +196,16 @@ def esp_trailer(data: bytes) -> None:
     assert 0 <= size <= len(data) - 2
 
 
+def netlink(decode: Callable[[bytes], object]) -> Callable[[bytes], None]:
+    """Netlink comes from the kernel, so what is wrong with it is the host's error."""
+
+    def run(data: bytes) -> None:
+        with suppress(HostError):
+            decode(data)
+
+    return run
+
+
 DECODERS: dict[str, Callable[[bytes], object]] = {
     **{f"payload {int(kind)}": payload_decoder(kind) for kind in SELF_CONTAINED_TYPES},
     "attribute": attribute,
@@ -197,6 +222,12 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "ESP header": decode_esp_header,
     "ESP trailer": esp_trailer,
     "capture": capture,
+    "netlink messages": netlink(lambda data: [message.error for message in decode_messages(data)]),
+    "netlink attributes": netlink(decode_attributes),
+    "address message": netlink(decode_address),
+    "link message": netlink(decode_link_mtu),
+    "route message": netlink(decode_route),
+    "rule message": netlink(decode_rule),
 }
 NAMES = list(DECODERS)
 
@@ -273,6 +304,16 @@ def seeds() -> dict[str, list[bytes]]:
         head(LinkType.RAW) + record(1, b"one") + record(2, b"second")
         for head, record in ((pcap_header, pcap_record), (pcapng_header, pcapng_record))
     ]
+    rule = mark_rule(4, 100, 200, 1, 2)
+    route = default_route(4, 100, interface=2, metric=7)
+    table["netlink messages"] = [NetlinkMessage(20, 0, 1, b"body").encode() * 2]
+    table["netlink attributes"] = [encode_attributes({1: b"\1\2\3", 4: bytes(4)})]
+    table["address message"] = [
+        bytes((2, 24, 0, 0)) + (2).to_bytes(4, "little") + encode_attributes({2: four[0].packed})
+    ]
+    table["link message"] = [set_link(2, mtu=1500, queue=100)]
+    table["route message"] = [route]
+    table["rule message"] = [rule]
     return table
 
 
@@ -363,6 +404,13 @@ def test_every_decoder_of_the_room_is_fuzzed() -> None:
         "flow_of",
         "flow_of_packet",
         "read_capture",
+        "decode_messages",
+        "decode_attributes",
+        "decode_number",
+        "decode_address",
+        "decode_link_mtu",
+        "decode_route",
+        "decode_rule",
         "remove_marker",
         "classify",
     }

@@ -35,10 +35,11 @@ from stockade.ike.contract import (
 )
 from stockade.ike.peers import PeerTable, QuickModePair
 from stockade.ike.v1 import informational
-from stockade.ike.v1.association import DEAD, Job, MainMode, QuickModeRun
+from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.informational import Deleted
 from stockade.ike.v1.proposals import MainModeCandidate
 from stockade.ike.v1.quick_mode import QuickModeOutcome
+from stockade.ike.v1.quick_modes import DEAD, Job, QuickModeRun
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.negotiation import Negotiation, PresharedKey
@@ -122,7 +123,7 @@ class Engine:
         modes = self._table.main_modes()
         return {
             **self._context.statistics,
-            "active_acquire": sum(len(mode.jobs()) for mode in modes),
+            "active_acquire": sum(len(mode.quick_modes.jobs()) for mode in modes),
             "active_receive": len(self._table.half_open),
             "isadb_list_size": len(modes),
             "active_quick_modes": sum(1 for _ in self._table.pairs()),
@@ -292,17 +293,17 @@ class Engine:
             return
         acquire = job.acquire
         modes = self._table.with_peer(acquire.local, acquire.peer)
-        if any(job.key == other.key for mode in modes for other in mode.jobs()):
+        if any(job.key == other.key for mode in modes for other in mode.quick_modes.jobs()):
             return  # joins the one under way
         negotiation = acquire.negotiation
         for mode in reversed(modes):
             if mode.usable(negotiation, now):
-                mode.add(job, now)
+                mode.quick_modes.add(job, now)
                 return
         for mode in reversed(modes):
             if mode.initiator and mode.established is None and mode.suits(negotiation):
                 job.fresh = True
-                mode.add(job, now)
+                mode.quick_modes.add(job, now)
                 return
         self._begin(job, now)
 
@@ -321,7 +322,7 @@ class Engine:
         local, remote = Endpoint(acquire.local, 500), Endpoint(acquire.peer, 500)
         mode = self._make(local, remote, candidates, None, now)
         self._table.add(mode)
-        mode.add(job, now)
+        mode.quick_modes.add(job, now)
         mode.start(now)
 
     def _fail_job(self, job: Job, reason: Reason, now: float) -> None:

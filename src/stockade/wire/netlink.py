@@ -18,6 +18,7 @@ from stockade.model.reasons import ReasonCode, error_for
 HEADER = Struct("=IHHII")
 _ATTRIBUTE = Struct("=HH")
 _ERROR = Struct("=i")
+_U32 = Struct("=I")
 
 NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE, NLMSG_OVERRUN = 1, 2, 3, 4
 NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK = 0x001, 0x002, 0x004
@@ -89,6 +90,21 @@ def decode_attributes(data: bytes) -> dict[int, bytes]:
         found[kind & _TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + size]
         offset += (size + 3) & ~3
     return found
+
+
+def unpack_fixed(layout: Struct, body: bytes) -> tuple[int, ...]:
+    """The fixed part in front of a message's attributes."""
+    if len(body) < layout.size:
+        raise _malformed("message body", len(body))
+    return layout.unpack_from(body)
+
+
+def decode_number(value: bytes) -> int:
+    """An attribute that is one 32-bit number."""
+    if len(value) != _U32.size:
+        raise _malformed("number", 0)
+    number: int = _U32.unpack(value)[0]
+    return number
 
 
 def _malformed(what: str, offset: int) -> Exception:

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from struct import Struct
 
 from stockade.model.addresses import Address
-from stockade.wire.netlink import decode_attributes, encode_attributes
+from stockade.wire.netlink import decode_attributes, decode_number, encode_attributes, unpack_fixed
 
 
 class MessageType(IntEnum):
@@ -71,10 +71,10 @@ class InterfaceAddress:
 
 def decode_address(body: bytes) -> InterfaceAddress | None:
     """The body of a NEW_ADDRESS message; None for families other than IP."""
-    family, prefix_length, _, _, interface = _ADDRESS.unpack_from(body)
+    family, prefix_length, _, _, interface = unpack_fixed(_ADDRESS, body)
     attributes = decode_attributes(body[_ADDRESS.size :])
     packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
-    if family not in _FAMILIES.values() or packed is None:
+    if packed is None or (family, len(packed)) not in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
         return None
     return InterfaceAddress(ip_address(packed), prefix_length, interface)
 
@@ -92,8 +92,9 @@ def get_link(interface: int) -> bytes:
 
 def decode_link_mtu(body: bytes) -> int | None:
     """The MTU in the body of a NEW_LINK message."""
+    unpack_fixed(_LINK, body)
     packed = decode_attributes(body[_LINK.size :]).get(_IFLA_MTU)
-    return _U32.unpack(packed)[0] if packed is not None else None
+    return decode_number(packed) if packed is not None else None
 
 
 def default_route(
@@ -140,7 +141,7 @@ class Route:
 
 def decode_route(body: bytes) -> Route:
     """The body of a NEW_ROUTE message."""
-    fields = _ROUTE.unpack_from(body)
+    fields = unpack_fixed(_ROUTE, body)
     attributes = decode_attributes(body[_ROUTE.size :])
     metrics = decode_attributes(attributes.get(_RTA_METRICS, b""))
     mtu = metrics.get(_RTAX_MTU)
@@ -148,7 +149,7 @@ def decode_route(body: bytes) -> Route:
         _number(attributes.get(_RTA_TABLE), fields[4]),
         _number(attributes.get(_RTA_OIF), 0) or None,
         _number(attributes.get(_RTA_PRIORITY), 0),
-        _U32.unpack(mtu)[0] if mtu is not None else None,
+        decode_number(mtu) if mtu is not None else None,
         body,
     )
 
@@ -177,7 +178,7 @@ class Rule:
 
 def decode_rule(body: bytes) -> Rule:
     """The body of a NEW_RULE message."""
-    fields = _ROUTE.unpack_from(body)
+    fields = unpack_fixed(_ROUTE, body)
     attributes = decode_attributes(body[_ROUTE.size :])
     return Rule(
         _number(attributes.get(_FRA_TABLE), fields[4]),
@@ -188,7 +189,4 @@ def decode_rule(body: bytes) -> Rule:
 
 
 def _number(packed: bytes | None, default: int) -> int:
-    if packed is None:
-        return default
-    value: int = _U32.unpack(packed)[0]
-    return value
+    return default if packed is None else decode_number(packed)

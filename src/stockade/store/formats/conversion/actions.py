@@ -120,12 +120,9 @@ def _hash(number: int) -> Hash:
 
 
 def read_filter_action(
-    entry: IpsecObject, names: Names, reading: EspNumbers, problems: Problems
+    entry: IpsecObject, data: NegotiationData, names: Names, reading: EspNumbers, problems: Problems
 ) -> FilterAction | None:
-    """The filter action, or None (with a loss). CallerError INVALID_FILE for a damaged blob."""
-    data = entry.decoded()
-    if not isinstance(data, NegotiationData):  # decoded() goes by the class
-        return None
+    """The filter action of the object and its blob, or None (with a loss)."""
     meaning = _ACTIONS.get(entry.negotiation_action) if entry.negotiation_action else None
     if meaning is None:
         problems.loss(

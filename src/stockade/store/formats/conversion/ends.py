@@ -140,8 +140,8 @@ def write_second(end: FilterAddress, version: int) -> blob.AddressSpec:
     if end.addresses.is_host:
         return blob.AddressSpec(blob.ADDRESS_SINGLE, family, first)
     if length is None:
-        return blob.AddressSpec(
-            blob.ADDRESS_RANGE, family, first, end.addresses.last.packed.ljust(16, b"\0")
-        )
-    mask = bytes([length]) if version == 6 else (0xFFFF_FFFF << (32 - length) & 0xFFFF_FFFF).to_bytes(4, "big")
+        return blob.AddressSpec(blob.ADDRESS_RANGE, family, first, end.addresses.last.packed.ljust(16, b"\0"))
+    mask = (
+        bytes([length]) if version == 6 else (0xFFFF_FFFF << (32 - length) & 0xFFFF_FFFF).to_bytes(4, "big")
+    )
     return blob.AddressSpec(blob.ADDRESS_SUBNET, family, first, mask.ljust(16, b"\0"))

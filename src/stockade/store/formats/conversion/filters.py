@@ -114,7 +114,9 @@ def _read_second(spec: FilterSpec2, label: str, where: str, problems: Problems) 
     try:
         return Filter(
             ends.read_second(spec.source, spec.source_name.text, ends.explicit_version(spec.destination)),
-            ends.read_second(spec.destination, spec.destination_name.text, ends.explicit_version(spec.source)),
+            ends.read_second(
+                spec.destination, spec.destination_name.text, ends.explicit_version(spec.source)
+            ),
             spec.protocol,
             _port(spec.source_port),
             _port(spec.destination_port),
@@ -195,7 +197,9 @@ def _subnets(end: FilterAddress) -> list[tuple[bytes, bytes]]:
     return [part for part in parts if part] if all(parts) else []
 
 
-def _spec1(entry: Filter, source: tuple[bytes, bytes], destination: tuple[bytes, bytes], guid: UUID) -> FilterSpec1:
+def _spec1(
+    entry: Filter, source: tuple[bytes, bytes], destination: tuple[bytes, bytes], guid: UUID
+) -> FilterSpec1:
     return FilterSpec1(
         *source,
         *destination,
