@@ -6,8 +6,11 @@ direction. Each carries its weight, its action and its provenance. The table is 
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from ipaddress import IPv4Address
 from types import MappingProxyType
 
+from stockade.model.addresses import Address
+from stockade.model.classifier import Classifier
 from stockade.model.negotiation import Negotiation
 from stockade.model.traffic import Flow, TrafficSelector
 
@@ -65,7 +68,8 @@ class Provenance:
 class SpecificFilter:
     """One line of the filter table.
 
-    `id` is a 16-hex-digit digest of everything below, so the same filter keeps its id over recompilations.
+    `id` is a 16-hex-digit digest of everything below but the filter's number in its list, so the same filter
+    keeps its id over recompilations.
     `negotiation` names an entry of `FilterTable.negotiations` exactly when the action is negotiate.
     `accept_clear` (inbound only): inpass, clear packets that match are let in. `allow_soft`: fall back to
     clear."""
@@ -89,35 +93,130 @@ class SpecificFilter:
         return f"{self.direction} {self.selector}: {self.action}"
 
 
+MAXIMUM_KNOWN_FLOWS = 65_536
+"""Flows whose filter a table remembers, per direction and address family."""
+
+_UNKNOWN = object()
+
+
+class _Memory:
+    """What a table remembers between two questions. Never part of its value."""
+
+    __slots__ = ("by_id", "classifier", "flows")
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, SpecificFilter] = {}
+        self.classifier: Classifier | None = None
+        # outbound IPv4, outbound IPv6, inbound IPv4, inbound IPv6
+        self.flows: tuple[dict[tuple[int, ...], SpecificFilter | None], ...] = ({}, {}, {}, {})
+
+
 @dataclass(frozen=True, slots=True)
 class FilterTable:
     """The whole table, heaviest first, and the negotiations that its filters name. `warnings` says what the
     compiler found doubtful (text for people). The empty table permits everything, as Windows without a
-    policy."""
+    policy. `default_response` names the negotiation that answers a peer about whose request no filter speaks;
+    None: such a peer is refused.
+
+    The first `lookup` builds an index over the filters, in time proportional to their number; `prepare` does it
+    beforehand."""
 
     filters: tuple[SpecificFilter, ...] = ()
     negotiations: MappingProxyType[str, Negotiation] = field(default_factory=lambda: MappingProxyType({}))
     policy_name: str | None = None
     warnings: tuple[str, ...] = ()
+    default_response: str | None = None
+    _memory: _Memory = field(default_factory=_Memory, init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
-        ids = set()
+        by_id = self._memory.by_id
+        negotiations = self.negotiations
         for entry in self.filters:
-            if entry.id in ids:
-                raise ValueError(f"filter id {entry.id} stands twice in the table")
-            ids.add(entry.id)
-            if entry.negotiation is not None and entry.negotiation not in self.negotiations:
+            by_id[entry.id] = entry
+            if entry.negotiation is not None and entry.negotiation not in negotiations:
                 raise ValueError(f"filter {entry.id} names an unknown negotiation {entry.negotiation!r}")
+        if len(by_id) != len(self.filters):
+            seen: set[str] = set()
+            double = next(entry.id for entry in self.filters if entry.id in seen or seen.add(entry.id))
+            raise ValueError(f"filter id {double} stands twice in the table")
+        if self.default_response is not None and self.default_response not in negotiations:
+            raise ValueError(f"the default response names an unknown negotiation {self.default_response!r}")
+
+    def prepare(self, previous: "FilterTable | None" = None) -> None:
+        """Build the index now; where few filters differ from those of `previous`, from its index."""
+        memory = self._memory
+        if memory.classifier is not None:
+            return
+        if previous is not None and previous._memory.classifier is not None:
+            old = previous._memory
+            assert old.classifier is not None
+            memory.classifier = old.classifier.followed_by(old.by_id, memory.by_id)
+        if memory.classifier is None:
+            memory.classifier = Classifier(self.filters)
 
     def lookup(self, flow: Flow, direction: Direction) -> SpecificFilter | None:
         """The first filter that matches, or None: the packet is permitted because nothing speaks of it."""
-        for entry in self.filters:
-            if entry.direction is direction and entry.selector.matches(flow):
-                return entry
-        return None
+        source, destination = flow.source, flow.destination
+        if isinstance(source, IPv4Address):
+            version = 4
+            if not isinstance(destination, IPv4Address):
+                return None
+        else:
+            version = 6
+            if isinstance(destination, IPv4Address):
+                return None
+        return self.classify(
+            direction is Direction.OUTBOUND,
+            version,
+            int(source),
+            int(destination),
+            flow.protocol,
+            flow.source_port,
+            flow.destination_port,
+        )
+
+    def classify(
+        self,
+        outbound: bool,
+        version: int,
+        source: int,
+        destination: int,
+        protocol: int,
+        source_port: int,
+        destination_port: int,
+    ) -> SpecificFilter | None:
+        """`lookup` for whoever has a packet's numbers and no objects: the first filter that matches, or None."""
+        key = (source, destination, protocol, source_port, destination_port)
+        flows = self._memory.flows[(0 if outbound else 2) + (version == 6)]
+        found = flows.get(key, _UNKNOWN)
+        if found is not _UNKNOWN:
+            return found  # type: ignore[return-value]
+        if protocol >> 8 or (source_port | destination_port) >> 16:
+            return None
+        if self._memory.classifier is None:
+            self.prepare()
+        classifier = self._memory.classifier
+        assert classifier is not None
+        traffic = protocol << 32 | source_port << 16 | destination_port
+        entry_id = classifier.find(outbound, version, source, destination, traffic)
+        entry = None if entry_id is None else self._memory.by_id[entry_id]
+        if len(flows) >= MAXIMUM_KNOWN_FLOWS:
+            flows.clear()
+        flows[key] = entry
+        return entry
+
+    def about(
+        self, source: Address, destination: Address, direction: Direction
+    ) -> tuple[SpecificFilter, ...]:
+        """The filters that speak of some traffic between the two addresses, in table order."""
+        if source.version != destination.version:
+            return ()
+        self.prepare()
+        assert self._memory.classifier is not None
+        found = self._memory.classifier.about(
+            direction is Direction.OUTBOUND, source.version, int(source), int(destination)
+        )
+        return tuple([self._memory.by_id[entry_id] for entry_id in found])
 
     def by_id(self, filter_id: str) -> SpecificFilter | None:
-        for entry in self.filters:
-            if entry.id == filter_id:
-                return entry
-        return None
+        return self._memory.by_id.get(filter_id)

@@ -1,7 +1,7 @@
 """The quick modes under one main mode: what waits, what runs, what answers repeated messages.
 
-`quick_mode.py` has the exchange itself. Here: how many run at once, message ids that must not come twice, SPIs
-and SAs that are given back when an exchange ends without a pair, and what a failure is told to whom."""
+`quick_mode.py` has the exchange itself. Here: how many run at once, message ids that must not come twice,
+SPIs and SAs that are given back when an exchange ends without a pair, and what a failure is told to whom."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -221,31 +221,32 @@ class QuickModes:
         self.start_waiting(now)
 
     def _down(self, run: QuickModeRun, reason: Reason, now: float) -> None:
+        main_mode = self._main_mode
         self._withdraw(run, reason)
         self._linger(run, now)
         self._context.count("negotiation_failures")
         if run.initiator:
             assert run.job is not None
-            self._host.quick_mode_failed(self._main_mode, run.job, reason, now)
+            self._host.quick_mode_failed(main_mode, run.job, reason, now)
             self.start_waiting(now)
             return
         self._context.count("receive_failures")
         self._context.report_limited(
             ReportKind.QUICK_MODE_FAILED,
             reason,
-            self._main_mode.local,
-            self._main_mode.remote,
+            main_mode.local,
+            main_mode.remote,
             now,
-            self._main_mode.cookies,
+            main_mode.cookies,
         )
         if run.exhausted:
-            self._host.main_mode_exhausted(self._main_mode, reason, now)
+            self._host.main_mode_exhausted(main_mode, reason, now)
             return
         payloads = informational.refusal_payloads(
-            reason, run.message_id, b"", microsoft=self._main_mode.is_microsoft
+            reason, run.message_id, b"", microsoft=main_mode.is_microsoft
         )
-        if payloads and reason.code not in DEAD and run.exchange is not None and not self._main_mode.closed:
-            run.exchange.store_reply(self._main_mode.send_protected(payloads))
+        if payloads and reason.code not in DEAD and run.exchange is not None and not main_mode.closed:
+            run.exchange.store_reply(main_mode.send_protected(payloads))
 
     def _withdraw(self, run: QuickModeRun, reason: Reason) -> None:
         """A quick mode ends without a pair: give back its SPI and take out what was installed."""
@@ -259,43 +260,39 @@ class QuickModes:
         run.installed.clear()
 
     def _setup(self, run: QuickModeRun) -> QuickModeSetup:
-        assert self._main_mode.outcome is not None
-        config, context = self._config, self._context
+        main_mode, config, context = self._main_mode, self._config, self._context
+        assert main_mode.outcome is not None
 
         def reserve() -> int:
             context.count("total_get_spi")
             try:
-                run.spi = context.get_spi(self._main_mode.local.address, self._main_mode.remote.address)
+                run.spi = context.get_spi(main_mode.local.address, main_mode.remote.address)
             except StockadeError:
                 context.count("get_spi_failures")
                 raise
             return run.spi
 
         def find_rule(selector: TrafficSelector) -> QuickModeMatch | Reason:
-            assert self._main_mode.choice is not None
-            limit = self._main_mode.choice.candidate.negotiation.main_mode.quick_modes_per_main_mode
+            assert main_mode.choice is not None
+            limit = main_mode.choice.candidate.negotiation.main_mode.quick_modes_per_main_mode
             others = sum(other is not run for other in self.running(initiator=False))
             if limit and self.made + others >= limit:
                 run.exhausted = True
                 detail = "the main mode has made all its quick modes"
                 return Reason.of(ReasonCode.TOO_MANY_NEGOTIATIONS, detail, limit=limit)
-            return context.lookup.for_quick_mode(
-                self._main_mode.local.address, self._main_mode.remote.address, selector
-            )
+            return context.lookup.for_quick_mode(main_mode.local.address, main_mode.remote.address, selector)
 
         return QuickModeSetup(
-            local=self._main_mode.local.address,
-            remote=self._main_mode.remote.address,
-            main_mode=self._main_mode.cookies,
-            hash=self._main_mode.outcome.proposal.hash,
-            keys=self._main_mode.outcome.keys,
-            main_mode_group=self._main_mode.outcome.proposal.group,
-            random=self._main_mode.random,
+            local=main_mode.local.address,
+            remote=main_mode.remote.address,
+            main_mode=main_mode.cookies,
+            hash=main_mode.outcome.proposal.hash,
+            keys=main_mode.outcome.keys,
+            main_mode_group=main_mode.outcome.proposal.group,
+            random=main_mode.random,
             reserve_spi=reserve,
             find_rule=find_rule,
-            idle_seconds=config.cluster_idle_seconds
-            if self._main_mode.fast_failover
-            else config.idle_seconds,
+            idle_seconds=config.cluster_idle_seconds if main_mode.fast_failover else config.idle_seconds,
             replay_window=config.replay_window,
             repeat=config.responder_retransmits_quick_mode,
         )

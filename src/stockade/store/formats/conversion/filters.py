@@ -10,8 +10,9 @@ version reads; else the form of Vista, with a range in both parts."""
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
+from stockade.model.addresses import AddressRange
 from stockade.model.reasons import ReasonCode
-from stockade.policy.objects import AddressKind, Filter, FilterAddress, FilterList
+from stockade.policy.objects import Filter, FilterAddress, FilterList
 from stockade.store.formats.conversion import ends
 from stockade.store.formats.conversion.names import description_of
 from stockade.store.formats.ipsec_data import filters as blob
@@ -69,7 +70,7 @@ def _expansion(entry: Filter, room: int) -> list[_Key]:
         networks = [end]
         if end.addresses is not None and end.addresses.version == 4 and end.addresses.prefix_length is None:
             networks += [
-                FilterAddress.of(ends.AddressRange.network(network)) for network in end.addresses.networks()
+                FilterAddress.of(AddressRange.network(network)) for network in end.addresses.networks()
             ]
         sides.append(networks)
     if len(sides[0]) * len(sides[1]) > room:
@@ -113,10 +114,8 @@ def _read_second(spec: FilterSpec2, label: str, where: str, problems: Problems) 
         problems.note(f"{label}: flags {spec.flags:#x} are not all known", where)
     try:
         return Filter(
-            ends.read_second(spec.source, spec.source_name.text, ends.explicit_version(spec.destination)),
-            ends.read_second(
-                spec.destination, spec.destination_name.text, ends.explicit_version(spec.source)
-            ),
+            ends.read_second(spec.source, spec.source_name.text, spec.destination),
+            ends.read_second(spec.destination, spec.destination_name.text, spec.source),
             spec.protocol,
             _port(spec.source_port),
             _port(spec.destination_port),
@@ -191,7 +190,7 @@ def _subnets(end: FilterAddress) -> list[tuple[bytes, bytes]]:
     if end.addresses is None or end.addresses.version != 4 or end.addresses.prefix_length is not None:
         return []
     parts = [
-        ends.write_first(FilterAddress.of(ends.AddressRange.network(network)))
+        ends.write_first(FilterAddress.of(AddressRange.network(network)))
         for network in end.addresses.networks()
     ]
     return [part for part in parts if part] if all(parts) else []
@@ -208,27 +207,29 @@ def _spec1(
         entry.destination_port,
         int(entry.mirrored),
         WideText.of(entry.description),
-        guid=guid,
-    )  # fmt: skip
+        ends.end_name(entry.source),
+        ends.end_name(entry.destination),
+        guid,
+        special=ends.special_of(entry.source, entry.destination),
+    )
 
 
 def _spec2(entry: Filter, guid: UUID) -> FilterSpec2:
-    versions = {end.addresses.version for end in (entry.source, entry.destination) if end.addresses}
-    version = versions.pop() if versions else 4
-    is_range = any(
-        end.kind is AddressKind.ADDRESSES and end.addresses and end.addresses.prefix_length is None
-        for end in (entry.source, entry.destination)
-    )
+    both = (entry.source, entry.destination)
+    family = next((end.family for end in both if end.family is not None), 4)
+    is_range = any(end.addresses is not None and end.addresses.prefix_length is None for end in both)
     return FilterSpec2(
-        ends.write_second(entry.source, version),
-        ends.write_second(entry.destination, version),
+        ends.write_second(entry.source, family),
+        ends.write_second(entry.destination, family),
         _port_spec(entry.source_port),
         _port_spec(entry.destination_port),
         entry.protocol,
-        blob.FLAG_RANGE_IS_HERE if is_range and version == 4 else 0,
+        blob.FLAG_RANGE_IS_HERE if is_range and family == 4 else 0,
         int(entry.mirrored),
         WideText.of(entry.description),
-        guid=guid,
+        ends.end_name(entry.source),
+        ends.end_name(entry.destination),
+        guid,
     )
 
 

@@ -22,9 +22,9 @@ from stockade.policy.objects import (
     Rule,
     now,
 )
-from stockade.store.formats.conversion.actions import read_filter_action, read_offers
+from stockade.store.formats.conversion.actions import Offers, read_filter_action, read_offers
 from stockade.store.formats.conversion.filters import read_filters
-from stockade.store.formats.conversion.main_mode import read_main_mode
+from stockade.store.formats.conversion.main_mode import MainModeSettings, read_main_mode
 from stockade.store.formats.conversion.names import Names, description_of
 from stockade.store.formats.conversion.rules import RuleSettings, read_rule
 from stockade.store.formats.ipsec_data import (
@@ -48,6 +48,8 @@ from stockade.store.formats.objects import (
     guid_text,
 )
 from stockade.store.formats.problems import Problems
+
+MAXIMUM_RULES = 100_000
 
 T = TypeVar("T")
 D = TypeVar("D", bound=IpsecData)
@@ -73,7 +75,11 @@ class _Reader:
         self._esp_numbers = esp_numbers
         self._filter_lists: dict[Reference, FilterList] = {}
         self._filter_actions: dict[Reference, FilterAction] = {}
+        self._main_modes: dict[Reference, MainModeSettings | None] = {}
+        self._rule_settings: dict[Reference, RuleSettings | None] = {}
+        self._responses: dict[Reference, Offers | None] = {}
         self._damaged: set[Reference] = set()  # objects that lost something
+        self._rule_count = 0
         self._used: set[Reference] = set()  # main-mode settings, rules, default responses that a policy has
         self._list_names, self._action_names, self._policy_names = Names(), Names(), Names()
 
@@ -115,6 +121,18 @@ class _Reader:
         if self.problems.losses > before:
             self._damaged.add(entry.reference)
         return result
+
+    def _once(
+        self,
+        cache: dict[Reference, T | None],
+        entry: IpsecObject,
+        convert: Callable[[IpsecObject], T | None],
+    ) -> T | None:
+        """`_converted`, but a second user of a shared object gets the same again: no file can make us decode
+        one large object for each of many small ones."""
+        if entry.reference not in cache:
+            cache[entry.reference] = self._converted(entry, convert)
+        return cache[entry.reference]
 
     def _data(self, entry: IpsecObject, kind: type[D]) -> D:
         data = entry.decoded()
@@ -180,22 +198,22 @@ class _Reader:
         if isakmp is None:
             return None
         self._used.add(isakmp.reference)
-        main_mode = read_main_mode(self._data(isakmp, IsakmpData), isakmp.label, self.problems)
+        main_mode = self._once(self._main_modes, isakmp, self._main_mode)
         if main_mode is None:
+            self.problems.loss(
+                ReasonCode.MISSING_OBJECT, "its main-mode settings did not come over", entry.label
+            )
             return None
         rules: list[Rule] = []
         default: Rule | None = None
         names = Names()
-        damaged = False
+        sources = {isakmp.reference}
         for reference in entry.rules:
             nfa = self._resolved(reference, ObjectClass.NFA, entry)
             if nfa is None:
                 continue
-            found = self._converted(
-                nfa, lambda nfa: self._rules(nfa, entry, main_mode.map_certificates, names)
-            )
-            damaged = damaged or bool(self._damaged & {*nfa.forward})
-            for rule in found or ():
+            sources.update((nfa.reference, *nfa.forward))
+            for rule in self._rules(nfa, entry, main_mode.map_certificates, names):
                 if not rule.is_default_response:
                     rules.append(rule)
                 elif default is None:
@@ -204,7 +222,7 @@ class _Reader:
                     self.problems.loss(
                         ReasonCode.INVALID_POLICY, "a second default response rule is left out", nfa.label
                     )
-        damaged = damaged or self.problems.losses > before
+        damaged = self.problems.losses > before or not self._damaged.isdisjoint(sources)
         assigned = entry.guid == self._active
         if assigned and damaged:
             self.problems.note(
@@ -226,6 +244,15 @@ class _Reader:
             entry.changed or now(),
         )
 
+    def _main_mode(self, entry: IpsecObject) -> MainModeSettings | None:
+        return read_main_mode(self._data(entry, IsakmpData), entry.label, self.problems)
+
+    def _settings(self, entry: IpsecObject) -> RuleSettings:
+        return read_rule(self._data(entry, NfaData), entry.label, self.problems)
+
+    def _offers(self, entry: IpsecObject) -> Offers:
+        return read_offers(self._data(entry, NegotiationData), entry.label, self._esp_numbers, self.problems)
+
     def _polling_minutes(self, seconds: int, entry: IpsecObject) -> int:
         if not seconds:
             return DEFAULT_POLLING_MINUTES
@@ -245,7 +272,11 @@ class _Reader:
             self.problems.note("two policies share it; each gets a rule of its own", nfa.label)
             guid = uuid5(guid, str(policy.guid))
         self._used.add(nfa.reference)
-        settings = read_rule(self._data(nfa, NfaData), map_certificates, nfa.label, self.problems)
+        settings = self._once(self._rule_settings, nfa, self._settings)
+        if settings is None:
+            return []
+        if map_certificates:
+            settings = settings.with_mapped_certificates()
         if nfa.negotiation_policy is None:
             self.problems.loss(ReasonCode.MISSING_OBJECT, "it has no filter action", nfa.label)
             return []
@@ -283,6 +314,9 @@ class _Reader:
                     ReasonCode.MISSING_OBJECT, f"its filter list {reference} did not come over", nfa.label
                 )
                 continue
+            self._rule_count += 1
+            if self._rule_count > MAXIMUM_RULES:
+                raise error_for(ReasonCode.INVALID_FILE, f"more than {MAXIMUM_RULES} rules")
             rules.append(
                 Rule(
                     names.claim(nfa.name, f"Rule for {filter_list.name}", nfa.label, self.problems),
@@ -306,10 +340,8 @@ class _Reader:
         if negotiation.negotiation_action not in (ACTION_NEGOTIATE, ACTION_NEGOTIATE_INBOUND_PASS):
             self.problems.loss(ReasonCode.INVALID_POLICY, "a default response that negotiates not", nfa.label)
             return []
-        offers = read_offers(
-            self._data(negotiation, NegotiationData), negotiation.label, self._esp_numbers, self.problems
-        )
-        if not offers.methods or not settings.authentication:
+        offers = self._once(self._responses, negotiation, self._offers)
+        if offers is None or not offers.methods or not settings.authentication:
             self.problems.loss(
                 ReasonCode.INVALID_POLICY, "a default response without methods known here", nfa.label
             )

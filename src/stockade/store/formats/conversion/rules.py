@@ -3,7 +3,7 @@
 A pre-shared key stands in the blob as UTF-16 text; IKE uses its octets as UTF-8, which for the usual keys is
 their ASCII. A CA stands there as text, since Vista as a DER name in the alternate list too."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from stockade.model.addresses import Address
@@ -46,16 +46,24 @@ class RuleSettings:
     connection_type: ConnectionType
     active: bool
 
+    def with_mapped_certificates(self) -> "RuleSettings":
+        """The same, each certificate mapped to an account: a policy can ask that of all its rules."""
+        methods = tuple(
+            replace(method, map_to_account=True) if isinstance(method, Certificate) else method
+            for method in self.authentication
+        )
+        return replace(self, authentication=methods)
 
-def read_rule(data: NfaData, map_certificates: bool, where: str, problems: Problems) -> RuleSettings:
-    """The settings; what is not known here is a loss. `map_certificates`: the policy asks it of all."""
+
+def read_rule(data: NfaData, where: str, problems: Problems) -> RuleSettings:
+    """The settings; what is not known here is a loss."""
     methods = []
     for position, entry in enumerate(data.authentication):
         flags = data.flags[position] if data.flags and position < len(data.flags) else 0
         alternate = data.alternate_authentication or ()
         other = alternate[position] if len(alternate) == len(data.authentication) else None
         try:
-            methods.append(_method(entry, other, flags, map_certificates))
+            methods.append(_method(entry, other, flags))
         except ValueError as error:
             problems.loss(ReasonCode.NOT_EXPRESSIBLE, f"authentication method {position + 1}: {error}", where)
         if flags & ~(FLAG_MAP_TO_ACCOUNT | FLAG_EXCLUDE_CA_NAME):
@@ -92,7 +100,7 @@ def _tunnel_endpoint(data: NfaData) -> Address | None:
 
 
 def _method(
-    entry: AuthenticationEntry, other: AuthenticationEntry | None, flags: int, map_certificates: bool
+    entry: AuthenticationEntry, other: AuthenticationEntry | None, flags: int
 ) -> AuthenticationMethod:
     """ValueError says what does not fit; it never holds the key."""
     if entry.type == AUTHENTICATION_KERBEROS:
@@ -111,9 +119,7 @@ def _method(
             name = _ca_name(other.raw)
         if not name:
             raise ValueError("a certificate without the name of its CA")
-        return Certificate(
-            name, bool(flags & FLAG_EXCLUDE_CA_NAME), map_certificates or bool(flags & FLAG_MAP_TO_ACCOUNT)
-        )
+        return Certificate(name, bool(flags & FLAG_EXCLUDE_CA_NAME), bool(flags & FLAG_MAP_TO_ACCOUNT))
     raise ValueError(f"type {entry.type} is not known")
 
 

@@ -8,7 +8,7 @@ decides whether losses are allowed."""
 from collections import defaultdict
 from uuid import uuid5
 
-from stockade.model.reasons import Reason, ReasonCode
+from stockade.model.reasons import ReasonCode
 from stockade.policy.objects import DEFAULT_RESPONSE_METHODS, Policy, PolicySet, Rule
 from stockade.store.formats.conversion.actions import write_filter_action, write_offers
 from stockade.store.formats.conversion.filters import write_filters

@@ -1,0 +1,345 @@
+"""Finding the first filter that matches a packet, without a walk over the table.
+
+    near end (ours)                far end (theirs)
+    address >> shift ─▶ row        address >> shift ─▶ node          one dictionary per prefix length in use
+                         └──────────▶ row[node] ─▶ cell ─▶ entries in table order: protocol, ports, rank, id
+
+A packet's addresses lie in few of the table's prefixes (nested ones), so few cells are looked at, however many
+filters there are. The near end stands first because a table names few addresses of this computer and many of
+others. A range that is no prefix is filed under the at most two prefixes that hold its halves, each less than
+twice as large as its half, and its bounds are checked in the cell.
+
+*Ranks* are the places of the filters in the table, with gaps, so that a table with a few filters more or less gets
+its classifier from that of the old one: dictionaries that change are copied, all others are shared, and the old
+classifier goes on working.
+
+Cost of one look: about one step per prefix length in use at each end. Left out: packets of two address families
+at once, and numbers that no packet can carry; `FilterTable.lookup` walks over the table for those.
+"""
+
+from bisect import insort
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from stockade.model.addresses import AddressRange
+    from stockade.model.filters import SpecificFilter
+
+MAXIMUM_FAR_ENDS = 65_536
+"""Addresses whose prefixes are remembered per direction and family."""
+
+_RANK_GAP = 1 << 20
+_SMALL_CELL = 8
+_FEW_CHANGES = 64
+
+Bounds = tuple[int, int, int, int]
+Entry = tuple[int, int, str, Bounds | None]
+"""Rank, protocol and ports as one number, filter id, and first and last address of both ends (near, far) where
+the prefixes say too little."""
+
+Cell = tuple[Entry, ...] | dict[int, tuple[Entry, ...]]
+Row = dict[int, Cell]
+Value = TypeVar("Value")
+
+
+def traffic_key(protocol: int, source_port: int, destination_port: int) -> int:
+    return protocol << 32 | source_port << 16 | destination_port
+
+
+def prefixes_of(addresses: "AddressRange") -> tuple[list[tuple[int, int]], bool]:
+    """The prefixes (shift, address >> shift) under which the range is filed, and whether they hold exactly it."""
+    first, last = int(addresses.first), int(addresses.last)
+    shift = (first ^ last).bit_length()
+    if first & ((1 << shift) - 1) == 0 and (last + 1) & ((1 << shift) - 1) == 0:
+        return [(shift, first >> shift)], True
+    middle = last >> (shift - 1) << (shift - 1)
+    parts = []
+    for low, high in ((first, middle - 1), (middle, last)):
+        shift = (low ^ high).bit_length()
+        parts.append((shift, low >> shift))
+    return parts, False
+
+
+class _Plane:
+    """The filters of one direction and address family."""
+
+    __slots__ = ("_far", "_far_nodes", "_near", "_next_node", "_owned", "_patterns")
+
+    def __init__(self) -> None:
+        self._near: list[tuple[int, dict[int, Row]]] = []
+        self._far: list[tuple[int, dict[int, int]]] = []
+        self._next_node = 0
+        self._patterns: tuple[int, ...] = ()
+        self._far_nodes: dict[int, tuple[int, ...]] = {}
+        self._owned: set[int] | None = None  # ids of the dictionaries that may be changed in place; None: all
+
+    def copy(self) -> "_Plane":
+        """A plane that can be changed without a change to this one."""
+        other = _Plane()
+        other._near, other._far = list(self._near), list(self._far)
+        other._next_node, other._patterns = self._next_node, self._patterns
+        other._far_nodes = self._far_nodes  # true for both until a prefix is added
+        other._owned = set()
+        return other
+
+    # ---- changing
+
+    def add(self, rank: int, entry: "SpecificFilter", near_is_source: bool) -> None:
+        selector = entry.selector
+        near, far = selector.source, selector.destination
+        if not near_is_source:
+            near, far = far, near
+        key = traffic_key(selector.protocol, selector.source_port, selector.destination_port)
+        pattern = _pattern(key)
+        if pattern not in self._patterns:
+            self._patterns = (*self._patterns, pattern)
+        near_prefixes, near_exact = prefixes_of(near)
+        far_prefixes, far_exact = prefixes_of(far)
+        bounds = None
+        if not (near_exact and far_exact):
+            bounds = (int(near.first), int(near.last), int(far.first), int(far.last))
+        made: Entry = (rank, key, entry.id, bounds)
+        for near_shift, near_prefix in near_prefixes:
+            row = self._row(near_shift, near_prefix)
+            for far_shift, far_prefix in far_prefixes:
+                node = self._node(far_shift, far_prefix)
+                row[node] = self._with(row.get(node, ()), made)
+
+    def remove(self, entry: "SpecificFilter", near_is_source: bool) -> None:
+        selector = entry.selector
+        near, far = selector.source, selector.destination
+        if not near_is_source:
+            near, far = far, near
+        key = traffic_key(selector.protocol, selector.source_port, selector.destination_port)
+        for near_shift, near_prefix in prefixes_of(near)[0]:
+            row = self._row(near_shift, near_prefix)
+            for far_shift, far_prefix in prefixes_of(far)[0]:
+                node = self._node(far_shift, far_prefix)
+                row[node] = self._without(row.get(node, ()), key, entry.id)
+
+    def _mine(self, table: dict[int, Value]) -> tuple[dict[int, Value], bool]:
+        """The dictionary, or a copy of it (True) where it is another plane's too."""
+        if self._owned is None or id(table) in self._owned:
+            return table, False
+        table = dict(table)
+        self._owned.add(id(table))
+        return table, True
+
+    def _new(self, table: dict[int, Value]) -> dict[int, Value]:
+        if self._owned is not None:
+            self._owned.add(id(table))
+        return table
+
+    def _row(self, shift: int, prefix: int) -> Row:
+        rows = self._level(self._near, shift)
+        row, copied = self._mine(rows[prefix]) if prefix in rows else (self._new({}), True)
+        if copied:
+            rows[prefix] = row
+        return row
+
+    def _node(self, shift: int, prefix: int) -> int:
+        node = next((nodes.get(prefix) for depth, nodes in self._far if depth == shift), None)
+        if node is None:
+            node = self._next_node
+            self._next_node += 1
+            self._level(self._far, shift)[prefix] = node
+            self._far_nodes = {}
+        return node
+
+    def _level(self, levels: list[tuple[int, dict[int, Value]]], shift: int) -> dict[int, Value]:
+        for position, (depth, found) in enumerate(levels):
+            if depth == shift:
+                table, copied = self._mine(found)
+                if copied:
+                    levels[position] = (shift, table)
+                return table
+        table = self._new({})
+        insort(levels, (shift, table), key=lambda level: level[0])
+        return table
+
+    def _with(self, cell: Cell, entry: Entry) -> Cell:
+        if isinstance(cell, dict):
+            cell, _ = self._mine(cell)
+            cell[entry[1]] = tuple(sorted((*cell.get(entry[1], ()), entry), key=_rank))
+            return cell
+        entries = sorted((*cell, entry), key=_rank)
+        if len(entries) <= _SMALL_CELL:
+            return tuple(entries)
+        large: dict[int, tuple[Entry, ...]] = self._new({})
+        for one in entries:
+            large[one[1]] = (*large.get(one[1], ()), one)
+        return large
+
+    def _without(self, cell: Cell, key: int, entry_id: str) -> Cell:
+        if not isinstance(cell, dict):
+            return tuple(entry for entry in cell if entry[2] != entry_id)
+        cell, _ = self._mine(cell)
+        cell[key] = tuple(entry for entry in cell.get(key, ()) if entry[2] != entry_id)
+        return cell
+
+    # ---- looking
+
+    def _nodes(self, far: int) -> tuple[int, ...]:
+        nodes = tuple([node for shift, table in self._far if (node := table.get(far >> shift)) is not None])
+        if len(self._far_nodes) >= MAXIMUM_FAR_ENDS:
+            self._far_nodes.clear()
+        self._far_nodes[far] = nodes
+        return nodes
+
+    def find(self, near: int, far: int, traffic: int) -> str | None:
+        """The id of the first filter that matches."""
+        nodes = self._far_nodes.get(far)
+        if nodes is None:
+            nodes = self._nodes(far)
+        keys = [traffic & pattern for pattern in self._patterns]
+        best: str | None = None
+        best_rank = 0
+        for shift, rows in self._near:
+            row = rows.get(near >> shift)
+            if row is None:
+                continue
+            for node in nodes:
+                cell = row.get(node)
+                if not cell:
+                    continue
+                if isinstance(cell, tuple):
+                    for rank, key, entry, bounds in cell:
+                        if best_rank and rank > best_rank:
+                            break
+                        if key in keys and (bounds is None or _inside(bounds, near, far)):
+                            best, best_rank = entry, rank
+                            break
+                    continue
+                for wanted in keys:
+                    for rank, _, entry, bounds in cell.get(wanted, ()):
+                        if best_rank and rank > best_rank:
+                            break
+                        if bounds is None or _inside(bounds, near, far):
+                            best, best_rank = entry, rank
+                            break
+        return best
+
+    def about(self, near: int, far: int) -> Iterator[tuple[int, str]]:
+        """Rank and id of every filter whose addresses hold the two, in no order."""
+        nodes = self._far_nodes.get(far)
+        if nodes is None:
+            nodes = self._nodes(far)
+        for shift, rows in self._near:
+            row = rows.get(near >> shift, {})
+            for node in nodes:
+                cell = row.get(node, ())
+                cells = (cell,) if isinstance(cell, tuple) else cell.values()
+                for entries in cells:
+                    for rank, _, entry, bounds in entries:
+                        if bounds is None or _inside(bounds, near, far):
+                            yield rank, entry
+
+
+def _inside(bounds: Bounds, near: int, far: int) -> bool:
+    return bounds[0] <= near <= bounds[1] and bounds[2] <= far <= bounds[3]
+
+
+def _pattern(key: int) -> int:
+    """The mask of the parts that a filter names: applied to a packet's numbers it gives the filter's key."""
+    protocol, source_port, destination_port = key >> 32, key >> 16 & 0xFFFF, key & 0xFFFF
+    return traffic_key(0xFF * bool(protocol), 0xFFFF * bool(source_port), 0xFFFF * bool(destination_port))
+
+
+def _rank(entry: Entry) -> int:
+    return entry[0]
+
+
+class Classifier:
+    """The index over the filters of one table, by direction and address family. Thread-safe only as far as the
+    interpreter makes a dictionary's single operations so."""
+
+    __slots__ = ("_planes", "_ranks")
+
+    def __init__(self, filters: "Iterable[SpecificFilter]") -> None:
+        self._planes: dict[tuple[bool, int], _Plane] = {}
+        self._ranks: dict[str, int] = {}
+        rank = 0
+        for entry in filters:
+            rank += _RANK_GAP
+            self._ranks[entry.id] = rank
+            outbound = entry.direction == "outbound"
+            self._plane(outbound, entry.selector.version).add(rank, entry, outbound)
+
+    def _plane(self, outbound: bool, version: int) -> _Plane:
+        plane = self._planes.get((outbound, version))
+        if plane is None:
+            plane = self._planes[(outbound, version)] = _Plane()
+        return plane
+
+    def find(self, outbound: bool, version: int, source: int, destination: int, traffic: int) -> str | None:
+        """The id of the first filter that matches the packet, or None. `traffic` as `traffic_key` makes it."""
+        plane = self._planes.get((outbound, version))
+        if plane is None:
+            return None
+        return plane.find(source, destination, traffic) if outbound else plane.find(destination, source, traffic)
+
+    def about(self, outbound: bool, version: int, source: int, destination: int) -> list[str]:
+        """The ids of the filters that speak of some traffic from `source` to `destination`, in table order."""
+        plane = self._planes.get((outbound, version))
+        if plane is None:
+            return []
+        near, far = (source, destination) if outbound else (destination, source)
+        return [entry for _, entry in sorted(set(plane.about(near, far)))]
+
+    def followed_by(
+        self, old: "Mapping[str, SpecificFilter]", new: "Mapping[str, SpecificFilter]"
+    ) -> "Classifier | None":
+        """The classifier of another table, made from this one; filters by id, in table order. None where that
+        is not worth it (many changes) or not possible (filters that stay changed places)."""
+        added = new.keys() - old.keys()
+        removed = old.keys() - new.keys()
+        if len(added) + len(removed) > _FEW_CHANGES + len(old) // 8:
+            return None
+        ranks = self._new_ranks(new, added)
+        if ranks is None:
+            return None
+        other = Classifier(())
+        other._ranks = ranks
+        other._planes = dict(self._planes)
+        touched: dict[tuple[bool, int], _Plane] = {}
+
+        def plane_of(entry: "SpecificFilter") -> _Plane:
+            where = (entry.direction == "outbound", entry.selector.version)
+            if where not in touched:
+                found = other._planes.get(where)
+                touched[where] = other._planes[where] = _Plane() if found is None else found.copy()
+            return touched[where]
+
+        for entry_id in removed:
+            entry = old[entry_id]
+            plane_of(entry).remove(entry, entry.direction == "outbound")
+        for entry_id in added:
+            entry = new[entry_id]
+            plane_of(entry).add(ranks[entry_id], entry, entry.direction == "outbound")
+        return other
+
+    def _new_ranks(self, new: "Iterable[str]", added: set[str]) -> dict[str, int] | None:
+        ranks: dict[str, int] = {}
+        last = 0
+        waiting: list[str] = []
+        known = self._ranks
+
+        def place(until: int) -> bool:
+            step = (until - last) // (len(waiting) + 1)
+            for number, entry_id in enumerate(waiting, 1):
+                ranks[entry_id] = last + number * step
+            return step > 0
+
+        for entry_id in new:
+            if entry_id in added:
+                waiting.append(entry_id)
+                continue
+            rank = known[entry_id]
+            if rank <= last or (waiting and not place(rank)):
+                return None
+            waiting.clear()
+            ranks[entry_id] = rank
+            last = rank
+        if waiting:
+            place(last + _RANK_GAP * (len(waiting) + 1))
+        return ranks
