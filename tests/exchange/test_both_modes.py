@@ -18,6 +18,8 @@ from exchange_harness import (
     ALPHA,
     BETA,
     ESP,
+    EXACT,
+    Packet,
     assert_matching,
     established,
     negotiation,
@@ -25,11 +27,11 @@ from exchange_harness import (
     two_hosts,
 )
 
-from stockade.ike.contract import InstallSa, ReportKind
+from stockade.ike.contract import DeletePeer, InstallSa, ReportKind
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Direction
 from stockade.model.identities import Identity
-from stockade.model.reasons import ReasonCode
+from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.suites import (
     Encryption,
     EspSuite,
@@ -39,6 +41,7 @@ from stockade.model.suites import (
     QuickModeProposal,
 )
 from stockade.model.traffic import TCP, TrafficSelector
+from stockade.wire.vendor_ids import MS_NT5_ISAKMPOAKLEY
 
 
 def test_nine_messages_bring_both_ends_up() -> None:
@@ -80,8 +83,34 @@ def test_inbound_is_installed_before_outbound_and_before_the_peer_can_use_it() -
     inbound, outbound = Direction.INBOUND, Direction.OUTBOUND
     assert installed_at[7] == []
     assert installed_at[8] == [inbound]  # beta, before message 2 leaves
-    assert installed_at[9] == [inbound, outbound, inbound]  # alpha, before message 3 leaves
-    assert [entry.sa.direction for entry in beta.history] == [inbound, outbound]
+    assert installed_at[9] == [inbound, inbound]  # alpha, before message 3 leaves
+    for node in (alpha, beta):
+        assert [entry.sa.direction for entry in node.history] == [inbound, outbound]
+
+
+def without_microsoft(packet: Packet) -> list[tuple[float, bytes]]:
+    """Turn Microsoft's vendor id into an unknown one."""
+    return [(0.01, packet.send.datagram.replace(MS_NT5_ISAKMPOAKLEY, b"someone else's 1"))]
+
+
+def test_held_packets_wait_a_moment_for_a_responder_that_is_not_microsofts() -> None:
+    """strongSwan makes its SAs at message 3: what follows on its heels would be lost."""
+    network, alpha, beta = two_hosts(fate=without_microsoft)
+    network.command(alpha, alpha.acquire(BETA))
+    assert network.run(5, lambda: bool(alpha.of(Direction.INBOUND)))
+    message_3 = network.now
+    assert network.run(5, pairs_up(alpha, beta))
+    assert network.now - message_3 == pytest.approx(EXACT.outbound_delay_seconds)
+    assert_matching(alpha, beta)
+
+
+def test_pair_that_is_deleted_in_that_moment_stays_deleted() -> None:
+    network, alpha, _ = two_hosts(fate=without_microsoft)
+    network.command(alpha, alpha.acquire(BETA))
+    assert network.run(5, lambda: bool(alpha.of(Direction.INBOUND)))
+    network.command(alpha, DeletePeer(BETA, Reason.of(ReasonCode.POLICY_CHANGED)))
+    network.run(5)
+    assert not alpha.sas
 
 
 MAIN_MODES = [

@@ -23,6 +23,7 @@ from stockade.ike.contract import (
     DeletePeer,
     DeleteQuickMode,
     Effect,
+    InstallSa,
     MainModeView,
     NegotiationLookup,
     QuickModeView,
@@ -373,6 +374,14 @@ class Engine:
     ) -> None:
         pair = QuickModePair(outcome, main_mode.local, main_mode.remote, run.initiator, now)
         self._table.add_pair(pair)
+        if run.initiator:
+            delay = 0.0 if main_mode.is_microsoft else self._config.outbound_delay_seconds
+            if delay:
+                self._context.timers.set(
+                    ("outbound", pair), now + delay, lambda moment: self._install_outbound(pair)
+                )
+            else:
+                self._install_outbound(pair)
         self._context.count("quick_modes")
         self._context.timers.set(pair, pair.expires, lambda moment: self._expire_pair(pair, moment))
         reason = Reason.of(
@@ -390,6 +399,10 @@ class Engine:
             old.replaced = True
             until = min(now + self._config.rekey_grace_seconds, old.expires)
             self._context.timers.set(old, until, lambda moment: self._retire_pair(old, moment))
+
+    def _install_outbound(self, pair: QuickModePair) -> None:
+        self._context.count("key_additions")
+        self._context.effects.append(InstallSa(pair.outcome.outbound))
 
     def quick_mode_failed(self, main_mode: MainMode, job: Job, reason: Reason, now: float) -> None:
         """A quick mode that we began failed. Where an older main mode got no answer the peer has forgotten
@@ -458,6 +471,7 @@ class Engine:
         """Take a pair out, without a word to the peer."""
         self._table.remove_pair(pair)
         self._context.timers.cancel(pair)
+        self._context.timers.cancel(("outbound", pair))
         self._context.count("key_deletions", 2)
         for sa in (pair.outcome.outbound, pair.outcome.inbound):
             self._context.effects.append(RemoveSa(sa.spi, sa.direction, pair.remote.address, reason))

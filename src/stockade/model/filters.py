@@ -102,13 +102,13 @@ _UNKNOWN = object()
 class _Memory:
     """What a table remembers between two questions. Never part of its value."""
 
-    __slots__ = ("by_id", "classifier", "flows")
+    __slots__ = ("by_id", "classifier", "inbound", "outbound")
 
     def __init__(self) -> None:
         self.by_id: dict[str, SpecificFilter] = {}
         self.classifier: Classifier | None = None
-        # outbound IPv4, outbound IPv6, inbound IPv4, inbound IPv6
-        self.flows: tuple[dict[tuple[int, ...], SpecificFilter | None], ...] = ({}, {}, {}, {})
+        self.outbound: dict[tuple[object, ...], SpecificFilter | None] = {}
+        self.inbound: dict[tuple[object, ...], SpecificFilter | None] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,23 +157,28 @@ class FilterTable:
     def lookup(self, flow: Flow, direction: Direction) -> SpecificFilter | None:
         """The first filter that matches, or None: the packet is permitted because nothing speaks of it."""
         source, destination = flow.source, flow.destination
-        if isinstance(source, IPv4Address):
-            version = 4
-            if not isinstance(destination, IPv4Address):
-                return None
-        else:
-            version = 6
-            if isinstance(destination, IPv4Address):
-                return None
-        return self.classify(
-            direction is Direction.OUTBOUND,
-            version,
+        outbound = direction is Direction.OUTBOUND
+        flows = self._memory.outbound if outbound else self._memory.inbound
+        # the numbers, because the hash of an address object is slow; the classes tell the families apart
+        key = (
+            source.__class__,
+            destination.__class__,
             int(source),
             int(destination),
             flow.protocol,
             flow.source_port,
             flow.destination_port,
         )
+        found = flows.get(key, _UNKNOWN)
+        if found is not _UNKNOWN:
+            return found  # type: ignore[return-value]
+        entry = None
+        if source.version == destination.version:
+            entry = self.classify(outbound, source.version, *key[2:])  # type: ignore[arg-type]
+        if len(flows) >= MAXIMUM_KNOWN_FLOWS:
+            flows.clear()
+        flows[key] = entry
+        return entry
 
     def classify(
         self,
@@ -185,25 +190,19 @@ class FilterTable:
         source_port: int,
         destination_port: int,
     ) -> SpecificFilter | None:
-        """`lookup` for whoever has a packet's numbers and no objects: the first filter that matches, or None."""
-        key = (source, destination, protocol, source_port, destination_port)
-        flows = self._memory.flows[(0 if outbound else 2) + (version == 6)]
-        found = flows.get(key, _UNKNOWN)
-        if found is not _UNKNOWN:
-            return found  # type: ignore[return-value]
-        if protocol >> 8 or (source_port | destination_port) >> 16:
-            return None
-        if self._memory.classifier is None:
+        """`lookup` for whoever has a packet's numbers and no objects, and remembers flows himself."""
+        memory = self._memory
+        if memory.classifier is None:
             self.prepare()
-        classifier = self._memory.classifier
-        assert classifier is not None
+        assert memory.classifier is not None
+        if protocol >> 8 or (source_port | destination_port) >> 16:
+            # no packet has such numbers; only filters that leave the part open match them, as they match 0
+            protocol = protocol if protocol >> 8 == 0 else 0
+            source_port = source_port if source_port >> 16 == 0 else 0
+            destination_port = destination_port if destination_port >> 16 == 0 else 0
         traffic = protocol << 32 | source_port << 16 | destination_port
-        entry_id = classifier.find(outbound, version, source, destination, traffic)
-        entry = None if entry_id is None else self._memory.by_id[entry_id]
-        if len(flows) >= MAXIMUM_KNOWN_FLOWS:
-            flows.clear()
-        flows[key] = entry
-        return entry
+        entry_id = memory.classifier.find(outbound, version, source, destination, traffic)
+        return None if entry_id is None else memory.by_id[entry_id]
 
     def about(
         self, source: Address, destination: Address, direction: Direction

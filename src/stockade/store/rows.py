@@ -76,10 +76,13 @@ def _end_values(end: FilterAddress) -> tuple[Value, Value, Value]:
     return end.kind.value, str(end.addresses.first), str(end.addresses.last)
 
 
-def _end(kind: str, first: str | None, last: str | None) -> FilterAddress:
-    if first is None or last is None:
-        return FilterAddress(AddressKind(kind))
-    return FilterAddress(AddressKind(kind), AddressRange(ip_address(first), ip_address(last)))
+def _end(row: sqlite3.Row, side: str) -> FilterAddress:
+    first, last = row[f"{side}_first"], row[f"{side}_last"]
+    addresses = None
+    if first is not None and last is not None:
+        addresses = AddressRange(ip_address(first), ip_address(last))
+    kind, name, version = AddressKind(row[f"{side}_kind"]), row[f"{side}_name"], row[f"{side}_version"]
+    return FilterAddress(kind, addresses, name or "", version)
 
 
 def filter_values(entry: Filter) -> tuple[Value, ...]:
@@ -92,6 +95,10 @@ def filter_values(entry: Filter) -> tuple[Value, ...]:
         entry.destination_port,
         int(entry.mirrored),
         entry.description,
+        entry.source.name or None,
+        entry.source.version,
+        entry.destination.name or None,
+        entry.destination.version,
     )
 
 
@@ -130,8 +137,8 @@ def _filter_lists(connection: sqlite3.Connection) -> Iterable[FilterList]:
     for row in connection.execute("SELECT * FROM filters ORDER BY filter_list, position"):
         filters.setdefault(row["filter_list"], []).append(
             Filter(
-                _end(row["source_kind"], row["source_first"], row["source_last"]),
-                _end(row["destination_kind"], row["destination_first"], row["destination_last"]),
+                _end(row, "source"),
+                _end(row, "destination"),
                 row["protocol"],
                 row["source_port"],
                 row["destination_port"],

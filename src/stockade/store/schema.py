@@ -2,7 +2,7 @@
 
     policies ─┬ rules ─┬ rule_authentication        meta: the change counter
               │        ├ → filter_lists ─ filters   settings: what `netsh ipsec dynamic set config` keeps
-              │        └ → filter_actions
+              │        └ → filter_actions           revisions, contents: the history
 
 A rule refers to its filter list and filter action by GUID, so a new name needs no change in the rules, and
 SQLite itself refuses to delete what a rule uses. `name_key` is the case-folded name: names are unique without
@@ -94,8 +94,28 @@ _FIRST_VERSION = (
         PRIMARY KEY (rule, position)) STRICT""",
 )
 
+# DNS names and address families of filter ends; revisions (`stockade.store.revisions`).
+_SECOND_VERSION = (
+    "ALTER TABLE filters ADD COLUMN source_name TEXT",
+    "ALTER TABLE filters ADD COLUMN source_version INTEGER",
+    "ALTER TABLE filters ADD COLUMN destination_name TEXT",
+    "ALTER TABLE filters ADD COLUMN destination_version INTEGER",
+    """CREATE TABLE contents (
+        id INTEGER PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        body BLOB NOT NULL) STRICT""",
+    """CREATE TABLE revisions (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        made TEXT NOT NULL,
+        author TEXT NOT NULL,
+        command TEXT NOT NULL,
+        assigned TEXT,
+        objects TEXT NOT NULL,
+        settings TEXT NOT NULL) STRICT""",
+)
+
 # Entry i brings a file from version i to version i + 1. Add to the end; never change one that was released.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST_VERSION,)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST_VERSION, _SECOND_VERSION)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

@@ -11,25 +11,24 @@ setting is touched.
 
 Every name and number is a constant of this file. They belong to one network namespace, so agents in different
 namespaces do not meet; two agents in one namespace do, at the device, which only one of them can open.
-
-`pyroute2` runs an event loop of its own under its synchronous calls and refuses to do so in a thread that
-runs one already, as the agent's does: the calls run in a thread of their own.
 """
 
 import errno
 import fcntl
 import os
+import socket
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
+from stockade.driver.netlink import NetlinkError, NetlinkSocket
 from stockade.model.addresses import Address
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
+from stockade.wire import rtnetlink
+from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
+from stockade.wire.rtnetlink import MessageType, RouteType
 
 DEVICE: Final = "stockade0"
 DEVICE_MTU: Final = 65535
@@ -48,7 +47,9 @@ WORST_METRIC: Final = 0xFFFF_FFFF
 LOG_GROUP: Final = 5170
 """nflog group for clear packets that were dropped."""
 
-CALL_SECONDS: Final = 5.0
+SMALLEST_MTU: Final = 576
+"""Of IPv4 (RFC 791); what says less is wrong."""
+
 CLAIM_SECONDS: Final = 5.0
 """How long to wait for the device while the process of a killed run is still dying."""
 
@@ -58,35 +59,13 @@ _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
 _TUN_F_CSUM, _TUN_F_TSO4 = 0x01, 0x02
 _IFREQ = Struct("16sH22x")
 
-Result = TypeVar("Result")
-
-
-class Message(Protocol):
-    """A netlink message as pyroute2 gives it."""
-
-    def get(self, name: str, default: object = None, /) -> object: ...
-
-
-class Netlink(Protocol):
-    """The calls of `pyroute2.IPRoute` that are used here."""
-
-    def link_lookup(self, **filters: object) -> list[int]: ...
-    def link(self, command: str, **values: object) -> object: ...
-    def get_links(self, *indices: int) -> Iterator[Message]: ...
-    def route(self, command: str, **values: object) -> object: ...
-    def rule(self, command: str, **values: object) -> object: ...
-    def get_rules(self, **filters: object) -> Iterator[Message]: ...
-    def flush_routes(self, **filters: object) -> object: ...
-    def close(self) -> None: ...
-
 
 class System:
     """Takes hold of the parts and lets go of them. `claim`, `release` and `remove` may be called in any order
     and more than once. Failures are `HostError`."""
 
     def __init__(self) -> None:
-        self._executor: ThreadPoolExecutor | None = None
-        self._netlink: Netlink | None = None
+        self._netlink: NetlinkSocket | None = None
         self._descriptor = -1
 
     @property
@@ -100,10 +79,13 @@ class System:
         if self._descriptor >= 0:
             return
         # Closed before open: the rule leads to nowhere until the device is there.
-        self._call(_claim_rule)
+        _claim_rule(self._open_netlink())
         descriptor = _open_device()
         try:
-            self._call(_claim_device)
+            _claim_device(self._open_netlink())
+        except OSError as error:
+            os.close(descriptor)
+            raise _refused(f"settings of device {DEVICE}", error) from None
         except BaseException:
             os.close(descriptor)
             raise
@@ -115,77 +97,51 @@ class System:
             os.close(self._descriptor)
             self._descriptor = -1
         if self._netlink is not None:
-            with suppress(StockadeError):
-                self._call(lambda netlink: netlink.close())
+            self._netlink.close()
             self._netlink = None
-        if self._executor is not None:
-            self._executor.shutdown(wait=False)
-            self._executor = None
 
     def remove(self) -> None:
         """Remove all of it, after a clean run or a killed one."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        self._call(_remove)
+        _remove(self._open_netlink())
         self.release()
 
     def in_use_by_other(self) -> bool:
         """Whether the device exists and is not ours: another agent runs in this network namespace."""
-        return self._descriptor < 0 and bool(self._call(lambda netlink: netlink.link_lookup(ifname=DEVICE)))
+        return self._descriptor < 0 and any(name == DEVICE for _, name in socket.if_nameindex())
 
     def path_mtu(self, peer: Address, default: int = 1500) -> int:
         """The MTU of the way to `peer`: of its interface, or less where the route says so. Learnt path MTUs
         are left out, for ours own ICMP messages make some that are about clear packets."""
         try:
-            return self._call(lambda netlink: _path_mtu(netlink, peer, default))
+            mtu = _path_mtu(self._open_netlink(), peer)
         except StockadeError:
             return default
+        return mtu if mtu is not None and mtu >= SMALLEST_MTU else default
 
-    def _call(self, function: Callable[[Netlink], Result]) -> Result:
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stockade-netlink")
-        try:
-            return self._executor.submit(self._run, function).result(CALL_SECONDS)
-        except StockadeError:
-            raise
-        except FutureTimeoutError:
-            raise error_for(ReasonCode.DRIVER_FAILED, "the kernel did not answer over netlink") from None
-        except Exception as error:  # pyroute2 raises many kinds; all mean that the system refused us
-            raise _refused("netlink", error) from error
-
-    def _run(self, function: Callable[[Netlink], Result]) -> Result:
+    def _open_netlink(self) -> NetlinkSocket:
         if self._netlink is None:
-            # Imported late: it takes a tenth of a second, and nobody but a running agent needs it.
-            from pyroute2 import IPRoute
-
-            self._netlink = IPRoute()
-        return function(self._netlink)
+            self._netlink = NetlinkSocket()
+        return self._netlink
 
 
-def _refused(what: str, error: Exception) -> StockadeError:
-    number = getattr(error, "code", None) or getattr(error, "errno", None)
-    if number in (errno.EPERM, errno.EACCES):
+def _refused(what: str, error: OSError) -> StockadeError:
+    if error.errno in (errno.EPERM, errno.EACCES):
         return error_for(ReasonCode.NOT_PRIVILEGED, what)
-    return error_for(ReasonCode.DRIVER_FAILED, f"{what}: {error}")
+    return error_for(ReasonCode.DRIVER_FAILED, f"{what}: {error.strerror}")
 
 
-def _claim_rule(netlink: Netlink) -> None:
-    netlink.route(
-        "replace", dst="default", table=ROUTING_TABLE, type="unreachable", priority=WORST_METRIC, family=2
-    )
+def _claim_rule(netlink: NetlinkSocket) -> None:
+    nowhere = rtnetlink.default_route(4, ROUTING_TABLE, metric=WORST_METRIC, kind=RouteType.UNREACHABLE)
+    netlink.change(MessageType.NEW_ROUTE, nowhere, NLM_F_CREATE | NLM_F_REPLACE)
     if not _rules(netlink):
-        netlink.rule(
-            "add",
-            table=ROUTING_TABLE,
-            priority=RULE_PRIORITY,
-            fwmark=SECURE_MARK,
-            fwmask=MARK_MASK,
-            family=2,
-        )
+        rule = rtnetlink.mark_rule(4, ROUTING_TABLE, RULE_PRIORITY, SECURE_MARK, MARK_MASK)
+        netlink.change(MessageType.NEW_RULE, rule, NLM_F_CREATE | NLM_F_EXCL)
 
 
-def _claim_device(netlink: Netlink) -> None:
+def _claim_device(netlink: NetlinkSocket) -> None:
     settings = Path("/proc/sys/net")
     for path, value in (
         (settings / "ipv4/conf" / DEVICE / "rp_filter", "0"),
@@ -198,32 +154,36 @@ def _claim_device(netlink: Netlink) -> None:
             if "ipv4" in str(path):
                 raise
             # A kernel without IPv6 has nothing to switch off.
-    index = netlink.link_lookup(ifname=DEVICE)[0]
-    netlink.link("set", index=index, mtu=DEVICE_MTU, txqlen=DEVICE_QUEUE, state="up")
-    netlink.route("replace", dst="default", table=ROUTING_TABLE, oif=index, scope="link", family=2)
+    index = socket.if_nametoindex(DEVICE)
+    link = rtnetlink.set_link(index, mtu=DEVICE_MTU, queue=DEVICE_QUEUE)
+    netlink.change(MessageType.NEW_LINK, link)
+    route = rtnetlink.default_route(4, ROUTING_TABLE, interface=index)
+    netlink.change(MessageType.NEW_ROUTE, route, NLM_F_CREATE | NLM_F_REPLACE)
 
 
-def _remove(netlink: Netlink) -> None:
+def _remove(netlink: NetlinkSocket) -> None:
     for rule in _rules(netlink):
-        netlink.rule("del", table=ROUTING_TABLE, priority=rule.get("priority"), family=2)
-    netlink.flush_routes(table=ROUTING_TABLE, family=2)
+        body = rtnetlink.mark_rule(4, rule.table, rule.priority, rule.mark, rule.mask)
+        netlink.change(MessageType.DELETE_RULE, body)
+    for message in netlink.dump(MessageType.GET_ROUTE, rtnetlink.get_routes(4)):
+        if rtnetlink.decode_route(message.body).table == ROUTING_TABLE:
+            with suppress(NetlinkError):  # the kernel removes a device's routes itself when the device goes
+                netlink.change(MessageType.DELETE_ROUTE, message.body)
 
 
-def _rules(netlink: Netlink) -> list[Message]:
-    return [rule for rule in netlink.get_rules(family=2) if rule.get("table") == ROUTING_TABLE]
+def _rules(netlink: NetlinkSocket) -> list[rtnetlink.Rule]:
+    answers = netlink.dump(MessageType.GET_RULE, rtnetlink.get_routes(4))
+    rules = [rtnetlink.decode_rule(message.body) for message in answers]
+    return [rule for rule in rules if rule.table == ROUTING_TABLE]
 
 
-def _path_mtu(netlink: Netlink, peer: Address, default: int) -> int:
-    found = netlink.route("get", dst=str(peer), mark=OWN_MARK)
-    route = (
-        next(iter(found), None) if isinstance(found, (list, tuple)) or hasattr(found, "__iter__") else None
-    )
-    if route is None:
-        return default
-    index = route.get("oif")
-    link = next(iter(netlink.get_links(index)), None) if isinstance(index, int) else None
-    mtu = link.get("mtu") if link is not None else None
-    return mtu if isinstance(mtu, int) and mtu >= 576 else default
+def _path_mtu(netlink: NetlinkSocket, peer: Address) -> int | None:
+    (answer, *_) = netlink.get(MessageType.GET_ROUTE, rtnetlink.get_route(peer, OWN_MARK))
+    route = rtnetlink.decode_route(answer.body)
+    if route.interface is None:
+        return None
+    (answer, *_) = netlink.get(MessageType.GET_LINK, rtnetlink.get_link(route.interface))
+    return rtnetlink.decode_link_mtu(answer.body)
 
 
 def _open_device() -> int:

@@ -3,13 +3,14 @@
          initiator                                   responder
       1  HDR*, HASH(1), SA, Ni [, KE] [, IDci, IDcr]  ->
       2       <-  HDR*, HASH(2), SA, Nr [, KE] [, IDci, IDcr] [, N]        inbound SA in place
+         inbound SA in place
       3  HDR*, HASH(3)                                ->                   outbound SA in place
-         both SAs in place before message 3 leaves
+         outbound SA in place
 
-The responder's inbound SA is there before the initiator can know the keys, and the initiator's pair before
-the responder may use its outbound SA: no protected packet meets an end that cannot read it, unless the
-network reorders. KE is perfect forward secrecy. N is RESPONDER-LIFETIME (RFC 2407 §4.6.3.1), sent where our
-lifetime is shorter than the offer says, and obeyed where the peer's is.
+Each end can receive before the other may send. The initiator's outbound SA comes after message 3, not before
+it: it releases the packets that wait for it, and to a responder that makes its SAs at message 3 (strongSwan
+does) they would come too early. KE is perfect forward secrecy. N is RESPONDER-LIFETIME (RFC 2407 §4.6.3.1),
+sent where our lifetime is shorter than the offer says, and obeyed where the peer's is.
 
 The commit bit is tolerated and not obeyed. Left out: NAT-OA, several SA payloads in one quick mode."""
 
@@ -169,7 +170,7 @@ def initiate(
     last = quick_mode_hash_3(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
     )
-    return Finish(outcome, (HashPayload(last),), protected=True, install=(outcome.inbound, outcome.outbound))
+    return Finish(outcome, (HashPayload(last),), protected=True, install=(outcome.inbound,))
 
 
 def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickModeOutcome]:

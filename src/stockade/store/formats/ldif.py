@@ -1,8 +1,8 @@
 """LDIF (RFC 2849): what `ldbsearch`, `ldapsearch` and `ldifde` print of `CN=IP Security,CN=System`.
 
 Read are content records: `attribute: text`, `attribute:: base64`, folded lines, comments. `attribute:< url`
-is refused: an import reads no other file. A record with `changetype: add` is taken as content; other changes are
-refused, for their outcome depends on a directory that we do not see.
+is refused: an import reads no other file. A record with `changetype: add` is taken as content; other changes
+are refused, for their outcome depends on a directory that we do not see.
 
 The pointer object of a group policy (`CN=IPSEC,CN=Windows,…`, class ipsecPolicy, whose owner reference is the
 policy that it assigns) says which policy is assigned."""

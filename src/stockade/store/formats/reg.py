@@ -13,7 +13,6 @@ r"""`.reg` files, as regedit writes them, ⇄ registry keys.
 Lines that delete (`[-key]`, `"name"=-`) are refused: what a file adds up to then depends on a registry that
 we do not see."""
 
-import binascii
 import re
 from collections.abc import Iterable
 from typing import NoReturn
@@ -38,17 +37,18 @@ HEADER_4 = "REGEDIT4"
 MAXIMUM_KEYS = 200_000
 MAXIMUM_VALUES = 1_000  # of one key
 _STRINGS = (REG_SZ, REG_EXPAND_SZ, REG_MULTI_SZ)
-_OBJECT_KEY = re.compile(r"\\ipsec[a-z]+\{[0-9a-f\-]{36}\}$", re.IGNORECASE)
 
-# One look at a time, each anchored where the last one ended: the time is linear in the text.
-_SKIPPED = re.compile(r"(?:[ \t\r\n]+|;[^\n]*)+")
-_KEY = re.compile(r"\[([^\r\n]*)\][ \t]*(?=[\r\n]|\Z)")
-_NAME = re.compile(r'(?:"((?:[^"\\\r\n]|\\.)*)"|(@))[ \t]*=[ \t]*')
-_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)  # a text can hold line breaks
-_DWORD = re.compile(r"dword:[ \t]*([0-9a-f]{1,8})(?![0-9a-z])", re.IGNORECASE)
+# One look at a time, each anchored where the last one ended, and possessive: no backtracking, so time and
+# memory are linear in the text.
+_SKIPPED = re.compile(r"(?:[ \t\r\n]++|;[^\n]*+)++")
+_KEY = re.compile(r"\[([^\r\n]*)\][ \t]*+(?=[\r\n]|\Z)")
+_NAME = re.compile(r'(?:"((?:[^"\\\r\n]++|\\.)*+)"|(@))[ \t]*+=[ \t]*+')
+_TEXT = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)  # a text can hold line breaks
+_DWORD = re.compile(r"dword:[ \t]*+([0-9a-f]{1,8})(?![0-9a-z])", re.IGNORECASE)
 _HEX = re.compile(r"hex(?:\(([0-9a-f]{1,8})\))?:", re.IGNORECASE)
-_OCTETS = re.compile(r"(?:[0-9a-fA-F,]+|[ \t]+|\\[ \t]*\r?\n)*")
-_LINE_END = re.compile(r"[ \t]*(?:;[^\n]*)?(?=[\r\n]|\Z)")
+_OCTETS = re.compile(r"(?:[0-9a-fA-F,]++|[ \t]++|\\[ \t]*+\r?\n)*+")
+_PAIRS = re.compile(r"(?:[0-9a-fA-F]{2},)*+(?:[0-9a-fA-F]{2})?+")
+_LINE_END = re.compile(r"[ \t]*+(?:;[^\n]*+)?+(?=[\r\n]|\Z)")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -58,8 +58,7 @@ def read_reg(text: str) -> ObjectSet:
 
 
 def parse_reg(text: str) -> list[RegistryKey]:
-    """Its keys, in order; a key that comes twice is one key (later values win, as in regedit). Keys that
-    cannot matter here keep no values."""
+    """Its keys, in order; a key that comes twice is one key (later values win, as in regedit)."""
     return _Parser(text).keys()
 
 
@@ -68,11 +67,18 @@ class _Parser:
         self._text = text
         self._position = 0
         self._wide = True
+        self._counted = (0, 1)  # a position, and its line
+
+    def _line(self, position: int) -> int:
+        """The line of a position; asked in ascending order it costs one pass over the text."""
+        start, line = self._counted if self._counted[0] <= position else (0, 1)
+        line += self._text.count("\n", start, position)
+        self._counted = (position, line)
+        return line
 
     def _fail(self, detail: str, position: int | None = None) -> NoReturn:
         at = self._position if position is None else position
-        line = self._text.count("\n", 0, at) + 1
-        raise error_for(ReasonCode.INVALID_FILE, detail, line=line, offset=at)
+        raise error_for(ReasonCode.INVALID_FILE, detail, line=self._line(at), offset=at)
 
     def _matched(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         match = pattern.match(self._text, self._position)
@@ -115,8 +121,7 @@ class _Parser:
             self._fail("a key is deleted here; export the policy key as it is", start)
         if len(found) >= MAXIMUM_KEYS:
             self._fail(f"more than {MAXIMUM_KEYS} keys")
-        line = self._text.count("\n", 0, start) + 1 if _OBJECT_KEY.search(path) else 0
-        return found.setdefault(path.casefold(), (path, {}, f"line {line}" if line else ""))[1]
+        return found.setdefault(path.casefold(), (path, {}, f"line {self._line(start)}"))[1]
 
     def _value(self) -> tuple[str, RegistryValue]:
         match = self._matched(_NAME)
@@ -138,23 +143,17 @@ class _Parser:
             return self._octets(REG_BINARY if kind[1] is None else int(kind[1], 16), name)
         if self._text.startswith("-", self._position):
             self._fail(f"value “{shown(name)}” is deleted here; export the policy key as it is")
-        self._fail(f'value “{shown(name)}”: "text", dword: or hex: expected')
+        return self._fail(f'value “{shown(name)}”: "text", dword: or hex: expected')
 
     def _octets(self, kind: int, name: str) -> RegistryValue:
         start = self._position
         match = self._matched(_OCTETS)
-        digits = re.sub(r"[ \t\r\n\\]", "", match[0]) if match else ""
-        octets = digits.split(",") if digits else []
-        if octets and not octets[-1]:
-            octets.pop()  # a comma before the end
-        try:
-            data = binascii.unhexlify("".join(octet.zfill(2) if octet else "?" for octet in octets))
-        except (binascii.Error, ValueError):
-            self._fail(f"value “{shown(name)}”: octets such as 0a,ff expected", start)
-        if len(data) != len(octets):
-            self._fail(f"value “{shown(name)}”: octets of two digits expected", start)
+        digits = re.sub(r"[ \t\r\n\\]++", "", match[0]) if match else ""
+        if not _PAIRS.fullmatch(digits):
+            self._fail(f"value “{shown(name)}”: octets of two digits such as 0a,ff expected", start)
+        data = bytes.fromhex(digits.replace(",", ""))
         if kind in _STRINGS and not self._wide:
-            # before version 5 strings are in the code page of that machine; Latin-1's relative is usual
+            # before version 5 strings are in the code page of that machine, which the file does not name
             data = data.decode("cp1252", errors="replace").encode("utf-16-le")
         return RegistryValue(kind, data)
 
