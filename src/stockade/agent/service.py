@@ -4,13 +4,12 @@ Nothing is decided here. The loop turns what happens (a datagram, a driver event
 changed address) into a call of the core, sends what the core wants sent, and sets the timer that the core
 asks for.
 
-Start, so that the host is closed before it is open: lock, policy store, driver (which heals what a killed run
-left), filters, IKE sockets, known peers, and only then the local API. SIGTERM and SIGINT: peers are told,
-everything that was put into the system is taken out.
+Start, so that the host is closed before it is open: driver (which heals what a killed run left; `launch.py`),
+policy store, filters, IKE sockets, known peers, and only then the local API. SIGTERM and SIGINT: peers are
+told, everything that was put into the system is taken out.
 """
 
 import asyncio
-import fcntl
 import os
 import signal
 import time
@@ -28,12 +27,11 @@ from stockade.agent.paths import Paths
 from stockade.agent.udp import UdpSockets
 from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver
-from stockade.driver.userspace.driver import UserspaceDriver
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.contract import Send
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
-from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
+from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
 from stockade.policy.objects import PolicySet
 from stockade.store.local import LocalStore
@@ -46,7 +44,8 @@ ADDRESS_SETTLING = 0.2
 
 
 class Service:
-    """One running agent. `ready` is called once, when the policy is in force and IKE answers."""
+    """One running agent, over a driver that was started. `ready` is called once, when the policy is in force,
+    IKE answers and the local API does."""
 
     def __init__(self, paths: Paths, driver: Driver, ready: Callable[[], None] = lambda: None) -> None:
         self._paths = paths
@@ -65,25 +64,16 @@ class Service:
         self._udp: UdpSockets
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Errors before that are `StockadeError`; the driver is let go then,
-        with the filters kept."""
-        self._paths.make_folders()
-        lock = _lock(self._paths.lock)
-        try:
-            self._journal = Journal(self._paths.journal)
-            self._known = KnownPeers(self._paths.state)
-            await self._serve()
-        finally:
-            os.close(lock)
-
-    async def _serve(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop the driver. Errors before that are `StockadeError`; what
+        is in force then stays in force."""
+        self._journal = Journal(self._paths.journal)
+        self._known = KnownPeers(self._paths.state)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        policy_sets = self._read_policy()
-        self._driver.start()
         clean = False
         try:
+            policy_sets = self._read_policy()
             self._core = HostCore(
                 self._driver,
                 local_addresses(),
@@ -95,8 +85,6 @@ class Service:
             if result.refusal is not None:
                 # There is no last good policy in this process; what an earlier run left in the kernel stays.
                 raise StockadeError(result.refusal)
-            if self._refusal is None:
-                self._keep_good_copy()
             await self._serve_network()
             clean = True
         finally:
@@ -116,6 +104,8 @@ class Service:
             loop.add_reader(addresses.fileno(), self._on_address_change, addresses)
             self._core.reconnect(time.monotonic())
             self._pump()
+            if self._refusal is None:
+                self._keep_good_copy()
             started = Reason.of(ReasonCode.AGENT_STARTED, version=__version__, pid=os.getpid())
             self._journal.write(Entry("agent-started", started))
             watcher = asyncio.create_task(self._watch_store())
@@ -307,30 +297,3 @@ class Service:
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]:
         self._journal.listeners.add(listener)
         return lambda: self._journal.listeners.discard(listener)
-
-
-def _lock(path: Path) -> int:
-    """Hold the lock of this home as long as the process lives; a second agent is refused."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise error_for(ReasonCode.AGENT_RUNNING, f"the lock {path} is held") from None
-    return descriptor
-
-
-def make_driver(name: str, paths: Paths) -> Driver:
-    """The data plane called `name`: auto or userspace."""
-    if name not in ("auto", "userspace"):
-        raise error_for(ReasonCode.SYNTAX, f"driver {name!r}: expected auto or userspace")
-    return UserspaceDriver(paths.state.parent)
-
-
-def run(paths: Paths, driver: str, ready: Callable[[], None] = lambda: None) -> None:
-    """Run an agent in this process until it is told to stop."""
-
-    async def main() -> None:
-        await Service(paths, make_driver(driver, paths), ready).run()
-
-    asyncio.run(main())

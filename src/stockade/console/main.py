@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _agent_run(options: argparse.Namespace) -> int:
-    from stockade.agent.service import run
+    from stockade.agent.launch import run_agent
 
     def ready() -> None:
         if options.format == "json":
@@ -117,7 +117,7 @@ def _agent_run(options: argparse.Namespace) -> int:
         else:
             print("stockade: the policy is in force", flush=True)
 
-    run(Paths.of(options.home), options.driver, ready)
+    run_agent(Paths.of(options.home), options.driver, ready)
     return 0
 
 

@@ -71,6 +71,7 @@ class UserspaceDriver:
         self._event_socket: socket.socket | None = None
         self._event_frames = messages.Frames()
         self._started = False
+        self._ready = False
         self._last_start = float("-inf")
 
     # ---- Driver --------------------------------------------------------------------------------------------
@@ -86,7 +87,10 @@ class UserspaceDriver:
 
     def start(self) -> None:
         """`HostError`: NOT_PRIVILEGED, MISSING_PROGRAM or DRIVER_FAILED; what was made until then is taken
-        back, but a rule that leads marked packets to nowhere stays (closed, not open)."""
+        back, but a rule that leads marked packets to nowhere stays (closed, not open).
+
+        Returns while the data-plane process still loads; the first call that needs it waits for it. An agent
+        has enough to load itself meanwhile."""
         if self._started:
             return
         nft.program()
@@ -183,7 +187,7 @@ class UserspaceDriver:
     # ---- the process ---------------------------------------------------------------------------------------
 
     def _start_process(self) -> None:
-        """Start it and wait until it is ready; `HostError(DRIVER_FAILED)` if it does not get there."""
+        """Start it; `_await_ready` waits for it."""
         self._last_start = time.monotonic()
         control, process_control = socket.socketpair()
         events, process_events = socket.socketpair()
@@ -208,6 +212,12 @@ class UserspaceDriver:
             process_events.close()
         self._control, self._event_socket = control, events
         self._event_frames = messages.Frames()
+
+    def _await_ready(self) -> None:
+        """Wait until the process is ready; `HostError(DRIVER_FAILED)` if it does not get there."""
+        events = self._event_socket
+        if self._ready or events is None:
+            return
         events.settimeout(START_SECONDS)
         try:
             first = messages.receive_frame(events, self._event_frames)
@@ -218,6 +228,7 @@ class UserspaceDriver:
             raise error_for(ReasonCode.DRIVER_FAILED, "the data plane ended at its start", log=self._log_path)
         events.setblocking(False)
         self._epoll.register(events.fileno(), select.EPOLLIN)
+        self._ready = True
 
     def _spawn(self, numbers: tuple[int, ...]) -> "subprocess.Popen[bytes]":
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -249,6 +260,7 @@ class UserspaceDriver:
 
     def _end_process(self) -> None:
         """Closing the control socket ends it; what does not listen is killed."""
+        self._ready = False
         if self._event_socket is not None:
             with suppress(OSError, ValueError):
                 self._epoll.unregister(self._event_socket.fileno())
@@ -280,6 +292,7 @@ class UserspaceDriver:
         ended then, since a late answer would be taken for the next one's."""
         if self._control is None:
             raise error_for(ReasonCode.DRIVER_FAILED, "the data plane is not running")
+        self._await_ready()
         self._control.settimeout(seconds)
         try:
             self._control.sendall(messages.encode(request))
@@ -305,7 +318,7 @@ class UserspaceDriver:
                 self._request(request)
 
     def _read_events(self) -> None:
-        while self._event_socket is not None:
+        while self._ready and self._event_socket is not None:
             try:
                 data = self._event_socket.recv(1 << 16)
             except BlockingIOError:

@@ -1,0 +1,55 @@
+"""The start of an agent, in the order that makes it short: peers may be waiting for it.
+
+The data-plane process loads on one processor while this one imports the key exchange (which is why the
+service is imported late). Both together take about as long as the longer of them.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from stockade.agent.paths import Paths
+from stockade.driver.contract import Driver
+from stockade.driver.userspace.driver import UserspaceDriver
+from stockade.model.reasons import ReasonCode, error_for
+
+DRIVERS = ("auto", "userspace")
+
+
+def run_agent(paths: Paths, driver_name: str, ready: Callable[[], None] = lambda: None) -> None:
+    """Run an agent in this process until it is told to stop. Errors: AGENT_RUNNING, NOT_PRIVILEGED,
+    PORT_TAKEN, MISSING_PROGRAM, STORE_UNREADABLE, DRIVER_FAILED, or why the policy cannot be enforced."""
+    paths.make_folders()
+    lock = _lock(paths.lock)
+    try:
+        driver = make_driver(driver_name, paths)
+        driver.start()
+        try:
+            from stockade.agent.service import Service
+
+            asyncio.run(Service(paths, driver, ready).run())
+        finally:
+            # After an orderly end this finds nothing to do; after any other what is in force stays in force.
+            driver.stop(keep_filters=True)
+    finally:
+        os.close(lock)
+
+
+def make_driver(name: str, paths: Paths) -> Driver:
+    """The data plane called `name`."""
+    if name not in DRIVERS:
+        raise error_for(ReasonCode.SYNTAX, f"driver {name!r}: expected {' or '.join(DRIVERS)}")
+    return UserspaceDriver(paths.state.parent)
+
+
+def _lock(path: Path) -> int:
+    """Hold the lock of this home as long as the process lives; a second agent is refused."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise error_for(ReasonCode.AGENT_RUNNING, f"the lock {path} is held") from None
+    return descriptor
