@@ -151,6 +151,23 @@ def test_delete_peer_and_shutdown_tell_the_peer_everything() -> None:
         assert alpha.engine.next_timeout() is None
 
 
+def test_deletes_that_the_network_swaps_all_count() -> None:
+    """The delete of the main mode arrives before that of the quick mode under it."""
+    network, alpha, beta = two_hosts()
+    established(network, alpha, beta)
+    delays = iter([0.5, 0.1])
+    network.fate = lambda packet: [(next(delays, 0.01), packet.send.datagram)]
+    network.command(alpha, Shutdown(Reason.of(ReasonCode.SHUTTING_DOWN)))
+    network.run(0.3)
+    assert not beta.engine.main_modes(network.now)
+    assert beta.sas
+    network.run(1)
+    assert not beta.sas
+    network.run(10)
+    assert beta.engine.next_timeout() is None
+    assert not beta.engine._table._departed
+
+
 def test_after_shutdown_everything_is_refused() -> None:
     network, alpha, beta = two_hosts()
     network.command(alpha, Shutdown(Reason.of(ReasonCode.SHUTTING_DOWN)))

@@ -39,6 +39,9 @@ class EngineConfig:
     """A main mode that a peer began and does not finish is forgotten after this."""
     linger_seconds: float = 70.0
     """A finished exchange answers repeated requests for so long: longer than a peer retransmits."""
+    departed_seconds: float = 5.0
+    """A main mode that the peer deleted still authenticates deletes for so long: the network may bring the
+    deletes of quick modes after that of their main mode."""
     rekey_grace_seconds: float = 5.0
     """After a rekey the old pair goes on for so long, for packets under way."""
     idle_seconds: float = 300.0

@@ -431,6 +431,13 @@ class Engine:
                 conversation = mode.conversation
                 if cookies == conversation.initiator_cookie + conversation.responder_cookie:
                     self._end(mode, reason, now, tell=False)
+                    self._keep_departed(mode, now)
+
+    def _keep_departed(self, mode: MainMode, now: float) -> None:
+        """A peer that says good-bye deletes its quick modes first, but the network may swap the messages."""
+        self._table.keep_departed(mode)
+        forget = now + self._config.departed_seconds
+        self._context.timers.set(("departed", mode), forget, lambda _: self._table.forget_departed(mode))
 
     # ---- ends
     def _end(self, mode: MainMode, reason: Reason, now: float, *, tell: bool) -> None:

@@ -14,6 +14,8 @@ from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.model.addresses import Address, Endpoint
 from stockade.wire.isakmp.message import Header
 
+MAXIMUM_DEPARTED = 64
+
 
 @dataclass(slots=True, eq=False)
 class QuickModePair:
@@ -58,6 +60,7 @@ class PeerTable:
         self._half_open_of: dict[Address, int] = {}
         self.initiated = 0
         """Begun by us and not established."""
+        self._departed: OrderedDict[bytes, MainMode] = OrderedDict()
         self._pairs: dict[int, QuickModePair] = {}
         self._by_outbound: dict[tuple[Address, int], QuickModePair] = {}
         self._pairs_of: dict[tuple[Address, Address], dict[int, QuickModePair]] = {}
@@ -95,19 +98,29 @@ class PeerTable:
         if not main_mode.initiator:
             self._first_messages.pop((local, remote, main_mode.conversation.initiator_cookie), None)
 
+    def keep_departed(self, main_mode: MainMode) -> None:
+        """Go on finding a main mode that the peer has deleted (and that was removed here), for its last
+        words. At most `MAXIMUM_DEPARTED`, the oldest are forgotten first."""
+        self._departed[main_mode.own_cookie] = main_mode
+        if len(self._departed) > MAXIMUM_DEPARTED:
+            self._departed.popitem(last=False)
+
+    def forget_departed(self, main_mode: MainMode) -> None:
+        self._departed.pop(main_mode.own_cookie, None)
+
     def half_open_of(self, remote: Address) -> int:
         return self._half_open_of.get(remote, 0)
 
     def find(self, header: Header, local: Address, remote: Address) -> MainMode | None:
         """The main mode that a message belongs to. A message that comes from elsewhere belongs to none."""
         found = None
-        initiated = self._by_own_cookie.get(header.initiator_cookie)
+        initiated = self._own(header.initiator_cookie)
         if initiated is not None and initiated.initiator:
             known = initiated.conversation.responder_cookie
             if not any(known) or known == header.responder_cookie:
                 found = initiated
         elif any(header.responder_cookie):
-            responded = self._by_own_cookie.get(header.responder_cookie)
+            responded = self._own(header.responder_cookie)
             if (
                 responded is not None
                 and not responded.initiator
@@ -120,8 +133,11 @@ class PeerTable:
             return None
         return found
 
+    def _own(self, cookie: bytes) -> MainMode | None:
+        return self._by_own_cookie.get(cookie) or self._departed.get(cookie)
+
     def is_own_cookie(self, cookie: bytes) -> bool:
-        return cookie in self._by_own_cookie
+        return self._own(cookie) is not None
 
     def with_peer(self, local: Address, remote: Address) -> list[MainMode]:
         """Oldest first."""

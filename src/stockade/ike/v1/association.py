@@ -195,7 +195,9 @@ class MainMode:
 
     def receive(self, header: Header, datagram: bytes, now: float) -> None:
         """A message that bears the cookies of this main mode."""
-        if header.exchange_type == ExchangeType.IDENTITY_PROTECTION and header.message_id == 0:
+        if self.closed:
+            self._receive_last_words(header, datagram, now)
+        elif header.exchange_type == ExchangeType.IDENTITY_PROTECTION and header.message_id == 0:
             self.exchange.receive(header, datagram, now)
             self._arm_main_mode()
         elif header.exchange_type == ExchangeType.QUICK_MODE and header.message_id:
@@ -326,6 +328,11 @@ class MainMode:
                 self._protected_informational(header, datagram[HEADER_SIZE:], now)
         except PeerError as error:
             self.refused(error.reason, now)
+
+    def _receive_last_words(self, header: Header, datagram: bytes, now: float) -> None:
+        """The peer has deleted this main mode; what it sent before that may come after it."""
+        if header.exchange_type == ExchangeType.INFORMATIONAL and header.encrypted:
+            self._receive_informational(header, datagram, now)
 
     def _unreadable_informational(self, now: float) -> None:
         """strongSwan encrypts its complaint about message 5 with keys that, made from another pre-shared key,
