@@ -268,3 +268,32 @@ def test_ipv6() -> None:
     network = Network([alpha, beta])
     established(network, alpha, beta)
     assert_matching(alpha, beta)
+
+
+def test_an_answer_to_the_first_secured_packet_begins_no_second_quick_mode() -> None:
+    """The peer's first ESP packet overtakes its last message, and our answer to it needs an SA at once:
+
+    HDR*, HASH(1), SA, Ni, ID, ID  ->
+                                   <-   HDR*, HASH(2), SA, Nr, ID, ID
+    ESP                            ->   acquire for the answer
+    HDR*, HASH(3)                  ->   (late)
+    """
+    network, alpha, beta = two_hosts()
+
+    def late(packet: Packet) -> list[tuple[float, bytes]]:
+        return [(0.5 if packet.number == 9 else 0.01, packet.send.datagram)]
+
+    network.fate = late
+    network.command(alpha, alpha.acquire(BETA))
+    assert network.run(10, lambda: len(network.sent) >= 9)
+    assert beta.of(Direction.INBOUND)
+    assert not beta.of(Direction.OUTBOUND)
+    network.command(beta, beta.acquire(ALPHA))
+    assert network.run(10, pairs_up(alpha, beta))
+    network.command(beta, beta.acquire(ALPHA))  # queued before the outbound SA was in
+    network.run(0.4)
+    assert len(beta.engine.quick_modes(network.now)) == 1
+    network.run(2)
+    network.command(beta, beta.acquire(ALPHA))  # later it means that the driver has lost the SA
+    network.run(2)
+    assert len(beta.engine.quick_modes(network.now)) == 2

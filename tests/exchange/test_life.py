@@ -103,7 +103,7 @@ def test_rekey_that_fails_leaves_the_old_pair_alone() -> None:
 def test_hard_lifetime_ends_the_pair_on_both_ends() -> None:
     network, alpha, beta = two_hosts(negotiation(quick=(replace(ESP, lifetime_seconds=30),)))
     established(network, alpha, beta)
-    network.run(29)
+    network.run(28)
     assert_matching(alpha, beta)
     network.run(2)
     assert not alpha.sas

@@ -56,6 +56,8 @@ class EngineConfig:
     """The oldest is given up for a new one: a flood cannot lock others out for long."""
     initiated_total: int = 1000
     """Main modes that we begin and that are not established."""
+    acquire_interval: float = 1.0
+    """How often a driver repeats an acquire; one that comes sooner after a pair came up crossed with it."""
     quick_modes_in_progress: int = 16
     """Per main mode, each direction of initiation counted by itself."""
     waiting_acquires: int = 64

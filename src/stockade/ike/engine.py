@@ -90,7 +90,8 @@ class Engine:
         """Never raises; what cannot be done is reported."""
         match command:
             case Acquire():
-                self._take(Job(command), now)
+                if not self._is_on_its_way(command, now):
+                    self._take(Job(command), now)
             case RekeyQuickMode(inbound_spi=spi):
                 pair = self._table.pair(spi)
                 if pair is not None and not pair.replaced:
@@ -286,6 +287,22 @@ class Engine:
         )
 
     # ---- jobs
+    def _is_on_its_way(self, acquire: Acquire, now: float) -> bool:
+        """Whether a pair for this very traffic has just come up, or waits for the peer's last message: the
+        peer's first secured packet can overtake that message, and our answer to it then asks for an SA. A
+        driver that still has none asks again after a second."""
+        wanted = acquire.selector.reversed()
+        for mode in self._table.with_peer(acquire.local, acquire.peer):
+            for run in mode.quick_modes.running(initiator=False):
+                if any(sa.selector == wanted for sa in run.installed):
+                    return True
+        return any(
+            pair.outcome.inbound.selector == wanted
+            and not pair.replaced
+            and now - pair.established < self._config.acquire_interval
+            for pair in self._table.pairs_with(acquire.local, acquire.peer)
+        )
+
     def _take(self, job: Job, now: float) -> None:
         """Find a main mode for the job, or begin one."""
         self._context.count("total_acquire")
