@@ -239,7 +239,8 @@ def assert_matching(alpha: Node, beta: Node) -> None:
 
 
 def established(network: Network, alpha: Node, beta: Node) -> None:
-    """Bring one pair up between the two, and let it be old enough for another acquire to mean another pair."""
+    """Bring one pair up between the two, and let it be old enough for another acquire to mean another
+    pair."""
     network.command(alpha, alpha.acquire(beta.address))
     assert network.run(5, pairs_up(alpha, beta)), alpha.reports + beta.reports
     network.run(EXACT.acquire_interval)

@@ -99,12 +99,13 @@ class Laboratory:
         folder.mkdir()
         return StrongSwan(self.theirs, folder, connection)
 
-    def capture(self, suite: Suite) -> Capture:
-        """The wire, with clear packets of the suite's protocols counted as what must not be."""
+    def capture(self, suite: Suite, *, only_ours: bool = False) -> Capture:
+        """The wire, with clear packets of the suite's protocols (with `only_ours` only those that we send)
+        counted as what must not be."""
         protocols = (ICMP, TCP) if suite.protocol == "any" else (TCP,)
 
         def must_be_secured(flow: Flow) -> bool:
-            return flow.protocol in protocols
+            return flow.protocol in protocols and (not only_ours or str(flow.source) == OURS)
 
         return Capture(self.network.switch, self.network.port("theirs"), WireWatch(must_be_secured))
 
@@ -258,16 +259,11 @@ def strongswan_initiates(laboratory: Laboratory, name: str, suite: Suite) -> Non
 def clear_traffic_is_refused(laboratory: Laboratory) -> None:
     """Nobody answers IKE at the other end: nothing passes either way, and nothing of ours leaves in clear."""
     laboratory.stockade.apply(CLASSIC.policy())
-
-    def must_stay_inside(flow: Flow) -> bool:
-        return str(flow.source) == OURS and flow.protocol in (ICMP, TCP)
-
-    wire = Capture(laboratory.network.switch, laboratory.network.port("ours"), WireWatch(must_stay_inside))
-    with wire:
+    with laboratory.capture(CLASSIC, only_ours=True) as wire:
         assert ping(laboratory.theirs, OURS, 3, 2) == 0
         assert ping(laboratory.ours, THEIRS, 3, 2) == 0
         tally = wire.tally()
-    assert tally.other + tally.permitted > 0, "the requests of the other end were not even seen"
+    assert tally.other > 0, "the requests of the other end were not even seen"
     assert tally.ike > 0, tally
     assert tally.protected_clear == 0, tally
 
@@ -287,7 +283,9 @@ def a_wrong_key_is_told(laboratory: Laboratory) -> None:
 def a_killed_agent_comes_back(laboratory: Laboratory) -> None:
     """SIGKILL and start: the connection comes back by itself, without strongSwan's dead-peer detection."""
     laboratory.stockade.apply(CBC.policy())
-    with laboratory.strongswan("killed", CBC.connection()), laboratory.capture(CBC) as wire:
+    # charon sends clear packets between the end of its old SA and the new one; ours are what counts here
+    wire = laboratory.capture(CBC, only_ours=True)
+    with laboratory.strongswan("killed", CBC.connection()), wire:
         first_ping(laboratory)
         laboratory.stockade.kill()
         assert ping(laboratory.ours, THEIRS, 2, 2) == 0, "a dead agent must not mean clear packets"

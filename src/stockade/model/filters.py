@@ -136,11 +136,15 @@ class FilterTable:
             if entry.negotiation is not None and entry.negotiation not in negotiations:
                 raise ValueError(f"filter {entry.id} names an unknown negotiation {entry.negotiation!r}")
         if len(by_id) != len(self.filters):
-            seen: set[str] = set()
-            double = next(entry.id for entry in self.filters if entry.id in seen or seen.add(entry.id))
-            raise ValueError(f"filter id {double} stands twice in the table")
+            double = next(entry for entry in self.filters if by_id[entry.id] is not entry)
+            raise ValueError(f"filter id {double.id} stands twice in the table")
         if self.default_response is not None and self.default_response not in negotiations:
             raise ValueError(f"the default response names an unknown negotiation {self.default_response!r}")
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the index is built."""
+        return self._memory.classifier is not None
 
     def prepare(self, previous: "FilterTable | None" = None) -> None:
         """Build the index now; where few filters differ from those of `previous`, from its index."""
@@ -172,7 +176,7 @@ class FilterTable:
         found = flows.get(key, _UNKNOWN)
         if found is not _UNKNOWN:
             return found  # type: ignore[return-value]
-        entry = None
+        entry: SpecificFilter | None = None
         if source.version == destination.version:
             entry = self.classify(outbound, source.version, *key[2:])  # type: ignore[arg-type]
         if len(flows) >= MAXIMUM_KNOWN_FLOWS:

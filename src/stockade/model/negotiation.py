@@ -118,8 +118,10 @@ class Negotiation:
 class QuickModeMatch:
     """Policy's answer to a peer's quick-mode request: which rule covers it. `selector` is what an SA of ours
     will carry outbound (source = us), inside both the peer's request and the filter; `filter_id` the
-    outbound filter."""
+    outbound filter. `dynamic`: the default response rule answers; the filter is not in the table, and whoever
+    installs the SAs puts temporary filters for them there, and takes them away with the SAs."""
 
     negotiation: Negotiation
     selector: TrafficSelector
     filter_id: str
+    dynamic: bool = False

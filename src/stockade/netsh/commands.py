@@ -29,8 +29,6 @@ _LATER: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (STATIC, "exportpolicy", "Writes the policies of the store to a file."),
     (STATIC, "importpolicy", "Reads policies from a file."),
     (STATIC, "restorepolicyexamples", "Brings back the three example policies."),
-    (STATIC, "set batch", "Collects changes and writes them together."),
-    (STATIC, "set interactive", "Asks before it changes something."),
     (STATIC, "show gpoassignedpolicy", "Shows the policy that a group policy object assigned."),
     (DYNAMIC, "add mmpolicy", "Adds a main-mode policy."),
     (DYNAMIC, "add qmpolicy", "Adds a quick-mode policy."),

@@ -6,8 +6,10 @@ from stockade.model.traffic import protocol_name
 from stockade.netsh.session import JsonValue
 from stockade.policy.objects import (
     DEFAULT_RESPONSE_METHODS,
+    AddressKind,
     Filter,
     FilterAction,
+    FilterAddress,
     FilterList,
     Policy,
     PolicySet,
@@ -17,11 +19,26 @@ from stockade.policy.objects import (
 JsonObject = dict[str, JsonValue]
 
 
+def end_word(end: FilterAddress) -> str:
+    """One end of a filter, as `srcaddr=` takes it."""
+    if end.addresses is not None:
+        return str(end.addresses)
+    word = end.name if end.kind is AddressKind.NAME else end.kind.value
+    if end.version is not None:
+        return f"{word}@{end.version}"
+    if end.kind is AddressKind.NAME and "." not in word:
+        return f"{word}."  # a name of one label must not be taken for a mistyped word
+    return word
+
+
 def filter_data(entry: Filter) -> JsonObject:
-    """`source` and `destination`: me, any, an address, `prefix/length` or `first-last`. Port 0 is any."""
+    """`source` and `destination`: me, any, dns, wins, dhcp, gateway, a DNS name, an address, `prefix/length` or
+    `first-last`; `…_kind` tells which. Port 0 is any."""
     return {
-        "source": str(entry.source),
-        "destination": str(entry.destination),
+        "source": end_word(entry.source),
+        "source_kind": entry.source.kind.value,
+        "destination": end_word(entry.destination),
+        "destination_kind": entry.destination.kind.value,
         "protocol": protocol_name(entry.protocol),
         "protocol_number": entry.protocol,
         "source_port": entry.source_port,

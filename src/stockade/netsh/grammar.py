@@ -17,7 +17,7 @@ from typing import Generic, TypeVar, cast
 from stockade.model.reasons import ReasonCode
 from stockade.netsh.session import Outcome, Session
 from stockade.netsh.values import Kind, UnavailableError
-from stockade.netsh.words import Word, matches, shown, syntax_error
+from stockade.netsh.words import Word, matches, quoted, shown, syntax_error
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -26,7 +26,8 @@ T_co = TypeVar("T_co", covariant=True)
 @dataclass(frozen=True, slots=True)
 class Parameter(Generic[T_co]):
     """One parameter. `default` is used by `Arguments.__getitem__` where it is not None, `default_text` by
-    help. `unavailable`: the language has it, this version does not."""
+    help. `unavailable`: the language has it, this version does not. `ours`: Windows has no such parameter; it
+    has no place in the order, and an abbreviation means it only where it means none of Windows'."""
 
     tag: str
     kind: Kind[T_co]
@@ -37,6 +38,7 @@ class Parameter(Generic[T_co]):
     repeatable: bool = False
     place: str = ""
     unavailable: bool = False
+    ours: bool = False
 
     @property
     def slot(self) -> str:
@@ -44,12 +46,14 @@ class Parameter(Generic[T_co]):
 
 
 class Arguments:
-    """The values of one command line, by parameter; iterating gives them in the order of the line."""
+    """The values of one command line, by parameter; iterating gives them in the order of the line. `written` is
+    the parameters as text again, keys hidden."""
 
-    __slots__ = ("_given",)
+    __slots__ = ("_given", "written")
 
-    def __init__(self, given: Sequence[tuple[Parameter[object], object]] = ()) -> None:
+    def __init__(self, given: Sequence[tuple[Parameter[object], object]] = (), written: str = "") -> None:
         self._given = tuple(given)
+        self.written = written
 
     def get(self, parameter: Parameter[T]) -> T | None:
         """The value given, or None."""
@@ -89,6 +93,8 @@ class Command:
     run: Callable[[Session, Arguments], Outcome] | None = None
     notes: str = ""
     example: str = ""
+    changes: bool = True  # it may change a store; the history names it then
+    ours: bool = False  # Windows has no such command
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -165,10 +171,10 @@ class _Reader:
     def __init__(self, command: Command) -> None:
         self._command = command
         self._given: list[tuple[Parameter[object], object]] = []
-        self._slots: list[str] = []
-        for parameter in command.parameters:
-            if parameter.slot not in self._slots:
-                self._slots.append(parameter.slot)
+        self._written: list[str] = []
+        self._slots = list(dict.fromkeys(parameter.slot for parameter in command.parameters))
+        # Those that a value without a tag may fill.
+        self._places = list(dict.fromkeys(p.slot for p in command.parameters if not p.ours))
         self._filled: set[str] = set()
         self._has_secret = any(parameter.kind.secret for parameter in command.parameters)
         self._after_secret = False
@@ -192,6 +198,7 @@ class _Reader:
         self._require_free(parameter, word)
         self._filled.add(parameter.slot)
         self._given.append((parameter, self._value(parameter, text, word)))
+        self._written.append(f"{parameter.tag}={'***' if parameter.kind.secret else quoted(text)}")
 
     def finish(self) -> Arguments:
         for slot in self._slots:
@@ -203,11 +210,15 @@ class _Reader:
                     expected=f"{tags[:-1]}={choices[0].kind.label}" if len(choices) == 1 else tags,
                     position="end of the command",
                 )
-        return Arguments(self._given)
+        return Arguments(self._given, " ".join(self._written))
 
     def _by_tag(self, tag: str, word: Word) -> Parameter[object]:
         tags = [parameter.tag for parameter in self._command.parameters]
-        found = matches(tag, tags)
+        found = matches(tag, [p.tag for p in self._command.parameters if not p.ours])
+        if not found or found[0].casefold() != tag.casefold():
+            ours = matches(tag, [p.tag for p in self._command.parameters if p.ours])
+            if not found or (ours and ours[0].casefold() == tag.casefold()):
+                found = ours
         if len(found) == 1:
             return next(p for p in self._command.parameters if p.tag == found[0])
         if found:
@@ -234,16 +245,16 @@ class _Reader:
 
     def _by_place(self, word: Word) -> Parameter[object]:
         gap = False
-        for slot in self._slots:
+        for slot in self._places:
             if slot not in self._filled:
-                later = self._slots[self._slots.index(slot) + 1 :]
+                later = self._places[self._places.index(slot) + 1 :]
                 gap = any(other in self._filled for other in later)
                 if gap:
                     break
-                return next(p for p in self._command.parameters if p.slot == slot)
+                return next(p for p in self._command.parameters if p.slot == slot and not p.ours)
         # What follows a key without quotes is most likely a part of the key: it is not repeated here.
         hidden = self._after_secret or word.text.casefold().startswith("psk")
-        free = [f"{slot}=" for slot in self._slots if slot not in self._filled]
+        free = [f"{slot}=" for slot in self._places if slot not in self._filled]
         if hidden:
             detail = "a word without a tag follows the key; a key with blanks stands in double quotes"
         elif gap:

@@ -56,6 +56,7 @@ def command_help(command: Command) -> Outcome:
                 "default": parameter.default_text,
                 "help": parameter.help,
                 "available": not parameter.unavailable,
+                "ours": parameter.ours,
             }
             for parameter in command.parameters
         ],
@@ -79,4 +80,6 @@ def _about(parameter: Parameter[object]) -> str:
         text += f" (default {parameter.default_text})"
     if parameter.unavailable:
         text += " (not in this version)"
+    if parameter.ours:
+        text += " (ours, with its tag only)"
     return text

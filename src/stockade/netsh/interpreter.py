@@ -5,18 +5,26 @@ contexts above it, so a full `netsh ipsec static …` works everywhere. Command 
 long as they stay unique. Nothing is applied before the whole command was read, and what a command changes is
 one transaction."""
 
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from stockade.model.reasons import HostError, ReasonCode, StockadeError, error_for
+from stockade.netsh.batch_file import (
+    COMMENT,
+    BatchReader,
+    Join,
+    Kind,
+    Segment,
+    passed_over,
+    refuse_control_flow,
+    script_lines,
+)
 from stockade.netsh.commands import TREE
+from stockade.netsh.dump import is_dump, refuse_blanks
 from stockade.netsh.grammar import Command, Node, find, read_arguments
 from stockade.netsh.help import command_help, node_help
 from stockade.netsh.session import Outcome, Session, reason_data
 from stockade.netsh.words import Word, matches, shown, split_arguments, split_line, syntax_error
-from stockade.policy.contract import PolicyStore, PolicyTransaction
-from stockade.policy.objects import PolicySet
 
 MAXIMUM_SCRIPT = 4 * 1024 * 1024  # octets
 
@@ -24,7 +32,7 @@ _PROGRAM = ("netsh", "netsh.exe")
 _HELP = ("?", "/?", "-?", "help")
 _UP = ".."
 _LEAVE = ("exit", "bye", "quit")
-_COMMENT = re.compile(r"\s*(?:#|::|rem(?:\s|$))", re.IGNORECASE)
+MAXIMUM_DEPTH = 8  # scripts that call scripts
 
 
 def run_command(command: str | Sequence[str], session: Session) -> Outcome:
@@ -34,16 +42,43 @@ def run_command(command: str | Sequence[str], session: Session) -> Outcome:
     status 1. A context without a command (`ipsec static`) is entered: it stays in `session.context`. Raises
     CallerError for what the caller can put right and HostError of the store; nothing is applied then."""
     if isinstance(command, str):
-        words = [] if _COMMENT.match(command) else split_line(command)
+        words = [] if COMMENT.match(command) else split_line(command)
     else:
         words = split_arguments(command)
-    if words and words[0].tag is None and words[0].text.casefold() in _PROGRAM:
+    if words and words[0].tag is None and _is_program(words[0].text):
         words = words[1:]
         if not words:
             session.context = ()
+        if words and words[0].tag is None and words[0].text.startswith("-"):
+            return _with_options(words, session)
     if not words:
         return Outcome()
     return _run(words, session)
+
+
+def _is_program(word: str) -> bool:
+    """`netsh`, `netsh.exe`, also with the folder that it is in."""
+    return word.replace("\\", "/").rpartition("/")[2].casefold() in _PROGRAM
+
+
+def _with_options(words: Sequence[Word], session: Session) -> Outcome:
+    """`netsh -c "ipsec static" add …`, `netsh -f FILE`."""
+    option = words[0].text.casefold()
+    if option in ("-r", "-u", "-p", "-a"):
+        raise error_for(ReasonCode.NOT_AVAILABLE, f"netsh {option}: other computers, aliases")
+    if option not in ("-c", "-f") or len(words) < 2:
+        raise syntax_error(
+            "netsh takes -c CONTEXT and -f FILE", word=words[0].text, position=words[0].position, expected="-c, -f"
+        )
+    if option == "-f":
+        return run_file(words[1].text, session)
+    before = session.context
+    try:
+        session.context = ()
+        _run(split_line(words[1].text), session)
+        return _run(words[2:], session) if words[2:] else Outcome()
+    finally:
+        session.context = before
 
 
 def _run(words: Sequence[Word], session: Session) -> Outcome:
@@ -71,10 +106,11 @@ def _run(words: Sequence[Word], session: Session) -> Outcome:
     if found.run is None:
         error = error_for(ReasonCode.NOT_AVAILABLE, " ".join(found.path))
         text = f"{' '.join(found.path)} is not available in this version."
-        if found.words == ("dump",):
-            text = "dump is not implemented, as in Windows."
         return Outcome(text, reason_data(error.reason), 1, reason=error.reason)
-    return found.run(session, read_arguments(found, rest))
+    arguments = read_arguments(found, rest)
+    if found.changes:
+        session.describe(f"{' '.join(found.path)} {arguments.written}".rstrip())
+    return found.run(session, arguments)
 
 
 def _help(words: Sequence[Word], session: Session) -> Outcome:
@@ -180,77 +216,128 @@ def decode_script(content: bytes) -> str:
 def run_script(text: str, session: Session, *, source: str = "", atomic: bool = False) -> list[Outcome]:
     """Run the commands of a script, one outcome for each, with its line number.
 
-    Blank lines and comments (`rem`, `::`, `#`) are passed over. As in netsh a failed command does not stop
-    the script; a store that fails does. With `atomic` the script is one transaction: the first failure ends
-    it and nothing of it is kept. The session's context is the same afterwards as before. A failed command is
-    an outcome here, not an exception; HostError is raised only where an atomic script cannot begin or be
-    kept."""
-    context = session.context
+    Blank lines and comments (`rem`, `::`, `#`) are passed over; what a batch file has around its commands is
+    passed over with a note, which is an outcome too (`Outcome.note`). As in netsh a failed command does not stop
+    the script; a store that fails does. A script with control flow (goto, if, for …) is refused whole, and so
+    is one of `dump` whose keys are not filled in. With `atomic` the script is one change: the first failure
+    ends it and nothing of it is kept. The session's context and store are the same afterwards as before. A
+    failed command is an outcome here, not an exception; HostError is raised only where an atomic script cannot
+    begin or be kept."""
+    context, store = session.context, session.store
     try:
-        if not atomic:
-            return list(_run_lines(text, session, source))
-        return _run_atomic(text, session, source)
+        lines = script_lines(text)
+        try:
+            refuse_control_flow(lines)
+            if is_dump(text):
+                refuse_blanks(text)
+        except StockadeError as error:
+            line = int(dict(error.reason.facts).get("line", 0))
+            return [replace(_failed(error, line, source), text=f"{error.reason}\nNothing was applied.")]
+        if atomic and session.buffer is None:
+            return _run_atomic(lines, session, source)
+        return list(_run_lines(lines, session, source))
     finally:
         session.context = context
+        if session.store is not store and session.buffer is None:
+            session.store = store
 
 
-class _RollBackError(Exception):
-    """Leaves the transaction of an atomic script."""
-
-
-def _run_atomic(text: str, session: Session, source: str) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+def run_file(name: str, session: Session) -> Outcome:
+    """Run the script in a file (`exec`, `netsh -f`); one outcome that joins those of its commands."""
+    if session.depth >= MAXIMUM_DEPTH:
+        raise error_for(ReasonCode.SYNTAX, f"scripts call each other more than {MAXIMUM_DEPTH} deep")
+    text = decode_script(session.files.read(name))
+    session.depth += 1
     try:
-        with session.store.transaction() as change:
-            inner = Session(_InTransaction(session.store, change), session.context)
-            for outcome in _run_lines(text, inner, source):
-                if outcome.failed:
-                    note = f"{outcome.text}\nNothing of the script was applied."
-                    outcomes.append(
-                        Outcome(note, outcome.data, outcome.status, outcome.line, source, outcome.reason)
-                    )
-                    raise _RollBackError
-                outcomes.append(outcome)
-    except _RollBackError:
-        pass
+        outcomes = run_script(text, session, source=name)
+    finally:
+        session.depth -= 1
+    failures = [outcome for outcome in outcomes if outcome.failed]
+    said = "\n".join(outcome.text for outcome in outcomes if outcome.text)
+    reason = failures[0].reason if failures else None
+    return Outcome(said, [outcome.data for outcome in outcomes], int(bool(failures)), reason=reason)
+
+
+def _run_atomic(lines: Sequence[tuple[int, str]], session: Session, source: str) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    session.begin_buffer()
+    session.atomic = True
+    keep = False
+    try:
+        for outcome in _run_lines(lines, session, source):
+            if outcome.failed:
+                outcomes.append(
+                    replace(outcome, text=f"{outcome.text}\nNothing of the script was applied.")
+                )
+                return outcomes
+            outcomes.append(outcome)
+        keep = True
+    finally:
+        session.atomic = False
+        session.end_buffer(f"script {source}".rstrip(), keep=keep)
     return outcomes
 
 
-def _run_lines(text: str, session: Session, source: str) -> Iterator[Outcome]:
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", text.removeprefix("\ufeff")), start=1):
-        if not line.strip() or _COMMENT.match(line):
+def _run_lines(
+    lines: Sequence[tuple[int, str]], session: Session, source: str
+) -> Iterator[Outcome]:
+    reader = BatchReader(lines)
+    buffered = session.buffer is not None
+    for number, line in lines:
+        try:
+            segments = reader.segments(line)
+        except StockadeError as error:
+            yield _failed(error, number, source)
             continue
         try:
-            outcome = run_command(line, session)
-        except StockadeError as error:
-            where = f"{source}, line {number}" if source else f"line {number}"
-            reason = error.reason
-            yield Outcome(f"{where}: {reason}", reason_data(reason), 1, number, source, reason)
-            if isinstance(error, HostError):
-                return
-            continue
-        yield Outcome(outcome.text, outcome.data, outcome.status, number, source, outcome.reason)
+            yield from _run_segments(segments, session, reader, number, source)
+        except HostError as error:
+            yield _failed(error, number, source)
+            return
         if session.ended:
             session.ended = False
+            break
+    if session.buffer is not None and not buffered:  # batch mode that the script switched on ends with it
+        try:
+            session.end_buffer(f"script {source} (batch mode)", keep=True)
+        except StockadeError as error:
+            yield _failed(error, 0, source)
+
+
+def _run_segments(
+    segments: Sequence[Segment], session: Session, reader: BatchReader, number: int, source: str
+) -> Iterator[Outcome]:
+    """The parts of one line, as `&&` and `||` say. HostError ends the script."""
+    good = True
+    for segment in segments:
+        if (segment.join is Join.AFTER_SUCCESS and not good) or (segment.join is Join.AFTER_FAILURE and good):
+            continue
+        if segment.kind is Kind.NOTE:
+            note = f"{_where(source, number)}: {passed_over(segment)}"
+            yield Outcome(note, {"passed_over": shown(segment.text)}, 0, number, source, note=True)
+        elif segment.kind is Kind.SET:
+            reader.set(segment.text, segment.value)
+        elif segment.kind is Kind.EXIT:
+            session.ended = True
             return
+        else:
+            try:
+                outcome = run_command(segment.text, session)
+            except HostError:
+                raise
+            except StockadeError as error:
+                outcome = _failed(error, number, source)
+            good = not outcome.failed
+            yield replace(outcome, line=number, source=source)
+            if session.ended:
+                return
 
 
-class _InTransaction:
-    """A `PolicyStore` whose every transaction is part of one that is open already."""
+def _where(source: str, number: int) -> str:
+    return f"{source}, line {number}" if source else f"line {number}"
 
-    def __init__(self, store: PolicyStore, change: PolicyTransaction) -> None:
-        self._store = store
-        self._change = change
 
-    @property
-    def name(self) -> str:
-        return self._store.name
-
-    def read(self) -> PolicySet:
-        return self._change.read()
-
-    def transaction(self) -> AbstractContextManager[PolicyTransaction]:
-        return nullcontext(self._change)
-
-    def version(self) -> int:
-        return self._store.version()
+def _failed(error: StockadeError, number: int, source: str) -> Outcome:
+    reason = error.reason
+    text = f"{_where(source, number)}: {reason}" if number else str(reason)
+    return Outcome(text, reason_data(reason), 1, number, source, reason)

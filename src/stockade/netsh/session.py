@@ -1,30 +1,124 @@
 """What a command works on and what it gives back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeVar
 
-from stockade.model.reasons import Reason
+from stockade.model.reasons import Reason, ReasonCode, error_for
+from stockade.netsh.buffer import Buffer
+from stockade.netsh.contract import (
+    AgentView,
+    DescribedStore,
+    DynamicStore,
+    Files,
+    JsonValue,
+    Resolver,
+    Settings,
+    World,
+)
 from stockade.policy.contract import PolicyStore
 
-# A dictionary or list of JSON, as it goes to `json.dumps`.
-JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+__all__ = ["JsonValue", "Outcome", "Session", "reason_data"]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Session:
-    """One run of the command language: the store and, between commands, the context that was entered
-    (`ipsec static`)."""
+    """One run of the command language: the store that `set store` chose and, between commands, the context
+    that was entered (`ipsec static`). `buffer`: changes are collected (batch mode, an atomic script) and not
+    in the stores yet. `interactive`: ask before deleting. `depth`: how many scripts call each other."""
 
     store: PolicyStore
     context: tuple[str, ...] = ()
     ended: bool = False  # `exit` was said
+    world: World = field(default_factory=World)
+    buffer: Buffer | None = None
+    atomic: bool = False  # the buffer is that of an atomic script
+    interactive: bool = False
+    depth: int = 0
+
+    # -- the world, as the session sees it
+
+    def choose_store(self, location: str) -> None:
+        """Work on the `local` or `persistent` store from now on."""
+        if location == self.store.name:
+            return
+        if self.world.open_store is None:
+            raise error_for(ReasonCode.NOT_AVAILABLE, f"the {location} store cannot be reached from here")
+        store = self.world.open_store(location)
+        self.store = store if self.buffer is None else self.buffer.store(store)
+
+    @property
+    def settings(self) -> Settings:
+        settings = _present(self.world.settings, "settings are kept by the agent's store")
+        return settings if self.buffer is None else self.buffer.settings(settings)
+
+    @property
+    def dynamic(self) -> DynamicStore:
+        dynamic = _present(self.world.dynamic, "dynamic policy is in the memory of a running agent")
+        return dynamic if self.buffer is None else self.buffer.dynamic(dynamic)
+
+    @property
+    def agent(self) -> AgentView:
+        return _present(self.world.agent, "only a running agent knows what is in force")
+
+    @property
+    def files(self) -> Files:
+        return _present(self.world.files, "no files can be reached from here")
+
+    @property
+    def resolver(self) -> Resolver:
+        return _present(self.world.resolver, "host names are not looked up here")
+
+    # -- batch mode
+
+    def begin_buffer(self) -> None:
+        """Collect changes from now on. HostError where the store cannot be read."""
+        if self.buffer is None:
+            self.buffer = Buffer()
+            try:
+                self.store = self.buffer.store(self.store)
+            except BaseException:
+                self.buffer = None
+                raise
+
+    def end_buffer(self, command: str, *, keep: bool) -> None:
+        """Write what was collected, as one change, or (`keep=False`) forget it."""
+        buffer, self.buffer = self.buffer, None
+        if buffer is None:
+            return
+        self.store = buffer.original(self.store)
+        if keep:
+            buffer.flush(command)
+
+    def describe(self, command: str) -> None:
+        """Tell the store what the next changes come from."""
+        if isinstance(self.store, DescribedStore):
+            self.store.describe(command)
+
+    def confirmed(self, question: str) -> bool:
+        """Whether the change may be made: asked only in interactive mode."""
+        if not self.interactive:
+            return True
+        ask: Callable[[str], bool] = _present(
+            self.world.confirm, "interactive mode is on and there is nobody to ask; set interactive mode=disable"
+        )
+        return ask(question)
+
+
+def _present(value: T | None, otherwise: str) -> T:
+    if value is None:
+        raise error_for(ReasonCode.NOT_AVAILABLE, otherwise)
+    return value
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one command did. `text` is for people, without a newline at its end, and empty where netsh says
     nothing; `data` is the same for programs; `status` is the exit status. `line` and `source` say where in a
-    script the command stood (0 and empty outside one). `reason` is why where the command failed."""
+    script the command stood (0 and empty outside one). `reason` is why where the command failed. `note`: a
+    remark about something that was passed over, not the outcome of a command."""
 
     text: str = ""
     data: JsonValue = None
@@ -32,6 +126,7 @@ class Outcome:
     line: int = 0
     source: str = ""
     reason: Reason | None = field(default=None)
+    note: bool = False
 
     @property
     def failed(self) -> bool:

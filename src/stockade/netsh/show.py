@@ -37,6 +37,14 @@ _GROUP_NAMES = {
     Group.ECP_256: "ECP256",
     Group.ECP_384: "ECP384",
 }
+_KIND_NAMES = {
+    AddressKind.ME: "<My IP Address>",
+    AddressKind.ANY: "<Any IP Address>",
+    AddressKind.DNS: "<DNS Servers>",
+    AddressKind.WINS: "<WINS Servers>",
+    AddressKind.DHCP: "<DHCP Servers>",
+    AddressKind.GATEWAY: "<Default Gateway>",
+}
 _ACTION_NAMES = {Action.PERMIT: "PERMIT", Action.BLOCK: "BLOCK", Action.NEGOTIATE: "NEGOTIATE SECURITY"}
 
 
@@ -91,6 +99,8 @@ def filter_lines(entry: Filter, wide: bool) -> list[str]:
 def _end_lines(label: str, end: FilterAddress) -> list[str]:
     address, mask = end_words(end)
     name = address if end.kind is not AddressKind.ADDRESSES else "NONE"
+    if end.kind is AddressKind.NAME:
+        address = "<Resolved when used>"
     return [
         _line(f"{label} IP Address", address),
         _line(f"{label} Mask", mask),
@@ -100,10 +110,12 @@ def _end_lines(label: str, end: FilterAddress) -> list[str]:
 
 def end_words(end: FilterAddress) -> tuple[str, str]:
     """Address and mask of one end, as the list shows them: a prefix length for IPv6, NONE for a range."""
-    if end.kind is AddressKind.ME:
-        return "<My IP Address>", "255.255.255.255"
     if end.addresses is None:
-        return "<Any IP Address>", "0.0.0.0"  # noqa: S104 - a mask, not an address to listen on
+        host = end.kind is not AddressKind.ANY
+        address = printable(end.name) if end.kind is AddressKind.NAME else _KIND_NAMES[end.kind]
+        if end.version is not None:
+            address += f" (IPv{end.version})"
+        return address, "255.255.255.255" if host else "0.0.0.0"  # noqa: S104 - a mask
     addresses = end.addresses
     length = addresses.prefix_length
     if length is None:

@@ -3,28 +3,34 @@ building filters and authentication lists from words."""
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from stockade.model.addresses import Address
 from stockade.model.filters import Action
 from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.model.secret import Secret
 from stockade.netsh.grammar import Arguments, Parameter
 from stockade.netsh.methods import MAIN_MODE_METHODS, QUICK_MODE_METHODS, ROOT_CA
+from stockade.netsh.session import Session
 from stockade.netsh.values import (
     FILTER_ADDRESS,
     GUID,
     MASK,
     MAXIMUM_COUNT,
+    MOMENT,
     NAME,
     NAME_OR_ALL,
     NEW_NAME,
     PORT,
     PRESHARED_KEY,
+    PRESHARED_KEY_HEX,
     PROTOCOL,
     RESERVED_NAME,
+    RULE_NAME,
     TEXT,
     TUNNEL_ENDPOINT,
     YES_NO,
@@ -62,10 +68,19 @@ class Format(StrEnum):
     TABLE = "table"
 
 
+class Switch(StrEnum):
+    ENABLE = "enable"
+    DISABLE = "disable"
+
+
 class RuleType(StrEnum):
     TUNNEL = "tunnel"
     TRANSPORT = "transport"
 
+
+# Ours, for scripts that rebuild a store exactly (`dump`).
+NEW_GUID = Parameter("guid", GUID, "its GUID; without it a new one is made", ours=True)
+MODIFIED = Parameter("modified", MOMENT, "when it was last modified; without it now", ours=True)
 
 NEW_OBJECT_NAME = Parameter("name", NEW_NAME, "name of the new object", required=True)
 OBJECT_NAME = Parameter("name", NAME, "name of the object", required=True, place="name")
@@ -118,6 +133,9 @@ MAIN_MODE_LIFETIME = Parameter(
     "main-mode lifetime in minutes",
     default_text="480",
 )
+HAS_DEFAULT_RULE = Parameter(
+    "hasdefaultrule", YES_NO, "no: make the policy without its default response rule", ours=True
+)
 DEFAULT_RULE = Parameter(
     "activatedefaultrule", YES_NO, "switch the default response rule on", default_text="yes"
 )
@@ -139,6 +157,8 @@ MAIN_MODE = Parameter(
 
 # rules
 POLICY = Parameter("policy", NAME, "name of the policy that the rule is in", required=True)
+NEW_RULE_NAME = Parameter("name", RULE_NAME, 'name of the new rule; "" for none', required=True)
+CHANGED_RULE_NAME = Parameter("newname", RULE_NAME, 'the new name; "" for none')
 RULE_ID = Parameter(
     "id", number(1, MAXIMUM_COUNT, "<number>"), "number of the rule, as show tells it", place="name"
 )
@@ -149,11 +169,16 @@ CONNECTION_TYPE = Parameter(
 )
 ACTIVATE = Parameter("activate", YES_NO, "switch the rule on", default_text="yes")
 KERBEROS = Parameter("kerberos", YES_NO, "authenticate by Kerberos V5")
-PSK = Parameter("psk", PRESHARED_KEY, "authenticate by this pre-shared key; kept in clear")
+PSK = Parameter(
+    "psk", PRESHARED_KEY, "authenticate by this pre-shared key; kept in clear; repeatable", repeatable=True
+)
+PSK_HEX = Parameter(
+    "pskhex", PRESHARED_KEY_HEX, "a pre-shared key in hexadecimal; repeatable", repeatable=True, ours=True
+)
 ROOTCA = Parameter(
     "rootca", ROOT_CA, "authenticate by a certificate under this root; repeatable", repeatable=True
 )
-AUTHENTICATION: tuple[Parameter[object], ...] = (KERBEROS, PSK, ROOTCA)
+AUTHENTICATION: tuple[Parameter[object], ...] = (KERBEROS, PSK, ROOTCA, PSK_HEX)
 
 # show
 LEVEL = Parameter("level", choice(Level), "how much", default=Level.NORMAL, default_text="normal")
@@ -239,8 +264,9 @@ def means_all(name: str | None) -> bool:
 
 def _end(arguments: Arguments, address: Parameter[AddressWord], mask: Parameter[str]) -> FilterAddress:
     word, mask_text = arguments[address], arguments.get(mask)
+    # For me, any, names and kinds of server a mask has no meaning, and Windows' own scripts give one.
     if word.addresses is None:
-        return FilterAddress(word.kind)
+        return FilterAddress(word.kind, None, word.name, word.version)
     if mask_text is None:
         return FilterAddress.of(word.addresses)
     if word.complete:
@@ -270,6 +296,22 @@ def filter_from(arguments: Arguments) -> Filter:
         )
     except ValueError as error:
         raise error_for(ReasonCode.INVALID_FILTER, str(error)) from None
+
+
+def tunnel_from(session: Session, arguments: Arguments) -> Address | None:
+    """The end point that `tunnel=` names; a name is looked up now and its first address taken."""
+    word = arguments.get(TUNNEL)
+    if not isinstance(word, str):
+        return word
+    found = session.resolver.addresses(word)
+    if not found:
+        raise error_for(ReasonCode.UNKNOWN_NAME, f"the host name “{shown(word)}” has no address")
+    return found[0]
+
+
+def identity_from(arguments: Arguments) -> tuple[UUID, datetime]:
+    """GUID and last-modified time of a new object."""
+    return arguments.get(NEW_GUID) or uuid4(), arguments.get(MODIFIED) or now()
 
 
 def authentication_from(arguments: Arguments) -> tuple[AuthenticationMethod, ...] | None:

@@ -27,10 +27,17 @@ from stockade.netsh.static_common import (
     means_all,
     policy_named,
 )
+from stockade.netsh.words import shown
 from stockade.policy.objects import now
 
 
+def _agreed(session: Session, question: str) -> bool:
+    return session.confirmed(f"Delete {question}?")
+
+
 def delete_all(session: Session, arguments: Arguments) -> Outcome:
+    if not _agreed(session, "all policies, filter lists and filter actions"):
+        return Outcome("Nothing was deleted.")
     with session.store.transaction() as change:
         objects = change.read()
         for policy in objects.policies:
@@ -59,6 +66,8 @@ def delete_filter(session: Session, arguments: Arguments) -> Outcome:
 
 def delete_filter_action(session: Session, arguments: Arguments) -> Outcome:
     name = arguments[NAME_OR_ALL_OBJECTS]
+    if not _agreed(session, f"filter action “{shown(name)}”"):
+        return Outcome("Nothing was deleted.")
     with session.store.transaction() as change:
         objects = change.read()
         chosen = objects.filter_actions if means_all(name) else (filter_action_named(objects, name),)
@@ -69,6 +78,8 @@ def delete_filter_action(session: Session, arguments: Arguments) -> Outcome:
 
 def delete_filter_list(session: Session, arguments: Arguments) -> Outcome:
     name = arguments[NAME_OR_ALL_OBJECTS]
+    if not _agreed(session, f"filter list “{shown(name)}”"):
+        return Outcome("Nothing was deleted.")
     with session.store.transaction() as change:
         objects = change.read()
         chosen = objects.filter_lists if means_all(name) else (filter_list_named(objects, name),)
@@ -79,6 +90,8 @@ def delete_filter_list(session: Session, arguments: Arguments) -> Outcome:
 
 def delete_policy(session: Session, arguments: Arguments) -> Outcome:
     name = arguments[NAME_OR_ALL_OBJECTS]
+    if not _agreed(session, f"policy “{shown(name)}”"):
+        return Outcome("Nothing was deleted.")
     with session.store.transaction() as change:
         objects = change.read()
         for policy in objects.policies if means_all(name) else (policy_named(objects, name),):
@@ -87,6 +100,8 @@ def delete_policy(session: Session, arguments: Arguments) -> Outcome:
 
 
 def delete_rule(session: Session, arguments: Arguments) -> Outcome:
+    if not _agreed(session, f"rules of policy “{shown(arguments[POLICY])}”"):
+        return Outcome("Nothing was deleted.")
     with session.store.transaction() as change:
         policy = policy_named(change.read(), arguments[POLICY])
         if means_all(arguments.get(NAME_OR_ALL_OBJECTS)):

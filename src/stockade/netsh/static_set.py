@@ -1,5 +1,5 @@
-"""`netsh ipsec static set`: defaultrule, filteraction, filterlist, policy, rule, store. What a command does
-not name stays as it is."""
+"""`netsh ipsec static set`: batch, defaultrule, filteraction, filterlist, interactive, policy, rule, store. What
+a command does not name stays as it is."""
 
 from dataclasses import replace
 from enum import StrEnum
@@ -13,6 +13,7 @@ from stockade.netsh.static_common import (
     ACTIVATE,
     ASSIGN,
     CHANGED_NAME,
+    CHANGED_RULE_NAME,
     CONNECTION_TYPE,
     DEFAULT_RULE,
     DESCRIPTION,
@@ -22,11 +23,14 @@ from stockade.netsh.static_common import (
     MAIN_MODE,
     MAIN_MODE_LIFETIME,
     MASTER_PFS,
+    MODIFIED,
+    NEW_GUID,
     OBJECT_GUID,
     OBJECT_NAME,
     POLICY,
     POLLING,
     PSK,
+    PSK_HEX,
     QUICK_MODE,
     QUICK_MODES,
     ROOTCA,
@@ -35,12 +39,14 @@ from stockade.netsh.static_common import (
     SOFT,
     STATIC,
     TUNNEL,
+    Switch,
     authentication_from,
     by_name_or_guid,
     chosen_rule,
     filter_action_named,
     filter_list_named,
     policy_named,
+    tunnel_from,
     with_default_response,
 )
 from stockade.netsh.values import NAME, TEXT, choice
@@ -53,6 +59,7 @@ class Location(StrEnum):
     DOMAIN = "domain"
 
 
+MODE = Parameter("mode", choice(Switch), "on or off", required=True)
 LOCATION = Parameter("location", choice(Location), "where the policies are", required=True)
 DOMAIN = Parameter("domain", TEXT, "name of the domain")
 GPO_NAME = Parameter("gponame", TEXT, "group policy object to assign the policy in", unavailable=True)
@@ -68,7 +75,7 @@ def set_filter_list(session: Session, arguments: Arguments) -> Outcome:
                 old,
                 name=arguments.get_or(CHANGED_NAME, old.name),
                 description=arguments.get_or(DESCRIPTION, old.description),
-                modified=now(),
+                modified=arguments.get(MODIFIED) or now(),
             )
         )
     return Outcome()
@@ -78,18 +85,19 @@ def set_filter_action(session: Session, arguments: Arguments) -> Outcome:
     with session.store.transaction() as change:
         old = by_name_or_guid("filter action", arguments, change.read().filter_actions)
         action = arguments.get_or(ACTION, old.action)
-        methods = arguments.get_or(QUICK_MODE, old.methods or DEFAULT_QUICK_MODE_PROPOSALS)
+        # Methods do not count for permit and block; kept where they are given with it.
+        kept = (old.methods or DEFAULT_QUICK_MODE_PROPOSALS) if action is Action.NEGOTIATE else ()
         change.put_filter_action(
             replace(
                 old,
                 name=arguments.get_or(CHANGED_NAME, old.name),
                 action=action,
-                methods=methods if action is Action.NEGOTIATE else (),
+                methods=arguments.get_or(QUICK_MODE, kept),
                 inpass=arguments.get_or(INPASS, old.inpass),
                 soft=arguments.get_or(SOFT, old.soft),
                 session_pfs=arguments.get_or(SESSION_PFS, old.session_pfs),
                 description=arguments.get_or(DESCRIPTION, old.description),
-                modified=now(),
+                modified=arguments.get(MODIFIED) or now(),
             )
         )
     return Outcome()
@@ -111,7 +119,7 @@ def set_policy(session: Session, arguments: Arguments) -> Outcome:
             master_pfs=master_pfs,
             polling_minutes=arguments.get_or(POLLING, old.polling_minutes),
             description=arguments.get_or(DESCRIPTION, old.description),
-            modified=now(),
+            modified=arguments.get(MODIFIED) or now(),
         )
         active = arguments.get(DEFAULT_RULE)
         change.put_policy(policy if active is None else with_default_response(policy, active))
@@ -119,7 +127,7 @@ def set_policy(session: Session, arguments: Arguments) -> Outcome:
 
 
 def set_rule(session: Session, arguments: Arguments) -> Outcome:
-    authentication = authentication_from(arguments)
+    authentication, tunnel = authentication_from(arguments), tunnel_from(session, arguments)
     with session.store.transaction() as change:
         objects = change.read()
         policy = policy_named(objects, arguments[POLICY])
@@ -133,13 +141,13 @@ def set_rule(session: Session, arguments: Arguments) -> Outcome:
         filter_list, filter_action = arguments.get(SET_FILTER_LIST), arguments.get(SET_FILTER_ACTION)
         new = replace(
             old,
-            name=arguments.get_or(CHANGED_NAME, old.name),
+            name=arguments.get_or(CHANGED_RULE_NAME, old.name),
             filter_list=filter_list_named(objects, filter_list).name if filter_list else old.filter_list,
             filter_action=(
                 filter_action_named(objects, filter_action).name if filter_action else old.filter_action
             ),
             authentication=old.authentication if authentication is None else authentication,
-            tunnel_endpoint=arguments.get(TUNNEL) if arguments.given(TUNNEL) else old.tunnel_endpoint,
+            tunnel_endpoint=tunnel if arguments.given(TUNNEL) else old.tunnel_endpoint,
             connection_type=arguments.get_or(CONNECTION_TYPE, old.connection_type),
             active=arguments.get_or(ACTIVATE, old.active),
             description=arguments.get_or(DESCRIPTION, old.description),
@@ -162,7 +170,8 @@ def set_default_rule(session: Session, arguments: Arguments) -> Outcome:
             active=arguments.get_or(ACTIVATE, old.active),
             response_methods=arguments.get_or(QUICK_MODE, old.response_methods),
             response_session_pfs=arguments.get_or(SESSION_PFS, old.response_session_pfs),
-            modified=now(),
+            guid=arguments.get(NEW_GUID) or old.guid,
+            modified=arguments.get(MODIFIED) or now(),
         )
         change.put_policy(_with_rule(policy, old, new))
     return Outcome()
@@ -175,10 +184,30 @@ def _with_rule(policy: Policy, old: Rule, new: Rule) -> Policy:
 
 def set_store(session: Session, arguments: Arguments) -> Outcome:
     location = arguments[LOCATION]
-    if location is not Location.LOCAL:
-        raise error_for(ReasonCode.NOT_AVAILABLE, f"the {location} store", expected="location=local")
+    if location is Location.DOMAIN:
+        raise error_for(
+            ReasonCode.NOT_AVAILABLE,
+            "the domain store: policies of Active Directory are not read or written by this version",
+            expected="location=local or location=persistent",
+        )
     if arguments.given(DOMAIN):
         raise error_for(ReasonCode.SYNTAX, "domain= goes with location=domain only", word="domain=")
+    session.choose_store(location.value)
+    return Outcome()
+
+
+def set_batch(session: Session, arguments: Arguments) -> Outcome:
+    if arguments[MODE] is Switch.ENABLE:
+        session.begin_buffer()
+        return Outcome()
+    if session.atomic:
+        return Outcome()  # the script as a whole is one batch
+    session.end_buffer("set batch mode=disable (changes collected in batch mode)", keep=True)
+    return Outcome()
+
+
+def set_interactive(session: Session, arguments: Arguments) -> Outcome:
+    session.interactive = arguments[MODE] is Switch.ENABLE
     return Outcome()
 
 
@@ -187,9 +216,20 @@ COMMANDS = (
         STATIC,
         ("set", "defaultrule"),
         "Changes the default response rule of a policy.",
-        (POLICY, SESSION_PFS, ACTIVATE, QUICK_MODE, KERBEROS, PSK, ROOTCA),
+        (
+            POLICY,
+            SESSION_PFS,
+            ACTIVATE,
+            QUICK_MODE,
+            KERBEROS,
+            PSK,
+            ROOTCA,
+            PSK_HEX,
+            NEW_GUID,
+            MODIFIED,
+        ),
         set_default_rule,
-        "This version keeps the rule and does not act on it yet.",
+        "The rule answers peers that ask for security where no filter speaks of their traffic.",
         'set defaultrule policy="Servers" activate=no',
     ),
     Command(
@@ -206,6 +246,7 @@ COMMANDS = (
             SOFT,
             ACTION,
             QUICK_MODE,
+            MODIFIED,
         ),
         set_filter_action,
         example='set filteraction name="Secure" qmpfs=yes',
@@ -214,7 +255,7 @@ COMMANDS = (
         STATIC,
         ("set", "filterlist"),
         "Changes the name or description of a filter list.",
-        (OBJECT_NAME, OBJECT_GUID, CHANGED_NAME, DESCRIPTION),
+        (OBJECT_NAME, OBJECT_GUID, CHANGED_NAME, DESCRIPTION, MODIFIED),
         set_filter_list,
         example='set filterlist name="Web" newname="Web servers"',
     ),
@@ -235,6 +276,7 @@ COMMANDS = (
             ASSIGN,
             GPO_NAME,
             MAIN_MODE,
+            MODIFIED,
         ),
         set_policy,
         example='set policy name="Servers" assign=yes',
@@ -247,7 +289,7 @@ COMMANDS = (
             OBJECT_NAME,
             RULE_ID,
             POLICY,
-            CHANGED_NAME,
+            CHANGED_RULE_NAME,
             DESCRIPTION,
             SET_FILTER_LIST,
             SET_FILTER_ACTION,
@@ -257,6 +299,7 @@ COMMANDS = (
             KERBEROS,
             PSK,
             ROOTCA,
+            PSK_HEX,
         ),
         set_rule,
         "Authentication methods that are given replace all that the rule had.",
@@ -268,7 +311,26 @@ COMMANDS = (
         "Chooses the store that the commands work on.",
         (LOCATION, DOMAIN),
         set_store,
-        "This version has the local store only.",
-        "set store location=local",
+        "It holds until the shell or the script ends. The persistent policy is applied first when the agent "
+        "starts, and the assigned local one is added to it. The domain store is not in this version.",
+        "set store location=persistent",
+    ),
+    Command(
+        STATIC,
+        ("set", "batch"),
+        "Collects changes, and writes them together.",
+        (MODE,),
+        set_batch,
+        "Changes are written when batch mode is switched off, and when the shell or the script ends. Until "
+        "then show shows them and nobody else sees them.",
+        "set batch mode=enable",
+    ),
+    Command(
+        STATIC,
+        ("set", "interactive"),
+        "Asks before something is deleted.",
+        (MODE,),
+        set_interactive,
+        example="set interactive mode=disable",
     ),
 )

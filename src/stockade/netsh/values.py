@@ -3,9 +3,11 @@
 A `Kind` knows how to read its words, how help names it and which words there are. Reading raises `ValueError`
 with a text for people; the grammar adds the word, its place and what was expected."""
 
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, ip_address
 from typing import Generic, TypeVar
@@ -13,7 +15,8 @@ from uuid import UUID
 
 from stockade.model.addresses import Address, AddressRange
 from stockade.model.secret import Secret
-from stockade.policy.objects import AddressKind
+from stockade.netsh.words import nearest
+from stockade.policy.objects import AddressKind, check_name
 
 T_co = TypeVar("T_co", covariant=True)
 E = TypeVar("E", bound=StrEnum)
@@ -22,6 +25,7 @@ MAXIMUM_NAME = 255  # characters
 MAXIMUM_TEXT = 2_000
 MAXIMUM_KEY = 1_024  # octets of a pre-shared key
 MAXIMUM_COUNT = 2_147_483_647
+LINE_SIGNS = "\t\n\r"  # in descriptions; a script writes them as %U+000A% and so on
 
 RESERVED_NAME = "all"  # `delete policy all`, `show rule all …`
 
@@ -82,11 +86,11 @@ def number(least: int, most: int, label: str = "<number>", unit: str = "") -> Ki
     )
 
 
-def plain(text: str, most: int) -> str:
+def plain(text: str, most: int, allowed: str = "") -> str:
     if len(text) > most:
         raise ValueError(f"it has more than {most} characters")
     for character in text:
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") and character not in allowed:
             raise ValueError(f"it holds the control character U+{ord(character):04X}")
     return text
 
@@ -94,7 +98,11 @@ def plain(text: str, most: int) -> str:
 def _name(text: str) -> str:
     if not text.strip():
         raise ValueError("a name must not be empty")
-    return plain(text.strip(), MAXIMUM_NAME)
+    return plain(text, MAXIMUM_NAME)
+
+
+def _rule_name(text: str) -> str:
+    return _new_name(text) if text else ""
 
 
 def _new_name(text: str) -> str:
@@ -107,7 +115,13 @@ def _new_name(text: str) -> str:
 NAME = Kind("<name>", "the name of an object", _name)
 NEW_NAME = Kind("<name>", "a name other than “all”", _new_name)
 NAME_OR_ALL = Kind("<name>|all", "the name of an object, or all", _name)
-TEXT = Kind("<text>", "text", lambda text: plain(text, MAXIMUM_TEXT))
+RULE_NAME = Kind("<name>", "a name other than “all”, or \"\" for none", _rule_name)
+TEXT = Kind("<text>", "text", lambda text: plain(text, MAXIMUM_TEXT, LINE_SIGNS))
+FILE_NAME = Kind("<file>", "the name of a file", lambda text: plain(text, MAXIMUM_TEXT) or _no_file())
+
+
+def _no_file() -> str:
+    raise ValueError("the name of a file must not be empty")
 
 
 def _guid(text: str) -> UUID:
@@ -123,6 +137,17 @@ def _guid(text: str) -> UUID:
 GUID = Kind("{guid}", "a GUID such as {72385230-70FA-11D1-864C-14A300000000}", _guid)
 
 
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError("it is not a time such as 2003-05-05T13:02:03+00:00") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+MOMENT = Kind("<time>", "a time such as 2003-05-05T13:02:03+00:00", _moment)
+
+
 def _key(text: str) -> Secret:
     try:
         encoded = text.encode("utf-8")
@@ -136,20 +161,39 @@ def _key(text: str) -> Secret:
 PRESHARED_KEY = Kind("<key>", f"a key of 1 to {MAXIMUM_KEY} octets", _key, secret=True)
 
 
+def _key_in_hexadecimal(text: str) -> Secret:
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        raise ValueError("it is not hexadecimal") from None
+    if not 1 <= len(key) <= MAXIMUM_KEY:
+        raise ValueError(f"a key has 1 to {MAXIMUM_KEY} octets")
+    return Secret(key)
+
+
+PRESHARED_KEY_HEX = Kind(
+    "<hex>", f"a key of 1 to {MAXIMUM_KEY} octets, in hexadecimal", _key_in_hexadecimal, secret=True
+)
+
+
 # -- addresses
 
 
 @dataclass(frozen=True, slots=True)
 class AddressWord:
-    """An address as written: `me`, `any`, one address or a range, before its mask is known. `complete`: it
-    may not get a mask (a range, or it brought its own as `/length`)."""
+    """An address as written, before its mask is known: `me`, `any`, a kind of server, a DNS name, one address
+    or a range. `complete`: it may not get a mask (a range, or it brought its own as `/length`)."""
 
     kind: AddressKind
     addresses: AddressRange | None = None
     complete: bool = False
+    name: str = ""
+    version: int | None = None
 
 
-_SERVER_TYPES = ("wins", "dns", "dhcp", "gateway")
+_KEYWORDS = tuple(
+    kind.value for kind in AddressKind if kind not in (AddressKind.ADDRESSES, AddressKind.NAME)
+)
 
 
 def _one_address(text: str) -> Address:
@@ -172,47 +216,52 @@ def prefix_range(address: Address, length: int) -> AddressRange:
 
 def _filter_address(text: str) -> AddressWord:
     word = text.strip()
-    key = word.casefold()
-    if key in ("me", "any"):
-        return AddressWord(AddressKind(key))
-    if key in _SERVER_TYPES:
-        raise UnavailableError(f"the server type {word} is not available in this version")
+    family = re.fullmatch(r"(.+)@([46])", word)
+    if family is not None:
+        # Ours, for policies that Windows' own form limits to one family: me@4, any@6, host.example@4.
+        plain_word = _filter_address(family[1])
+        if plain_word.addresses is not None or plain_word.version is not None:
+            raise ValueError("@4 and @6 go with me, any, names and kinds of server")
+        return AddressWord(plain_word.kind, name=plain_word.name, version=int(family[2]))
+    if word.casefold() in _KEYWORDS:
+        return AddressWord(AddressKind(word.casefold()))
     if "/" in word:
         address_text, _, length_text = word.partition("/")
         address = _one_address(address_text)
         return AddressWord(
             AddressKind.ADDRESSES, prefix_range(address, mask_length(length_text, address)), True
         )
-    if "-" in word and (word[0].isdigit() or ":" in word):
+    if "-" in word and _is_address(word.partition("-")[0].strip()):
         first, _, last = word.partition("-")
         return AddressWord(
             AddressKind.ADDRESSES, AddressRange(_one_address(first.strip()), _one_address(last.strip())), True
         )
+    if _is_address(word) or ":" in word:
+        return AddressWord(AddressKind.ADDRESSES, AddressRange.host(_one_address(word)))
+    return AddressWord(AddressKind.NAME, name=_dns_name(word))
+
+
+def _is_address(word: str) -> bool:
     try:
-        address = _one_address(word)
-    except ValueError:
-        if _looks_like_a_host_name(word):
-            raise UnavailableError(
-                f"“{word[:60]}” is no address, and host names are not available in this version"
-            ) from None
-        raise
-    return AddressWord(AddressKind.ADDRESSES, AddressRange.host(address))
+        ip_address(word)
+    except (ValueError, AddressValueError):
+        return False
+    return True
 
 
-def _looks_like_a_host_name(word: str) -> bool:
-    labels = word.rstrip(".").split(".")
-    return (
-        len(labels) > 1
-        and all(label and label.replace("-", "").isalnum() and label.isascii() for label in labels)
-        and labels[-1].isalpha()
-    )
+def _dns_name(word: str) -> str:
+    check_name(word)
+    if "." not in word and nearest(word, _KEYWORDS) is not None:
+        raise ValueError("it is none of the words for addresses; a name of one label takes a dot at its end")
+    return word
 
 
 FILTER_ADDRESS = Kind(
-    "me|any|<address>[/<length>]|<first>-<last>",
-    "me, any, an IPv4 or IPv6 address (with /length for a subnet), or a range a-b",
+    "me|any|<address>[/<length>]|<first>-<last>|<DNS name>|DNS|WINS|DHCP|GATEWAY",
+    "me, any, an IPv4 or IPv6 address (with /length for a subnet), a range a-b, a DNS name, or one of "
+    "DNS, WINS, DHCP, GATEWAY",
     _filter_address,
-    ("me", "any"),
+    _KEYWORDS,
 )
 
 
@@ -246,20 +295,19 @@ def mask_length(text: str, address: Address) -> int:
     return 32 - inverse.bit_length()
 
 
-def _endpoint(text: str) -> Address | None:
+def _endpoint(text: str) -> Address | str | None:
     word = text.strip()
-    try:
+    if _is_address(word) or ":" in word:
         address = _one_address(word)
-    except ValueError:
-        if _looks_like_a_host_name(word):
-            raise UnavailableError(
-                f"“{word[:60]}” is no address, and host names are not available in this version"
-            ) from None
-        raise
-    return None if int(address) == 0 else address
+        return None if int(address) == 0 else address
+    if word.casefold() in _KEYWORDS:
+        raise ValueError("a tunnel ends at an address or a DNS name")
+    return _dns_name(word)
 
 
-TUNNEL_ENDPOINT = Kind("<address>", "the address of the tunnel's other end; 0.0.0.0 for none", _endpoint)
+TUNNEL_ENDPOINT = Kind(
+    "<address>|<DNS name>", "the address or name of the tunnel's other end; 0.0.0.0 for none", _endpoint
+)
 
 # -- protocols and ports
 

@@ -124,6 +124,13 @@ def _join(raws: Sequence[_Raw]) -> list[Word]:
     return words
 
 
+def quoted(text: str) -> str:
+    """`text` as one value of a command line: in quotes where it needs them. Read back by `split_line`."""
+    if text and not any(character in ' \t"=' for character in text):
+        return text
+    return '"' + text.replace('"', '""') + '"'
+
+
 def matches(word: str, candidates: Iterable[str]) -> list[str]:
     """The candidates that `word` names, without regard to case: the equal one, else all that begin with
     it."""

@@ -1,116 +1,77 @@
 """The policy compiler: policies as written -> the filter table that the driver enforces.
 
-    assigned policy ─▶ active rules ─▶ filters ─▶ specific filters   (expansion.py)
-                                                     │ conflicts: most restrictive kept
-                                                     │ multicast part of what negotiates: block or permit
-                                                     ▼
-                            exemptions.py ─▶  filter table, heaviest first  (weights.py)
+    policy sets ──────▶ places.py: active rules with what they name
+    host facts  ──────▶ expansion.py, candidates.py: specific filters, conflicts settled, multicast parts
+    exemption level ──▶ exemptions.py ─▶ filter table, heaviest first  (weights.py)
 
-Several policy sets are joined into one table: a persistent policy is *added* to the local or domain one.
-Which of local and domain counts is the caller's choice. Rule order within a policy means nothing, as in
-Windows.
+Several stores are joined into one table: persistent, local or domain, dynamic. Nothing goes before by its store:
+the weight decides, and between equals the most restrictive action. Rule order within a policy means nothing, as
+in Windows. `places.in_force` says which of local and domain counts.
 
 **Multicast and broadcast.** IPsec cannot secure them. A filter that negotiates and names nothing else is
 refused (NOT_SECURABLE). A wider one (me → any) does not secure them: unless the exemption level lets them
 pass, the table holds a filter of the same weight for its multicast part that *blocks*, or *permits* where the
 filter allows clear traffic anyway (`soft` outbound, `inpass` inbound). So no driver ever acquires for them.
 
-**Connection types.** Interfaces are not told apart by LAN and dial-up: a rule limited to one of them acts on
-all, with a warning. A rule that *permits* on dial-up only is left out instead, for it would open the rest.
+**Names that are not resolved.** A filter that permits or negotiates is not in force before its name is known.
+One that blocks stands for any address until then, with the weight of *any*: closed when in doubt. DNS between
+this computer and its own servers is decided as if that filter were not there, so that the name can be resolved.
+A name that is known to have no address blocks nothing.
 
-Left out: the default response rule (it has no filters; it answers what no filter covers).
+**Connection types.** Where the kind of every interface is known, a rule for one kind means its addresses.
+Otherwise it acts on all, with a warning; one that *permits* on dial-up only is left out instead, for it would
+open the rest.
 
-Pure: the same policy and addresses give the same table, byte for byte.
+`PolicyCompiler` keeps what it made and compiles only what changed since; `compile_table` starts afresh. Both give
+the same table for the same input, byte for byte. Pure: no clock, no look-ups.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from stockade.model.addresses import Address
-from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter
-from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, QuickModePolicy
-from stockade.model.reasons import ReasonCode, StockadeError, error_for
-from stockade.model.traffic import TrafficSelector
-from stockade.policy.exemptions import (
-    DEFAULT_EXEMPT_LEVEL,
-    default_exemptions,
-    is_unsecurable,
-    level_meaning,
-    unsecurable_parts,
+from stockade.model.addresses import Address, AddressRange
+from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
+from stockade.model.negotiation import Negotiation
+from stockade.model.reasons import ReasonCode, error_for
+from stockade.model.traffic import TCP, UDP, Flow, TrafficSelector
+from stockade.policy.candidates import (
+    Candidate,
+    Expanded,
+    Key,
+    Order,
+    PlaceExpander,
+    Settled,
+    renumbered,
+    settle,
 )
-from stockade.policy.expansion import expand, usable_addresses
-from stockade.policy.objects import (
-    ConnectionType,
-    Filter,
-    FilterAction,
-    FilterList,
-    Policy,
-    PolicySet,
-    Rule,
+from stockade.policy.dynamic import DynamicSet
+from stockade.policy.exemptions import DEFAULT_EXEMPT_LEVEL, exemptions_for, level_meaning
+from stockade.policy.expansion import Expander
+from stockade.policy.facts import HostFacts, as_facts
+from stockade.policy.objects import ConnectionType, Filter, PolicySet
+from stockade.policy.places import (
+    Place,
+    assigned_policies,
+    default_response,
+    dynamic_places,
+    rule_name,
+    static_places,
 )
 from stockade.policy.specific import make_filter, table_order
-from stockade.policy.weights import weight_of
 
-MAXIMUM_FILTERS = 50_000
+__all__ = ["MAXIMUM_FILTERS", "MAXIMUM_WARNINGS", "PolicyCompiler", "compile_table", "rule_name"]
+
+MAXIMUM_FILTERS = 500_000
 """Specific filters of one table; a policy that expands to more is refused."""
 
 MAXIMUM_WARNINGS = 200
 
+DNS_PORT = 53
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A specific filter before conflicts are settled."""
-
-    selector: TrafficSelector
-    direction: Direction
-    action: Action
-    weight: int
-    provenance: Provenance
-    negotiation: Negotiation | None
-    accept_clear: bool
-    allow_soft: bool
-
-    def preference(self) -> tuple[object, ...]:
-        """Smallest first: most restrictive, then by where it comes from, so that the order of rules and
-        policies does not matter."""
-        where = self.provenance
-        return (
-            -self.action.restrictiveness,
-            self.allow_soft,
-            self.accept_clear,
-            where.store,
-            where.policy.casefold(),
-            where.rule.casefold(),
-            "" if self.negotiation is None else self.negotiation.name,
-            where.filter_list.casefold(),
-            where.filter_index,
-            where.mirrored,
-        )
-
-    def same_effect(self, other: "_Candidate") -> bool:
-        """A true duplicate: nothing is lost when one of the two goes."""
-        if (self.action, self.accept_clear, self.allow_soft) != (
-            other.action,
-            other.accept_clear,
-            other.allow_soft,
-        ):
-            return False
-        if self.negotiation is None or other.negotiation is None:
-            return True
-        return self.negotiation == replace(other.negotiation, name=self.negotiation.name)
-
-    def finish(self) -> SpecificFilter:
-        return make_filter(
-            self.selector,
-            self.direction,
-            self.action,
-            self.weight,
-            self.provenance,
-            negotiation=None if self.negotiation is None else self.negotiation.name,
-            accept_clear=self.accept_clear,
-            allow_soft=self.allow_soft,
-        )
+ALL_VERSIONS = frozenset({4, 6})
 
 
 class _Warnings:
@@ -133,256 +94,46 @@ class _Warnings:
         return (*self._texts, *more)
 
 
-@dataclass(frozen=True, slots=True)
-class _RuleInPlace:
-    """A rule with the objects that it names."""
+@dataclass(slots=True)
+class _Compiled:
+    """A place and what its filters expanded to, one entry for each filter."""
 
-    store: str
-    policy: Policy
-    rule: Rule
-    filter_list: FilterList
-    action: FilterAction
+    place: Place
+    expanded: list[Expanded]
+    notes: tuple[str, ...]
+    doubtful: int
+    """How many of the filters have notes."""
 
-    def __str__(self) -> str:
-        return f"rule “{rule_name(self.rule)}” of policy “{self.policy.name}” ({self.store} store)"
+    @property
+    def size(self) -> int:
+        return sum(len(entry.candidates) for entry in self.expanded)
 
-    def error(self, code: ReasonCode, detail: str, **facts: object) -> StockadeError:
-        return error_for(
-            code,
-            detail,
-            store=self.store,
-            policy=self.policy.name,
-            rule=rule_name(self.rule),
-            **facts,
-        )
-
-    def provenance(self, index: int, filter_: Filter, mirrored: bool) -> Provenance:
-        return Provenance(
-            store=self.store,
-            policy=self.policy.name,
-            rule=rule_name(self.rule),
-            filter_list=self.filter_list.name,
-            filter_index=index,
-            filter_action=self.action.name,
-            mirrored=mirrored,
-            description=filter_.description,
-        )
+    def warnings(self) -> Iterator[str]:
+        yield from self.notes
+        if self.doubtful:
+            for index, entry in enumerate(self.expanded, 1):
+                for note in entry.notes:
+                    yield f"{self.place.about(index)} {note}"
 
 
-def rule_name(rule: Rule) -> str:
-    """The rule's name, or the start of its GUID where it has none."""
-    return rule.name or str(rule.guid)[:8]
+@dataclass(slots=True)
+class _Change:
+    """What has to be done to the groups before the next table can be put together."""
 
-
-def _rules(policy_set: PolicySet) -> Iterator[_RuleInPlace]:
-    assigned = [policy for policy in policy_set.policies if policy.assigned]
-    if len(assigned) > 1:
-        raise error_for(
-            ReasonCode.INVALID_POLICY,
-            f"the {policy_set.store} store has {len(assigned)} assigned policies; one at a time can be",
-            store=policy_set.store,
-            policies=", ".join(policy.name for policy in assigned),
-        )
-    for policy in assigned:
-        for rule in policy.rules:
-            if not rule.active or rule.is_default_response:
-                continue
-            missing = {"store": policy_set.store, "policy": policy.name, "rule": rule_name(rule)}
-            filter_list = policy_set.filter_list(rule.filter_list)
-            if filter_list is None:
-                raise error_for(
-                    ReasonCode.INVALID_POLICY,
-                    f"rule “{rule_name(rule)}” names a filter list “{rule.filter_list}” that does not exist",
-                    **missing,
-                    filter_list=rule.filter_list,
-                )
-            action = policy_set.filter_action(rule.filter_action)
-            if action is None:
-                raise error_for(
-                    ReasonCode.INVALID_POLICY,
-                    f"rule “{rule_name(rule)}” names a filter action “{rule.filter_action}”"
-                    " that does not exist",
-                    **missing,
-                    filter_action=rule.filter_action,
-                )
-            yield _RuleInPlace(policy_set.store, policy, rule, filter_list, action)
-
-
-def _negotiation(place: _RuleInPlace, taken: set[str]) -> Negotiation:
-    """What the rule asks of IKE. Two rules of one name are told apart by their GUIDs."""
-    policy, rule, action = place.policy, place.rule, place.action
-    name = f"{place.store}/{policy.name}/{rule_name(rule)}"
-    if name in taken:
-        name = f"{name}#{rule.guid}"
-    taken.add(name)
-    try:
-        return Negotiation(
-            name=name,
-            main_mode=MainModePolicy(
-                proposals=policy.main_mode_methods,
-                lifetime_seconds=policy.main_mode_minutes * 60,
-                # master-key perfect forward secrecy: no key of one main mode serves two quick modes
-                quick_modes_per_main_mode=1 if policy.master_pfs else policy.quick_modes_per_main_mode,
-            ),
-            quick_mode=QuickModePolicy(
-                proposals=action.methods,
-                perfect_forward_secrecy=action.session_pfs,
-                mode=Mode.TRANSPORT if rule.tunnel_endpoint is None else Mode.TUNNEL,
-                tunnel_endpoint=rule.tunnel_endpoint,
-            ),
-            authentication=rule.authentication,
-        )
-    except ValueError as problem:
-        raise place.error(ReasonCode.INVALID_POLICY, f"{place}: {problem}") from problem
-
-
-def _acts(place: _RuleInPlace, warnings: _Warnings) -> bool:
-    """Whether the rule is in the table at all, as far as its connection type says."""
-    kind = place.rule.connection_type
-    if kind is ConnectionType.ALL:
-        return True
-    if kind is ConnectionType.DIALUP and place.action.action is Action.PERMIT:
-        warnings.add(f"{place} permits on dial-up connections only, which are not told apart: it is left out")
-        return False
-    warnings.add(
-        f"{place} is meant for {kind.value} connections only, which are not told apart: it acts on all"
-    )
-    return True
-
-
-def _check_securable(place: _RuleInPlace, index: int, filter_: Filter) -> None:
-    for end in (filter_.destination, filter_.source):
-        if end.addresses is not None and is_unsecurable(end.addresses):
-            raise place.error(
-                ReasonCode.NOT_SECURABLE,
-                f"{place} negotiates for {end.addresses}",
-                filter_list=place.filter_list.name,
-                filter=index,
-            )
-
-
-def _candidates(
-    place: _RuleInPlace,
-    negotiation: Negotiation | None,
-    local: tuple[Address, ...],
-    room: int,
-    secured_versions: frozenset[int],
-    warnings: _Warnings,
-) -> list[_Candidate]:
-    """The specific filters of one rule, at most `room` of them."""
-    found: list[_Candidate] = []
-    negotiates = place.action.action is Action.NEGOTIATE
-    mode = Mode.TRANSPORT if place.rule.tunnel_endpoint is None else Mode.TUNNEL
-    if not place.filter_list.filters:
-        warnings.add(f"{place} does nothing: its filter list “{place.filter_list.name}” has no filters")
-    for index, filter_ in enumerate(place.filter_list.filters, 1):
-        if negotiates:
-            _check_securable(place, index, filter_)
-        before = len(found)
-        for selector, direction, mirrored in expand(filter_, local, place.rule.tunnel_endpoint):
-            if len(found) >= room:
-                raise place.error(
-                    ReasonCode.INVALID_POLICY,
-                    f"{place} brings the table over {MAXIMUM_FILTERS} specific filters",
-                    limit=MAXIMUM_FILTERS,
-                    local_addresses=len(local),
-                )
-            candidate = _Candidate(
-                selector,
-                direction,
-                place.action.action,
-                weight_of(selector, direction, mode=mode),
-                place.provenance(index, filter_, mirrored),
-                negotiation,
-                accept_clear=negotiates and place.action.inpass and direction is Direction.INBOUND,
-                allow_soft=negotiates and place.action.soft,
-            )
-            if negotiates and selector.version not in secured_versions and _names_no_family(filter_):
-                candidate = _in_clear_or_not_at_all(candidate)
-                warnings.add(
-                    f"{place}: this data plane cannot secure IPv{selector.version};"
-                    f" filter {index} of “{place.filter_list.name}” is {candidate.action} there"
-                )
-            found.append(candidate)
-        if len(found) == before:
-            warnings.add(
-                f"{place}: filter {index} of “{place.filter_list.name}”"
-                f" ({_describe(filter_)}) matches no traffic of this computer"
-            )
-    return found
-
-
-def _names_no_family(filter_: Filter) -> bool:
-    """Whether only "me" and "any" make the filter speak of this address family."""
-    return filter_.source.addresses is None and filter_.destination.addresses is None
-
-
-def _in_clear_or_not_at_all(candidate: _Candidate) -> _Candidate:
-    """What is left of a negotiate filter where security cannot be had: clear if the filter allows it, else
-    nothing."""
-    clear = candidate.allow_soft or candidate.accept_clear
-    return replace(
-        candidate,
-        action=Action.PERMIT if clear else Action.BLOCK,
-        negotiation=None,
-        accept_clear=False,
-        allow_soft=False,
-    )
-
-
-def _describe(filter_: Filter) -> str:
-    return f"{filter_.source} to {filter_.destination}"
-
-
-def _settle(candidates: list[_Candidate], warnings: _Warnings) -> list[_Candidate]:
-    """One filter per selector, direction and weight: the most restrictive one."""
-    groups: dict[tuple[TrafficSelector, Direction, int], list[_Candidate]] = {}
-    for candidate in candidates:
-        key = (candidate.selector, candidate.direction, candidate.weight)
-        groups.setdefault(key, []).append(candidate)
-    kept = []
-    told: set[tuple[Provenance, Provenance]] = set()
-    for group in groups.values():
-        group.sort(key=_Candidate.preference)
-        winner = group[0]
-        kept.append(winner)
-        for loser in group[1:]:
-            pair = (replace(winner.provenance, mirrored=False), replace(loser.provenance, mirrored=False))
-            # told once, not once per address and direction
-            if winner.same_effect(loser) or pair in told:
-                continue
-            told.add(pair)
-            warnings.add(
-                f"conflict about {winner.selector} ({winner.direction}):"
-                f" {winner.action} of {winner.provenance} is kept,"
-                f" {loser.action} of {loser.provenance} is not in force"
-            )
-    return kept
-
-
-def _unsecurable(candidate: _Candidate) -> Iterator[SpecificFilter]:
-    """The filters for the multicast and broadcast part of a filter that negotiates. They have its weight, so
-    that they win against it and against nothing else."""
-    clear = candidate.allow_soft if candidate.direction is Direction.OUTBOUND else candidate.accept_clear
-    for part in unsecurable_parts(candidate.selector):
-        note = f"multicast or broadcast, which IPsec cannot secure: {'permitted' if clear else 'blocked'}"
-        described = candidate.provenance.description
-        yield make_filter(
-            part,
-            candidate.direction,
-            Action.PERMIT if clear else Action.BLOCK,
-            candidate.weight,
-            replace(candidate.provenance, description=f"{described} ({note})" if described else note),
-        )
+    removed: list[Candidate] = field(default_factory=list)
+    added: list[Candidate] = field(default_factory=list)
+    moved: list[tuple[Candidate, int]] = field(default_factory=list)
+    """Candidates whose filter has another number in its list now."""
 
 
 def compile_table(
     policy_sets: Sequence[PolicySet],
-    local_addresses: Sequence[Address],
+    local_addresses: HostFacts | Sequence[Address],
     exempt_level: int = DEFAULT_EXEMPT_LEVEL,
-    secured_versions: frozenset[int] = frozenset({4, 6}),
+    secured_versions: frozenset[int] = ALL_VERSIONS,
+    dynamic: DynamicSet | None = None,
 ) -> FilterTable:
-    """The filter table of the assigned policies for a computer with these addresses.
+    """The filter table of the assigned policies for a computer with these addresses, or these facts.
 
     `exempt_level` is NoDefaultExempt, 0 to 3 (`exemptions.py`). `secured_versions` are the IP versions that
     the data plane can secure: where "me" and "any" make a negotiate filter speak of another one, that part is
@@ -390,50 +141,364 @@ def compile_table(
     assigned policy the table is empty. Errors, each naming store, policy and rule: CallerError INVALID_POLICY
     (a missing object, too many filters, a contradiction), NOT_SECURABLE.
     """
-    meaning = level_meaning(exempt_level)
-    local = usable_addresses(local_addresses)
-    warnings = _Warnings()
-    candidates: list[_Candidate] = []
-    taken: set[str] = set()
-    for policy_set in policy_sets:
-        for place in _rules(policy_set):
-            if not _acts(place, warnings):
-                continue
-            negotiation = _negotiation(place, taken) if place.action.action is Action.NEGOTIATE else None
-            room = MAXIMUM_FILTERS - len(candidates)
-            candidates.extend(_candidates(place, negotiation, local, room, secured_versions, warnings))
+    return PolicyCompiler().compile(policy_sets, local_addresses, exempt_level, secured_versions, dynamic)
 
-    settled = _settle(candidates, warnings)
-    filters = {entry.id: entry for entry in (candidate.finish() for candidate in settled)}
-    if not meaning.multicast_and_broadcast:
-        for candidate in settled:
-            if candidate.action is Action.NEGOTIATE:
-                filters.update((entry.id, entry) for entry in _unsecurable(candidate))
-    if len(filters) > MAXIMUM_FILTERS:
-        raise error_for(
-            ReasonCode.INVALID_POLICY,
-            f"the multicast parts bring the table over {MAXIMUM_FILTERS} specific filters",
-            limit=MAXIMUM_FILTERS,
-            local_addresses=len(local),
+
+class PolicyCompiler:
+    """Compiles a policy again and again, each time only what changed. An error leaves it as it was."""
+
+    def __init__(self) -> None:
+        self._settings: tuple[object, ...] | None = None
+        self._table: FilterTable | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._places: dict[tuple[str, ...], _Compiled] = {}
+        self._groups: dict[Key, list[Candidate]] = {}
+        self._settled: dict[Key, Settled] = {}
+        self._copies: Counter[str] = Counter()  # groups that have a filter of this id
+        self._entries: list[tuple[Order, SpecificFilter]] = []
+        self._negotiated: Counter[str] = Counter()
+        self._versions: Counter[tuple[int, bool]] = Counter()  # (IP version, negotiates)
+        self._pending: set[Key] = set()
+        self._contested: set[Key] = set()
+
+    def compile(
+        self,
+        policy_sets: Sequence[PolicySet],
+        local_addresses: HostFacts | Sequence[Address],
+        exempt_level: int = DEFAULT_EXEMPT_LEVEL,
+        secured_versions: frozenset[int] = ALL_VERSIONS,
+        dynamic: DynamicSet | None = None,
+    ) -> FilterTable:
+        """As `compile_table`. Where the index of the last table was built, that of the new one is made from
+        it."""
+        facts = as_facts(local_addresses)
+        meaning = level_meaning(exempt_level)
+        settings = (facts, exempt_level, secured_versions)
+        places = [*static_places(policy_sets), *dynamic_places(dynamic or DynamicSet())]
+        response = default_response(policy_sets)
+        known = self._places if settings == self._settings else {}
+        compiled, change = self._expand(places, facts, secured_versions, known)
+        if settings != self._settings:
+            self._forget()
+        self._settings = settings
+        self._places = compiled
+        try:
+            self._apply(change, facts.broadcasts, meaning.multicast_and_broadcast)
+            filters = [entry for _, entry in self._entries]
+            if self._pending:
+                filters = self._with_dns_open(filters, facts, self._negotiations())
+            if len(filters) > MAXIMUM_FILTERS:
+                raise error_for(
+                    ReasonCode.INVALID_POLICY,
+                    f"the multicast parts bring the table over {MAXIMUM_FILTERS} specific filters",
+                    limit=MAXIMUM_FILTERS,
+                    local_addresses=len(facts.local),
+                )
+        except BaseException:
+            self._settings = None  # half done: the next time from the beginning
+            raise
+        names = [(policy_set.store, policy.name) for policy_set, policy in assigned_policies(policy_sets)]
+        if dynamic is not None and dynamic.rules:
+            names.append(("dynamic", "dynamic rules"))
+        negotiations = self._negotiations()
+        if response is not None:
+            negotiations[response.name] = response
+        table = FilterTable(
+            filters=(*self._exemptions(facts, exempt_level, response), *filters),
+            negotiations=MappingProxyType(dict(sorted(negotiations.items()))),
+            policy_name=_policy_name(names),
+            warnings=self._warnings(),
+            default_response=None if response is None else response.name,
         )
-    written = sorted(filters.values(), key=table_order)
-    exemptions = default_exemptions(exempt_level, local, written)
-    negotiations = {
-        candidate.negotiation.name: candidate.negotiation
-        for candidate in settled
-        if candidate.negotiation is not None
-    }
-    names = [
-        (policy_set.store, policy_set.assigned.name)
-        for policy_set in policy_sets
-        if policy_set.assigned is not None
-    ]
-    return FilterTable(
-        filters=(*sorted(exemptions, key=table_order), *written),
-        negotiations=MappingProxyType(dict(sorted(negotiations.items()))),
-        policy_name=_policy_name(names),
-        warnings=warnings.finish(),
+        if self._table is not None and self._table.is_prepared:
+            table.prepare(self._table)
+        self._table = table
+        return table
+
+    # ---- what is new
+
+    def _expand(
+        self,
+        places: Iterable[Place],
+        facts: HostFacts,
+        secured_versions: frozenset[int],
+        known: dict[tuple[str, ...], _Compiled],
+    ) -> tuple[dict[tuple[str, ...], _Compiled], _Change]:
+        """The candidates of all places, those of unchanged filters taken over. Changes nothing."""
+        compiled: dict[tuple[str, ...], _Compiled] = {}
+        change = _Change()
+        expanders: dict[object, Expander] = {}
+        total = 0
+        for place in places:
+            identity = place.identity
+            while identity in compiled:  # one rule under two names: only a damaged store has that
+                identity = (*identity, "again")
+            setting = (place.connection, place.tunnel_endpoint)
+            if setting not in expanders:
+                expanders[setting] = Expander(facts, place.connection, place.tunnel_endpoint)
+            expander = PlaceExpander(place, expanders[setting], secured_versions)
+            old = known.get(identity)
+            room = MAXIMUM_FILTERS - total
+            if old is not None and old.place.frame == place.frame:
+                made = self._again(place, old, expander, change, room)
+            else:
+                if old is not None:
+                    change.removed.extend(one for entry in old.expanded for one in entry.candidates)
+                made = _all(place, expander, room)
+                change.added.extend(one for entry in made for one in entry.candidates)
+            entry = _Compiled(place, made, expander.place_notes(), sum(bool(one.notes) for one in made))
+            compiled[identity] = entry
+            total += entry.size
+        for identity, old in known.items():
+            if identity not in compiled:
+                change.removed.extend(one for entry in old.expanded for one in entry.candidates)
+        return compiled, change
+
+    def _again(
+        self, place: Place, old: _Compiled, expander: PlaceExpander, change: _Change, room: int
+    ) -> list[Expanded]:
+        """The filters of a place of which some may be the same as before: those at the start and at the end of
+        the list are; what stands between is expanded anew."""
+        before, after = old.place.filters, place.filters
+        if before is after:
+            return old.expanded
+        head = 0
+        shorter = min(len(before), len(after))
+        while head < shorter and _same(before[head], after[head]):
+            head += 1
+        tail = 0
+        while tail < shorter - head and _same(before[-1 - tail], after[-1 - tail]):
+            tail += 1
+        shift = len(after) - len(before)
+        made = list(old.expanded[:head])
+        for entry in old.expanded[head : len(before) - tail]:
+            change.removed.extend(entry.candidates)
+        kept = old.expanded[len(before) - tail :]
+        room -= sum(len(entry.candidates) for entry in (*made, *kept))
+        fresh = _all(place, expander, room, after[head : len(after) - tail], head + 1)
+        change.added.extend(one for entry in fresh for one in entry.candidates)
+        if shift:
+            for entry in kept:
+                change.moved.extend((one, one.index + shift) for one in entry.candidates)
+        return [*made, *fresh, *kept]
+
+    # ---- the groups
+
+    def _apply(self, change: _Change, broadcasts: tuple[AddressRange, ...], exempt_multicast: bool) -> None:
+        touched: dict[Key, None] = {}
+        for candidate in change.removed:
+            self._groups[candidate.key].remove(candidate)
+            touched[candidate.key] = None
+        for candidate in change.added:
+            self._groups.setdefault(candidate.key, []).append(candidate)
+            touched[candidate.key] = None
+        self._renumber(change.moved, touched)
+        gone: list[tuple[Order, SpecificFilter]] = []
+        come: list[tuple[Order, SpecificFilter]] = []
+        for key in touched:
+            old = self._settled.pop(key, None)
+            if old is not None:
+                self._count(old, -1)
+                gone += old.filters
+            group = self._groups[key]
+            if not group:
+                del self._groups[key]
+                self._pending.discard(key)
+                self._contested.discard(key)
+                continue
+            new = self._settled[key] = settle(group, broadcasts, exempt_multicast)
+            self._count(new, 1)
+            come += new.filters
+            for flag, keys in ((new.winner.pending, self._pending), (new.conflicts, self._contested)):
+                keys.add(key) if flag else keys.discard(key)
+        self._replace(gone, come)
+
+    def _renumber(self, moved: list[tuple[Candidate, int]], touched: dict[Key, None]) -> None:
+        """Candidates whose filter has another number: where nobody contests them, only the provenance of what they
+        settled to changes; the others are settled anew."""
+        fresh: dict[str, tuple[Order, SpecificFilter]] = {}
+        for candidate, index in moved:
+            candidate.index = index
+            key = candidate.key
+            if key in touched:
+                continue
+            if len(self._groups[key]) > 1:
+                touched[key] = None
+                continue
+            settled = self._settled[key] = renumbered(self._settled[key])
+            for entry in settled.filters:
+                fresh[entry[0][4]] = entry
+        if fresh:
+            self._entries = [fresh.get(entry[0][4], entry) for entry in self._entries]
+
+    def _count(self, settled: Settled, step: int) -> None:
+        for _, entry in settled.filters:
+            if entry.negotiation is not None:
+                self._negotiated[entry.negotiation] += step
+            self._versions[(settled.winner.key[0], entry.negotiation is not None)] += step
+
+    def _replace(
+        self, gone: list[tuple[Order, SpecificFilter]], come: list[tuple[Order, SpecificFilter]]
+    ) -> None:
+        """Put the filters of changed groups into the sorted list. The parts of two groups that IPsec cannot secure
+        may be one filter: it goes with the last of them."""
+        for order, _ in gone:
+            self._copies[order[4]] -= 1
+        for order, _ in come:
+            self._copies[order[4]] += 1
+        entries = self._entries
+        if len(gone) + len(come) > 64 + len(entries) // 32:
+            dropped = {order[4] for order, _ in gone}
+            merged = {entry[0][4]: entry for entry in entries if entry[0][4] not in dropped}
+            merged.update(
+                (entry[0][4], entry)
+                for entry in entries
+                if entry[0][4] in dropped and self._copies[entry[0][4]]
+            )
+            merged.update((entry[0][4], entry) for entry in come)
+            self._entries = sorted(merged.values(), key=_order)
+        else:
+            for entry in (*gone, *come):
+                place = bisect_left(entries, entry[0], key=_order)
+                if place < len(entries) and entries[place][0] == entry[0]:
+                    if not self._copies[entry[0][4]]:
+                        del entries[place]
+                elif self._copies[entry[0][4]]:
+                    entries.insert(place, entry)
+            for entry in come:
+                place = bisect_left(entries, entry[0], key=_order)
+                entries[place] = entry
+        for order, _ in gone:
+            if not self._copies[order[4]]:
+                del self._copies[order[4]]
+
+    # ---- the table
+
+    def _negotiations(self) -> dict[str, Negotiation]:
+        return {
+            entry.place.negotiation.name: entry.place.negotiation
+            for entry in self._places.values()
+            if entry.place.negotiation is not None and self._negotiated[entry.place.negotiation.name]
+        }
+
+    def _exemptions(
+        self, facts: HostFacts, exempt_level: int, response: Negotiation | None
+    ) -> list[SpecificFilter]:
+        versions = {version for (version, _), count in self._versions.items() if count}
+        negotiated = {version for (version, secures), count in self._versions.items() if count and secures}
+        if response is not None:
+            negotiated |= versions
+        made = exemptions_for(exempt_level, facts.local, versions, negotiated, facts.broadcasts)
+        return sorted(made, key=table_order)
+
+    def _warnings(self) -> tuple[str, ...]:
+        warnings = _Warnings()
+        for compiled in self._places.values():
+            for text in compiled.warnings():
+                warnings.add(text)
+        told: set[object] = set()
+        for settled in sorted(
+            (self._settled[key] for key in self._contested), key=lambda settled: settled.filters[0][0]
+        ):
+            for pair, text in settled.conflicts:
+                if pair not in told:  # told once, not once per address and direction
+                    told.add(pair)
+                    warnings.add(text)
+        return warnings.finish()
+
+    def _with_dns_open(
+        self, filters: list[SpecificFilter], facts: HostFacts, negotiations: dict[str, Negotiation]
+    ) -> list[SpecificFilter]:
+        """Beside block filters whose names are pending: filters that leave DNS with our own servers to what decides
+        about it without them. They have the weight of the pending filter, so that they win against it and against
+        nothing else."""
+        pending = {self._settled[key].filters[0][1].id for key in self._pending}
+        servers = facts.dns_servers
+        if not servers:
+            return filters
+        without = FilterTable(
+            tuple(entry for entry in filters if entry.id not in pending), MappingProxyType(negotiations)
+        )
+        waiting = FilterTable(
+            tuple(replace(entry, negotiation=None) for entry in filters if entry.id in pending)
+        )
+        more: dict[str, SpecificFilter] = {}
+        for local in facts.local:
+            for server in facts.local_servers(local):
+                for protocol in (UDP, TCP):
+                    for direction in Direction:
+                        made = _dns_filter(without, waiting, local, server, protocol, direction)
+                        if made is not None:
+                            more[made.id] = made
+        for entry in more.values():
+            insort(filters, entry, key=table_order)
+        return filters
+
+
+def _dns_filter(
+    without: FilterTable,
+    waiting: FilterTable,
+    local: Address,
+    server: Address,
+    protocol: int,
+    direction: Direction,
+) -> SpecificFilter | None:
+    """The filter for one direction of DNS with one server, or None where no pending filter stops it."""
+    flow = Flow(local, server, protocol, 0, DNS_PORT)
+    if direction is Direction.INBOUND:
+        flow = flow.reversed()
+    block = waiting.lookup(flow, direction)
+    decides = without.lookup(flow, direction)
+    if block is None or (decides is not None and table_order(decides) < table_order(block)):
+        return None
+    return make_filter(
+        TrafficSelector(
+            AddressRange.host(flow.source),
+            AddressRange.host(flow.destination),
+            protocol,
+            flow.source_port,
+            flow.destination_port,
+        ),
+        direction,
+        Action.PERMIT if decides is None else decides.action,
+        block.weight,
+        replace(block.provenance, description="DNS of this computer, so that the name can be resolved"),
+        negotiation=None if decides is None else decides.negotiation,
+        accept_clear=decides is not None and decides.accept_clear,
+        allow_soft=decides is not None and decides.allow_soft,
     )
+
+
+def _same(one: Filter, other: Filter) -> bool:
+    return one is other or one == other
+
+
+def _order(entry: tuple[Order, SpecificFilter]) -> Order:
+    return entry[0]
+
+
+def _all(
+    place: Place,
+    expander: PlaceExpander,
+    room: int,
+    filters: Sequence[Filter] | None = None,
+    start: int = 1,
+) -> list[Expanded]:
+    """The candidates of filters of a place, at most `room` of them."""
+    made: list[Expanded] = []
+    for index, filter_ in enumerate(place.filters if filters is None else filters, start):
+        entry = expander.expand(filter_, index)
+        room -= len(entry.candidates)
+        if room < 0:
+            raise place.error(
+                ReasonCode.INVALID_POLICY,
+                f"{place} brings the table over {MAXIMUM_FILTERS} specific filters",
+                limit=MAXIMUM_FILTERS,
+            )
+        made.append(entry)
+    return made
 
 
 def _policy_name(names: list[tuple[str, str]]) -> str | None:

@@ -7,7 +7,8 @@
     2             x         x              x           -           -
     3 (default)   x         -              -           -           -
 
-* **IKE** (UDP 500 and 4500) is exempt when, and only when, a rule negotiates. Only the port of this computer
+* **IKE** (UDP 500 and 4500) is exempt when, and only when, a rule negotiates (the default response rule does,
+  as soon as there is a filter that could stop IKE). Only the port of this computer
   counts, at its own addresses: port 500 of a *peer* must not open every UDP port here, and a peer behind a
   NAT has any port. Port 4500 includes ESP in UDP.
 * **ESP and AH** have no filter. The data plane takes these protocols for itself: what arrives is opened by an
@@ -15,8 +16,8 @@
   sealed. An exemption would only let the ESP of some other program through.
 * **Kerberos** by either port, TCP and UDP, as Windows does. Level 0 and 2 are an old way in: whoever sends
   from port 88 passes every filter. That is why 3 is the default.
-* **Broadcast** is 255.255.255.255. The broadcast address of a subnet cannot be told from a host's without
-  the interface's mask, which a policy does not know.
+* **Broadcast** is 255.255.255.255, and the broadcast address of each subnet that this computer is in, where
+  its prefix length is known (`facts.HostFacts.broadcasts`).
 * **Multicast at level 2 and 3** meets the filters. IPsec cannot secure it; the multicast part of a filter
   that negotiates is therefore blocked, or permitted where the filter allows clear traffic: the compiler adds
   a filter that says so (`unsecurable_parts`).
@@ -27,7 +28,7 @@
   a data plane that can see ICMPv6 types lets 133-137 with hop limit 255 pass.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from stockade.model.addresses import Address, AddressRange
@@ -71,9 +72,10 @@ def level_meaning(level: int) -> ExemptLevel:
     return _LEVELS[level]
 
 
-def unsecurable_ranges(version: int) -> tuple[AddressRange, ...]:
-    """The destinations that IPsec never secures: multicast, and the limited broadcast of IPv4."""
-    return (MULTICAST[4], BROADCAST) if version == 4 else (MULTICAST[6],)
+def unsecurable_ranges(version: int, broadcasts: Sequence[AddressRange] = ()) -> tuple[AddressRange, ...]:
+    """The destinations that IPsec never secures: multicast, the limited broadcast of IPv4, and the broadcast
+    addresses of our subnets."""
+    return (MULTICAST[4], BROADCAST, *broadcasts) if version == 4 else (MULTICAST[6],)
 
 
 def is_unsecurable(destination: AddressRange) -> bool:
@@ -81,9 +83,11 @@ def is_unsecurable(destination: AddressRange) -> bool:
     return any(entry.covers(destination) for entry in unsecurable_ranges(destination.version))
 
 
-def unsecurable_parts(selector: TrafficSelector) -> Iterator[TrafficSelector]:
+def unsecurable_parts(
+    selector: TrafficSelector, broadcasts: Sequence[AddressRange] = ()
+) -> Iterator[TrafficSelector]:
     """The parts of the selector whose destination is multicast or broadcast."""
-    for entry in unsecurable_ranges(selector.version):
+    for entry in unsecurable_ranges(selector.version, broadcasts):
         part = selector.destination.intersection(entry)
         if part is not None:
             yield TrafficSelector(
@@ -126,10 +130,10 @@ def _kerberos_and_rsvp(version: int) -> Iterator[SpecificFilter]:
     )
 
 
-def _multicast_and_broadcast(version: int) -> Iterator[SpecificFilter]:
+def _multicast_and_broadcast(version: int, broadcasts: Sequence[AddressRange]) -> Iterator[SpecificFilter]:
     everything = AddressRange.everything(version)
-    for destination in unsecurable_ranges(version):
-        word = "broadcast" if destination == BROADCAST else "multicast"
+    for destination in unsecurable_ranges(version, broadcasts):
+        word = "multicast" if destination == MULTICAST[version] else "broadcast"
         for direction in Direction:
             selector = TrafficSelector(everything, destination)
             yield _permit(selector, direction, f"{word} (exemption level 0 or 1)")
@@ -147,24 +151,40 @@ def _neighbour_discovery() -> Iterator[SpecificFilter]:
             yield _permit(TrafficSelector(source, destination, ICMPV6), direction, why)
 
 
-def default_exemptions(
-    level: int, local_addresses: Sequence[Address], filters: Sequence[SpecificFilter]
+def exemptions_for(
+    level: int,
+    local_addresses: Sequence[Address],
+    versions: Collection[int],
+    negotiated: Collection[int],
+    broadcasts: Sequence[AddressRange] = (),
 ) -> tuple[SpecificFilter, ...]:
-    """The exemption filters that stand above `filters`; none where there is no filter to be exempt from.
+    """The exemption filters of a table whose filters speak of the IP `versions`, and negotiate about those in
+    `negotiated`; none where there is no filter to be exempt from.
 
-    `local_addresses` as `expansion.usable_addresses` gives them. Error: CallerError INVALID_POLICY (level).
+    `local_addresses` as `facts.usable_addresses` gives them. Error: CallerError INVALID_POLICY (level).
     """
     meaning = level_meaning(level)
-    negotiated = {entry.selector.version for entry in filters if entry.action is Action.NEGOTIATE}
     exemptions: list[SpecificFilter] = []
     if negotiated:
         for address in local_addresses:
             exemptions.extend(_ike(address))
     if 6 in negotiated:
         exemptions.extend(_neighbour_discovery())
-    for version in sorted({entry.selector.version for entry in filters}):
+    for version in sorted(versions):
         if meaning.kerberos_and_rsvp:
             exemptions.extend(_kerberos_and_rsvp(version))
         if meaning.multicast_and_broadcast:
-            exemptions.extend(_multicast_and_broadcast(version))
+            exemptions.extend(_multicast_and_broadcast(version, broadcasts))
     return tuple(exemptions)
+
+
+def default_exemptions(
+    level: int, local_addresses: Sequence[Address], filters: Sequence[SpecificFilter]
+) -> tuple[SpecificFilter, ...]:
+    """`exemptions_for` the table of these filters."""
+    return exemptions_for(
+        level,
+        local_addresses,
+        {entry.selector.version for entry in filters},
+        {entry.selector.version for entry in filters if entry.action is Action.NEGOTIATE},
+    )

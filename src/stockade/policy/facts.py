@@ -93,8 +93,8 @@ class HostFacts:
     @property
     def broadcasts(self) -> tuple[AddressRange, ...]:
         """The broadcast addresses of the subnets that this computer is in."""
-        found = {entry.broadcast for entry in self.addresses} - {None}
-        return tuple(AddressRange.host(address) for address in sorted(found) if address is not None)
+        found = {entry.broadcast for entry in self.addresses if entry.broadcast is not None}
+        return tuple(AddressRange.host(address) for address in sorted(found))
 
     def servers(self, kind: AddressKind) -> tuple[Address, ...]:
         """The servers of a kind (`AddressKind.is_server`), loopback left out: a resolver on this computer is
@@ -107,6 +107,10 @@ class HostFacts:
                 AddressKind.GATEWAY: self.gateways,
             }[kind]
         )
+
+    def local_servers(self, local: Address) -> tuple[Address, ...]:
+        """The DNS servers of the address family of `local`."""
+        return tuple(one for one in self.servers(AddressKind.DNS) if one.version == local.version)
 
     def resolve(self, name: str) -> tuple[Address, ...] | None:
         """The addresses of a name, none (it does not exist), or None: unknown."""

@@ -16,49 +16,24 @@ not refuse the rest. Every packet is looked up in the filter table before it is 
 opened, so such a filter decides about its part whatever the SA's selector says. A driver must keep to that:
 what comes out of an SA and meets a block filter is dropped.
 
-Default exemptions and the multicast parts of filters play no role here. Nothing raises.
+Where no filter speaks of any of it, the default response rule answers, if it is active: for traffic between the two
+hosts, in transport mode. The match is then `dynamic`: whoever installs the SAs puts the temporary filters
+`dynamic.response_filters` into the table for as long as they live. A request of which a rule secures a part is
+still refused: the rule says how to secure it, and the peer may not choose another way.
+
+Default exemptions and the multicast parts of filters play no role here. Nothing raises. Anybody can make us look by
+sending a first main-mode message: a look goes through the table's index.
 """
 
-from collections.abc import Iterable, Iterator
-from heapq import merge
+from collections.abc import Iterator
 
 from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Direction, FilterClass, FilterTable, SpecificFilter
 from stockade.model.negotiation import Mode, Negotiation, QuickModeMatch
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.traffic import TrafficSelector
+from stockade.policy.dynamic import response_filters
 from stockade.policy.exemptions import is_unsecurable
-
-
-class _Index:
-    """The filters of one direction, findable by the remote host without a walk over all of them: anybody can
-    make us look by sending a first main-mode message."""
-
-    def __init__(self, table: FilterTable, direction: Direction) -> None:
-        self._filters = [
-            entry
-            for entry in table.filters
-            if entry.direction is direction
-            and entry.filter_class is FilterClass.POLICY
-            and not is_unsecurable(entry.selector.destination)
-        ]
-        self._by_host: dict[Address, list[int]] = {}
-        self._wide: list[int] = []
-        for position, entry in enumerate(self._filters):
-            selector = entry.selector
-            remote = selector.destination if direction is Direction.OUTBOUND else selector.source
-            if remote.is_host:
-                self._by_host.setdefault(remote.first, []).append(position)
-            else:
-                self._wide.append(position)
-
-    def about(self, remote: AddressRange) -> Iterator[SpecificFilter]:
-        """The filters that may speak of this remote end, heaviest first."""
-        positions: Iterable[int] = range(len(self._filters))
-        if remote.is_host:
-            positions = merge(self._by_host.get(remote.first, ()), self._wide)
-        for position in positions:
-            yield self._filters[position]
 
 
 class FilterTableLookup:
@@ -66,20 +41,21 @@ class FilterTableLookup:
 
     def __init__(self, table: FilterTable) -> None:
         self._table = table
-        self._outbound = _Index(table, Direction.OUTBOUND)
-        self._inbound = _Index(table, Direction.INBOUND)
+        self._response = (
+            None if table.default_response is None else table.negotiations[table.default_response]
+        )
 
     def for_peer(self, local: Address, peer: Address) -> tuple[Negotiation, ...] | Reason:
         """The negotiations whose filters cover some traffic between the two hosts, heaviest filter first, and
-        those of tunnels between them. NO_POLICY where there is none."""
+        those of tunnels between them, and at last the default response rule, where it could answer. NO_POLICY where there is none."""
         if local.version != peer.version:
             return Reason.of(
                 ReasonCode.NO_POLICY, "the addresses are of two families", local=local, peer=peer
             )
         pair = TrafficSelector(AddressRange.host(local), AddressRange.host(peer))
-        found = [*_reaching(self._outbound, pair, pair.destination)]
-        reverse = pair.reversed()
-        found += _reaching(self._inbound, reverse, reverse.source)
+        outbound = [*_down_to_cover(self._about(pair, Direction.OUTBOUND), pair)]
+        inbound = [*_down_to_cover(self._about(pair.reversed(), Direction.INBOUND), pair.reversed())]
+        found = outbound + inbound
         found.sort(key=lambda entry: -entry.weight)
         names = dict.fromkeys(
             entry.negotiation
@@ -90,6 +66,11 @@ class FilterTableLookup:
         for name, negotiation in self._table.negotiations.items():
             if negotiation.quick_mode.tunnel_endpoint in (local, peer):
                 names.setdefault(name)
+        spoken_of = any(entry.selector.covers(pair) for entry in outbound) or any(
+            entry.selector.covers(pair.reversed()) for entry in inbound
+        )
+        if self._response is not None and not spoken_of:
+            names.setdefault(self._response.name)
         if names:
             return tuple(self._table.negotiations[name] for name in names)
         facts: dict[str, object] = {"local": local, "peer": peer}
@@ -110,15 +91,15 @@ class FilterTableLookup:
                 requested=requested,
             )
         reverse = requested.reversed()
-        outbound = _covering(self._outbound, requested, requested.destination)
-        inbound = _covering(self._inbound, reverse, reverse.source)
+        outbound = self._covering(requested, Direction.OUTBOUND)
+        inbound = self._covering(reverse, Direction.INBOUND)
         # the outbound filter decides; the inbound one only where it alone asks for security
         deciding = next(
             (entry for entry in (outbound, inbound) if entry is not None and entry.negotiation is not None),
             outbound or inbound,
         )
         if deciding is None:
-            return self._not_covered(requested, reverse)
+            return self._not_covered(local, peer, requested)
         if deciding.negotiation is None:
             return Reason.of(
                 ReasonCode.INVALID_IDENTITY,
@@ -139,14 +120,32 @@ class FilterTableLookup:
             )
         return QuickModeMatch(negotiation, requested, deciding.id)
 
-    def _not_covered(self, requested: TrafficSelector, reverse: TrafficSelector) -> Reason:
-        """No filter covers the request: is there one that covers a part of it?"""
-        for index, selector, remote in (
-            (self._outbound, requested, requested.destination),
-            (self._inbound, reverse, reverse.source),
+    def _about(self, selector: TrafficSelector, direction: Direction) -> Iterator[SpecificFilter]:
+        """The filters of rules that speak of the first addresses of both ends, heaviest first: all that cover the
+        selector are among them, and for two hosts all that overlap it."""
+        for entry in self._table.about(selector.source.first, selector.destination.first, direction):
+            if entry.filter_class is FilterClass.POLICY and not is_unsecurable(entry.selector.destination):
+                yield entry
+
+    def _covering(self, selector: TrafficSelector, direction: Direction) -> SpecificFilter | None:
+        return next((one for one in self._about(selector, direction) if one.selector.covers(selector)), None)
+
+    def _overlapping(self, selector: TrafficSelector, direction: Direction) -> Iterator[SpecificFilter]:
+        hosts = selector.source.is_host and selector.destination.is_host
+        for entry in self._about(selector, direction) if hosts else self._table.filters:
+            if entry.direction is direction and entry.selector.overlaps(selector):
+                yield entry
+
+    def _not_covered(
+        self, local: Address, peer: Address, requested: TrafficSelector
+    ) -> QuickModeMatch | Reason:
+        """No filter covers the request: is there one that covers a part of it? Else the default response."""
+        for selector, direction in (
+            (requested, Direction.OUTBOUND),
+            (requested.reversed(), Direction.INBOUND),
         ):
-            for entry in index.about(remote):
-                if entry.action is Action.NEGOTIATE and entry.selector.overlaps(selector):
+            for entry in self._overlapping(selector, direction):
+                if entry.action is Action.NEGOTIATE:
                     return Reason.of(
                         ReasonCode.INVALID_IDENTITY,
                         "the peer asks for more than the filter secures",
@@ -155,21 +154,26 @@ class FilterTableLookup:
                         secured=entry.selector,
                         decided_by=entry.provenance,
                     )
-        return Reason.of(ReasonCode.NO_POLICY, "no filter speaks of this traffic", requested=requested)
+        if self._response is None:
+            return Reason.of(ReasonCode.NO_POLICY, "no filter speaks of this traffic", requested=requested)
+        misfit = _misfit(self._response, local, peer, requested)
+        if misfit:
+            return Reason.of(
+                ReasonCode.INVALID_IDENTITY,
+                f"no filter speaks of this traffic, and the default response rule does not either: {misfit}",
+                requested=requested,
+            )
+        outbound, _ = response_filters(self._response, requested)
+        return QuickModeMatch(self._response, requested, outbound.id, dynamic=True)
 
 
-def _reaching(index: _Index, pair: TrafficSelector, remote: AddressRange) -> Iterator[SpecificFilter]:
+def _down_to_cover(entries: Iterator[SpecificFilter], pair: TrafficSelector) -> Iterator[SpecificFilter]:
     """The filters that decide about some traffic of the pair of hosts, down to the first one that covers all
     of it: what stands below that one is never reached."""
-    for entry in index.about(remote):
-        if entry.selector.overlaps(pair):
-            yield entry
-            if entry.selector.covers(pair):
-                return
-
-
-def _covering(index: _Index, selector: TrafficSelector, remote: AddressRange) -> SpecificFilter | None:
-    return next((entry for entry in index.about(remote) if entry.selector.covers(selector)), None)
+    for entry in entries:
+        yield entry
+        if entry.selector.covers(pair):
+            return
 
 
 def _misfit(negotiation: Negotiation, local: Address, peer: Address, requested: TrafficSelector) -> str:

@@ -1,6 +1,6 @@
 """Making specific filters: their identifiers, and the order of the filter table."""
 
-from dataclasses import fields
+from functools import lru_cache
 from hashlib import sha256
 
 from stockade.model.filters import Action, Direction, FilterClass, Provenance, SpecificFilter
@@ -20,21 +20,25 @@ def make_filter(
     allow_soft: bool = False,
 ) -> SpecificFilter:
     """A specific filter with the identifier that its content gives it."""
-    content = (
-        *(f"{end.first}-{end.last}" for end in (selector.source, selector.destination)),
-        *(str(part) for part in (selector.protocol, selector.source_port, selector.destination_port)),
-        direction.value,
-        action.value,
-        str(weight),
-        *(str(getattr(provenance, part.name)) for part in fields(provenance)),
-        str(int(filter_class)),
-        "" if negotiation is None else "negotiation " + negotiation,
-        str(int(accept_clear)),
-        str(int(allow_soft)),
+    where = provenance
+    text = _identity_text(
+        where.store,
+        where.policy,
+        where.rule,
+        where.filter_list,
+        where.filter_action,
+        where.description,
+        negotiation or "",
     )
-    # each part carries its length, so that no two different contents give the same text
-    text = "".join(f"{len(part)}:{part}" for part in content)
-    identifier = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    source, destination = selector.source, selector.destination
+    numbers = (
+        f"{source.first.version} {int(source.first):x} {int(source.last):x}"
+        f" {int(destination.first):x} {int(destination.last):x}"
+        f" {selector.protocol} {selector.source_port} {selector.destination_port}"
+        f" {direction.value} {action.value} {weight} {int(filter_class)} {negotiation is None}"
+        f" {where.mirrored} {accept_clear} {allow_soft} "
+    )
+    identifier = sha256((numbers + text).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return SpecificFilter(
         identifier,
         selector,
@@ -47,6 +51,14 @@ def make_filter(
         accept_clear,
         allow_soft,
     )
+
+
+@lru_cache(maxsize=1024)
+def _identity_text(*parts: str) -> str:
+    """The texts of a filter's identifier, the same for most filters of a rule. Each carries its length, so that no
+    two different contents give the same whole; the number of the filter in its list is left out, so that the
+    filters behind an inserted one keep their identifiers."""
+    return "".join([f"{len(part)}:{part}" for part in parts])
 
 
 def table_order(entry: SpecificFilter) -> tuple[int, int, int, int, str]:

@@ -64,17 +64,40 @@ def weight_of(
     filter_class: FilterClass = FilterClass.POLICY,
 ) -> int:
     """The weight of a specific filter."""
-    source, destination = address_bits(selector.source), address_bits(selector.destination)
     own = selector.source if direction is Direction.OUTBOUND else selector.destination
+    return weight_of_parts(
+        address_bits(selector.source),
+        address_bits(selector.destination),
+        own.is_host,
+        selector.protocol,
+        selector.source_port,
+        selector.destination_port,
+        tunnel=mode is Mode.TUNNEL,
+        exemption=filter_class is FilterClass.EXEMPTION,
+    )
+
+
+def weight_of_parts(
+    source: int,
+    destination: int,
+    own_is_host: bool,
+    protocol: int,
+    source_port: int,
+    destination_port: int,
+    *,
+    tunnel: bool = False,
+    exemption: bool = False,
+) -> int:
+    """`weight_of` for whoever has the address bits of both ends (`address_bits`) already."""
     return (
-        (filter_class is FilterClass.EXEMPTION) << _EXEMPTION_SHIFT
-        | (mode is Mode.TUNNEL) << _TUNNEL_SHIFT
+        exemption << _EXEMPTION_SHIFT
+        | tunnel << _TUNNEL_SHIFT
         | (source + destination) << _BOTH_SHIFT
-        | min(source, destination) << _VAGUER_SHIFT
-        | (selector.protocol != 0) << _PROTOCOL_SHIFT
-        | (selector.destination_port != 0) << _DESTINATION_PORT_SHIFT
-        | (selector.source_port != 0) << _SOURCE_PORT_SHIFT
-        | own.is_host << _OWN_HOST_SHIFT
+        | (source if source < destination else destination) << _VAGUER_SHIFT
+        | (protocol != 0) << _PROTOCOL_SHIFT
+        | (destination_port != 0) << _DESTINATION_PORT_SHIFT
+        | (source_port != 0) << _SOURCE_PORT_SHIFT
+        | own_is_host << _OWN_HOST_SHIFT
     )
 
 

@@ -1,8 +1,8 @@
 """Policy objects ⇄ JSON, for revisions (`revisions`) and for the dynamic store on its way to the agent.
 
 Reading goes through the constructors of `stockade.policy.objects`, so what makes no valid object is a
-`ValueError`. The form of a rule names its filter list and filter action as the caller wishes (`Names`): a
-revision keeps their GUIDs, so that a new name of a list is no change of the rules that use it."""
+`ValueError`. The form of a rule names its filter list and filter action by their GUIDs, so that a new name
+of a list is no change of the rules that use it."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,8 +30,8 @@ from stockade.policy.objects import (
 )
 
 Form: TypeAlias = "bool | int | float | str | Sequence[Form] | Mapping[str, Form] | None"
-Names = Callable[[str], str]
-"""What stands for the name of a filter list or filter action, and back."""
+References = Callable[[Rule], tuple[str, str]]
+"""The GUIDs of a rule's filter list and filter action."""
 
 
 class FormError(ValueError):
@@ -265,15 +265,16 @@ def filter_action_of(form: Mapping[str, Form]) -> FilterAction:
     )
 
 
-def _rule_form(rule: Rule, list_names: Names, action_names: Names) -> dict[str, Form]:
+def _rule_form(rule: Rule, references: References) -> dict[str, Form]:
     default = rule.is_default_response
+    filter_list, filter_action = (None, None) if default else references(rule)
     return {
         "guid": str(rule.guid),
         "name": rule.name,
         "description": rule.description,
         "modified": rule.modified.isoformat(),
-        "filter_list": None if default else list_names(rule.filter_list),
-        "filter_action": None if default else action_names(rule.filter_action),
+        "filter_list": filter_list,
+        "filter_action": filter_action,
         "authentication": authentication_form(rule.authentication, with_keys=True),
         "tunnel_endpoint": address_form(rule.tunnel_endpoint),
         "connection_type": rule.connection_type.value,
@@ -284,12 +285,14 @@ def _rule_form(rule: Rule, list_names: Names, action_names: Names) -> dict[str, 
     }
 
 
-def _rule_of(form: Mapping[str, Form], list_names: Names, action_names: Names) -> Rule:
+def _rule_of(
+    form: Mapping[str, Form], list_names: Mapping[str, str], action_names: Mapping[str, str]
+) -> Rule:
     default = flag(member(form, "is_default_response"))
     filter_list, filter_action = DYNAMIC_FILTER_LIST, DEFAULT_RESPONSE_ACTION
     if not default:
-        filter_list = list_names(text(member(form, "filter_list")))
-        filter_action = action_names(text(member(form, "filter_action")))
+        filter_list = list_names[text(member(form, "filter_list"))]
+        filter_action = action_names[text(member(form, "filter_action"))]
     return Rule(
         text(member(form, "name")),
         filter_list,
@@ -307,14 +310,14 @@ def _rule_of(form: Mapping[str, Form], list_names: Names, action_names: Names) -
     )
 
 
-def policy_form(policy: Policy, list_names: Names, action_names: Names) -> dict[str, Form]:
+def policy_form(policy: Policy, references: References) -> dict[str, Form]:
     """Without `assigned`: which policy is in force is said once, beside the objects."""
     return {
         "guid": str(policy.guid),
         "name": policy.name,
         "description": policy.description,
         "modified": policy.modified.isoformat(),
-        "rules": [_rule_form(rule, list_names, action_names) for rule in policy.rules],
+        "rules": [_rule_form(rule, references) for rule in policy.rules],
         "main_mode_methods": main_mode_form(policy.main_mode_methods),
         "main_mode_minutes": policy.main_mode_minutes,
         "quick_modes_per_main_mode": policy.quick_modes_per_main_mode,
@@ -323,7 +326,14 @@ def policy_form(policy: Policy, list_names: Names, action_names: Names) -> dict[
     }
 
 
-def policy_of(form: Mapping[str, Form], list_names: Names, action_names: Names, *, assigned: bool) -> Policy:
+def policy_of(
+    form: Mapping[str, Form],
+    list_names: Mapping[str, str],
+    action_names: Mapping[str, str],
+    *,
+    assigned: bool,
+) -> Policy:
+    """`list_names` and `action_names`: GUID → name; KeyError for a GUID that is not there."""
     return Policy(
         text(member(form, "name")),
         tuple(

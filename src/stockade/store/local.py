@@ -7,9 +7,12 @@ mode 0700. `secure_delete` overwrites what is deleted.
 
 A store that is damaged, was removed under us, or is of a later version is STORE_UNREADABLE and never reads as
 an empty one: an empty policy permits everything. For the same reason a new file is made complete beside its
-place and put there in one step, so that a file of length 0 is always damage."""
+place and put there in one step, so that a file of length 0 is always damage.
+
+Every change is a revision (`revisions`): who, when, by which command; `rollback` is one more change."""
 
 import os
+import pwd
 import sqlite3
 import stat
 import threading
@@ -20,6 +23,9 @@ from pathlib import Path
 
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.policy.objects import PolicySet
+from stockade.store import revisions
+from stockade.store.file_watch import FileWatch
+from stockade.store.revisions import Revision
 from stockade.store.rows import read_policy_set
 from stockade.store.schema import APPLICATION_ID, SCHEMA_VERSION, migrate, schema_version
 from stockade.store.settings import Settings
@@ -28,8 +34,9 @@ from stockade.store.transaction import LocalTransaction
 BUSY_SECONDS = 5.0
 
 _BUSY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-# Connections that came over a fork: closing one in the child could disturb the parent's locks.
-_inherited: list[sqlite3.Connection] = []
+# Connections that must not be closed: those that came over a fork (closing one in the child could disturb the
+# parent's locks), and those to a file that was overwritten (closing one folds its log into the ruins).
+_abandoned: list[sqlite3.Connection] = []
 
 
 class LocalStore:
@@ -45,8 +52,10 @@ class LocalStore:
         self._busy_seconds = busy_seconds
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._watch: FileWatch | None = None
         self._process = 0
-        self._file_identity: tuple[int, int] | None = None
+        self._author = current_author()
+        self._command = ""
 
     @property
     def name(self) -> str:
@@ -74,10 +83,13 @@ class LocalStore:
                 connection.execute("BEGIN IMMEDIATE")
             change = LocalTransaction(connection, self._name, self._read_set, self._guard)
             try:
+                with self._guard():
+                    self._begin_history(connection)
                 yield change
                 with self._guard():
                     if change.changed:
                         connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'changes'")
+                        self._add_revision(connection, change)
                     connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -85,6 +97,80 @@ class LocalStore:
                 raise
             finally:
                 change.close()
+
+    def describe(self, command: str) -> None:
+        """What the history says about the changes from now on: the command, without keys."""
+        self._command = command
+
+    def history(self) -> tuple[Revision, ...]:
+        """The revisions that are kept, oldest first."""
+        with self._opened() as connection, self._view(connection), self._history_guard():
+            return revisions.history(connection)
+
+    def revision(self, number: int) -> PolicySet:
+        """All objects as they were after revision `number`. CallerError UNKNOWN_NAME where it is not kept."""
+        return self._state_of(number)[0]
+
+    def rollback(self, number: int) -> None:
+        """Make the store (objects and settings) as it was after revision `number`; a new revision says so."""
+        objects, settings = self._state_of(number)
+        with self.transaction() as change:
+            change.replace_all(objects)
+            for key in {*settings, *self._setting_keys()}:
+                change.put_setting(key, settings.get(key))
+
+    def forget(self, keep: int) -> int:
+        """Drop all but the newest `keep` revisions (at least one stays), with the keys in them; how many were
+        dropped."""
+        with self._locked(), self._guard():
+            connection = self._connect()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                dropped = revisions.forget(connection, keep)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            # The log still has the old pages; fold it in and cut it off.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return dropped
+
+    def _state_of(self, number: int) -> tuple[PolicySet, dict[str, str]]:
+        with self._opened() as connection, self._view(connection), self._history_guard():
+            state = revisions.state_of(connection, number, self._name)
+        if state is None:
+            raise error_for(
+                ReasonCode.UNKNOWN_NAME, f"there is no revision {number} (any more)", store=self._name
+            )
+        return state
+
+    def _setting_keys(self) -> list[str]:
+        with self._opened() as connection:
+            return [str(row[0]) for row in connection.execute("SELECT key FROM settings")]
+
+    def _begin_history(self, connection: sqlite3.Connection) -> None:
+        """The first revision is what is there before the first change."""
+        if revisions.is_empty(connection):
+            objects = self._read_set(connection)
+            whole = (
+                *(("filter_lists", entry) for entry in objects.filter_lists),
+                *(("filter_actions", entry) for entry in objects.filter_actions),
+                *(("policies", entry) for entry in objects.policies),
+            )
+            touched = {(table, str(entry.guid)): entry for table, entry in whole}
+            revisions.add_revision(connection, self._author, "(the beginning of the history)", touched)
+
+    def _add_revision(self, connection: sqlite3.Connection, change: LocalTransaction) -> None:
+        revisions.add_revision(
+            connection, self._author, self._command, change.touched, whole=change.replaced
+        )
+
+    @contextmanager
+    def _history_guard(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._unreadable(f"its history is damaged ({error})", "the policies in it are not") from error
 
     def get_setting(self, key: str) -> str | None:
         """The text kept under `key`. Callers use `settings`."""
@@ -119,6 +205,7 @@ class LocalStore:
             if self._connection is not None and self._process == os.getpid():
                 self._connection.close()
             self._connection = None
+            self._release_watch()
 
     def __repr__(self) -> str:
         return f"LocalStore({str(self.path)!r}, {self._name!r})"
@@ -153,35 +240,60 @@ class LocalStore:
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is not None and self._process != os.getpid():
-            _inherited.append(self._connection)
-            self._connection = self._file_identity = None
-        if self._connection is not None:
+            self._abandon()
+        if self._connection is not None and self._watch is not None:
+            if self._connection.in_transaction:
+                return self._connection
             try:
                 there = os.stat(self.path)
             except FileNotFoundError:
                 raise self._unreadable(
                     "it was removed while it was in use", "put it back, or restart to begin with an empty one"
                 ) from None
-            if (there.st_dev, there.st_ino) == self._file_identity or self._connection.in_transaction:
+            if (there.st_dev, there.st_ino) == self._watch.identity:
+                self._require_sound(self._watch)
                 return self._connection
             self.close()  # another file stands there now, such as a restored backup
         self._make()
-        status = self._checked_status()
-        connection = sqlite3.connect(
-            f"file:{_uri_path(self.path)}?mode=rw",
-            uri=True,
-            timeout=self._busy_seconds,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        self._check_status()
+        self._watch = FileWatch(self.path)
         try:
-            self._prepare(connection)
+            self._require_sound(self._watch)
+            connection = sqlite3.connect(
+                f"file:{_uri_path(self.path)}?mode=rw",
+                uri=True,
+                timeout=self._busy_seconds,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
         except BaseException:
-            connection.close()
+            self._release_watch()
             raise
         self._connection, self._process = connection, os.getpid()
-        self._file_identity = (status.st_dev, status.st_ino)
         return connection
+
+    def _require_sound(self, watch: FileWatch) -> None:
+        problem = watch.problem()
+        if problem:
+            self._abandon()
+            raise self._unreadable(problem, "restore it from a backup, or delete it to begin anew")
+
+    def _abandon(self) -> None:
+        """Let go of the connection without closing it."""
+        if self._connection is not None:
+            _abandoned.append(self._connection)
+        self._connection = None
+        self._release_watch()
+
+    def _release_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = None
 
     def _make(self) -> None:
         """Put an empty store in place, unless there is a file already."""
@@ -214,8 +326,8 @@ class LocalStore:
         finally:
             os.close(folder)
 
-    def _checked_status(self) -> os.stat_result:
-        """The file's status; it and its folder must be such that only their owner decides what is in them."""
+    def _check_status(self) -> None:
+        """The file and its folder must be such that only their owner decides what is in them."""
         folder = os.stat(self.path.parent)
         if folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not folder.st_mode & stat.S_ISVTX:
             raise self._unreadable(
@@ -231,7 +343,6 @@ class LocalStore:
             )
         if stat.S_IMODE(status.st_mode) & 0o077:
             os.chmod(self.path, 0o600)
-        return status
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.row_factory = sqlite3.Row
@@ -311,6 +422,16 @@ class LocalStore:
 
     def _unreadable(self, what: str, remedy: str) -> StockadeError:
         return error_for(ReasonCode.STORE_UNREADABLE, f"{what}; {remedy}", store=self._name, file=self.path)
+
+
+def current_author() -> str:
+    """Who makes changes in this process, for the history: the user, and who became it by sudo."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = f"user {os.getuid()}"
+    before = os.environ.get("SUDO_USER", "")
+    return f"{name} (by sudo from {before[:64]})" if before and before.isprintable() and before != name else name
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

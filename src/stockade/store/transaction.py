@@ -11,6 +11,7 @@ from uuid import UUID
 
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.policy.objects import FilterAction, FilterList, Policy, PolicySet, Rule
+from stockade.store.revisions import PolicyObject
 from stockade.store.rows import Value, authentication_values, filter_values, main_mode_text, quick_mode_text
 
 # table -> what people call its objects
@@ -20,7 +21,7 @@ _KINDS = {"policies": "policy", "filter_lists": "filter list", "filter_actions":
 class LocalTransaction:
     """Valid inside its `with` block only (RuntimeError after it)."""
 
-    __slots__ = ("_connection", "_guard", "_open", "_read", "_store", "changed")
+    __slots__ = ("_connection", "_guard", "_open", "_read", "_store", "changed", "replaced", "touched")
 
     def __init__(
         self,
@@ -35,6 +36,9 @@ class LocalTransaction:
         self._guard = guard  # turns SQLite's errors into ours
         self._open = True
         self.changed = False
+        # For the history: what was put (None: deleted), and whether that is all there is.
+        self.touched: dict[tuple[str, str], PolicyObject | None] = {}
+        self.replaced = False
 
     def close(self) -> None:
         self._open = False
@@ -55,14 +59,24 @@ class LocalTransaction:
             description=filter_list.description,
             modified=_time(filter_list.modified),
         )
-        self._run("DELETE FROM filters WHERE filter_list = ?", (str(filter_list.guid),))
+        guid = str(filter_list.guid)
+        rows = [
+            (guid, position, *filter_values(entry)) for position, entry in enumerate(filter_list.filters)
+        ]
+        # Most changes append one filter: what is there already as it shall be is left alone.
+        there = self._run("SELECT * FROM filters WHERE filter_list = ? ORDER BY position", (guid,)).fetchall()
+        same = 0
+        for old, new in zip(there, rows, strict=False):
+            if tuple(old) != new:
+                break
+            same += 1
+        if same < len(there):
+            self._run("DELETE FROM filters WHERE filter_list = ? AND position >= ?", (guid, same))
         self._run_many(
-            f"INSERT INTO filters VALUES ({_marks(13)})",  # noqa: S608 - question marks only
-            [
-                (str(filter_list.guid), position, *filter_values(entry))
-                for position, entry in enumerate(filter_list.filters)
-            ],
+            f"INSERT INTO filters VALUES ({_marks(17)})",  # noqa: S608 - question marks only
+            rows[same:],
         )
+        self._touch("filter_lists", guid, filter_list)
 
     def put_filter_action(self, filter_action: FilterAction) -> None:
         self._begin_change()
@@ -80,6 +94,7 @@ class LocalTransaction:
             description=filter_action.description,
             modified=_time(filter_action.modified),
         )
+        self._touch("filter_actions", str(filter_action.guid), filter_action)
 
     def put_policy(self, policy: Policy) -> None:
         self._begin_change()
@@ -112,17 +127,33 @@ class LocalTransaction:
                 )
             names.add(key)
             self._insert_rule(policy, position, rule)
+        self._touch("policies", str(policy.guid), policy)
 
     def delete_policy(self, name: str) -> None:
         self._begin_change()
         guid = self._guid("policies", name)
         self._run("DELETE FROM policies WHERE guid = ?", (guid,))
+        self._touch("policies", guid, None)
 
     def delete_filter_list(self, name: str) -> None:
         self._delete_unused("filter_lists", "filter_list", name)
 
     def delete_filter_action(self, name: str) -> None:
         self._delete_unused("filter_actions", "filter_action", name)
+
+    def replace_all(self, objects: PolicySet) -> None:
+        """Make the store hold exactly these objects. Errors as for `put_*`."""
+        self._begin_change()
+        for table in ("policies", "filter_lists", "filter_actions"):
+            self._run(f"DELETE FROM {table}")  # noqa: S608 - a table of `schema`
+        self.touched.clear()
+        self.replaced = True
+        for filter_list in objects.filter_lists:
+            self.put_filter_list(filter_list)
+        for filter_action in objects.filter_actions:
+            self.put_filter_action(filter_action)
+        for policy in objects.policies:
+            self.put_policy(policy)
 
     def put_setting(self, key: str, value: str | None) -> None:
         """Keep `value` under `key` of the store's settings, or forget it (None)."""
@@ -225,6 +256,7 @@ class LocalTransaction:
                 policy=user[1],
             )
         self._run(f"DELETE FROM {table} WHERE guid = ?", (guid,))  # noqa: S608
+        self._touch(table, guid, None)
 
     # -- all SQL passes here
 
@@ -237,6 +269,9 @@ class LocalTransaction:
         self._require_open()
         with self._guard():
             self._connection.executemany(statement, rows)
+
+    def _touch(self, table: str, guid: str, entry: PolicyObject | None) -> None:
+        self.touched[(table, guid)] = entry
 
     def _begin_change(self) -> None:
         self._require_open()

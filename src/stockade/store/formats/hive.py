@@ -5,8 +5,9 @@
     vk  value: name, type, data (up to 4 bytes inside)    db  data above 16 344 bytes, in segments
 
 From the public descriptions of the format. Read only; no transaction log is replayed. A file that
-contradicts itself is refused: every cell must lie in one bin and be in use, counts must agree, no key comes
-twice, and all value data together is bounded by the size of the file, so no hive makes us loop or grow."""
+contradicts itself is refused: every cell must lie in one bin and be in use, counts must agree, no key and no
+value comes twice, and all that is read together is bounded by the size of the file, so no hive makes us loop
+or grow."""
 
 import struct
 from bisect import bisect_right
@@ -23,6 +24,7 @@ SIGNATURE = b"regf"
 MAXIMUM_KEYS = 200_000
 MAXIMUM_VALUES = 1_000  # of one key
 MAXIMUM_DEPTH = 32
+MAXIMUM_KEY_NAME = 255  # characters, as in Windows
 _BASE = 4096
 _BIN_HEADER = 32
 _NOTHING = 0xFFFF_FFFF
@@ -38,11 +40,17 @@ _VALUE_CELL = struct.Struct("<2sHIIIHH")
 @dataclass(frozen=True, slots=True)
 class _Key:
     offset: int
-    path: str
+    parent: str
+    name: str
+    depth: int
     subkey_count: int
     subkeys: int
     value_count: int
     values: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.parent}\\{self.name}" if self.parent else self.name
 
 
 def read_hive(data: bytes) -> ObjectSet:
@@ -60,10 +68,12 @@ def _fail(detail: str, offset: int, key: str = "") -> NoReturn:
 class _Hive:
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._view = memoryview(data)
         self.problems: tuple[Reason, ...] = ()
         self._root = self._base_block()
         self._bins, self._bin_ends = self._read_bins()
-        self._budget = len(data)  # bytes of value data: each stands in the file once
+        self._budget = 2 * len(data)  # what names, paths and values may hold together
+        self._seen: set[int] = set()  # offsets of keys, lists of values and values
 
     def _base_block(self) -> int:
         data = self._data
@@ -108,7 +118,20 @@ class _Hive:
             position += length
         return starts, ends
 
-    def _cell(self, offset: int, signatures: tuple[bytes, ...], what: str, key: str) -> tuple[int, bytes]:
+    def _spend(self, size: int, offset: int, path: str) -> None:
+        """Takes `size` bytes from the budget: cells that overlap or are shared must not multiply."""
+        self._budget -= size
+        if self._budget < 0:
+            _fail("its keys and values hold more than the file", offset, path)
+
+    def _once(self, offset: int, what: str, path: str) -> None:
+        if offset in self._seen:
+            _fail(f"a {what} is reached twice", min(_BASE + offset, len(self._data)), path)
+        self._seen.add(offset)
+
+    def _cell(
+        self, offset: int, signatures: tuple[bytes, ...], what: str, key: str
+    ) -> tuple[int, memoryview]:
         """Where the content of the cell at `offset` (from the first bin) begins in the file, and it. The
         signature is checked where there is one."""
         start = _BASE + offset
@@ -120,29 +143,33 @@ class _Hive:
             _fail(f"{what}: its cell is not in use", start, key)
         if -size < 8 or start - size > self._bin_ends[index]:
             _fail(f"{what}: a cell of {-size} bytes does not fit its bin", start, key)
-        content = self._data[start + 4 : start - size]
-        if signatures and content[:2] not in signatures:
+        content = self._view[start + 4 : start - size]
+        if signatures and bytes(content[:2]) not in signatures:
             expected = " or ".join(entry.decode() for entry in signatures)
             _fail(f"{what}: a cell “{expected}” expected", start + 4, key)
         return start + 4, content
 
-    def _key(self, offset: int, parent: str) -> _Key:
+    def _key(self, offset: int, parent: str, depth: int) -> _Key:
+        self._once(offset, "key", parent)
         start, content = self._cell(offset, (b"nk",), "key", parent)
+        if depth > MAXIMUM_DEPTH:
+            _fail(f"keys stand more than {MAXIMUM_DEPTH} deep", start, parent)
         if len(content) < _KEY_CELL.size:
             _fail("a key cell is too short", start, parent)
         (_, flags, _time, _access, _parent, count, _volatile, subkeys, _volatile_list, value_count, values,
          _security, _class, _sizes, name_size, _class_size) = _KEY_CELL.unpack_from(content)  # fmt: skip
-        raw = content[_KEY_CELL.size : _KEY_CELL.size + name_size]
-        if len(raw) < name_size:
-            _fail("a key's name is longer than its cell", start, parent)
-        name = self._name(raw, bool(flags & _COMPRESSED_KEY))
-        if "\\" in name:
+        name = self._name(content[_KEY_CELL.size :], name_size, bool(flags & _COMPRESSED_KEY), start, parent)
+        if "\\" in name or len(name) > MAXIMUM_KEY_NAME:
             _fail(f"a key is called “{shown(name)}”", start, parent)
-        path = f"{parent}\\{name}" if parent else name or "root"
-        return _Key(start, path, count, subkeys, value_count, values)
+        if count > MAXIMUM_KEYS or value_count > MAXIMUM_VALUES:
+            _fail(f"{count} subkeys and {value_count} values in key “{shown(name)}”", start, parent)
+        return _Key(start, parent, name or "root", depth, count, subkeys, value_count, values)
 
-    @staticmethod
-    def _name(raw: bytes, compressed: bool) -> str:
+    def _name(self, rest: memoryview, size: int, compressed: bool, start: int, path: str) -> str:
+        if size > len(rest):
+            _fail("a name is longer than its cell", start, path)
+        self._spend(size, start, path)
+        raw = bytes(rest[:size])
         return raw.decode("latin-1") if compressed else raw.decode("utf-16-le", errors="replace")
 
     def _subkeys(self, key: _Key) -> Iterator[int]:
@@ -162,42 +189,36 @@ class _Hive:
         kinds = (b"lf", b"lh", b"li", b"ri") if nested else (b"lf", b"lh", b"li")
         start, content = self._cell(offset, kinds, "list of subkeys", key.path)
         (count,) = struct.unpack_from("<H", content, 2)
-        width = 8 if content[:2] in (b"lf", b"lh") else 4
+        width = 8 if bytes(content[:2]) in (b"lf", b"lh") else 4
         if 4 + count * width > len(content):
             _fail(f"{count} subkeys do not fit their list", start, key.path)
         for position in range(4, 4 + count * width, width):
             (entry,) = struct.unpack_from("<I", content, position)
-            if content[:2] == b"ri":
+            if bytes(content[:2]) == b"ri":
                 yield from self._subkey_list(entry, key, nested=False)
             else:
                 yield entry
 
     def policy_keys(self) -> Iterator[RegistryKey]:
         """Keys that are IPsec objects, and the keys that hold them or could."""
-        seen: set[int] = set()
-        pending = [(self._root, "", 0)]
+        pending = [self._key(self._root, "", 0)]
         while pending:
-            offset, parent, depth = pending.pop()
-            if offset in seen:
-                _fail("a key is reached twice", _BASE + offset, parent)
-            if len(seen) >= MAXIMUM_KEYS:
-                _fail(f"more than {MAXIMUM_KEYS} keys", _BASE + offset, parent)
-            seen.add(offset)
-            key = self._key(offset, parent)
-            if depth > MAXIMUM_DEPTH:
-                _fail(f"keys stand more than {MAXIMUM_DEPTH} deep", key.offset, key.path)
-            children = list(self._subkeys(key))
-            children.reverse()  # so that they come in their order
-            pending += [(child, key.path, depth + 1) for child in children]
-            is_object = Reference.named(key.path.rpartition("\\")[2]) is not None
-            if is_object or depth == 0 or "\\ipsec\\policy\\" in f"\\{key.path}\\".casefold():
-                yield RegistryKey(key.path, self._values(key), f"offset {key.offset}")
+            key = pending.pop()
+            path = key.path
+            self._spend(len(path), key.offset, path)
+            children = [self._key(offset, path, key.depth + 1) for offset in self._subkeys(key)]
+            if len(self._seen) > 2 * MAXIMUM_KEYS:
+                _fail(f"more than {MAXIMUM_KEYS} keys", key.offset, path)
+            pending += reversed(children)  # so that they come in their order
+            holds_objects = any(Reference.named(child.name) for child in children)
+            is_place = "\\ipsec\\policy\\" in f"\\{path}\\".casefold()
+            if holds_objects or is_place or key.depth == 0 or Reference.named(key.name):
+                yield RegistryKey(path, self._values(key), f"offset {key.offset}")
 
     def _values(self, key: _Key) -> dict[str, RegistryValue]:
         if not key.value_count:
             return {}
-        if key.value_count > MAXIMUM_VALUES:
-            _fail(f"{key.value_count} values in one key", key.offset, key.path)
+        self._once(key.values, "list of values", key.path)
         start, content = self._cell(key.values, (), "list of values", key.path)
         if 4 * key.value_count > len(content):
             _fail(f"{key.value_count} values do not fit their list", start, key.path)
@@ -210,22 +231,20 @@ class _Hive:
         return values
 
     def _value(self, offset: int, path: str) -> tuple[str, RegistryValue]:
+        self._once(offset, "value", path)
         start, content = self._cell(offset, (b"vk",), "value", path)
         if len(content) < _VALUE_CELL.size:
             _fail("a value cell is too short", start, path)
         _, name_size, size, data_offset, kind, flags, _spare = _VALUE_CELL.unpack_from(content)
-        raw = content[_VALUE_CELL.size : _VALUE_CELL.size + name_size]
-        if len(raw) < name_size:
-            _fail("a value's name is longer than its cell", start, path)
-        name = self._name(raw, bool(flags & _COMPRESSED_VALUE))
+        name = self._name(
+            content[_VALUE_CELL.size :], name_size, bool(flags & _COMPRESSED_VALUE), start, path
+        )
         if size & _INLINE:
             size &= ~_INLINE
             if size > 4:
                 _fail(f"value “{shown(name)}”: {size} bytes cannot stand inside", start, path)
-            return name, RegistryValue(kind, content[8 : 8 + size])
-        self._budget -= size
-        if self._budget < 0:
-            _fail(f"value “{shown(name)}”: the values hold more data than the file", start, path)
+            return name, RegistryValue(kind, bytes(content[8 : 8 + size]))
+        self._spend(size, start, path)
         return name, RegistryValue(kind, self._value_data(data_offset, size, name, path))
 
     def _value_data(self, offset: int, size: int, name: str, path: str) -> bytes:
@@ -234,8 +253,8 @@ class _Hive:
         what = f"data of value “{shown(name)}”"
         start, content = self._cell(offset, (), what, path)
         if len(content) >= size:
-            return content[:size]
-        if content[:2] != b"db" or size <= _SEGMENT or len(content) < 8:
+            return bytes(content[:size])
+        if bytes(content[:2]) != b"db" or size <= _SEGMENT or len(content) < 8:
             _fail(f"{what}: {size} bytes expected, {len(content)} there", start, path)
         count, list_offset = struct.unpack_from("<HI", content, 2)
         list_start, entries = self._cell(list_offset, (), f"{what}: list of segments", path)
@@ -247,6 +266,6 @@ class _Hive:
             segment_start, part = self._cell(segment, (), f"{what}: segment", path)
             if len(part) < wanted:
                 _fail(f"{what}: a segment of {wanted} bytes expected, {len(part)} there", segment_start, path)
-            parts.append(part[:wanted])
+            parts.append(bytes(part[:wanted]))
             size -= wanted
         return b"".join(parts)

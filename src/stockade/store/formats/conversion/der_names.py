@@ -33,7 +33,16 @@ _STRINGS = {
     30: "utf-16-be",
 }
 _MAXIMUM_SIZE = 8_192
-_MUST_QUOTE = set(',+="\n<>#;')
+_MUST_QUOTE = set(',+="<>#;')
+
+
+def is_der(data: bytes) -> bool:
+    """Whether the bytes are exactly one DER sequence, so that they are no text."""
+    try:
+        tag, _, rest = _element(data)
+    except ValueError:
+        return False
+    return tag == _SEQUENCE and not rest
 
 
 def name_text(der: bytes) -> str | None:
@@ -91,6 +100,10 @@ def _attribute(pair: bytes) -> str:
         raise ValueError("no attribute")
     number = _object_identifier(identifier)
     text = value.decode(_STRINGS[value_tag])  # UnicodeDecodeError is a ValueError
+    if not text.isprintable():
+        raise ValueError(
+            "a name that shows other than it is"
+        )  # such as a NUL, behind which a C program is blind
     if _MUST_QUOTE & set(text) or text != text.strip():
         text = '"' + text.replace('"', '""') + '"'
     return f"{_KEYWORDS.get(number, 'OID.' + number)}={text}"

@@ -1,8 +1,8 @@
 """Filter lists: `FilterListData` ⇄ filters ([MS-GPIPSEC] §2.2.1.5).
 
-Reading joins the two generations: where the second part gives a count, only so many filters of the first are
-meant (what follows them are ranges as subnets, for older readers); filters of the first part that are such an
-expansion, or stand in the second once more, are passed over.
+Reading joins the two generations. Where the second part gives a count, only so many filters of the first are
+meant: what follows them are ranges as subnets, for older readers. Without a count, filters of the first part
+that look like such an expansion are passed over. A GUID in both parts is one filter, the second's.
 
 Writing uses the first generation alone where it can say everything, in the form of Server 2003, which every
 version reads; else the form of Vista, with a range in both parts."""
@@ -51,7 +51,8 @@ def read_filters(data: FilterListData, where: str, problems: Problems) -> tuple[
             found = _read_second(spec2, f"second-generation filter {number}", where, problems)
             if found is not None:
                 second.append(found)
-                expansions.update(_expansion(found, _MAXIMUM_EXPANSION - len(expansions)))
+                if not data.second.first_count:  # without the count their looks must tell
+                    expansions.update(_expansion(found, _MAXIMUM_EXPANSION - len(expansions)))
     guids.discard(UUID(int=0))
     first = []
     for number, spec in enumerate(first_specs, 1):

@@ -11,7 +11,7 @@ from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerber
 from stockade.model.reasons import ReasonCode
 from stockade.model.secret import Secret
 from stockade.policy.objects import ConnectionType, Rule
-from stockade.store.formats.conversion.der_names import name_text
+from stockade.store.formats.conversion.der_names import is_der, name_text
 from stockade.store.formats.conversion.names import MAXIMUM_TEXT, clean
 from stockade.store.formats.ipsec_data.nfa import (
     AUTHENTICATION_CERTIFICATE,
@@ -124,7 +124,8 @@ def _method(
 
 
 def _ca_name(raw: bytes) -> str:
-    return clean(name_text(raw) or WideText(raw).text, MAXIMUM_TEXT)
+    """From DER or from text; empty where it is neither."""
+    return clean((name_text(raw) or "") if is_der(raw) else WideText(raw).text, MAXIMUM_TEXT)
 
 
 def write_rule(rule: Rule, *, with_secrets: bool, where: str, problems: Problems) -> NfaData:

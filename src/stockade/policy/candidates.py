@@ -1,0 +1,404 @@
+"""From rules in place to specific filters, one group of equals at a time.
+
+    place, filter ─▶ candidates ─▶ group by (selector, direction, weight) ─▶ settle: the most restrictive one
+                                                                     └▶ the parts that IPsec cannot secure
+
+A *candidate* is a specific filter before conflicts are settled. Whatever a group settles to depends on the group
+alone, which is what makes recompiling a part of a policy possible.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from stockade.model.addresses import AddressRange
+from stockade.model.filters import Action, Direction, Provenance, SpecificFilter
+from stockade.model.negotiation import Negotiation
+from stockade.model.reasons import ReasonCode
+from stockade.model.traffic import TrafficSelector
+from stockade.policy.exemptions import is_unsecurable, unsecurable_parts
+from stockade.policy.expansion import End, Expander
+from stockade.policy.objects import AddressKind, ConnectionType, Filter
+from stockade.policy.places import Place
+from stockade.policy.specific import make_filter
+from stockade.policy.weights import WHOLE_ADDRESS, weight_of_parts
+
+Key = tuple[int, int, int, int, int, int, int, int, bool, int]
+"""IP version, first and last source, first and last destination address, protocol, source port, destination port,
+outbound, weight: candidates with the same key are about the same packets."""
+
+Order = tuple[int, int, int, int, str]
+"""As `specific.table_order`."""
+
+
+_SERVER_WORDS = {
+    AddressKind.DNS: "DNS server",
+    AddressKind.WINS: "WINS server",
+    AddressKind.DHCP: "DHCP server",
+    AddressKind.GATEWAY: "default gateway",
+}
+
+
+class Candidate:
+    """A specific filter before conflicts are settled. `index` counts from 1 in its filter list. `pending`: a name
+    that is not resolved stands for any address in it."""
+
+    __slots__ = (
+        "accept_clear",
+        "action",
+        "destination",
+        "direction",
+        "filter",
+        "index",
+        "key",
+        "mirrored",
+        "pending",
+        "place",
+        "source",
+    )
+
+    def __init__(
+        self,
+        key: Key,
+        place: Place,
+        filter_: Filter,
+        index: int,
+        ends: tuple[End, End],
+        direction: Direction,
+        mirrored: bool,
+        action: Action,
+        accept_clear: bool,
+        pending: bool,
+    ) -> None:
+        self.key = key
+        self.place = place
+        self.filter = filter_
+        self.index = index
+        self.source = ends[0].addresses
+        self.destination = ends[1].addresses
+        self.direction = direction
+        self.mirrored = mirrored
+        self.action = action
+        self.accept_clear = accept_clear
+        self.pending = pending
+
+    @property
+    def allow_soft(self) -> bool:
+        return self.action is Action.NEGOTIATE and self.place.allow_soft
+
+    @property
+    def negotiation(self) -> Negotiation | None:
+        return self.place.negotiation if self.action is Action.NEGOTIATE else None
+
+    @property
+    def selector(self) -> TrafficSelector:
+        return TrafficSelector(self.source, self.destination, *self.key[5:8])
+
+    @property
+    def provenance(self) -> Provenance:
+        where = self.place.provenance(self.index, self.filter, self.mirrored)
+        if not self.pending:
+            return where
+        note = "a name that is not resolved yet stands for any address"
+        return replace(where, description=f"{where.description} ({note})" if where.description else note)
+
+    def preference(self) -> tuple[object, ...]:
+        """Smallest first: most restrictive, then by where it comes from, so that the order of rules and
+        policies does not matter."""
+        place = self.place
+        return (
+            -self.action.restrictiveness,
+            self.allow_soft,
+            self.accept_clear,
+            self.pending,
+            place.store,
+            place.policy.casefold(),
+            place.rule.casefold(),
+            "" if self.negotiation is None else self.negotiation.name,
+            place.filter_list.casefold(),
+            self.index,
+            self.mirrored,
+            place.identity,
+        )
+
+    def same_effect(self, other: "Candidate") -> bool:
+        """A true duplicate: nothing is lost when one of the two goes."""
+        if (self.action, self.accept_clear, self.allow_soft) != (
+            other.action,
+            other.accept_clear,
+            other.allow_soft,
+        ):
+            return False
+        if self.negotiation is None or other.negotiation is None:
+            return True
+        return self.negotiation == replace(other.negotiation, name=self.negotiation.name)
+
+    def finish(self) -> SpecificFilter:
+        negotiation = self.negotiation
+        return make_filter(
+            self.selector,
+            self.direction,
+            self.action,
+            self.key[9],
+            self.provenance,
+            negotiation=None if negotiation is None else negotiation.name,
+            accept_clear=self.accept_clear,
+            allow_soft=self.allow_soft,
+        )
+
+
+@dataclass(slots=True)
+class Expanded:
+    """What one filter of a place expands to, and what is doubtful about it: ends of sentences that begin with
+    `Place.about`."""
+
+    candidates: list[Candidate]
+    notes: tuple[str, ...]
+
+
+class PlaceExpander:
+    """Makes the candidates of one place."""
+
+    def __init__(self, place: Place, expander: Expander, secured_versions: frozenset[int]) -> None:
+        self.place = place
+        self._expander = expander
+        self._secured = secured_versions
+
+    def expand(self, filter_: Filter, index: int) -> Expanded:
+        """The candidates of a filter. CallerError NOT_SECURABLE where it asks for the impossible."""
+        place = self.place
+        negotiates = place.negotiates
+        if negotiates:
+            self._check_securable(filter_, index)
+        notes: list[str] = []
+        found, pending = self._expander.expand(filter_)
+        if pending:
+            notes += self._pending_notes(filter_)
+        silent = False
+        if place.connection is not ConnectionType.ALL and not self._names_own_end(filter_):
+            silent = not self._expander.facts.knows_connections
+            found, more = self._on_connection(found)
+            notes += more
+        tunnel = place.tunnel_endpoint is not None
+        # whether only "me", "any" and the like make the filter speak of a family
+        names_no_family = filter_.source.family is None and filter_.destination.family is None
+        candidates: list[Candidate] = []
+        for source, destination, direction, mirrored in found:
+            outbound = direction is Direction.OUTBOUND
+            action = place.outbound if outbound else place.inbound
+            if pending and action is not Action.BLOCK:
+                continue
+            version = source.addresses.first.version
+            accept_clear = False
+            if action is Action.NEGOTIATE:
+                accept_clear = place.accept_clear and not outbound
+                if version not in self._secured and names_no_family:
+                    clear = place.allow_soft or accept_clear
+                    action = Action.PERMIT if clear else Action.BLOCK
+                    accept_clear = False
+                    notes.append(f"is {action} for IPv{version}, which this data plane cannot secure")
+            source_port, destination_port = filter_.source_port, filter_.destination_port
+            if mirrored:
+                source_port, destination_port = destination_port, source_port
+            weight = weight_of_parts(
+                source.bits,
+                destination.bits,
+                (source if outbound else destination).bits == WHOLE_ADDRESS,
+                filter_.protocol,
+                source_port,
+                destination_port,
+                tunnel=tunnel,
+            )
+            key = (
+                version,
+                source.first,
+                source.last,
+                destination.first,
+                destination.last,
+                filter_.protocol,
+                source_port,
+                destination_port,
+                outbound,
+                weight,
+            )
+            ends = (source, destination)
+            candidates.append(
+                Candidate(
+                    key, place, filter_, index, ends, direction, mirrored, action, accept_clear, pending
+                )
+            )
+        if not candidates and not notes and not silent:
+            notes.append(
+                f"({filter_.source} to {filter_.destination}) matches no traffic of this computer"
+                + self._why_nothing(filter_)
+            )
+        return Expanded(candidates, tuple(dict.fromkeys(notes)))
+
+    def _check_securable(self, filter_: Filter, index: int) -> None:
+        for end in (filter_.destination, filter_.source):
+            if end.addresses is None:
+                continue
+            last = end.addresses.last
+            # cheap, and true for hardly any filter
+            if int(last) >= _FIRST_MULTICAST[last.version] and is_unsecurable(end.addresses):
+                raise self.place.error(
+                    ReasonCode.NOT_SECURABLE,
+                    f"{self.place} negotiates for {end.addresses}",
+                    filter_list=self.place.filter_list,
+                    filter=index,
+                )
+
+    def _pending_notes(self, filter_: Filter) -> Iterator[str]:
+        blocks = Action.BLOCK in (self.place.inbound, self.place.outbound)
+        for name in self._expander.unresolved(filter_):
+            if blocks:
+                yield f"blocks any address until the name {name} is resolved"
+            else:
+                yield f"is not in force until the name {name} is resolved"
+
+    def _why_nothing(self, filter_: Filter) -> str:
+        for end in (filter_.source, filter_.destination):
+            if end.kind.is_server:
+                return f": no {_SERVER_WORDS[end.kind]} is known"
+            if end.kind is AddressKind.NAME:
+                return f": the name {end.name} has no address"
+        return ""
+
+    def _names_own_end(self, filter_: Filter) -> bool:
+        """Whether the filter can be limited to one kind of connection: by our addresses on it."""
+        return self._expander.facts.knows_connections and AddressKind.ME in (
+            filter_.source.kind,
+            filter_.destination.kind,
+        )
+
+    def _on_connection(
+        self, found: list[tuple[End, End, Direction, bool]]
+    ) -> tuple[list[tuple[End, End, Direction, bool]], list[str]]:
+        """A filter that cannot be limited to its kind of connection acts on all, but one that would open the
+        rest is left out."""
+        facts, kind = self._expander.facts, self.place.connection
+        left_out = kind is ConnectionType.DIALUP and self._permits
+        if not facts.knows_connections:
+            return ([] if left_out else found), []  # `place_notes` says so, once
+        if not facts.local_on(kind):
+            return [], [f"is for {kind.value} connections, and this computer has none"]
+        if left_out:
+            return [], ["permits on dial-up connections only, but does not say “me”: it is left out"]
+        return found, [f"is for {kind.value} connections only, but does not say “me”: it acts on all"]
+
+    @property
+    def _permits(self) -> bool:
+        return Action.PERMIT in (self.place.inbound, self.place.outbound)
+
+    def place_notes(self) -> tuple[str, ...]:
+        """Sentences about the rule as a whole."""
+        place, kind = self.place, self.place.connection
+        if not place.filters:
+            return (f"{place} does nothing: its filter list “{place.filter_list}” has no filters",)
+        if kind is ConnectionType.ALL or self._expander.facts.knows_connections:
+            return ()
+        if kind is ConnectionType.DIALUP and self._permits:
+            return (f"{place} permits on dial-up connections only, which are not told apart: it is left out",)
+        return (f"{place} is meant for {kind.value} connections only, which are not told apart: it acts on all",)
+
+
+@dataclass(slots=True)
+class Settled:
+    """What a group comes to: its winner, the filters that stand for it in the table, with their order, and its
+    conflicts (for each the two filters, mirrors taken together, and a sentence)."""
+
+    winner: Candidate
+    filters: list[tuple[Order, SpecificFilter]]
+    conflicts: list[tuple[tuple[Provenance, Provenance], str]]
+
+
+def order_of(entry: SpecificFilter, key: Key) -> Order:
+    """`specific.table_order`, with the numbers that are there already."""
+    pairs = (key[2] - key[1] + 1) * (key[4] - key[3] + 1)
+    return (-entry.filter_class, -entry.weight, pairs, -entry.action.restrictiveness, entry.id)
+
+
+def settle(
+    group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_multicast: bool
+) -> Settled:
+    """One filter per selector, direction and weight: the most restrictive one; beside a filter that negotiates
+    one for each part of it that IPsec cannot secure, unless the exemptions let that pass anyway."""
+    conflicts: list[tuple[tuple[Provenance, Provenance], str]] = []
+    winner = group[0]
+    if len(group) > 1:
+        ranked = sorted(group, key=Candidate.preference)
+        winner = ranked[0]
+        for loser in ranked[1:]:
+            if winner.same_effect(loser):
+                continue
+            kept, lost = winner.provenance, loser.provenance
+            text = (
+                f"conflict about {winner.selector} ({winner.direction}):"
+                f" {winner.action} of {kept} is kept, {loser.action} of {lost} is not in force"
+            )
+            conflicts.append(((replace(kept, mirrored=False), replace(lost, mirrored=False)), text))
+    entry = winner.finish()
+    filters = [(order_of(entry, winner.key), entry)]
+    if winner.action is Action.NEGOTIATE and not exempt_multicast and _may_be_unsecurable(winner, broadcasts):
+        for part in unsecurable_parts(entry.selector, broadcasts):
+            made = _unsecurable(winner, part)
+            part_key = (*winner.key[:3], int(part.destination.first), int(part.destination.last), *winner.key[5:])
+            filters.append((order_of(made, part_key), made))
+    return Settled(winner, filters, conflicts)
+
+
+_FIRST_MULTICAST = {4: 0xE0000000, 6: 0xFF << 120}
+
+
+def _may_be_unsecurable(candidate: Candidate, broadcasts: Sequence[AddressRange]) -> bool:
+    """Whether it is worth looking: most filters end far from multicast and hold no broadcast address."""
+    version, _, _, first, last, *_ = candidate.key
+    if last >= _FIRST_MULTICAST[version]:
+        return True
+    return version == 4 and any(first <= int(entry.first) <= last for entry in broadcasts)
+
+
+def renumbered(settled: Settled) -> Settled:
+    """The settled group of one candidate after the number of its filter in its list changed: nothing else did."""
+    index = settled.winner.index
+    filters = []
+    for order, entry in settled.filters:
+        where = entry.provenance
+        moved = Provenance(
+            where.store,
+            where.policy,
+            where.rule,
+            where.filter_list,
+            index,
+            where.filter_action,
+            where.mirrored,
+            where.description,
+        )
+        made = SpecificFilter(
+            entry.id,
+            entry.selector,
+            entry.direction,
+            entry.action,
+            entry.weight,
+            moved,
+            entry.filter_class,
+            entry.negotiation,
+            entry.accept_clear,
+            entry.allow_soft,
+        )
+        filters.append((order, made))
+    return Settled(settled.winner, filters, settled.conflicts)
+
+
+def _unsecurable(candidate: Candidate, part: TrafficSelector) -> SpecificFilter:
+    """The filter for a multicast or broadcast part of one that negotiates. It has its weight, so that it wins
+    against it and against nothing else."""
+    clear = candidate.allow_soft if candidate.direction is Direction.OUTBOUND else candidate.accept_clear
+    note = f"multicast or broadcast, which IPsec cannot secure: {'permitted' if clear else 'blocked'}"
+    where = candidate.provenance
+    return make_filter(
+        part,
+        candidate.direction,
+        Action.PERMIT if clear else Action.BLOCK,
+        candidate.key[9],
+        replace(where, description=f"{where.description} ({note})" if where.description else note),
+    )
