@@ -240,6 +240,13 @@ class ReasonCode(Enum):
         "the identity or the traffic that the peer names does not fit our policy",
         "compare the filters of both ends",
     )
+    MAIN_MODE_DOES_NOT_FIT = (
+        "main-mode-does-not-fit",
+        Fault.PEER,
+        13894,
+        "the main mode was not negotiated as the rule for this traffic asks",
+        "give the rules for one peer the same authentication and main-mode settings",
+    )
     NEGOTIATION_TIMED_OUT = (
         "negotiation-timed-out",
         Fault.PEER,
