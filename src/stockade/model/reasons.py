@@ -405,6 +405,13 @@ class ReasonCode(Enum):
         "another program holds the UDP port",
         "stop the other IKE daemon on this host",
     )
+    INVALID_SETTING = (
+        "invalid-setting",
+        Fault.CALLER,
+        None,
+        "the agent's settings file is not valid",
+        "correct the named key; nothing was changed",
+    )
     AGENT_RUNNING = (
         "agent-running",
         Fault.CALLER,
