@@ -20,9 +20,12 @@ DRIVERS = ("auto", "userspace")
 
 
 def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] = lambda: None) -> None:
-    """Run an agent in this process until it is told to stop. Errors: AGENT_RUNNING, NOT_PRIVILEGED,
-    PORT_TAKEN, MISSING_PROGRAM, STORE_UNREADABLE, DRIVER_FAILED, or why the policy cannot be enforced."""
+    """Run an agent in this process until it is told to stop. `driver_name` outweighs the settings file.
+
+    Errors: AGENT_RUNNING, NOT_PRIVILEGED, PORT_TAKEN, MISSING_PROGRAM, STORE_UNREADABLE, DRIVER_FAILED,
+    INVALID_SETTING, or why the policy cannot be enforced."""
     paths.make_folders()
+    settings = read_settings(paths.settings)
     lock = _lock(paths.lock)
     try:
         driver = make_driver(driver_name or settings.driver, paths)

@@ -19,6 +19,7 @@ from pathlib import Path
 from stockade.ike.config import EngineConfig
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
+DEFAULT_DRIVER = "auto"
 _RANGES = {"microsoft_version": (2, 9), "idle_seconds": (300, 3600), "replay_window": (32, 4096)}
 _SWITCHES = frozenset({"advertise_cluster"})
 
@@ -27,7 +28,7 @@ _SWITCHES = frozenset({"advertise_cluster"})
 class Settings:
     """What `agent.toml` says, or the defaults."""
 
-    driver: str = "auto"
+    driver: str = DEFAULT_DRIVER
     ike: EngineConfig = field(default_factory=EngineConfig)
 
 
@@ -40,7 +41,7 @@ def read_settings(path: Path) -> Settings:
         return Settings()
     except (OSError, ValueError) as error:
         raise _invalid(path, str(error)) from error
-    driver = content.pop("driver", Settings.driver)
+    driver = content.pop("driver", DEFAULT_DRIVER)
     ike = content.pop("ike", {})
     if content:
         raise _invalid(path, f"unknown key {next(iter(content))!r}; known are driver and [ike]")
