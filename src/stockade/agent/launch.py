@@ -24,6 +24,7 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
 
     Errors: AGENT_RUNNING, NOT_PRIVILEGED, PORT_TAKEN, MISSING_PROGRAM, STORE_UNREADABLE, DRIVER_FAILED,
     INVALID_SETTING, or why the policy cannot be enforced."""
+    os.umask(0o077)  # whatever an agent writes is for its owner
     paths.make_folders()
     settings = read_settings(paths.settings)
     lock = _lock(paths.lock)
