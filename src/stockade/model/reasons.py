@@ -405,6 +405,13 @@ class ReasonCode(Enum):
         "another program holds the UDP port",
         "stop the other IKE daemon on this host",
     )
+    STATE_UNUSABLE = (
+        "state-unusable",
+        Fault.HOST,
+        None,
+        "the agent's own state file cannot be used",
+        "see the disk and the permissions; the agent runs without it, but a restart reconnects more slowly",
+    )
     INVALID_SETTING = (
         "invalid-setting",
         Fault.CALLER,

@@ -32,7 +32,7 @@ def test_what_the_file_says_counts(tmp_path):
         ("[ike]\nidle_seconds = true", "idle_seconds"),
         ("[ike]\nadvertise_cluster = 1", "true or false"),
         ("[ike]\nhalf_open_total = 7", "half_open_total"),
-        ("[ike", "line 1"),
+        ("[ike", "at end of document"),
         ("\xff\xfe", "agent.toml"),
     ],
 )
