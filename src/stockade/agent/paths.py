@@ -19,6 +19,11 @@ class Paths:
     lock: Path
     settings: Path
 
+    @property
+    def persistent(self) -> Path:
+        """The persistent policy store."""
+        return self.policy.with_name("persistent.db")
+
     @classmethod
     def of(cls, home: str | os.PathLike[str] | None = None) -> "Paths":
         """`home`, else $STOCKADE_HOME, else /etc/stockade, /var/lib/stockade, /run/stockade and

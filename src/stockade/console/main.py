@@ -19,6 +19,8 @@ from stockade.model.reasons import StockadeError
 if TYPE_CHECKING:
     from stockade.agent.client import AgentClient
 
+_COMMANDS_OF_WORDS = ("ipseccmd", "netsh")
+
 EXIT_REFUSED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -26,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     # The options before and after the command word share their actions, so a default there would undo what
     # stands before it.
-    options = _parser().parse_args(arguments, argparse.Namespace(home=None, format="text"))
+    words = _guarded(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words, argparse.Namespace(home=None, format="text"))
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -39,6 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; leave quietly, also at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_REFUSED
+
+
+def _guarded(arguments: Sequence[str]) -> list[str]:
+    """The words after `ipseccmd` begin with dashes and are not argparse's: a `--` in front of them says so."""
+    words = list(arguments)
+    place = next((place for place, word in enumerate(words) if word in _COMMANDS_OF_WORDS), None)
+    if place is not None and words[place] == "ipseccmd":
+        words.insert(place + 1, "--")
+    return words
 
 
 def entry() -> NoReturn:
@@ -73,10 +85,28 @@ def _parser() -> argparse.ArgumentParser:
     netsh.add_argument(
         "-f", dest="script", metavar="FILE", help="run the commands of a script (- for standard input)"
     )
+    netsh.add_argument("-c", dest="context", metavar="CONTEXT", help='begin there, such as "ipsec static"')
     netsh.add_argument("--atomic", action="store_true", help="with -f: apply all of the script or nothing")
     netsh.add_argument(
         "words", nargs=argparse.REMAINDER, help="the command, such as ipsec static show policy all"
     )
+
+    ipseccmd = add("ipseccmd", _ipseccmd, "write policy in the one-liners of Windows XP's ipseccmd")
+    ipseccmd.add_argument("words", nargs=argparse.REMAINDER, help="such as show all")
+
+    policy = commands.add_parser("policy", help="the history of the policy store", parents=[shared])
+    policy_commands = policy.add_subparsers(metavar="COMMAND", required=True)
+    for name, text, numbers in (
+        ("history", "who changed what, and when", ()),
+        ("diff", "what changed between two revisions", (("first", None), ("second", "?"))),
+        ("rollback", "make the store as it was after a revision", (("number", None),)),
+        ("forget", "drop old revisions, and the keys in them", (("keep", None),)),
+    ):
+        command = policy_commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.add_argument("--store", choices=("local", "persistent"), default="local")
+        for argument, count in numbers:
+            command.add_argument(argument, type=int, nargs=count, metavar="N")
+        command.set_defaults(command=_policy, action=name)
 
     add("status", _status, "how the agent is and what is in force")
     show = commands.add_parser("show", help="what is in force", parents=[shared])
@@ -134,7 +164,27 @@ def _netsh(options: argparse.Namespace) -> int:
         script=options.script,
         atomic=options.atomic,
         form=options.format,
+        context=options.context,
     )
+
+
+def _ipseccmd(options: argparse.Namespace) -> int:
+    from stockade.console.ipseccmd_command import run
+
+    return run(Paths.of(options.home), options.words, options.format)
+
+
+def _policy(options: argparse.Namespace) -> int:
+    from stockade.console import policy_command
+
+    paths, store, form = Paths.of(options.home), options.store, options.format
+    if options.action == "history":
+        return policy_command.history(paths, store, form)
+    if options.action == "diff":
+        return policy_command.diff(paths, store, options.first, options.second, form)
+    if options.action == "rollback":
+        return policy_command.rollback(paths, store, options.number, form)
+    return policy_command.forget(paths, store, options.keep, form)
 
 
 # ---- what is in force
