@@ -82,7 +82,6 @@ class HostCore:
         )
 
     # ---- policy
-    # ------------------------------------------------------------------------------------------------
 
     def load(
         self,
@@ -126,7 +125,6 @@ class HostCore:
         return begun
 
     # ---- doors
-    # ---------------------------------------------------------------------------------------------------
 
     def receive(self, datagram: bytes, local: Endpoint, remote: Endpoint, now: float) -> None:
         """A UDP datagram came on port 500 or 4500."""
@@ -299,7 +297,6 @@ class HostCore:
         )
 
     # ---- journal
-    # -----------------------------------------------------------------------------------------------------
 
     def _provenance(self, filter_id: str) -> str:
         entry = self._filters.get(filter_id)

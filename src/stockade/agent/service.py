@@ -149,7 +149,6 @@ class Service:
             await self._stop.wait()
 
     # ---- what happens
-    # -------------------------------------------------------------------------------------------
 
     def _on_datagrams(self, read: Callable[[], list[tuple[bytes, Endpoint, Endpoint]]]) -> None:
         now = time.monotonic()
@@ -196,7 +195,6 @@ class Service:
             self._timer = loop.call_later(max(0.0, wanted - now), self._on_timer)
 
     # ---- policy
-    # --------------------------------------------------------------------------------------------------
 
     async def _watch_store(self) -> None:
         while True:
@@ -252,7 +250,6 @@ class Service:
             self._journal.write(Entry("last-good-not-kept", error.reason))
 
     # ---- what the API asks (api.AgentOperations)
-    # -----------------------------------------------------------------
 
     def status(self) -> messages.Status:
         now = time.monotonic()
