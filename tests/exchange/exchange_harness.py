@@ -33,6 +33,7 @@ from stockade.model.suites import (
     QuickModeProposal,
 )
 from stockade.model.traffic import TrafficSelector
+from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.message import Header, decode_header
 
 ALPHA, BETA, GAMMA = (ip_address(f"10.9.0.{host}") for host in (1, 2, 3))
@@ -85,13 +86,22 @@ class Policy:
 class Node:
     """A host: an engine, and what its effects have made of the driver."""
 
-    def __init__(self, address: Address, policy: Policy, seed: int = 0, config: EngineConfig = EXACT) -> None:
+    def __init__(
+        self,
+        address: Address,
+        policy: Policy,
+        seed: int = 0,
+        config: EngineConfig = EXACT,
+        credentials: CredentialSource | None = None,
+    ) -> None:
         self.address = address
         self.endpoint = Endpoint(address, 500)
         self.policy = policy
         generator = random.Random(f"{seed} {address}")
         self._spis = count(generator.randrange(0x1000, 0x7000_0000))
-        self.engine = Engine(policy, lambda local, peer: next(self._spis), generator.randbytes, config)
+        self.engine = Engine(
+            policy, lambda local, peer: next(self._spis), generator.randbytes, config, credentials
+        )
         self.sas: dict[tuple[int, Direction], SecurityAssociation] = {}
         self.history: list[InstallSa | RemoveSa] = []
         self.reports: list[Report] = []

@@ -18,6 +18,11 @@ class Paths:
     socket: Path
     lock: Path
 
+    @property
+    def certificates(self) -> Path:
+        """The machine store; the agent reads it, `stockade cert` writes it."""
+        return self.policy.with_name("certificates")
+
     @classmethod
     def of(cls, home: str | os.PathLike[str] | None = None) -> "Paths":
         """`home`, else $STOCKADE_HOME, else /var/lib/stockade, /run/stockade and /var/log/stockade."""

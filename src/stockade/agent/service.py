@@ -33,6 +33,8 @@ from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
+from stockade.pki.credentials import Credentials
+from stockade.pki.machine_store import MachineStore
 from stockade.policy.objects import PolicySet
 from stockade.store.local import LocalStore
 
@@ -80,6 +82,7 @@ class Service:
                 os.urandom,
                 journal=self._journal.write,
                 known_peers=self._known,
+                credentials=self._read_certificates(),
             )
             result = self._core.load(policy_sets, time.monotonic())
             if result.refusal is not None:
@@ -205,6 +208,13 @@ class Service:
             self._store = LocalStore(self._last_good)
             return [self._store.read()]
 
+    def _read_certificates(self) -> Credentials:
+        """The machine store as it is now; files that cannot be read are told and left out."""
+        credentials, problems = MachineStore(self._paths.certificates).credentials()
+        for problem in problems:
+            self._journal.write(Entry("certificate-not-read", problem))
+        return credentials
+
     def _load(self, addresses: tuple[Address, ...] | None = None) -> None:
         """Read and enforce the store's present content; on failure the last good policy stays and the error
         says why."""
@@ -217,6 +227,7 @@ class Service:
             self._refusal = error.reason
             raise
         self._store_version = version
+        self._core.engine.set_credentials(self._read_certificates())
         result = self._core.load([policy_set], time.monotonic(), addresses)
         self._refusal = result.refusal
         self._pump()

@@ -100,6 +100,20 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--destination-port", "--port", default="0", metavar="PORT")
     explain.add_argument("--direction", choices=("inbound", "outbound"))
 
+    certificate = commands.add_parser("cert", help="the machine's certificates", parents=[shared])
+    certificate_commands = certificate.add_subparsers(metavar="COMMAND", required=True)
+    take = certificate_commands.add_parser(
+        "import", help="take over certificates, keys and revocation lists", parents=[shared]
+    )
+    take.add_argument("file", help="PEM, DER or PKCS #12 (.pfx)")
+    take.add_argument("--trust-roots", action="store_true", help="trust the roots in the file")
+    take.add_argument(
+        "--password-file", metavar="FILE", help="holds the file's password (default: it is asked for)"
+    )
+    take.set_defaults(command=_certificate_import)
+    listing = certificate_commands.add_parser("list", help="what is in the machine store", parents=[shared])
+    listing.set_defaults(command=_certificate_list)
+
     add("demo", _demo, "two hosts, one policy, real packets: the whole story in a minute")
     return parser
 
@@ -135,6 +149,24 @@ def _netsh(options: argparse.Namespace) -> int:
         atomic=options.atomic,
         form=options.format,
     )
+
+
+def _certificate_import(options: argparse.Namespace) -> int:
+    from stockade.console.certificate_command import import_certificates
+
+    return import_certificates(
+        Paths.of(options.home),
+        options.file,
+        password_file=options.password_file,
+        trust_roots=options.trust_roots,
+        form=options.format,
+    )
+
+
+def _certificate_list(options: argparse.Namespace) -> int:
+    from stockade.console.certificate_command import list_certificates
+
+    return list_certificates(Paths.of(options.home), options.format)
 
 
 # ---- what is in force

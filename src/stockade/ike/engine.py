@@ -14,7 +14,6 @@ simultaneous negotiations."""
 
 from collections.abc import Callable, Iterable, Sequence
 
-from stockade.ike.auth.preshared_key import PresharedKeyMethod
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import (
@@ -37,14 +36,15 @@ from stockade.ike.contract import (
 from stockade.ike.peers import PeerTable, QuickModePair
 from stockade.ike.v1 import informational
 from stockade.ike.v1.association import MainMode
+from stockade.ike.v1.candidates import NoCredentials, main_mode_candidates
 from stockade.ike.v1.informational import Deleted
 from stockade.ike.v1.proposals import MainModeCandidate
 from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.ike.v1.quick_modes import DEAD, Job, QuickModeRun
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
-from stockade.model.negotiation import Negotiation, PresharedKey
 from stockade.model.reasons import PeerError, Reason, ReasonCode
+from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType, ProtocolId
 from stockade.wire.isakmp.message import Header, decode_header
 from stockade.wire.vendor_ids import NLBS_PRESENT, VID_INITIAL_CONTACT, microsoft_vendor_id
@@ -55,7 +55,8 @@ MAXIMUM_DELETES = 64  # SPIs in one delete payload
 
 class Engine:
     """IKEv1. `random(size)` gives that many random bytes; `get_spi(local, peer)` reserves an inbound SPI and
-    may raise `HostError` NO_SPI. All times are seconds on one monotonic clock."""
+    may raise `HostError` NO_SPI; `credentials` are this host's certificates and what it trusts. All times
+    are seconds on one monotonic clock."""
 
     def __init__(
         self,
@@ -63,8 +64,10 @@ class Engine:
         get_spi: SpiSource,
         random: RandomSource,
         config: EngineConfig = DEFAULT_CONFIG,
+        credentials: CredentialSource | None = None,
     ) -> None:
-        self._context = Context(lookup, get_spi, random, config)
+        source = NoCredentials() if credentials is None else credentials
+        self._context = Context(lookup, get_spi, random, config, source)
         self._config = config
         self._table = PeerTable()
         self._stopping: Reason | None = None
@@ -152,6 +155,10 @@ class Engine:
             if isinstance(negotiations, Reason) or not any(mode.suits(entry) for entry in negotiations):
                 self._end(mode, changed, now, tell=True)
 
+    def set_credentials(self, credentials: CredentialSource) -> None:
+        """Other certificates, roots or revocation lists: for main modes that begin from now on."""
+        self._context.credentials = credentials
+
     def _allowed(self, pair: QuickModePair) -> bool:
         """Whether the policy in force would make this pair again."""
         match = self._context.lookup.for_quick_mode(
@@ -214,7 +221,11 @@ class Engine:
             return
         candidates: list[MainModeCandidate] | Reason
         negotiations = context.lookup.for_peer(local.address, remote.address)
-        candidates = negotiations if isinstance(negotiations, Reason) else _candidates(negotiations)
+        candidates = (
+            negotiations
+            if isinstance(negotiations, Reason)
+            else main_mode_candidates(negotiations, context.credentials)
+        )
         refusal = candidates if isinstance(candidates, Reason) else None
         mode = self._make(
             local,
@@ -328,7 +339,7 @@ class Engine:
     def _begin(self, job: Job, now: float) -> None:
         """A new main mode for the job."""
         acquire = job.acquire
-        candidates = _candidates([acquire.negotiation])
+        candidates = main_mode_candidates([acquire.negotiation], self._context.credentials)
         if isinstance(candidates, Reason):
             self._fail_job(job, candidates, now)
             return
@@ -536,25 +547,3 @@ class Engine:
         self._context.report(
             kind, reason, pair.local, pair.remote, pair.main_mode, selector=pair.outcome.selector
         )
-
-
-def _candidates(negotiations: Iterable[Negotiation]) -> list[MainModeCandidate] | Reason:
-    """The main modes that we can do for these negotiations, in their order, without repetitions. At most 64:
-    as many as an offer holds."""
-    candidates: list[MainModeCandidate] = []
-    refused: list[str] = []
-    for negotiation in negotiations:
-        for configured in negotiation.authentication:
-            if not isinstance(configured, PresharedKey):
-                refused.append(f"{negotiation.name}: {configured}")
-                continue
-            method = PresharedKeyMethod(configured)
-            for proposal in negotiation.main_mode.proposals:
-                lifetime = negotiation.main_mode.lifetime_seconds
-                candidates.append(MainModeCandidate(proposal, method, lifetime, negotiation))
-    if candidates:
-        return candidates[:64]
-    return Reason.of(
-        ReasonCode.AUTHENTICATION_METHOD_UNAVAILABLE,
-        "only pre-shared keys can be used, configured is " + "; ".join(refused[:8]),
-    )

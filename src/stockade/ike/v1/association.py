@@ -32,7 +32,18 @@ from stockade.wire.vendor_ids import (
 )
 
 MAXIMUM_VENDOR_IDS = 32
-_AUTHENTICATION = (ReasonCode.PSK_MISMATCH, ReasonCode.AUTHENTICATION_FAILED)
+_AUTHENTICATION = (
+    ReasonCode.PSK_MISMATCH,
+    ReasonCode.AUTHENTICATION_FAILED,
+    ReasonCode.INVALID_SIGNATURE,
+    ReasonCode.NO_PEER_CERTIFICATE,
+    ReasonCode.CERTIFICATE_INVALID,
+    ReasonCode.CERTIFICATE_KEY,
+    ReasonCode.CERTIFICATE_EXPIRED,
+    ReasonCode.CERTIFICATE_USAGE,
+    ReasonCode.CERTIFICATE_REVOKED,
+    ReasonCode.CERTIFICATE_UNTRUSTED,
+)
 
 
 class MainModeHost(Protocol):
@@ -340,15 +351,15 @@ class MainMode:
         expect = self.exchange.expect
         if self.initiator and expect is not None and expect.protected:
             detail = "the peer answers main mode message 5 with something that we cannot decrypt"
-            self.exchange.suspect(Reason.of(expect.garbled, detail), now)
+            self.exchange.suspect(Reason.of(expect.silence, detail), now)
             self._arm_main_mode()
 
     def _hint(self, notification: NotificationPayload, now: float) -> None:
         """An unprotected notification: anybody can have sent it, so it tears nothing down. It shortens the
         wait of an exchange that gets no better answer, and becomes the reason of its failure."""
         expect = self.exchange.expect
-        authenticating = self.initiator and expect is not None and expect.protected
-        reason = informational.reason_of(notification, authenticating=authenticating, protected=False)
+        mismatch = expect.silence if self.initiator and expect is not None and expect.protected else None
+        reason = informational.reason_of(notification, mismatch=mismatch, protected=False)
         is_error = notification.is_error or microsoft_value(notification) is not None
         if self.established is None and is_error:
             self.exchange.suspect(reason, now)
@@ -384,7 +395,7 @@ class MainMode:
         if notification.type == NotifyType.INITIAL_CONTACT:
             self._host.initial_contact(self, now)
             return
-        reason = informational.reason_of(notification, authenticating=False, protected=True)
+        reason = informational.reason_of(notification, mismatch=None, protected=True)
         if notification.is_error or microsoft_value(notification) is not None:
             self.quick_modes.refused_by_peer(notification, reason, now)
         self.context.report_limited(
