@@ -28,11 +28,13 @@ from stockade.agent.udp import UdpSockets
 from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver
 from stockade.driver.userspace.system import OWN_MARK
+from stockade.ike.config import EngineConfig
 from stockade.ike.contract import Send
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
+from stockade.pki.chain import ChainRules
 from stockade.pki.credentials import Credentials
 from stockade.pki.machine_store import MachineStore
 from stockade.policy.objects import PolicySet
@@ -49,7 +51,16 @@ class Service:
     """One running agent, over a driver that was started. `ready` is called once, when the policy is in force,
     IKE answers and the local API does."""
 
-    def __init__(self, paths: Paths, driver: Driver, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        driver: Driver,
+        ready: Callable[[], None] = lambda: None,
+        ike: EngineConfig | None = None,
+        chains: ChainRules | None = None,
+    ) -> None:
+        self._ike = ike
+        self._chains = chains
         self._paths = paths
         self._driver = driver
         self._ready = ready
@@ -82,6 +93,7 @@ class Service:
                 os.urandom,
                 journal=self._journal.write,
                 known_peers=self._known,
+                config=self._ike,
                 credentials=self._read_certificates(),
             )
             result = self._core.load(policy_sets, time.monotonic())
@@ -210,7 +222,7 @@ class Service:
 
     def _read_certificates(self) -> Credentials:
         """The machine store as it is now; files that cannot be read are told and left out."""
-        credentials, problems = MachineStore(self._paths.certificates).credentials()
+        credentials, problems = MachineStore(self._paths.certificates).credentials(self._chains)
         for problem in problems:
             self._journal.write(Entry("certificate-not-read", problem))
         return credentials
