@@ -55,6 +55,8 @@ class Connection:
     private_key: bytes = b""
     authorities: tuple[bytes, ...] = ()
     identity: str = ""
+    encapsulation: bool = False
+    """Behave as behind a NAT: false NAT-D hashes, so that both ends go to port 4500."""
     """With a certificate (all PEM): authentication by it, `identity` is what strongSwan calls itself. The
     peer may be whoever has a certificate under one of the authorities."""
 
@@ -77,6 +79,7 @@ connections {{
     local_addrs = {self.local}
     remote_addrs = {self.remote}
     proposals = {self.ike_proposal}
+    encap = {"yes" if self.encapsulation else "no"}
     local {{
       {self.authentication[0]}
     }}

@@ -13,6 +13,7 @@ removes only what was up before the main mode that carries it began: so it canno
 simultaneous negotiations."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
@@ -30,11 +31,12 @@ from stockade.ike.contract import (
     RekeyQuickMode,
     RemoveSa,
     ReportKind,
+    Send,
     Shutdown,
     SpiSource,
 )
 from stockade.ike.peers import PeerTable, QuickModePair
-from stockade.ike.v1 import informational
+from stockade.ike.v1 import informational, nat_traversal
 from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.candidates import NoCredentials, main_mode_candidates
 from stockade.ike.v1.informational import Deleted
@@ -47,6 +49,7 @@ from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType, ProtocolId
 from stockade.wire.isakmp.message import Header, decode_header
+from stockade.wire.udp_encapsulation import KEEPALIVE
 from stockade.wire.vendor_ids import NLBS_PRESENT, VID_INITIAL_CONTACT, microsoft_vendor_id
 
 DEFAULT_CONFIG = EngineConfig()
@@ -189,7 +192,7 @@ class Engine:
             return
         mode = self._table.find(header, local.address, remote.address)
         if mode is not None:
-            mode.receive(header, datagram, now)
+            mode.receive(header, datagram, now, (local, remote))
             return
         is_first = not any(header.responder_cookie) and not header.encrypted and not header.message_id
         if is_first and header.exchange_type == ExchangeType.IDENTITY_PROTECTION:
@@ -277,6 +280,8 @@ class Engine:
         vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
         if not self._knows(local.address, remote.address):
             vendor_ids.append(VID_INITIAL_CONTACT)
+        if self._config.nat_traversal and local.address.version == 4:
+            vendor_ids += nat_traversal.VENDOR_IDS
         if self._config.advertise_cluster:
             vendor_ids.append(NLBS_PRESENT)
         return MainMode(
@@ -372,6 +377,8 @@ class Engine:
 
     def main_mode_established(self, main_mode: MainMode, now: float) -> None:
         self._table.settle(main_mode)
+        if main_mode.nat is not None and main_mode.nat.local_behind:
+            self._keep_alive(main_mode.local, main_mode.remote, now)
         if main_mode.peer_says_initial_contact:
             self.initial_contact(main_mode, now)
 
@@ -379,13 +386,43 @@ class Engine:
         """The peer (authenticated) has no older SA with us: remove what was up before it began to speak."""
         local, remote = main_mode.local.address, main_mode.remote.address
         reason = Reason.of(ReasonCode.INITIAL_CONTACT, peer=remote)
+        modes = self._table.with_peer(local, remote)
+        # Several peers can stand behind one NAT, and one does not speak for the others.
+        others = {mode.cookies for mode in modes if not _same_peer(mode, main_mode)}
         for pair in self._table.pairs_with(local, remote):
-            if pair.established < main_mode.created:
+            if pair.established < main_mode.created and pair.main_mode not in others:
                 self._remove_pair(pair, reason, now)
-        for mode in self._table.with_peer(local, remote):
+        for mode in modes:
             older = mode.established is not None and mode.established < main_mode.created
-            if mode is not main_mode and older:
+            if mode is not main_mode and older and mode.cookies not in others:
                 self._end(mode, reason, now, tell=False)
+
+    def peer_moved(self, main_mode: MainMode, previous: Endpoint) -> None:
+        """New pairs go where the peer is now; the old ones cannot be moved, as the driver counts on in
+        them."""
+        local, remote = main_mode.local.address, main_mode.remote.address
+        for pair in self._table.pairs_with(local, remote):
+            if pair.remote == previous and not pair.replaced:
+                self._context.timers.set(("moved", pair), 0.0, partial(self._follow, pair))
+
+    def _follow(self, pair: QuickModePair, now: float) -> None:
+        if self._table.pair(pair.inbound_spi) is not pair or pair.replaced:
+            return
+        if not self._is_on_its_way(pair.acquire(), now):  # the peer itself may be making the new one
+            self._take(Job(pair.acquire(), replaces=pair.inbound_spi), now)
+
+    def _keep_alive(self, local: Endpoint, remote: Endpoint, now: float) -> None:
+        """Keep the NAT's mapping while there is anything to keep it for (RFC 3948 §4)."""
+        modes = self._table.with_peer(local.address, remote.address)
+        ends = [(mode.local, mode.remote) for mode in modes if mode.established is not None]
+        pairs = self._table.pairs_with(local.address, remote.address)
+        if (local, remote) not in (*ends, *((pair.local, pair.remote) for pair in pairs)):
+            return
+        self._context.effects.append(Send(KEEPALIVE, local, remote))
+        due = now + self._config.keepalive_seconds
+        self._context.timers.set(
+            ("keepalive", local, remote), due, lambda moment: self._keep_alive(local, remote, moment)
+        )
 
     def main_mode_failed(self, main_mode: MainMode, reason: Reason, now: float) -> None:
         self._end(main_mode, reason, now, tell=False)
@@ -547,3 +584,11 @@ class Engine:
         self._context.report(
             kind, reason, pair.local, pair.remote, pair.main_mode, selector=pair.outcome.selector
         )
+
+
+def _same_peer(one: MainMode, other: MainMode) -> bool:
+    """Whether two main modes with one address are with one peer, which behind a NAT only its identity
+    says."""
+    if other.nat is None or not other.nat.peer_behind or one.outcome is None or other.outcome is None:
+        return True
+    return one.outcome.peer_identity == other.outcome.peer_identity

@@ -138,7 +138,7 @@ class CertificateMethod:
         own = next((entry for entry in self._own if _serves(entry, wanted)), self._own[0])
         return CertificateProver(_own_identity(own.certificate), own)
 
-    def authenticate(self, presented: Presented, digest: bytes, remote: Address) -> Authenticated:
+    def authenticate(self, presented: Presented, digest: bytes, remote: Address | None) -> Authenticated:
         certificates = _sent(presented.certificates)
         if not certificates:
             raise error_for(ReasonCode.NO_PEER_CERTIFICATE)
@@ -190,8 +190,14 @@ def _same_subject(identity: Identity, certificate: x509.Certificate) -> bool:
         return False
 
 
+def _is_address_of(identity: Identity, remote: Address | None) -> bool:
+    if remote is None:
+        return identity.type in (IdentityType.IPV4_ADDR, IdentityType.IPV6_ADDR)
+    return identity == Identity.address(remote)
+
+
 def _checked_identity(
-    payload: IdentificationPayload, certificate: x509.Certificate, remote: Address
+    payload: IdentificationPayload, certificate: x509.Certificate, remote: Address | None
 ) -> Identity:
     identity = read_peer_identity(payload)
     if identity in (certificate.identity, *certificate.alternative_names):
@@ -200,7 +206,7 @@ def _checked_identity(
         names = {(entry.type, entry.data.lower()) for entry in certificate.alternative_names}
         if (identity.type, identity.data.lower()) in names:
             return identity
-    elif identity == Identity.address(remote) or _same_subject(identity, certificate):
+    elif _is_address_of(identity, remote) or _same_subject(identity, certificate):
         return certificate.identity
     raise error_for(
         ReasonCode.INVALID_IDENTITY,

@@ -93,6 +93,6 @@ class AuthMethod(Protocol):
     def prover(self, local: Address, asked: Sequence[CertificateRequestPayload]) -> Prover:
         """Our side of the proof; `asked` is what the peer's message 3 or 4 asks of us."""
 
-    def authenticate(self, presented: Presented, digest: bytes, remote: Address) -> Authenticated:
-        """Judge the peer's proof by the HASH that it should have computed; `PeerError` says what is
-        wrong."""
+    def authenticate(self, presented: Presented, digest: bytes, remote: Address | None) -> Authenticated:
+        """Judge the peer's proof by the HASH that it should have computed; `PeerError` says what is wrong.
+        `remote` None: the peer is behind a NAT, and the address that it knows is another one."""

@@ -66,7 +66,7 @@ class PresharedKeyMethod:
     def prover(self, local: Address, asked: Sequence[CertificateRequestPayload]) -> AddressProver:
         return AddressProver(own_identity(local))
 
-    def authenticate(self, presented: Presented, digest: bytes, remote: Address) -> Authenticated:
+    def authenticate(self, presented: Presented, digest: bytes, remote: Address | None) -> Authenticated:
         proof = presented.proof
         if not isinstance(proof, HashPayload) or not equal(proof.data, digest):
             raise error_for(ReasonCode.PSK_MISMATCH, "the peer's HASH does not verify")

@@ -17,11 +17,12 @@ def own_identity(local: Address) -> IdentificationPayload:
     return IdentificationPayload(identity.type, 0, 0, identity.data)
 
 
-def check_peer_identity(payload: IdentificationPayload, remote: Address) -> Identity:
+def check_peer_identity(payload: IdentificationPayload, remote: Address | None) -> Identity:
     """The main-mode identity of a peer with a pre-shared key. An address must be the one that the peer speaks
-    from: the key was chosen by that. Other names are only recorded; HASH covers them."""
+    from (`remote`; None behind a NAT): the key was chosen by that. Other names are only recorded; HASH covers
+    them."""
     identity = read_peer_identity(payload)
-    if payload.id_type in _ADDRESS_TYPES and payload.data != remote.packed:
+    if remote is not None and payload.id_type in _ADDRESS_TYPES and payload.data != remote.packed:
         raise error_for(
             ReasonCode.INVALID_IDENTITY, f"the peer calls itself {identity} but speaks from {remote}"
         )

@@ -17,7 +17,9 @@ With certificates (RFC 2409 §5.1) messages 3 and 4 may carry CERTREQ, and messa
 Vid-Initial-Contact of [MS-IKEE] §3.5 says the same in message 1 or 2, unauthenticated: it counts only once
 the main mode that carried it is authenticated.
 
-Left out: aggressive mode, Kerberos, NAT traversal, fragments."""
+NAT traversal adds NAT-D to messages 3 and 4 and moves 5 and all after it to port 4500 (`nat_traversal.py`).
+
+Left out: aggressive mode, Kerberos, fragments."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ from stockade.ike.v1.exchange import (
     Steps,
     answered,
 )
+from stockade.ike.v1.nat_traversal import Nat, Variant, common_variant, detection_payloads, find_nat
 from stockade.ike.v1.proposals import (
     MainModeCandidate,
     MainModeChoice,
@@ -48,7 +51,7 @@ from stockade.ike.v1.proposals import (
     main_mode_offer,
 )
 from stockade.ike.v1.protection import MessageProtection
-from stockade.model.addresses import Address
+from stockade.model.addresses import Address, Endpoint
 from stockade.model.identities import Identity
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.suites import Hash, MainModeProposal
@@ -63,6 +66,7 @@ from stockade.wire.isakmp.payloads import (
     CertificateRequestPayload,
     IdentificationPayload,
     KeyExchangePayload,
+    NatDetectionPayload,
     NoncePayload,
     NotificationPayload,
     Payload,
@@ -97,7 +101,8 @@ def proof_expectation(number: int, method: AuthMethod) -> Expectation:
 
 @dataclass(frozen=True, slots=True)
 class MainModeSetup:
-    """What both roles need. `claim_initial_contact` is asked when message 5 or 6 is made."""
+    """What both roles need. `claim_initial_contact` is asked when message 5 or 6 is made. `endpoints`: local
+    and remote of the message that came last; `note_nat` is told when a NAT is found."""
 
     local: Address
     remote: Address
@@ -108,6 +113,9 @@ class MainModeSetup:
     authentication_attempts: int
     note_choice: Callable[[MainModeChoice], None]
     note_vendor_ids: Callable[[Sequence[bytes]], None]
+    nat_traversal: bool
+    endpoints: Callable[[], tuple[Endpoint, Endpoint]]
+    note_nat: Callable[[Nat], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,31 +146,45 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
             check_main_mode_choice(message.one(SecurityAssociationPayload), setup.candidates)
         ), cookie
 
-    def take_vendor_ids(message: Incoming) -> Incoming:
-        setup.note_vendor_ids([payload.data for payload in message.all(VendorIdPayload)])
-        return message
+    def take_answer(message: Incoming) -> tuple[MainModeChoice, bytes, Variant | None]:
+        variant = _note_vendor_ids(setup, message)
+        return *take_choice(message), variant
 
-    choice, cookie = yield from answered(
-        Step(MESSAGE_2, (offer, *vendor_ids)), lambda message: take_choice(take_vendor_ids(message))
-    )
+    choice, cookie, variant = yield from answered(Step(MESSAGE_2, (offer, *vendor_ids)), take_answer)
     conversation.responder_cookie = cookie
     setup.note_choice(choice)
 
     private = generate(choice.candidate.proposal.group, setup.random)
     nonce = setup.random(NONCE_SIZE)
 
+    cookies = conversation.initiator_cookie + conversation.responder_cookie
+    hash_name = choice.candidate.proposal.hash
+    detection = detection_payloads(variant, hash_name, cookies, *setup.endpoints())
+
     def agree(message: Incoming) -> "_Agreement":
         peer_nonce = message.one(NoncePayload).data
         return _agree(
-            choice, conversation, private, message, nonce_i=nonce, nonce_r=peer_nonce, initiator=True
+            choice,
+            conversation,
+            private,
+            message,
+            nonce_i=nonce,
+            nonce_r=peer_nonce,
+            initiator=True,
+            nat=_find_nat(setup, variant, hash_name, cookies, message),
         )
 
     method = choice.candidate.method
     agreement = yield from answered(
-        Step(MESSAGE_4, (KeyExchangePayload(private.public), NoncePayload(nonce), *method.requests())),
+        Step(
+            MESSAGE_4,
+            (KeyExchangePayload(private.public), NoncePayload(nonce), *method.requests(), *detection),
+        ),
         agree,
     )
     conversation.protection = agreement.protection
+    if agreement.nat is not None:
+        setup.note_nat(agreement.nat)  # from here on we speak from port 4500
     sa_body = offer.encode_body()
     peer, message = yield from answered(
         Step(
@@ -179,27 +201,39 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
 def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeOutcome]:
     """Messages 2, 4 and 6."""
     message = yield Step(MESSAGE_1)
-    setup.note_vendor_ids([payload.data for payload in message.all(VendorIdPayload)])
+    variant = _note_vendor_ids(setup, message)
     choice = _chosen(choose_main_mode(message.one(SecurityAssociationPayload), setup.candidates))
     setup.note_choice(choice)
     sa_body = message.body(SecurityAssociationPayload)
     vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
     nonce = setup.random(NONCE_SIZE)
+    cookies = conversation.initiator_cookie + conversation.responder_cookie
+    hash_name = choice.candidate.proposal.hash
 
     def agree(message: Incoming) -> tuple["_Agreement", PrivateValue]:
         private = generate(choice.candidate.proposal.group, setup.random)
         peer_nonce = message.one(NoncePayload).data
         return _agree(
-            choice, conversation, private, message, nonce_i=peer_nonce, nonce_r=nonce, initiator=False
+            choice,
+            conversation,
+            private,
+            message,
+            nonce_i=peer_nonce,
+            nonce_r=nonce,
+            initiator=False,
+            nat=_find_nat(setup, variant, hash_name, cookies, message),
         ), private
 
     agreement, private = yield from answered(Step(MESSAGE_3, (choice.reply, *vendor_ids)), agree)
     conversation.protection = agreement.protection
+    detection = detection_payloads(variant, hash_name, cookies, *setup.endpoints())
+    if agreement.nat is not None:
+        setup.note_nat(agreement.nat)
     method = choice.candidate.method
     peer, message = yield from answered(
         Step(
             proof_expectation(5, method),
-            (KeyExchangePayload(private.public), NoncePayload(nonce), *method.requests()),
+            (KeyExchangePayload(private.public), NoncePayload(nonce), *method.requests(), *detection),
         ),
         lambda message: _authenticate(message, agreement, method, sa_body, setup.remote),
     )
@@ -226,6 +260,7 @@ class _Agreement:
     own_cookie: bytes
     peer_cookie: bytes
     asked: tuple[CertificateRequestPayload, ...]
+    nat: Nat | None
 
     @property
     def proof_hash(self) -> Hash:
@@ -283,6 +318,7 @@ def _agree(
     nonce_i: bytes,
     nonce_r: bytes,
     initiator: bool,
+    nat: Nat | None,
 ) -> _Agreement:
     """`message`: the peer's, 3 or 4."""
     peer_public = message.one(KeyExchangePayload).data
@@ -304,7 +340,21 @@ def _agree(
         cookie_i if initiator else cookie_r,
         cookie_r if initiator else cookie_i,
         tuple(message.all(CertificateRequestPayload)),
+        nat,
     )
+
+
+def _note_vendor_ids(setup: MainModeSetup, message: Incoming) -> Variant | None:
+    """Remember the peer's vendor ids; the variant of NAT traversal that both ends know."""
+    vendor_ids = [payload.data for payload in message.all(VendorIdPayload)]
+    setup.note_vendor_ids(vendor_ids)
+    return common_variant(vendor_ids) if setup.nat_traversal else None
+
+
+def _find_nat(
+    setup: MainModeSetup, variant: Variant | None, hash_name: Hash, cookies: bytes, message: Incoming
+) -> Nat | None:
+    return find_nat(variant, hash_name, cookies, message.all(NatDetectionPayload), *setup.endpoints())
 
 
 def _prove(
@@ -327,7 +377,9 @@ def _authenticate(
     digest = agreement.peer_hash(sa_body, message.body(IdentificationPayload))
     proof = next(entry.payload for entry in message.payloads if entry.type == method.proof_type)
     presented = Presented(message.one(IdentificationPayload), proof, tuple(message.all(CertificatePayload)))
-    peer = method.authenticate(presented, digest, remote)
+    # Behind a NAT the peer cannot know the address that it speaks from.
+    behind = agreement.nat is not None and agreement.nat.peer_behind
+    peer = method.authenticate(presented, digest, None if behind else remote)
     return peer, message
 
 
