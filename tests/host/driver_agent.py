@@ -26,9 +26,9 @@ SUITE = EspSuite(Encryption.AES_GCM_128, None)
 def table_of(rules: list[dict[str, object]]) -> FilterTable:
     """Each rule: action, protocol, port (of the server), accept_clear; mirrored into both directions, between
     any hosts; `port` makes four filters, for either side may be the server."""
-    everyone = AddressRange.everything()
     filters = []
     for number, rule in enumerate(rules):
+        everyone = AddressRange.everything(int(str(rule.get("version", 4))))
         action = Action(str(rule["action"]))
         protocol, port = int(str(rule.get("protocol", 0))), int(str(rule.get("port", 0)))
         selectors = {

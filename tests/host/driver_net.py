@@ -79,9 +79,10 @@ def add_pair(
     encryption: Encryption = Encryption.AES_GCM_128,
     integrity: Hash | None = None,
     base: int = 0x1000,
+    version: int = 4,
 ) -> None:
     """An SA in each direction between two hosts, installed as IKE would: inbound before outbound."""
-    addresses = [str(side.namespace.addresses[0]) for side in (one, other)]
+    addresses = [address_of(side, version) for side in (one, other)]
     sides = [one, other]
     calls = []
     for number in (0, 1):
@@ -103,13 +104,33 @@ def add_pair(
         side.call("add", **values)
 
 
+def address_of(side: AgentSide, version: int) -> str:
+    """`two_hosts` gives the IPv6 address the same last number as the IPv4 one."""
+    address = str(side.namespace.addresses[0])
+    return address if version == 4 else f"2001:db8:9::{address.rsplit('.', 1)[1]}"
+
+
 @contextmanager
-def two_hosts(directory: Path, *, mtu: int = 1500) -> Iterator[tuple[Network, AgentSide, AgentSide]]:
+def two_hosts(
+    directory: Path, *, mtu: int = 1500, ipv6: bool = False
+) -> Iterator[tuple[Network, AgentSide, AgentSide]]:
     hosts = {"alpha": IPv4Interface("10.9.0.1/24"), "beta": IPv4Interface("10.9.0.2/24")}
     with Network(hosts, mtu=mtu) as network:
         sides = [AgentSide(network[name], directory / name) for name in hosts]
         try:
+            if ipv6:
+                for side in sides:
+                    _add_ipv6(side)
             yield network, sides[0], sides[1]
         finally:
             for side in sides:
                 side.close()
+
+
+def _add_ipv6(side: AgentSide) -> None:
+    """An address without the wait for its duplicates; the interface comes up again with IPv6 on."""
+    device = side.namespace.run(
+        ["/bin/sh", "-c", "ip -o -4 addr show scope global | awk '{print $2; exit}'"]
+    ).stdout.strip()
+    side.namespace.run(["sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=0"])
+    side.namespace.ip(f"addr add {address_of(side, 6)}/64 dev {device} nodad")

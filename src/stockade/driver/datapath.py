@@ -1,4 +1,5 @@
-"""The packet path without I/O: IPv4 packets and the time in, sealed or opened packets and events out.
+"""The packet path without I/O: IP packets of both families and the time in, sealed or opened packets and
+events out.
 
     from the host's stack ──▶ outbound ──▶ filter ──▶ SA? ──yes──▶ cut to size ──▶ seal ──▶ to the wire
                                                        └──no───▶ hold, Acquire
@@ -10,8 +11,16 @@ RFC 4301 §5.1 and §5.2 in transport mode. Both drivers run this: `memory` for 
 again here all the same, for the filter that decides names the negotiation. A packet that no longer has a
 negotiate filter is dropped: nothing that was meant to be secured leaves in clear from here, ever.
 
-Left out: IPv6, tunnel mode, AH, ESP in UDP, and fragments that the sender made itself (transport mode secures
-whole datagrams, RFC 4303 §3.3.4; a sealed packet may be fragmented afterwards, by the system).
+IPv6 extension headers of an outbound packet stay before the ESP header and in clear, the destination options
+among them (RFC 4303 §3.1.1 leaves the choice); what a peer puts behind it is read. Neighbour discovery
+(ICMPv6 133-137 with hop limit 255, which no router forwards, RFC 4861) is not for IPsec: see
+`is_neighbour_discovery`.
+
+Transport mode secures whole datagrams (RFC 4303 §3.3.4): outbound fragments are put together first, and
+sealed packets are fragmented afterwards. Inbound fragments are put together before they come here.
+
+Left out: tunnel mode, AH, ESP in UDP, and IPv6 link-local destinations (a routing table of ours cannot say
+which link).
 """
 
 import os
@@ -35,15 +44,20 @@ from stockade.driver.hold import Held, HoldQueue
 from stockade.driver.packets import (
     DONT_FRAGMENT,
     ESP,
+    IPV6_HEADER,
+    MINIMUM_HEADER,
+    SMALLEST_IPV6_MTU,
     TCP,
+    addresses_of,
     exchange_payload,
     flow_key,
-    fragmentation_needed,
-    header_length,
-    is_plain_ipv4,
+    fragment,
+    locate,
     segment_tcp,
+    too_big,
     with_header,
 )
+from stockade.driver.reassembly import Reassembled, Reassembly
 from stockade.driver.refusals import Refusals
 from stockade.driver.sad import MAXIMUM_KNOWN_FLOWS, InboundEntry, OutboundEntry, SaDatabase
 from stockade.model.addresses import Address
@@ -61,14 +75,18 @@ MAXIMUM_ACQUIRES: Final = 4096
 MAXIMUM_FLOWS: Final = 65_536
 MAXIMUM_WAITING_EVENTS: Final = 8192
 
+TELL_INTERVAL: Final = 1.0
+"""Seconds between two messages of an SA about IPv6 packets that had to be fragmented."""
+
 _NOWHERE = IPv4Address(0)
+_BROADCAST = IPv4Address("255.255.255.255")
 _UNREPORTED_POLICY = ReasonCode.POLICY_CHANGED.word
 _UNREPORTED_MULTICAST = ReasonCode.NOT_SECURABLE.word
 
 
 @dataclass(slots=True)
 class Output:
-    """What a batch led to: `wire` are whole IPv4 packets with ESP inside, in order; `local` are packets for
+    """What a batch led to: `wire` are whole IP packets with ESP inside, in order; `local` are packets for
     the host's own stack (ICMP)."""
 
     wire: list[bytes] = field(default_factory=list)
@@ -91,6 +109,7 @@ class Datapath:
         self._acquired: dict[tuple[str, Address, Address], float] = {}
         self._events: deque[DriverEvent] = deque()
         self._refusals = Refusals()
+        self._reassembly = Reassembly()
         self._now = 0.0
         self._hold = HoldQueue(self._on_queue_full)
 
@@ -151,32 +170,35 @@ class Datapath:
 
     def outbound(self, packets: Sequence[bytes], now: float) -> Output:
         """Secure a batch. TCP packets longer than the path takes (TSO) are cut; what else does not fit is
-        sealed whole for the system to fragment, or answered with ICMP where its sender forbids fragments."""
+        sealed whole and fragmented, or answered with ICMP where its sender forbids fragments."""
         self._now = now
         output = Output()
-        run: list[bytes] = []
+        run: list[tuple[bytes, int]] = []
         run_entry: OutboundEntry | None = None
         run_protocol = -1
         flows = self._flows
         for packet in packets:
-            if not is_plain_ipv4(packet):
-                self._refuse_malformed(packet, now)
-                continue
-            key = flow_key(packet)
+            place = locate(packet)
+            if place is None:
+                packet, place = self._put_together(packet, now)
+                if place is None:
+                    continue
+            at, protocol = place
+            key = flow_key(packet, at, protocol)
             entry = flows.get(key) or self._find_sa(packet, key, now)
             if entry is None:
                 continue
-            if entry is not run_entry or packet[9] != run_protocol:
+            if entry is not run_entry or protocol != run_protocol:
                 if run_entry is not None:
                     self._seal(run_entry, run_protocol, run, output, now)
-                run, run_entry, run_protocol = [], entry, packet[9]
-            run.append(packet)
+                run, run_entry, run_protocol = [], entry, protocol
+            run.append((packet, at))
         if run_entry is not None:
             self._seal(run_entry, run_protocol, run, output, now)
         return output
 
     def inbound(self, packets: Sequence[bytes], now: float) -> list[bytes]:
-        """Open a batch of IPv4 packets with ESP; the clear packets that policy accepts, in order."""
+        """Open a batch of IP packets with ESP; the clear packets that policy accepts, in order."""
         self._now = now
         clear: list[bytes] = []
         run: list[bytes] = []
@@ -184,11 +206,13 @@ class Datapath:
         run_header = 0
         find, from_bytes = self._sad.inbound.get, int.from_bytes
         for packet in packets:
-            at = header_length(packet) if packet else 0
-            if not is_plain_ipv4(packet) or packet[9] != ESP or len(packet) < at + 8:
+            place = locate(packet)
+            if place is None or place[1] != ESP or len(packet) < place[0] + 8:
                 self._refuse_malformed(packet, now)
                 continue
-            entry = find(packet[16:20] + packet[at : at + 4])
+            at = place[0]
+            destination = packet[16:20] if packet[0] < 0x60 else packet[24:40]
+            entry = find(destination + packet[at : at + 4])
             if entry is None:
                 self._refuse(ReasonCode.UNKNOWN_SPI, packet, now, from_bytes(packet[at : at + 4], "big"))
                 continue
@@ -247,6 +271,16 @@ class Datapath:
 
     # ---- outbound, inside ----------------------------------------------------------------------------------
 
+    def _put_together(self, packet: bytes, now: float) -> tuple[bytes, tuple[int, int] | None]:
+        """The datagram that this fragment completes, and where its payload begins; None there while it is not
+        complete, or where the packet is nonsense."""
+        try:
+            whole = self._reassembly.add(packet, now)
+        except PeerError:
+            self._refuse_malformed(packet, now)
+            return packet, None
+        return (packet, None) if whole is None else (whole, locate(whole))
+
     def _find_sa(self, packet: bytes, key: bytes, now: float) -> OutboundEntry | None:
         """The SA for a flow that is not in the cache. None: the packet is held or dropped, and accounted
         for."""
@@ -259,7 +293,8 @@ class Datapath:
         if entry is None or entry.action is not Action.NEGOTIATE or entry.negotiation is None:
             self._refusals.totals[_UNREPORTED_POLICY] += 1
             return None
-        if flow.destination.is_multicast or flow.destination == IPv4Address("255.255.255.255"):
+        destination = flow.destination
+        if destination.is_multicast or destination == _BROADCAST:
             self._refusals.totals[_UNREPORTED_MULTICAST] += 1
             return None
         sa = self._sad.outbound_for(flow, entry.negotiation)
@@ -283,23 +318,26 @@ class Datapath:
         self._events.append(Acquire(filter_id, flow))
 
     def _seal(
-        self, entry: OutboundEntry, protocol: int, packets: list[bytes], output: Output, now: float
+        self,
+        entry: OutboundEntry,
+        protocol: int,
+        packets: list[tuple[bytes, int]],
+        output: Output,
+        now: float,
     ) -> None:
         """Seal packets of one SA and protocol. A hard lifetime is checked between batches, so it is overrun
         by one batch at most; the sequence number never is."""
         owners: list[tuple[bytes, int, int]] = []  # packet, its header's length, how many payloads it became
         payloads: list[bytes] = []
-        for packet in packets:
-            at = header_length(packet)
+        for packet, at in packets:
             largest = entry.sealer.largest_payload(entry.mtu - at)
             if len(packet) - at > largest:
-                segments = segment_tcp(packet, largest) if protocol == TCP else None
+                segments = segment_tcp(packet, largest, at) if protocol == TCP else None
                 if segments is not None:
                     owners.append((packet, at, len(segments)))
                     payloads += segments
                     continue
-                if packet[6] & DONT_FRAGMENT:
-                    output.local.append(fragmentation_needed(packet, at + largest))
+                if not self._may_be_fragmented(entry, packet, at + largest, output, now):
                     continue
             owners.append((packet, at, 1))
             payloads.append(packet[at:])
@@ -308,10 +346,34 @@ class Datapath:
         sealed = entry.sealer.seal(protocol, payloads)
         done = 0
         for packet, at, count in owners:
-            output.wire += with_header(packet, at, ESP, sealed[done : done + count])
+            made = with_header(packet, at, ESP, sealed[done : done + count])
             done += count
+            if made and len(made[0]) > entry.mtu:
+                made = fragment(made[0], entry.mtu)
+            output.wire += made
         entry.count(len(payloads), sum(map(len, payloads)), now)
         self._check_lifetime(entry, now)
+
+    @staticmethod
+    def _may_be_fragmented(
+        entry: OutboundEntry, packet: bytes, fits: int, output: Output, now: float
+    ) -> bool:
+        """Whether a packet that does not fit is sealed all the same; its sender is told what fits.
+
+        An IPv6 packet does not say whether its sender would rather make fragments itself, and a local sender
+        that would has made none, for the device takes everything: so it is sealed, and told too, now and
+        then."""
+        if type(packet) is Reassembled:
+            return True
+        if packet[0] < 0x60:
+            if packet[6] & DONT_FRAGMENT:
+                output.local.append(too_big(packet, fits))
+                return False
+            return True
+        if fits >= SMALLEST_IPV6_MTU and now - entry.told >= TELL_INTERVAL:
+            entry.told = now
+            output.local.append(too_big(packet, fits))
+        return True
 
     # ---- inbound, inside -----------------------------------------------------------------------------------
 
@@ -338,9 +400,10 @@ class Datapath:
             if next_header == NO_NEXT_HEADER:
                 continue
             plain = exchange_payload(packet, at, next_header, payload)
-            accepted = known_flows.get(flow_key(plain))
+            key = flow_key(plain, at, next_header)
+            accepted = known_flows.get(key)
             if accepted is None:
-                accepted = self._accepts(entry, plain)
+                accepted = self._accepts(entry, plain, key)
             if accepted:
                 clear.append(plain)
             else:
@@ -350,7 +413,7 @@ class Datapath:
             entry.count(count, size, now)
             self._check_lifetime(entry, now)
 
-    def _accepts(self, entry: InboundEntry, plain: bytes) -> bool:
+    def _accepts(self, entry: InboundEntry, plain: bytes, key: bytes) -> bool:
         """RFC 4301 §5.2 step 4: the SA was made for this flow, and policy wants this flow on such an SA."""
         try:
             flow = flow_of(plain)
@@ -363,9 +426,11 @@ class Datapath:
             and found.action is Action.NEGOTIATE
             and found.negotiation == entry.sa.negotiation
         )
-        if len(entry.known_flows) >= MAXIMUM_KNOWN_FLOWS:
-            entry.known_flows.clear()
-        entry.known_flows[flow_key(plain)] = accepted
+        # Behind an IPv6 extension header stand ports that the key does not have: asked every time.
+        if key[0] == flow.protocol:
+            if len(entry.known_flows) >= MAXIMUM_KNOWN_FLOWS:
+                entry.known_flows.clear()
+            entry.known_flows[key] = accepted
         return accepted
 
     # ---- inside --------------------------------------------------------------------------------------------
@@ -399,15 +464,16 @@ class Datapath:
         self._events.append(SaIdle(entry.sa.spi, entry.sa.direction))
 
     def _on_queue_full(self, held: Held) -> None:
-        source = IPv4Address(held.packet[12:16])
+        source, _ = addresses_of(held.packet)
         self._emit_refusal(self._refusals.add(ReasonCode.QUEUE_FULL, source, held.peer, self._now))
 
     def _refuse(self, code: ReasonCode, packet: bytes, now: float, spi: int = 0) -> None:
-        source, destination = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
+        source, destination = addresses_of(packet)
         self._emit_refusal(self._refusals.add(code, source, destination, now, spi=spi))
 
     def _refuse_malformed(self, packet: bytes, now: float, spi: int = 0) -> None:
-        if len(packet) >= 20 and packet[0] >> 4 == 4:
+        version = packet[0] >> 4 if packet else 0
+        if (version == 4 and len(packet) >= MINIMUM_HEADER) or (version == 6 and len(packet) >= IPV6_HEADER):
             self._refuse(ReasonCode.MALFORMED_PACKET, packet, now, spi)
         else:
             self._emit_refusal(

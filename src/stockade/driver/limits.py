@@ -12,16 +12,22 @@ SOFTWARE_ENCRYPTIONS = frozenset(Encryption)
 SOFTWARE_INTEGRITIES = frozenset(Hash)
 
 
-def software_capabilities(name: str) -> Capabilities:
-    """What `datapath` can do: ESP in transport mode over IPv4, every suite that the model names."""
+def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4, 6})) -> Capabilities:
+    """What `datapath` can do: ESP in transport mode, every suite that the model names. `ip_versions` is what
+    the host has."""
     return Capabilities(
         name=name,
         modes=frozenset({Mode.TRANSPORT}),
         encryptions=SOFTWARE_ENCRYPTIONS,
         integrities=SOFTWARE_INTEGRITIES,
         authentication_header=False,
-        ip_versions=frozenset({4}),
+        ip_versions=ip_versions,
     )
+
+
+def secures_ipv6(table: FilterTable) -> bool:
+    """Whether a filter negotiates about IPv6: then neighbour discovery needs an exemption, and only then."""
+    return any(entry.action is Action.NEGOTIATE and entry.selector.version == 6 for entry in table.filters)
 
 
 def check_table(table: FilterTable, capabilities: Capabilities) -> None:

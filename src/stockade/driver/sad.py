@@ -1,6 +1,6 @@
 """The SA database (RFC 4301 §4.4.2): what each SA has carried, and how a packet finds its SA.
 
-Inbound by (destination, SPI), which stand side by side in an IPv4 packet and are the key as they are.
+Inbound by (destination, SPI), the bytes of both as they stand in a packet.
 Outbound by the pair of hosts, newest first: after a rekey the new SA is used as soon as it is there.
 """
 
@@ -86,14 +86,16 @@ class Entry:
 
 
 class OutboundEntry(Entry):
-    """An SA that seals. `mtu` is what fits on the path to the peer, in bytes of IP packet."""
+    """An SA that seals. `mtu` is what fits on the path to the peer, in bytes of IP packet. `told`: when a
+    sender was last told that its packets do not fit."""
 
-    __slots__ = ("mtu", "sealer")
+    __slots__ = ("mtu", "sealer", "told")
 
     def __init__(self, sa: SecurityAssociation, now: float, mtu: int, random: Callable[[int], bytes]) -> None:
         assert sa.esp is not None
         super().__init__(sa, now)
         self.mtu = mtu
+        self.told = float("-inf")
         self.sealer: Sealer = make_sealer(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key, random)
 
     @property
