@@ -80,8 +80,11 @@ def add_pair(
     integrity: Hash | None = None,
     base: int = 0x1000,
     version: int = 4,
+    ah: Hash | None = None,
+    bundle: int | None = None,
 ) -> None:
-    """An SA in each direction between two hosts, installed as IKE would: inbound before outbound."""
+    """An SA in each direction between two hosts, installed as IKE would: inbound before outbound. With `ah`
+    it is AH; `bundle` is the `base` of the other half of AH over ESP."""
     addresses = [address_of(side, version) for side in (one, other)]
     sides = [one, other]
     calls = []
@@ -91,11 +94,13 @@ def add_pair(
             "destination": addresses[1 - number],
             "spi": base + number,
             "pair": base + 1 - number,
+            "ah": ah.value if ah else None,
+            "bundle": None if bundle is None else bundle + number,
             "encryption": encryption.value,
             "integrity": integrity.value if integrity else None,
-            "encryption_key": os.urandom(encryption_algorithm(encryption).keymat_size).hex(),
+            "encryption_key": os.urandom(0 if ah else encryption_algorithm(encryption).keymat_size).hex(),
             "integrity_key": os.urandom(
-                hash_algorithm(integrity).integrity_key_size if integrity else 0
+                hash_algorithm(hashed).integrity_key_size if (hashed := ah or integrity) else 0
             ).hex(),
         }
         calls.append((sides[1 - number], {**values, "direction": "inbound"}))

@@ -19,7 +19,7 @@ among them (RFC 4303 §3.1.1 leaves the choice); what a peer puts behind it is r
 Transport mode secures whole datagrams (RFC 4303 §3.3.4): outbound fragments are put together first, and
 sealed packets are fragmented afterwards. Inbound fragments are put together before they come here.
 
-Left out: tunnel mode, AH, ESP in UDP, and IPv6 link-local destinations (a routing table of ours cannot say
+Left out: tunnel mode, ESP in UDP, and IPv6 link-local destinations (a routing table of ours cannot say
 which link).
 """
 
@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
 
+from stockade.driver.ah import AH
 from stockade.driver.contract import (
     Acquire,
     DriverEvent,
@@ -65,6 +66,7 @@ from stockade.model.filters import Action, Direction, SpecificFilter
 from stockade.model.reasons import PeerError, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import Flow
+from stockade.wire.ah import AH_FIXED_SIZE
 from stockade.wire.ip import flow_of
 
 DEFAULT_MTU: Final = 1500
@@ -82,6 +84,13 @@ _NOWHERE = IPv4Address(0)
 _BROADCAST = IPv4Address("255.255.255.255")
 _UNREPORTED_POLICY = ReasonCode.POLICY_CHANGED.word
 _UNREPORTED_MULTICAST = ReasonCode.NOT_SECURABLE.word
+
+
+def _bundle_is_whole(entry: InboundEntry, outer: InboundEntry | None) -> bool:
+    """Whether a packet came to this SA with nothing of its bundle missing and nothing beside it."""
+    if entry.sa.ah is not None:
+        return outer is None and entry.other is not None
+    return outer is not None and entry.other is outer
 
 
 @dataclass(slots=True)
@@ -145,8 +154,11 @@ class Datapath:
         if sa.direction is Direction.INBOUND:
             self._sad.add(InboundEntry(sa, now))
             return Output()
-        self._sad.add(OutboundEntry(sa, now, mtu, self._random))
+        added = OutboundEntry(sa, now, mtu, self._random)
+        self._sad.add(added)
         self._flows.clear()
+        if sa.bundle is not None and added.other is None:
+            return Output()
         waiting = self._hold.take(
             lambda held: held.peer == sa.destination and held.negotiation == sa.negotiation
         )
@@ -164,7 +176,8 @@ class Datapath:
             del self._acquired[key]
 
     def inbound_spis(self) -> frozenset[int]:
-        return frozenset(entry.sa.spi for entry in self._sad.inbound.values())
+        tables = (self._sad.inbound, self._sad.inbound_ah)
+        return frozenset(entry.sa.spi for table in tables for entry in table.values())
 
     # ---- packets -------------------------------------------------------------------------------------------
 
@@ -198,28 +211,37 @@ class Datapath:
         return output
 
     def inbound(self, packets: Sequence[bytes], now: float) -> list[bytes]:
-        """Open a batch of IP packets with ESP; the clear packets that policy accepts, in order."""
+        """Open a batch of IP packets with ESP or AH; the clear packets that policy accepts, in order."""
         self._now = now
+        return self._inbound(packets, now, None)
+
+    def _inbound(self, packets: Sequence[bytes], now: float, outer: InboundEntry | None) -> list[bytes]:
+        """`outer`: the AH entry of a bundle, whose packets these are with their AH taken out."""
         clear: list[bytes] = []
         run: list[bytes] = []
         run_entry: InboundEntry | None = None
         run_header = 0
-        find, from_bytes = self._sad.inbound.get, int.from_bytes
+        tables, from_bytes = {ESP: self._sad.inbound, AH: self._sad.inbound_ah}, int.from_bytes
         for packet in packets:
             place = locate(packet)
-            if place is None or place[1] != ESP or len(packet) < place[0] + 8:
+            if place is None or place[1] not in tables or len(packet) < place[0] + AH_FIXED_SIZE:
                 self._refuse_malformed(packet, now)
                 continue
-            at = place[0]
+            at, protocol = place
+            spi = at if protocol == ESP else at + 4
             destination = packet[16:20] if packet[0] < 0x60 else packet[24:40]
-            entry = find(destination + packet[at : at + 4])
+            entry = tables[protocol].get(destination + packet[spi : spi + 4])
             if entry is None:
-                self._refuse(ReasonCode.UNKNOWN_SPI, packet, now, from_bytes(packet[at : at + 4], "big"))
+                self._refuse(ReasonCode.UNKNOWN_SPI, packet, now, from_bytes(packet[spi : spi + 4], "big"))
+                continue
+            if (entry.sa.bundle is not None or outer is not None) and not _bundle_is_whole(entry, outer):
+                entry.selector_mismatches += 1
+                self._refuse(ReasonCode.SELECTOR_MISMATCH, packet, now, entry.sa.spi)
                 continue
             if len(packet) - at < entry.opener.minimum_size:
                 self._refuse_malformed(packet, now)
                 continue
-            if not entry.window.check(from_bytes(packet[at + 4 : at + 8], "big")):
+            if not entry.window.check(from_bytes(packet[spi + 4 : spi + 8], "big")):
                 entry.replays += 1
                 self._refuse(ReasonCode.REPLAYED, packet, now, entry.sa.spi)
                 continue
@@ -330,7 +352,7 @@ class Datapath:
         owners: list[tuple[bytes, int, int]] = []  # packet, its header's length, how many payloads it became
         payloads: list[bytes] = []
         for packet, at in packets:
-            largest = entry.sealer.largest_payload(entry.mtu - at)
+            largest = entry.largest_payload(entry.mtu - at, packet[0] >> 4)
             if len(packet) - at > largest:
                 segments = segment_tcp(packet, largest, at) if protocol == TCP else None
                 if segments is not None:
@@ -341,18 +363,27 @@ class Datapath:
                     continue
             owners.append((packet, at, 1))
             payloads.append(packet[at:])
+        outer = entry.outer
         # What is beyond the last sequence number is lost; the next packet finds the SA gone and acquires.
-        del payloads[MAXIMUM_SEQUENCE - entry.sealer.sequence :]
-        sealed = entry.sealer.seal(protocol, payloads)
+        used = entry.sequence if outer is None else max(entry.sequence, outer.sequence)
+        del payloads[MAXIMUM_SEQUENCE - used :]
+        sealed = payloads
+        if entry.sealer is not None:
+            sealed = entry.sealer.seal(protocol, payloads)
+            protocol = ESP
         done = 0
         for packet, at, count in owners:
-            made = with_header(packet, at, ESP, sealed[done : done + count])
+            made = with_header(packet, at, protocol, sealed[done : done + count])
             done += count
+            if outer is not None and outer.authenticator is not None:
+                made = outer.authenticator.protect(made)
             if made and len(made[0]) > entry.mtu:
                 made = fragment(made[0], entry.mtu)
             output.wire += made
-        entry.count(len(payloads), sum(map(len, payloads)), now)
-        self._check_lifetime(entry, now)
+        size = sum(map(len, payloads))
+        for each in (entry,) if outer is None or outer is entry else (entry, outer):
+            each.count(len(payloads), size, now)
+            self._check_lifetime(each, now)
 
     @staticmethod
     def _may_be_fragmented(
@@ -381,13 +412,15 @@ class Datapath:
         self, entry: InboundEntry, at: int, packets: list[bytes], clear: list[bytes], now: float
     ) -> None:
         accept, known_flows = entry.window.accept, entry.known_flows
+        number = at + 4 if entry.sa.ah is None else at + 8
         count = size = 0
+        bundled: list[bytes] = []
         for packet, opened in zip(packets, entry.opener.open(packets, at), strict=True):
             if opened is None:
                 entry.integrity_failures += 1
                 self._refuse(ReasonCode.INTEGRITY_FAILED, packet, now, entry.sa.spi)
                 continue
-            if not accept(int.from_bytes(packet[at + 4 : at + 8], "big")):
+            if not accept(int.from_bytes(packet[number : number + 4], "big")):
                 entry.replays += 1
                 self._refuse(ReasonCode.REPLAYED, packet, now, entry.sa.spi)
                 continue
@@ -400,6 +433,9 @@ class Datapath:
             if next_header == NO_NEXT_HEADER:
                 continue
             plain = exchange_payload(packet, at, next_header, payload)
+            if entry.sa.bundle is not None and entry.sa.ah is not None:
+                bundled.append(plain)
+                continue
             key = flow_key(plain, at, next_header)
             accepted = known_flows.get(key)
             if accepted is None:
@@ -412,6 +448,8 @@ class Datapath:
         if count:
             entry.count(count, size, now)
             self._check_lifetime(entry, now)
+        if bundled:
+            clear += self._inbound(bundled, now, entry)
 
     def _accepts(self, entry: InboundEntry, plain: bytes, key: bytes) -> bool:
         """RFC 4301 §5.2 step 4: the SA was made for this flow, and policy wants this flow on such an SA."""
@@ -437,20 +475,25 @@ class Datapath:
 
     def _forget_flows(self) -> None:
         self._flows.clear()
-        for entry in self._sad.inbound.values():
-            entry.known_flows.clear()
+        for entry in self._sad:
+            if isinstance(entry, InboundEntry):
+                entry.known_flows.clear()
 
     def _check_lifetime(self, entry: InboundEntry | OutboundEntry, now: float) -> None:
         sa = entry.sa
         if entry.is_past(now, hard=True):
-            self.remove_sa(sa.spi, sa.direction, sa.peer)
-            self._events.append(SaExpired(sa.spi, sa.direction, hard=True))
+            for each in (sa,) if entry.other is None else (sa, entry.other.sa):  # a bundle dies whole
+                self.remove_sa(each.spi, each.direction, each.peer)
+                self._events.append(SaExpired(each.spi, each.direction, hard=True))
         elif not entry.soft_reported and entry.is_past(now, hard=False):
             entry.soft_reported = True
             self._events.append(SaExpired(sa.spi, sa.direction, hard=False))
 
     def _check_idle(self, entry: InboundEntry | OutboundEntry, now: float) -> None:
-        """One event for a pair: by its outbound half, or by the inbound one where that is alone."""
+        """One event for a pair: by its outbound half, or by the inbound one where that is alone; for a bundle
+        by its ESP half."""
+        if entry.sa.bundle is not None and entry.sa.ah is not None:
+            return
         partner = self._sad.partner(entry)
         if isinstance(entry, InboundEntry) and partner is not None:
             return

@@ -18,7 +18,7 @@ from stockade.model.addresses import Address
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.sa import SecurityAssociation
-from stockade.model.traffic import ESP
+from stockade.model.traffic import AH, ESP
 from stockade.wire.ip import flow_of
 
 
@@ -83,7 +83,7 @@ class MemoryDriver:
             flow = flow_of(ip_packet)
         except PeerError:
             return
-        if flow.protocol == ESP:
+        if flow.protocol in (ESP, AH):
             if self._running:
                 self._open(ip_packet, now)
             return

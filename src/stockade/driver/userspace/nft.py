@@ -4,7 +4,8 @@
     chain output       own packets pass; then the outbound filters, heaviest first:
                        permit: accept · block: drop · negotiate: mark SECURE, and the kernel routes it anew
     chain guard        (postrouting) what is marked SECURE leaves by the TUN device or not at all
-    chain input        what the TUN device brings passes, and ESP; then the inbound filters, heaviest first:
+    chain input        what the TUN device brings passes, ESP and AH (nft looks behind the AH of IPv6); then
+    the inbound filters, heaviest first:
                        permit: accept · block: drop · negotiate: drop, or accept where clear may come in
                        (inpass)
 
@@ -89,7 +90,9 @@ def render(table: FilterTable) -> str:
 	chain input {{
 		type filter hook input priority filter; policy accept;
 		iifname {{ "lo", "{DEVICE}" }} accept
-		meta l4proto esp accept
+		meta l4proto {{ esp, ah }} accept
+		ip6 nexthdr ah accept
+		frag nexthdr ah accept
 {discovery}"""
     )
     verdicts = {Action.PERMIT: "accept", Action.BLOCK: "drop", Action.NEGOTIATE: "goto clear_refused"}

@@ -22,6 +22,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Final
 
+from stockade.driver.ah import AH
 from stockade.driver.packets import ESP, fragment, locate
 from stockade.driver.userspace.system import OWN_MARK, SMALLEST_MTU, has_ipv6
 
@@ -34,7 +35,7 @@ SEND_WAIT_MS: Final = 50
 """How long a full device may hold the data plane up; then packets are dropped, as they would be in the
 kernel."""
 
-RAW_PROTOCOLS: Final = {"esp": ESP}
+RAW_PROTOCOLS: Final = {"esp": ESP, "ah": AH}
 """What is received, by the first part of its socket's name (`esp4`, `esp6`)."""
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
