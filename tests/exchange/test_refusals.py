@@ -1,5 +1,7 @@
 """What does not fit: keys, proposals, identities, policies. Each end must say the likely cause."""
 
+from dataclasses import replace
+
 from exchange_harness import (
     AES,
     ALPHA,
@@ -239,3 +241,28 @@ def test_policy_change_fails_what_is_being_negotiated() -> None:
     assert alpha.codes(ReportKind.MAIN_MODE_FAILED) == [ReasonCode.POLICY_CHANGED]
     assert alpha.reports[0].filter_id == "f0"
     assert alpha.engine.next_timeout() is None
+
+
+def test_the_key_of_one_rule_does_not_open_the_traffic_of_another() -> None:
+    """beta answers alpha's main mode by its rule for everybody, but the traffic belongs to a rule with a key
+    that alpha does not have.
+
+    alpha                                beta
+      … main mode with the key of "everybody" …
+      HDR*, HASH(1), SA, Ni, ID, ID  ->
+                                     <-   HDR*, HASH(1), N(INVALID-ID-INFORMATION)
+    """
+
+    class TwoRules(Policy):
+        def for_quick_mode(self, local, peer, requested):  # type: ignore[no-untyped-def]
+            return replace(super().for_quick_mode(local, peer, requested), negotiation=guarded)
+
+    everybody = negotiation(key=b"known to many")
+    guarded = negotiation(key=b"known to few", name="local/test/guarded")
+    network, alpha, beta = two_hosts(everybody, everybody)
+    beta.engine.set_lookup(TwoRules(everybody), network.now)
+    network.command(alpha, alpha.acquire(BETA))
+    assert network.run(20, lambda: bool(alpha.reported(ReportKind.QUICK_MODE_FAILED)))
+    assert ReasonCode.MAIN_MODE_DOES_NOT_FIT in beta.codes(ReportKind.QUICK_MODE_FAILED)
+    for node in (alpha, beta):
+        assert not node.sas

@@ -28,6 +28,7 @@ from stockade.agent.udp import UdpSockets
 from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
+from stockade.ike.config import EngineConfig
 from stockade.ike.contract import Send
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
@@ -47,7 +48,14 @@ class Service:
     """One running agent, over a driver that was started. `ready` is called once, when the policy is in force,
     IKE answers and the local API does."""
 
-    def __init__(self, paths: Paths, driver: Driver, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        driver: Driver,
+        ready: Callable[[], None] = lambda: None,
+        ike: EngineConfig | None = None,
+    ) -> None:
+        self._ike = ike
         self._paths = paths
         self._driver = driver
         self._ready = ready
@@ -80,6 +88,7 @@ class Service:
                 os.urandom,
                 journal=self._journal.write,
                 known_peers=self._known,
+                config=self._ike,
             )
             result = self._core.load(policy_sets, time.monotonic())
             if result.refusal is not None:

@@ -240,6 +240,13 @@ class ReasonCode(Enum):
         "the identity or the traffic that the peer names does not fit our policy",
         "compare the filters of both ends",
     )
+    MAIN_MODE_DOES_NOT_FIT = (
+        "main-mode-does-not-fit",
+        Fault.PEER,
+        13894,
+        "the main mode was not negotiated as the rule for this traffic asks",
+        "give the rules for one peer the same authentication and main-mode settings",
+    )
     NEGOTIATION_TIMED_OUT = (
         "negotiation-timed-out",
         Fault.PEER,
@@ -397,6 +404,20 @@ class ReasonCode(Enum):
         None,
         "another program holds the UDP port",
         "stop the other IKE daemon on this host",
+    )
+    STATE_UNUSABLE = (
+        "state-unusable",
+        Fault.HOST,
+        None,
+        "the agent's own state file cannot be used",
+        "see the disk and the permissions; the agent runs without it, but a restart reconnects more slowly",
+    )
+    INVALID_SETTING = (
+        "invalid-setting",
+        Fault.CALLER,
+        None,
+        "the agent's settings file is not valid",
+        "correct the named key; nothing was changed",
     )
     AGENT_RUNNING = (
         "agent-running",

@@ -280,7 +280,16 @@ class QuickModes:
                 run.exhausted = True
                 detail = "the main mode has made all its quick modes"
                 return Reason.of(ReasonCode.TOO_MANY_NEGOTIATIONS, detail, limit=limit)
-            return context.lookup.for_quick_mode(main_mode.local.address, main_mode.remote.address, selector)
+            match = context.lookup.for_quick_mode(main_mode.local.address, main_mode.remote.address, selector)
+            if isinstance(match, Reason) or main_mode.suits(match.negotiation):
+                return match
+            # Another rule's key opened this main mode: it must not open this rule's traffic.
+            return Reason.of(
+                ReasonCode.MAIN_MODE_DOES_NOT_FIT,
+                "its suite or credential is not one of the rule's",
+                rule=match.negotiation.name,
+                requested=selector,
+            )
 
         return QuickModeSetup(
             local=main_mode.local.address,
