@@ -26,7 +26,7 @@ from stockade.agent.paths import Paths
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import UdpSockets
 from stockade.analyze.explain import explain_flow
-from stockade.driver.contract import Driver
+from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import Send
@@ -115,7 +115,7 @@ class Service:
 
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
-        self._udp = UdpSockets(OWN_MARK)
+        self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
         addresses = AddressChanges()
         try:
             for descriptor, read in self._udp.descriptors():

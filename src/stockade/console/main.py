@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     agent = commands.add_parser("agent", help="the service", parents=[shared])
     agent_commands = agent.add_subparsers(metavar="COMMAND", required=True)
     run = agent_commands.add_parser("run", help="protect this host until told to stop", parents=[shared])
-    run.add_argument("--driver", help="the data plane, auto or userspace; outweighs agent.toml")
+    run.add_argument("--driver", help="the data plane (auto, kernel or userspace); outweighs agent.toml")
     run.set_defaults(command=_agent_run)
 
     netsh = add("netsh", _netsh, "read or write policy in the language of netsh ipsec")
