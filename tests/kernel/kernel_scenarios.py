@@ -1,6 +1,6 @@
-"""The kernel driver and agents over it, with real XFRM: a program of its own, since the machine that the tests run on
-may have no ESP. `test_kernel_driver_real.py` starts it (in a User-Mode-Linux kernel, scripts/uml) and reads its
-results:
+"""The kernel driver and agents over it, with real XFRM: a program of its own, since the machine that the
+tests run on may have no ESP. `test_kernel_driver_real.py` starts it (in a User-Mode-Linux kernel,
+scripts/uml) and reads its results:
 
     python kernel_scenarios.py --results FILE --folder DIR [SCENARIO ...]
 
@@ -84,7 +84,9 @@ class World:
         for name, address in (("alpha", ALPHA6), ("beta", BETA6)):
             with suppress(OSError):
                 network[name].call(
-                    lambda: Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text("0\n", encoding="ascii")
+                    lambda: Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text(
+                        "0\n", encoding="ascii"
+                    )
                 )
             network[name].ip(f"address add {address}/64 dev eth0 nodad")
 
@@ -96,7 +98,9 @@ class World:
     def beta(self) -> Namespace:
         return self.network["beta"]
 
-    def capture(self, protocols: tuple[int, ...] = (ICMP,), ports: tuple[int, ...] = (SECURED_PORT,)) -> Capture:
+    def capture(
+        self, protocols: tuple[int, ...] = (ICMP,), ports: tuple[int, ...] = (SECURED_PORT,)
+    ) -> Capture:
         """The wire; what must be secured is counted where it is clear."""
 
         def must_be_secured(flow: Flow) -> bool:
@@ -108,7 +112,8 @@ class World:
 
 
 def xfrm(namespace: Namespace, what: str) -> list[str]:
-    """What `ip xfrm state` or `ip xfrm policy` prints, one text for each entry; policies of sockets left out."""
+    """What `ip xfrm state` or `ip xfrm policy` prints, one text for each entry; policies of sockets left
+    out."""
     text = namespace.run(["ip", "xfrm", what]).stdout
     entries = re.split(r"\n(?=src )", text.strip()) if text.strip() else []
     return [" ".join(entry.split()) for entry in entries if "socket " not in entry]
@@ -158,7 +163,8 @@ def eventually(question: Callable[[], object], seconds: float = 20.0) -> object:
     return answer
 
 
-# ---- agents --------------------------------------------------------------------------------------------------
+# ---- agents
+# --------------------------------------------------------------------------------------------------
 
 
 class Host:
@@ -212,7 +218,8 @@ def two_agents(world: World, methods: str = "ESP[AES128,SHA256]") -> Iterator[tu
 
 
 def agents_negotiate_and_carry_traffic(world: World) -> None:
-    """Two agents, real IKE, real ESP in the kernel; `ip xfrm` reads what they wrote; at the end nothing is left."""
+    """Two agents, real IKE, real ESP in the kernel; `ip xfrm` reads what they wrote; at the end nothing is
+    left."""
     with world.capture() as wire, two_agents(world, "ESP[AES128,SHA256]") as (alpha, beta):
         assert ping(world.alpha, BETA, 3) == 3, "the first packet is held, none is lost"
         assert ping(world.beta, ALPHA, 2, size=3000) == 2, "in fragments"
@@ -225,7 +232,9 @@ def agents_negotiate_and_carry_traffic(world: World) -> None:
             sas = host.ask("show", "sas")
             assert len(sas["main_modes"]) == 1, sas
             assert len(sas["quick_modes"]) == 2, sas  # ICMP and TCP
-            assert all(row["inbound_packets"] > 0 and row["outbound_packets"] > 0 for row in sas["quick_modes"])
+            assert all(
+                row["inbound_packets"] > 0 and row["outbound_packets"] > 0 for row in sas["quick_modes"]
+            )
             written = xfrm(host.namespace, "state")
             for row in sas["quick_modes"]:
                 for spi, ends in (
@@ -275,9 +284,13 @@ def permit_and_block_are_kept(world: World) -> None:
         (state, *_) = xfrm(world.alpha, "state")
         assert "aead rfc4106(gcm(aes))" in state, state
         # another policy under way: what was secured becomes blocked, and comes back
-        alpha.stockade("netsh", "ipsec", "static", "set", "rule", "name=secure", "policy=test", "filteraction=block")
+        alpha.stockade(
+            "netsh", "ipsec", "static", "set", "rule", "name=secure", "policy=test", "filteraction=block"
+        )
         assert eventually(lambda: ping(world.alpha, BETA, 1, 1) == 0)
-        alpha.stockade("netsh", "ipsec", "static", "set", "rule", "name=secure", "policy=test", "filteraction=require")
+        alpha.stockade(
+            "netsh", "ipsec", "static", "set", "rule", "name=secure", "policy=test", "filteraction=require"
+        )
         assert eventually(lambda: ping(world.alpha, BETA, 1, 2) == 1)
 
 
@@ -306,7 +319,8 @@ def clear_traffic_is_refused(world: World) -> None:
 
 
 def a_killed_agent_comes_back(world: World) -> None:
-    """kill -9 under traffic: the SAs in the kernel go on, nothing passes in clear, the new agent takes over."""
+    """kill -9 under traffic: the SAs in the kernel go on, nothing passes in clear, the new agent takes
+    over."""
     with world.capture() as wire, two_agents(world) as (alpha, beta):
         assert ping(world.alpha, BETA, 2) == 2
         before = {row["inbound_spi"] for row in alpha.ask("show", "sas")["quick_modes"]}
@@ -330,7 +344,8 @@ def a_killed_agent_comes_back(world: World) -> None:
         assert tally.protected_clear == 0, tally
 
 
-# ---- the driver alone ----------------------------------------------------------------------------------------
+# ---- the driver alone
+# ----------------------------------------------------------------------------------------
 
 
 class Here:
@@ -380,7 +395,9 @@ def two_drivers(world: World) -> Iterator[tuple[Here, Here]]:
         assert xfrm(driver.namespace, "policy") == []
 
 
-def table_of(local: str, peer: str, protocol: int, proposal: QuickModeProposal, **options: bool) -> FilterTable:
+def table_of(
+    local: str, peer: str, protocol: int, proposal: QuickModeProposal, **options: bool
+) -> FilterTable:
     negotiation = Negotiation(
         "local/test/rule",
         MainModePolicy(),
@@ -435,7 +452,12 @@ def sas_of(
 
 
 def secure(
-    alpha: Here, beta: Here, ends: tuple[str, str], protocol: int, proposal: QuickModeProposal, **fields: object
+    alpha: Here,
+    beta: Here,
+    ends: tuple[str, str],
+    protocol: int,
+    proposal: QuickModeProposal,
+    **fields: object,
 ) -> tuple[int, int]:
     """SAs in both directions, inbound first; the SPIs of alpha -> beta and of beta -> alpha."""
     one, other = ends
@@ -452,13 +474,16 @@ def secure(
 SUITES = [
     QuickModeProposal(EspSuite(encryption, None if encryption.is_aead else integrity))
     for encryption, integrity in zip(
-        Encryption, itertools.cycle((Hash.SHA1, Hash.SHA_256, Hash.SHA_512, Hash.MD5, Hash.SHA_384)), strict=False
+        Encryption,
+        itertools.cycle((Hash.SHA1, Hash.SHA_256, Hash.SHA_512, Hash.MD5, Hash.SHA_384)),
+        strict=False,
     )
 ] + [QuickModeProposal(ah=Hash.SHA_256)]
 
 
 def every_suite_carries_packets(world: World) -> None:
-    """The keys, sizes and names of each suite are right: two kernels' ends agree, IPv4 and IPv6, all windows."""
+    """The keys, sizes and names of each suite are right: two kernels' ends agree, IPv4 and IPv6, all
+    windows."""
     windows = itertools.cycle((32, 64, 1024, 4096))
     for proposal, window in zip(SUITES, windows, strict=False):
         ends, protocol = ((ALPHA, BETA), ICMP) if window != 64 else ((ALPHA6, BETA6), ICMPV6)
@@ -468,7 +493,10 @@ def every_suite_carries_packets(world: World) -> None:
             forth, _ = secure(alpha, beta, ends, protocol, proposal, replay_window=window)
             if protocol == ICMPV6:
                 # neighbour discovery is ICMPv6 too: a real table exempts it, here the neighbours are given
-                for one, other, address in ((world.alpha, world.beta, BETA6), (world.beta, world.alpha, ALPHA6)):
+                for one, other, address in (
+                    (world.alpha, world.beta, BETA6),
+                    (world.beta, world.alpha, ALPHA6),
+                ):
                     link = other.run(["cat", "/sys/class/net/eth0/address"], check=False).stdout.strip()
                     if not link:
                         text = other.run(["ip", "-brief", "link", "show", "eth0"]).stdout
@@ -485,7 +513,8 @@ def every_suite_carries_packets(world: World) -> None:
 
 
 def the_kernel_reports_what_happens(world: World) -> None:
-    """Acquire, soft and hard expiry, idle, an SPI that nobody knows, and packets that are not what they should be."""
+    """Acquire, soft and hard expiry, idle, an SPI that nobody knows, and packets that are not what they
+    should be."""
     proposal = SUITES[6]
     with two_drivers(world) as (alpha, beta):
         tables = table_of(ALPHA, BETA, ICMP, proposal), table_of(BETA, ALPHA, ICMP, proposal)
@@ -516,7 +545,11 @@ def the_kernel_reports_what_happens(world: World) -> None:
         alpha.add_sa(sas_of(ALPHA, BETA, ICMP, proposal, 0x2000)[1])
         pinger = world.alpha.popen(["ping", "-n", "-c", "30", "-i", "0.2", BETA])
         refused = beta.wait_for(PacketRefused)
-        assert (refused.reason.code, refused.spi, str(refused.source)) == (ReasonCode.UNKNOWN_SPI, 0x2000, ALPHA)
+        assert (refused.reason.code, refused.spi, str(refused.source)) == (
+            ReasonCode.UNKNOWN_SPI,
+            0x2000,
+            ALPHA,
+        )
         pinger.kill()
         pinger.wait()
 

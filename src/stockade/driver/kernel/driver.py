@@ -1,19 +1,22 @@
-"""The kernel driver: the filter table and the SAs live in the kernel's XFRM, this process only writes and listens.
+"""The kernel driver: the filter table and the SAs live in the kernel's XFRM, this process only writes and
+listens.
 
     install_filters ──▶ policies (see `policies`)        ACQUIRE ──▶ Acquire
     add_sa, remove_sa ──▶ states (see `states`)          EXPIRE  ──▶ SaExpired
     statistics ◀── dump of the states                    look every second ──▶ SaIdle, PacketRefused
 
-What belongs to this process ends with it; states and policies do not. So a killed agent leaves a host that secures
-what it secured and lets nothing pass that it did not: where an SA ends, nobody makes a new one. The next start finds
-the policies by their tag and takes them over. It finds the SAs too, and leaves them until SAs of its own for the same
-peer are in (or ORPHAN_SECONDS are over): it has no key exchange for them, but their packets need not stop meanwhile.
+What belongs to this process ends with it; states and policies do not. So a killed agent leaves a host that
+secures what it secured and lets nothing pass that it did not: where an SA ends, nobody makes a new one. The
+next start finds the policies by their tag and takes them over. It finds the SAs too, and leaves them until
+SAs of its own for the same peer are in (or ORPHAN_SECONDS are over): it has no key exchange for them, but
+their packets need not stop meanwhile.
 
-Held packets: the kernel queues up to 100 for a policy and sends them when an SA is there; it does not tell how many,
-so `held_packets` counts the SAs that it waits for. `release` has nothing to do: the kernel itself forgets an
-unanswered acquire after 3 s (see `system`), and the next packet acquires anew.
+Held packets: the kernel queues up to 100 for a policy and sends them when an SA is there; it does not tell
+how many, so `held_packets` counts the SAs that it waits for. `release` has nothing to do: the kernel itself
+forgets an unanswered acquire after 3 s (see `system`), and the next packet acquires anew.
 
-Counted are SAs, and the filters whose packets went through an SA. For permit and block the kernel keeps no numbers.
+Counted are SAs, and the filters whose packets went through an SA. For permit and block the kernel keeps no
+numbers.
 """
 
 import errno
@@ -57,8 +60,8 @@ from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
 from stockade.wire.xfrm import Acquired, Expired, MessageType, Policy, State
 
 LOOK_SECONDS: Final = 1.0
-"""Between two looks at what the kernel does not tell by itself. With many SAs less often: a look may take a fiftieth
-of the time."""
+"""Between two looks at what the kernel does not tell by itself. With many SAs less often: a look may take a
+fiftieth of the time."""
 
 ACQUIRE_SECONDS: Final = 1.0
 """Between two acquires of the same filter and pair of hosts."""
@@ -97,8 +100,8 @@ class _Orphan:
 
 
 class KernelDriver:
-    """Implements `Driver`. One per network namespace: that of the thread that calls `start`. Not safe for several
-    threads."""
+    """Implements `Driver`. One per network namespace: that of the thread that calls `start`. Not safe for
+    several threads."""
 
     def __init__(self) -> None:
         self._capabilities: Capabilities | None = None
@@ -137,7 +140,8 @@ class KernelDriver:
         return self._capabilities
 
     def start(self) -> None:
-        """`HostError`: NOT_PRIVILEGED, or DRIVER_FAILED where the kernel has no ESP or another driver runs here."""
+        """`HostError`: NOT_PRIVILEGED, or DRIVER_FAILED where the kernel has no ESP or another driver runs
+        here."""
         if self._netlink is not None:
             return
         refusal = probe.esp_refusal()
@@ -171,8 +175,8 @@ class KernelDriver:
         self._ticker.start()
 
     def stop(self, keep_filters: bool = False) -> None:
-        """May be called at any time, more than once, and without `start`: then it removes what a killed run left,
-        unless another driver runs here."""
+        """May be called at any time, more than once, and without `start`: then it removes what a killed run
+        left, unless another driver runs here."""
         if self._netlink is None:
             if keep_filters:
                 return
@@ -340,8 +344,8 @@ class KernelDriver:
     # ---- sockets of the key exchange -----------------------------------------------------------------------
 
     def prepare_ike_socket(self, sock: socket.socket) -> None:
-        """Let IKE pass whatever the filters say, and have the kernel take ESP in UDP from the socket of port 4500.
-        `HostError(DRIVER_FAILED)`."""
+        """Let IKE pass whatever the filters say, and have the kernel take ESP in UDP from the socket of port
+        4500. `HostError(DRIVER_FAILED)`."""
         try:
             bypass_socket(sock)
             if sock.family == socket.AF_INET and sock.getsockname()[1] == NAT_TRAVERSAL_PORT:
@@ -399,8 +403,8 @@ class KernelDriver:
         self._next_look = now + max(LOOK_SECONDS * 0.9, 50 * (time.monotonic() - started))
 
     def _take_usage(self, now: float) -> int:
-        """Read what the SAs carried, tell what they refused; returns how many SAs the kernel waits for. An SA that
-        is no longer there (its expiry was lost) expires now."""
+        """Read what the SAs carried, tell what they refused; returns how many SAs the kernel waits for. An SA
+        that is no longer there (its expiry was lost) expires now."""
         found: set[StateKey] = set()
         larval = 0
         for state in self._read_states():
@@ -453,7 +457,8 @@ class KernelDriver:
             entry.idle_reported = True
             self._events.append(SaIdle(sa.spi, sa.direction))
 
-    # ---- packets with an SPI that nobody knows ---------------------------------------------------------------
+    # ---- packets with an SPI that nobody knows
+    # ---------------------------------------------------------------
 
     def _open_watch(self, now: float) -> None:
         self._watch_end = now + 2 * LOOK_SECONDS

@@ -4,21 +4,25 @@
     negotiate   allow, template ESP or AH with the request id of its negotiation; inbound with `accept_clear`
                 the template is optional: what comes in clear passes too
 
-A filter is one policy per pair of prefixes. The order of the table is the order of the priorities (a smaller number
-is looked at earlier). The kernel knows no second policy with the same selector in the same direction; the table has
-no use for one either, since the first match wins.
+A filter is one policy per pair of prefixes. The order of the table is the order of the priorities (a smaller
+number is looked at earlier). The kernel knows no second policy with the same selector in the same direction;
+the table has no use for one either, since the first match wins.
 
-XFRM has no transactions. `steps_between` therefore orders the single changes so that after each of them every packet
-meets the verdict of the old table or that of the new one, never a third:
+XFRM has no transactions. `steps_between` therefore orders the single changes so that after each of them every
+packet meets the verdict of the old table or that of the new one, never a third:
 
-* What both tables have keeps its priority, if the order of those is the same in both. New policies are added between
-  them, heaviest first, changed ones replaced in their place; then what only the old table has goes, lightest first.
-* Otherwise (or where no number is free between two) the old policies first move behind a border, lightest first,
-  which keeps their order; the new table is then written before the border, heaviest first; then the rest goes.
+* What both tables have keeps its priority, if the order of those is the same in both. New policies are added
+between
+  them, heaviest first, changed ones replaced in their place; then what only the old table has goes, lightest
+  first.
+* Otherwise (or where no number is free between two) the old policies first move behind a border, lightest
+first,
+  which keeps their order; the new table is then written before the border, heaviest first; then the rest
+  goes.
 
-Ours are told from those of other programs by a tag where the kernel keeps numbers that it does not look at: the hard
-limit in packets says STOCKADE, the soft one is the id of the filter. So they are known again after a restart, and an
-acquire names its filter.
+Ours are told from those of other programs by a tag where the kernel keeps numbers that it does not look at:
+the hard limit in packets says STOCKADE, the soft one is the id of the filter. So they are known again after a
+restart, and an acquire names its filter.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,8 +95,8 @@ def filter_id_of(policy: Policy) -> str:
 
 
 def request_ids(names: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
-    """A number for each negotiation, by which SAs find their policies: steady over tables (`known`) and, but for
-    collisions, over restarts."""
+    """A number for each negotiation, by which SAs find their policies: steady over tables (`known`) and, but
+    for collisions, over restarts."""
     found = {name: known[name] for name in names if name in known}
     taken = set(known.values())
     for name in names:
@@ -107,8 +111,8 @@ def request_ids(names: Sequence[str], known: Mapping[str, int]) -> dict[str, int
 
 
 def policies_of(table: FilterTable, ids: Mapping[str, int], capabilities: Capabilities) -> list[Policy]:
-    """The policies of a table, heaviest first, without priorities. `CallerError(DRIVER_LACKS)` names the rule that
-    the kernel cannot express."""
+    """The policies of a table, heaviest first, without priorities. `CallerError(DRIVER_LACKS)` names the rule
+    that the kernel cannot express."""
     seen: set[Key] = set()
     policies = []
     for entry in table.filters:
@@ -130,7 +134,8 @@ def policies_of(table: FilterTable, ids: Mapping[str, int], capabilities: Capabi
 
 
 def steps_between(current: Sequence[Policy], wanted: Sequence[Policy]) -> list[Step]:
-    """What to do, in this order. `current`: ours in the kernel, in any order; `wanted`: as from `policies_of`."""
+    """What to do, in this order. `current`: ours in the kernel, in any order; `wanted`: as from
+    `policies_of`."""
     steps: list[Step] = []
     for direction in (PolicyDirection.IN, PolicyDirection.OUT):
         mine = sorted(
@@ -163,7 +168,8 @@ def _steps(current: list[Policy], wanted: list[Policy]) -> list[Step]:
 
 
 def _fitting_priorities(current: Mapping[Key, int], wanted: Sequence[Policy]) -> list[int] | None:
-    """A priority for each wanted policy, in which those that are there keep theirs; None where that cannot be."""
+    """A priority for each wanted policy, in which those that are there keep theirs; None where that cannot
+    be."""
     priorities: list[int] = []
     waiting = 0
     last = FIRST_PRIORITY - STEP

@@ -1,11 +1,14 @@
 """The kernel driver's parts of the network namespace beside states and policies.
 
-* An abstract Unix socket says that a driver runs here: such names belong to the network namespace and end with the
+* An abstract Unix socket says that a driver runs here: such names belong to the network namespace and end
+with the
   process, so two drivers never meet and a killed one leaves nothing.
-* `xfrm_larval_drop` off: a packet that waits for an SA is queued (the kernel keeps up to 100 for a policy) instead of
-  dropped. `xfrm_acq_expires`: how long the kernel waits for the key exchange before it asks again; its own 30 s
-  would make the first packet after a failed negotiation wait that long.
-* /proc/net/xfrm_stat counts what was dropped, and why. Only the kernel's configuration decides whether it is there.
+* `xfrm_larval_drop` off: a packet that waits for an SA is queued (the kernel keeps up to 100 for a policy)
+instead of
+  dropped. `xfrm_acq_expires`: how long the kernel waits for the key exchange before it asks again; its own 30
+  s would make the first packet after a failed negotiation wait that long.
+* /proc/net/xfrm_stat counts what was dropped, and why. Only the kernel's configuration decides whether it is
+there.
 """
 
 import socket
@@ -58,8 +61,8 @@ class Claim:
 
 
 class Settings:
-    """The two settings of the namespace; `restore` gives back what `apply` found. A value of ours that was found
-    already is what a killed run left: the kernel's own comes back then."""
+    """The two settings of the namespace; `restore` gives back what `apply` found. A value of ours that was
+    found already is what a killed run left: the kernel's own comes back then."""
 
     def __init__(self) -> None:
         self._found: dict[str, str] = {}
