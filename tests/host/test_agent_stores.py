@@ -4,7 +4,6 @@ policy is there first, settings are taken over."""
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,12 +33,13 @@ class Host:
 
 
 @pytest.fixture
-def host(wire: Network, tmp_path: Path) -> Iterator[Host]:
+def host(wire: Network, tmp_path: Path) -> Host:
     tmp_path.chmod(0o755)  # the data plane is nobody; nothing in the homes is for it
-    yield Host(wire, tmp_path / "alpha")
+    return Host(wire, tmp_path / "alpha")
 
 
 def test_dynamic_rules_act_at_once_and_end_with_the_agent(host: Host) -> None:
+    host.netsh("ipsec", "static", "add", "policy", "Empty", "assign=yes")
     host.agent.start()
     host.agent.wait_until_ready()
     assert host.ping()
@@ -49,9 +49,8 @@ def test_dynamic_rules_act_at_once_and_end_with_the_agent(host: Host) -> None:
     assert not host.ping()
     shown = json.loads(host.netsh(*dynamic, "show", "rule", "--format", "json").stdout)
     assert [rule["destination"] for rule in shown["data"]["rules"]] == [BETA]
-    filters = json.loads(
-        host.netsh(*dynamic, "show", "qmfilter", "all", "type=specific", "--format", "json").stdout
-    )
+    specific = (*dynamic, "show", "qmfilter", "all", "type=specific", "--format", "json")
+    filters = json.loads(host.netsh(*specific).stdout)
     assert any("dynamic" in row["provenance"] for row in filters["data"]["filters"])
     refused = host.netsh(*dynamic, "add", "rule", "me", "224.0.0.1", "MM", "QM", ok=False)
     assert "QM" in refused.stderr
@@ -73,7 +72,8 @@ def test_the_persistent_policy_is_added_to_the_local_one(host: Host) -> None:
     script = host.home.with_suffix(".netsh")
     script.write_text(
         "ipsec static\nset store persistent\nadd filter L me 10.78.0.0/24 protocol=ICMP\n"
-        "add filteraction B action=block\nadd policy Always\nadd rule R Always L B\nset policy Always assign=yes\n"
+        "add filteraction B action=block\nadd policy Always\nadd rule R Always L B\n"
+        "set policy Always assign=yes\n"
     )
     host.netsh("-f", str(script), "--atomic")
     host.agent.start()
@@ -89,6 +89,10 @@ def test_the_persistent_policy_is_added_to_the_local_one(host: Host) -> None:
 
 
 def test_the_exemption_level_is_taken_over(host: Host) -> None:
+    host.netsh("ipsec", "static", "add", "filter", "L", "me", "10.99.0.0/16")
+    host.netsh("ipsec", "static", "add", "filteraction", "B", "action=block")
+    host.netsh("ipsec", "static", "add", "policy", "P", "assign=yes")
+    host.netsh("ipsec", "static", "add", "rule", "R", "P", "L", "B")
     host.agent.start()
     host.agent.wait_until_ready()
 
@@ -96,10 +100,6 @@ def test_the_exemption_level_is_taken_over(host: Host) -> None:
         answer = json.loads(host.netsh("ipsec", "dynamic", "show", "all", "--format", "json").stdout)
         return any("Kerberos" in row["provenance"] for row in answer["data"]["filters"])
 
-    host.netsh("ipsec", "static", "add", "filter", "L", "me", "10.99.0.0/16")
-    host.netsh("ipsec", "static", "add", "filteraction", "B", "action=block")
-    host.netsh("ipsec", "static", "add", "policy", "P", "assign=yes")
-    host.netsh("ipsec", "static", "add", "rule", "R", "P", "L", "B")
     assert not exempt()
     host.netsh("ipsec", "dynamic", "set", "config", "ipsecexempt", "0")
     assert exempt()

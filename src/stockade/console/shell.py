@@ -83,8 +83,11 @@ def prompt(session: Session) -> str:
 
 
 def _terminal(session: Session, paths: Paths) -> Callable[[], Iterator[str]]:
-    # It takes a tenth of a second to import, and only a person at a terminal needs it.
-    from prompt_toolkit import PromptSession
+    try:
+        # It takes a tenth of a second to import, and only a person at a terminal needs it.
+        from prompt_toolkit import PromptSession
+    except ImportError:
+        return lambda: _simple(session)
 
     prompts: PromptSession[str] = PromptSession(
         history=_history(paths.state.with_name("netsh-history"), session),
@@ -117,6 +120,17 @@ def _history(path: Path, session: Session) -> "History":
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     os.close(descriptor)
     return History(str(path))
+
+
+def _simple(session: Session) -> Iterator[str]:
+    """A prompt without history and completion, where prompt_toolkit is not installed."""
+    while True:
+        try:
+            yield input(f"{prompt(session)} ")
+        except KeyboardInterrupt:
+            print()
+        except EOFError:
+            return
 
 
 def _completer(session: Session) -> "Completer":

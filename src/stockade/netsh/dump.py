@@ -68,7 +68,7 @@ class Keys:
             return f'{"psk" if first else "pskhex"}="%PSK_{len(self.blanks)}%"'
         octets = method.key.reveal()
         if first and _is_plain(octets):
-            return f"psk={_written(octets.decode('utf-8'))}"
+            return f"psk={written(octets.decode('utf-8'))}"
         return f"pskhex={octets.hex()}"
 
 
@@ -81,7 +81,7 @@ def _is_plain(octets: bytes) -> bool:
         return False
 
 
-def _written(text: str) -> str:
+def written(text: str) -> str:
     """A value in a script: quoted, and what a line cannot hold as `%U+hhhh%`."""
     escaped = "".join(f"%U+{ord(sign):04X}%" if sign == "%" or sign in LINE_SIGNS else sign for sign in text)
     if escaped != text and not any(sign in text for sign in ' "='):
@@ -102,7 +102,7 @@ def _tag(tag: str, kind: Kind[T], text: str, meant: T, where: str) -> str:
             object=where,
             parameter=tag,
         )
-    return f"{tag}={_written(text)}"
+    return f"{tag}={written(text)}"
 
 
 def _flag(tag: str, value: bool) -> str:
@@ -134,7 +134,7 @@ def _end(tag: str, end: FilterAddress, where: str) -> str:
         same = False
     if not same:
         raise error_for(ReasonCode.NOT_EXPRESSIBLE, f"{tag} of {where}", object=where, parameter=tag)
-    return f"{tag}={_written(text)}"
+    return f"{tag}={written(text)}"
 
 
 def filter_words(entry: Filter, where: str) -> list[str]:

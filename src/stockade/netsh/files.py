@@ -16,6 +16,7 @@ from stockade.netsh.dump import (
     is_dump,
     script,
     static_lines,
+    written,
 )
 from stockade.netsh.grammar import Arguments, Command, Parameter
 from stockade.netsh.memory_store import MemoryStore
@@ -113,22 +114,22 @@ def dynamic_commands(objects: DynamicSet, keys: Keys) -> Iterator[str]:
     for main_mode in objects.main_mode_policies:
         methods = " ".join(map(str, main_mode.methods))
         yield (
-            f"add mmpolicy name={quoted(main_mode.name)} qmpermm={main_mode.quick_modes_per_main_mode}"
+            f"add mmpolicy name={written(main_mode.name)} qmpermm={main_mode.quick_modes_per_main_mode}"
             f" mmlifetime={main_mode.main_mode_minutes}"
             f" softsaexpirationtime={main_mode.soft_expiration_minutes} mmsecmethods={quoted(methods)}"
         )
     for quick_mode in objects.quick_mode_policies:
         methods = " ".join(map(str, quick_mode.methods))
         yield (
-            f"add qmpolicy name={quoted(quick_mode.name)} soft={'yes' if quick_mode.soft else 'no'}"
+            f"add qmpolicy name={written(quick_mode.name)} soft={'yes' if quick_mode.soft else 'no'}"
             f" pfsgroup={quick_mode.pfs_group.value} qmsecmethods={quoted(methods)}"
         )
     for rule in objects.rules:
         where = f"dynamic rule {rule.name}"
         words = [
             *(word for word in filter_words(rule.filter, where) if not word.startswith("description=")),
-            f"mmpolicy={quoted(rule.main_mode_policy)}",
-            *([f"qmpolicy={quoted(rule.quick_mode_policy)}"] if rule.quick_mode_policy else []),
+            f"mmpolicy={written(rule.main_mode_policy)}",
+            *([f"qmpolicy={written(rule.quick_mode_policy)}"] if rule.quick_mode_policy else []),
             f"conntype={rule.connection_type.value}",
             f"actioninbound={rule.action_inbound.value}",
             f"actionoutbound={rule.action_outbound.value}",

@@ -294,9 +294,9 @@ def test_dump_of_everything(session: Session) -> None:
         "add policy Always assign=yes",
         "set store local",
         "ipsec dynamic set config ipsecexempt 1",
-        "ipsec dynamic add mmpolicy MM",
+        'ipsec dynamic add mmpolicy "MM 50%x%"',
         "ipsec dynamic add qmpolicy QM soft=yes pfsgroup=GRP2",
-        "ipsec dynamic add rule me 10.0.0.2 MM QM psk=another actioninbound=permit tunnel=192.0.2.1",
+        'ipsec dynamic add rule me 10.0.0.2 "MM 50%x%" QM psk=another actioninbound=permit tunnel=192.0.2.1',
     ):
         run_command(line, session)
     before = (session.store.read(), session.world.open_store("persistent").read(), session.dynamic.read())
