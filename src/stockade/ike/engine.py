@@ -50,7 +50,7 @@ from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType, ProtocolId
 from stockade.wire.isakmp.message import Header, decode_header
 from stockade.wire.udp_encapsulation import KEEPALIVE
-from stockade.wire.vendor_ids import NLBS_PRESENT, VID_INITIAL_CONTACT, microsoft_vendor_id
+from stockade.wire.vendor_ids import FRAGMENTATION, NLBS_PRESENT, VID_INITIAL_CONTACT, microsoft_vendor_id
 
 DEFAULT_CONFIG = EngineConfig()
 MAXIMUM_DELETES = 64  # SPIs in one delete payload
@@ -280,6 +280,8 @@ class Engine:
         vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
         if not self._knows(local.address, remote.address):
             vendor_ids.append(VID_INITIAL_CONTACT)
+        if self._config.fragmentation:
+            vendor_ids.append(FRAGMENTATION)
         if self._config.nat_traversal and local.address.version == 4:
             vendor_ids += nat_traversal.VENDOR_IDS
         if self._config.advertise_cluster:
