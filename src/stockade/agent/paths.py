@@ -24,6 +24,11 @@ class Paths:
         """The machine store; the agent reads it, `stockade cert` writes it."""
         return self.policy.with_name("certificates")
 
+    @property
+    def persistent(self) -> Path:
+        """The persistent policy store."""
+        return self.policy.with_name("persistent.db")
+
     @classmethod
     def of(cls, home: str | os.PathLike[str] | None = None) -> "Paths":
         """`home`, else $STOCKADE_HOME, else /etc/stockade, /var/lib/stockade, /run/stockade and
