@@ -9,7 +9,8 @@ from typing import Protocol
 
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import ReportKind, Send
-from stockade.ike.v1 import fragments, informational, main_mode
+from stockade.ike.v1 import dead_peer_detection, fragments, informational, main_mode
+from stockade.ike.v1.dead_peer_detection import Probe
 from stockade.ike.v1.exchange import NO_COOKIE, Conversation, Exchange
 from stockade.ike.v1.main_mode import MainModeOutcome, MainModeSetup
 from stockade.ike.v1.nat_traversal import Nat
@@ -25,6 +26,7 @@ from stockade.wire.isakmp.constants import ExchangeType, NotifyType, PayloadType
 from stockade.wire.isakmp.message import HEADER_SIZE, Header
 from stockade.wire.isakmp.payloads import NotificationPayload, Payload, microsoft_value
 from stockade.wire.vendor_ids import (
+    DEAD_PEER_DETECTION,
     FRAGMENTATION,
     MS_NT5_ISAKMPOAKLEY,
     NLBS_PRESENT,
@@ -72,6 +74,8 @@ class MainModeHost(Protocol):
     def peer_moved(self, main_mode: "MainMode", previous: Endpoint) -> None:
         """The peer, behind a NAT, now speaks from another port than `previous`."""
 
+    def peer_dead(self, main_mode: "MainMode", reason: Reason, now: float) -> None: ...
+
     def take_back(self, job: Job, now: float) -> None:
         """The main mode can no longer serve this job: find it another one."""
 
@@ -118,6 +122,7 @@ class MainMode:
         self._host = host
         self.quick_modes = QuickModes(self, host)
         self.nat: Nat | None = None
+        self._probe: Probe | None = None
         self._reassembly = fragments.Reassembly()
         self._fragments_active = False
         self._arrived = (local, remote)
@@ -224,9 +229,47 @@ class MainMode:
     def install(self, sa: SecurityAssociation) -> None:
         raise AssertionError("main mode installs no SA")
 
+    # ---- whether the peer lives
+    def probe(self, now: float) -> None:
+        """Ask the peer, if it can be asked and is not being asked already."""
+        may = self.config.dead_peer_detection and self._peer_has(DEAD_PEER_DETECTION)
+        if not may or self.established is None or self.closed:
+            return
+        if self._probe is not None and self._probe.due is not None:
+            return
+        # RFC 3706 §6.2: the sequence begins at random, without the top bit.
+        sequence = int.from_bytes(self.random(4), "big") & 0x7FFF_FFFF
+        self._probe = Probe(
+            self.config.probe_intervals,
+            lambda number: self._ask_whether_it_lives(number),
+            lambda reason, moment: self._host.peer_dead(self, reason, moment),
+            sequence,
+        )
+        self._probe.start(now)
+        self._arm_probe()
+
+    def _ask_whether_it_lives(self, number: int) -> None:
+        self.send_protected((dead_peer_detection.question(self._cookie_pair, number),))
+
+    def _arm_probe(self) -> None:
+        assert self._probe is not None
+        self.context.timers.set(("probe", self), self._probe.due, self._probe_timeout)
+
+    def _probe_timeout(self, now: float) -> None:
+        if self._probe is not None and not self.closed:
+            self._probe.timeout(now)
+            self._arm_probe()
+
+    @property
+    def _cookie_pair(self) -> bytes:
+        return self.conversation.initiator_cookie + self.conversation.responder_cookie
+
     def accepted(self, *, protected: bool) -> None:
         """Behind a NAT a peer's port may change at any time; only what is authentic moves us there. The
         address stays: it is what policy chose the credentials by."""
+        if protected and self._probe is not None:
+            self._probe.heard()
+            self.context.timers.cancel(("probe", self))
         if self.nat is None or not protected or (self.local, self.remote) == self._arrived:
             return
         previous = self.remote
@@ -300,6 +343,7 @@ class MainMode:
         timers = self.context.timers
         timers.cancel(self)
         timers.cancel(self.exchange)
+        timers.cancel(("probe", self))
         return self.quick_modes.close()
 
     def send_protected(self, payloads: tuple[Payload, ...]) -> bytes:
@@ -468,6 +512,12 @@ class MainMode:
 
     def _notified(self, notification: NotificationPayload, now: float) -> None:
         """An authenticated notification."""
+        if notification.type == NotifyType.R_U_THERE_ACK:
+            return
+        answer = dead_peer_detection.answer(notification, self._cookie_pair)
+        if answer is not None and self.config.dead_peer_detection:
+            self.send_protected((answer,))
+            return
         if notification.type == NotifyType.INITIAL_CONTACT:
             self._host.initial_contact(self, now)
             return
