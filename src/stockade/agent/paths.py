@@ -20,14 +20,14 @@ class Paths:
     settings: Path
 
     @property
-    def certificates(self) -> Path:
-        """The machine store; the agent reads it, `stockade cert` writes it."""
-        return self.policy.with_name("certificates")
-
-    @property
     def persistent(self) -> Path:
         """The persistent policy store."""
         return self.policy.with_name("persistent.db")
+
+    @property
+    def certificates(self) -> Path:
+        """The machine store; the agent reads it, `stockade cert` writes it."""
+        return self.policy.with_name("certificates")
 
     @classmethod
     def of(cls, home: str | os.PathLike[str] | None = None) -> "Paths":

@@ -26,7 +26,7 @@ from stockade.agent.paths import Paths
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import UdpSockets
 from stockade.analyze.explain import explain_flow
-from stockade.driver.contract import Driver
+from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import Send
@@ -98,8 +98,8 @@ class Service:
                 journal=self._journal.write,
                 known_peers=self._known,
                 config=self._ike,
-                credentials=self._read_certificates(),
                 exempt_level=configuration.exempt_level,
+                credentials=self._read_certificates(),
             )
             result = self._core.load(configuration.policy_sets, time.monotonic())
             if result.refusal is not None:
@@ -115,7 +115,7 @@ class Service:
 
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
-        self._udp = UdpSockets(OWN_MARK)
+        self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
         addresses = AddressChanges()
         try:
             for descriptor, read in self._udp.descriptors():
@@ -245,9 +245,9 @@ class Service:
         except StockadeError as error:
             self._refuse_store(error.reason)
             raise
-        self._core.engine.set_credentials(self._read_certificates())
         self._versions, self._store_refused = versions, False
         self._core.exempt_level = configuration.exempt_level
+        self._core.engine.set_credentials(self._read_certificates())
         result = self._core.load(
             configuration.policy_sets, time.monotonic(), addresses, dynamic=configuration.dynamic
         )

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     agent = commands.add_parser("agent", help="the service", parents=[shared])
     agent_commands = agent.add_subparsers(metavar="COMMAND", required=True)
     run = agent_commands.add_parser("run", help="protect this host until told to stop", parents=[shared])
-    run.add_argument("--driver", help="the data plane, auto or userspace; outweighs agent.toml")
+    run.add_argument("--driver", help="the data plane (auto, kernel or userspace); outweighs agent.toml")
     run.set_defaults(command=_agent_run)
 
     netsh = add("netsh", _netsh, "read or write policy in the language of netsh ipsec")
@@ -205,24 +205,6 @@ def _netsh(options: argparse.Namespace) -> int:
     )
 
 
-def _certificate_import(options: argparse.Namespace) -> int:
-    from stockade.console.certificate_command import import_certificates
-
-    return import_certificates(
-        Paths.of(options.home),
-        options.file,
-        password_file=options.password_file,
-        trust_roots=options.trust_roots,
-        form=options.format,
-    )
-
-
-def _certificate_list(options: argparse.Namespace) -> int:
-    from stockade.console.certificate_command import list_certificates
-
-    return list_certificates(Paths.of(options.home), options.format)
-
-
 def _ipseccmd(options: argparse.Namespace) -> int:
     from stockade.console.ipseccmd_command import run
 
@@ -240,6 +222,24 @@ def _policy(options: argparse.Namespace) -> int:
     if options.action == "rollback":
         return policy_command.rollback(paths, store, options.number, form)
     return policy_command.forget(paths, store, options.keep, form)
+
+
+def _certificate_import(options: argparse.Namespace) -> int:
+    from stockade.console.certificate_command import import_certificates
+
+    return import_certificates(
+        Paths.of(options.home),
+        options.file,
+        password_file=options.password_file,
+        trust_roots=options.trust_roots,
+        form=options.format,
+    )
+
+
+def _certificate_list(options: argparse.Namespace) -> int:
+    from stockade.console.certificate_command import list_certificates
+
+    return list_certificates(Paths.of(options.home), options.format)
 
 
 # ---- what is in force
