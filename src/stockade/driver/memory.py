@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics
 from stockade.driver.datapath import DEFAULT_MTU, Datapath, Output
-from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities
+from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities, tunnels_of
 from stockade.driver.packets import is_neighbour_discovery, locate
 from stockade.driver.reassembly import Reassembly
 from stockade.driver.spis import SpiSource
@@ -39,6 +39,7 @@ class MemoryDriver:
         self._mtu = mtu
         self._random = random
         self._filters: tuple[SpecificFilter, ...] = ()
+        self._tunnels: dict[str, Address] = {}
         self._secures_ipv6 = False
         self._datapath = Datapath(random)
         self._reassembly = Reassembly()
@@ -124,13 +125,14 @@ class MemoryDriver:
         # The SAs and what is held end here; the filters may stay.
         self._datapath = Datapath(self._random)
         if keep_filters:
-            self._datapath.install_filters(self._filters, self._now)
+            self._datapath.install_filters(self._filters, self._now, self._tunnels)
 
     def install_filters(self, table: FilterTable) -> None:
         check_table(table, self.capabilities)
         self._filters = table.filters
         self._secures_ipv6 = secures_ipv6(table)
-        self._emit(self._datapath.install_filters(table.filters, self._now))
+        self._tunnels = tunnels_of(table)
+        self._emit(self._datapath.install_filters(table.filters, self._now, self._tunnels))
 
     def get_spi(self, local: Address, peer: Address) -> int:
         return self._spis.reserve(self._datapath.inbound_spis())

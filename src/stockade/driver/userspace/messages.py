@@ -10,9 +10,10 @@ filter table goes without its negotiations (the process needs no pre-shared keys
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from struct import Struct
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import msgspec
@@ -54,6 +55,7 @@ class Filter(msgspec.Struct, frozen=True, array_like=True):
 
 class InstallFilters(msgspec.Struct, frozen=True, tag=True):
     filters: list[Filter]
+    tunnels: dict[str, str]
 
 
 class AddSa(msgspec.Struct, frozen=True, tag=True):
@@ -200,7 +202,9 @@ def receive_frame(connection: socket.socket, frames: Frames) -> bytes | None:
 # ---- model <-> messages
 
 
-def filters_message(filters: Sequence[SpecificFilter]) -> InstallFilters:
+def filters_message(
+    filters: Sequence[SpecificFilter], tunnels: Mapping[str, Address] = MappingProxyType({})
+) -> InstallFilters:
     return InstallFilters(
         [
             Filter(
@@ -212,7 +216,8 @@ def filters_message(filters: Sequence[SpecificFilter]) -> InstallFilters:
                 entry.accept_clear,
             )
             for entry in filters
-        ]
+        ],
+        {name: str(address) for name, address in tunnels.items()},
     )
 
 
@@ -233,6 +238,10 @@ def filters_of(message: InstallFilters) -> tuple[SpecificFilter, ...]:
         )
         for entry in message.filters
     )
+
+
+def tunnels_of(message: InstallFilters) -> dict[str, Address]:
+    return {name: ip_address(address) for name, address in message.tunnels.items()}
 
 
 def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:

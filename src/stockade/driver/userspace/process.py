@@ -177,7 +177,8 @@ class Process:
         try:
             match request:
                 case messages.InstallFilters():
-                    self._emit(self._datapath.install_filters(messages.filters_of(request), now))
+                    filters, tunnels = messages.filters_of(request), messages.tunnels_of(request)
+                    self._emit(self._datapath.install_filters(filters, now, tunnels))
                 case messages.AddSa(mtu=mtu):
                     path = min(mtu, virtio.ALWAYS_CUT)
                     self._emit(self._datapath.add_sa(messages.sa_of(request), now, path))
