@@ -8,6 +8,7 @@ same bytes, and what an import accepts must survive an export."""
 import importlib.util
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,7 @@ from stockade.store.formats import (
 )
 from stockade.store.formats.conversion.reading import policy_set_from_objects
 from stockade.store.formats.ldif import read_ldif
+from stockade.store.formats.objects import ObjectSet
 from stockade.store.formats.reg import encode_reg, write_reg
 from stockade.store.formats.registry import keys_from_objects
 
@@ -118,6 +120,34 @@ def mutated(draw: st.DrawFn) -> bytes:
 @settings(max_examples=200, deadline=None)
 def test_a_damaged_file_gives_a_result_or_our_error(data: bytes) -> None:
     fuzz_one(data)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_objects_give_a_policy_set_and_problems(data: st.DataObject) -> None:
+    objects = list(read_ldif(corpus()[FileKind.LDIF].decode()).objects)
+    references = [entry.reference for entry in objects]
+    for _ in range(data.draw(st.integers(1, 8))):
+        position = data.draw(st.integers(0, len(objects) - 1))
+        blob = bytearray(objects[position].data)
+        where = data.draw(st.integers(16, len(blob) - 1))
+        blob[where : where + 4] = data.draw(
+            st.sampled_from((b"\0", b"\1\0\0\0", b"\xff" * 4, b"\x81", b"\2\0"))
+        )
+        others = tuple(data.draw(st.lists(st.sampled_from(references), max_size=3)))
+        change = data.draw(st.sampled_from(("data", "rules", "filters", "owners")))
+        objects[position] = replace(
+            objects[position], **{change: bytes(blob) if change == "data" else others}
+        )
+    active = data.draw(st.sampled_from([None, *(reference.guid for reference in references)]))
+    policy_set, problems = policy_set_from_objects(ObjectSet(tuple(objects), active))
+    assert all(str(problem) for problem in problems)
+    for policy in policy_set.policies:
+        assert not policy.assigned or policy.guid == active
+        for rule in policy.rules:
+            if not rule.is_default_response:
+                assert policy_set.filter_list(rule.filter_list) is not None
+                assert policy_set.filter_action(rule.filter_action) is not None
 
 
 @given(

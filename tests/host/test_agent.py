@@ -1,18 +1,25 @@
-"""The agent on real hosts: what it says, what it survives, what it leaves behind. Two namespaces, one wire."""
+"""The agent on real hosts: what it says, what it survives, what it leaves behind."""
 
 import json
 import random
+import re
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from stockade.agent.api import ROUTES
+from stockade.agent.client import AgentClient
+from stockade.agent.paths import Paths
 from stockade.lab.netns import Namespace, Network
 from stockade.lab.real import Agent
+from stockade.model.reasons import CallerError
 
 STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 ALPHA, BETA = "10.78.0.1", "10.78.0.2"
@@ -46,6 +53,12 @@ class Host:
     def ask(self, *words: str) -> dict:
         return json.loads(self.stockade(*words, "--format", "json").stdout)
 
+    def status_or_none(self) -> dict | None:
+        """The status, None while no agent answers."""
+        words = [*STOCKADE, "--home", str(self.home), "status", "--format", "json"]
+        result = self.namespace.run(words, check=False)
+        return json.loads(result.stdout) if result.returncode == 0 else None
+
     def journal(self) -> list[dict]:
         text = (self.home / "journal" / "journal.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
@@ -69,9 +82,8 @@ def eventually(question: Callable[[], object], patience: float = PATIENCE) -> ob
 
 
 @pytest.fixture
-def hosts(wire: Network, tmp_path: Path) -> Iterator[tuple[Host, Host]]:
-    tmp_path.chmod(0o755)  # the data plane is nobody; nothing in the homes is for it
-    yield Host(wire["alpha"], tmp_path / "alpha"), Host(wire["beta"], tmp_path / "beta")
+def hosts(wire: Network, tmp_path: Path) -> tuple[Host, Host]:
+    return Host(wire["alpha"], tmp_path / "alpha"), Host(wire["beta"], tmp_path / "beta")
 
 
 def test_two_agents_secure_what_the_policy_says_and_tell(hosts):
@@ -223,22 +235,11 @@ def test_an_unreadable_store_leaves_the_last_good_policy_in_force(hosts):
     # Also over a restart.
     alpha.agent.kill()
     alpha.agent.start()
-    assert eventually(lambda: (alpha.home / "agent.sock").exists())
-    assert eventually(lambda: alpha.stockade_status() is not None)
-    status = alpha.stockade_status()
+    assert eventually(lambda: alpha.status_or_none() is not None)
+    status = alpha.status_or_none()
     assert status["policy"] == "test"
     assert status["policy_refused"]["reason"] == "store-unreadable"
     assert alpha.ping(BETA)
-
-
-def _status_or_none(self: Host) -> dict | None:
-    result = self.namespace.run(
-        [*STOCKADE, "--home", str(self.home), "status", "--format", "json"], check=False
-    )
-    return json.loads(result.stdout) if result.returncode == 0 else None
-
-
-Host.stockade_status = _status_or_none  # type: ignore[attr-defined]
 
 
 def test_a_new_address_is_protected_too(hosts):
@@ -277,11 +278,9 @@ def test_a_second_agent_is_refused_with_the_reason(hosts):
 
 def test_orderly_stop_leaves_nothing_and_tells_the_peer(hosts):
     alpha, beta = hosts
-    state = ("ip rule; ip route show table all; ip -o link; nft list tables; ip -6 rule").split("; ")
+    state = ["ip rule", "ip route show table all", "ip -o link", "nft list tables", "ip -6 rule"]
 
     def system(host: Host) -> list[str]:
-        import re
-
         lines = [host.namespace.run(command.split(), check=False).stdout for command in state]
         return [re.sub(r"(mtu|qdisc|state|qlen) \S+|<[^>]*>", "", text) for text in lines]
 
@@ -300,3 +299,53 @@ def test_orderly_stop_leaves_nothing_and_tells_the_peer(hosts):
     assert eventually(lambda: not beta.ask("show", "sas")["main_modes"], 5)
     reasons = {entry["reason"] for entry in beta.journal() if entry["kind"] == "quick-mode-deleted"}
     assert reasons == {"sa-deleted"}
+
+
+def test_the_local_api_answers_as_its_own_document_says(hosts):
+    alpha, beta = hosts
+    alpha.write_policy(BETA)
+    beta.write_policy(ALPHA)
+    for host in hosts:
+        host.agent.start()
+    for host in hosts:
+        host.agent.wait_until_ready()
+    client = AgentClient(Paths.of(alpha.home).socket)
+    document = client.get("/v1/openapi.json")
+    parameters = {"source": ALPHA, "destination": BETA, "peer": BETA}
+    answered = set()
+    for endpoint in ROUTES:
+        assert endpoint.method.lower() in document["paths"][endpoint.path]
+        wanted = {entry.name: parameters[entry.name] for entry in endpoint.parameters if entry.required}
+        ask = client.get if endpoint.method == "GET" else client.post
+        if endpoint.answer is not None and endpoint.body is None:
+            msgspec.convert(ask(endpoint.path, wanted), endpoint.answer, strict=True)
+            answered.add(endpoint.path)
+    assert {"/v1/status", "/v1/filters", "/v1/sas", "/v1/explain"} <= answered
+    with pytest.raises(CallerError) as refusal:
+        client.get("/v1/explain", {"source": "nonsense", "destination": BETA})
+    assert "nonsense" in str(refusal.value)
+
+    seen: list[str] = []
+
+    def follow() -> None:
+        for entry in client.events():
+            seen.append(entry["kind"])
+            if entry["kind"] == "quick-mode-established":
+                return
+
+    reader = threading.Thread(target=follow, daemon=True)
+    reader.start()
+    time.sleep(0.3)
+    assert alpha.ping(BETA)
+    reader.join(10)
+    assert not reader.is_alive()
+    assert {"main-mode-established", "quick-mode-established"} <= set(seen)
+
+
+def test_the_socket_is_for_its_owner_only(hosts):
+    alpha, _ = hosts
+    alpha.write_policy(BETA)
+    alpha.agent.start()
+    alpha.agent.wait_until_ready()
+    for name in ("agent.sock", "policy.db", "state.db", "journal/journal.jsonl", "policy.last-good.db"):
+        assert (alpha.home / name).stat().st_mode & 0o077 == 0, name

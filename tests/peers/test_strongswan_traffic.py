@@ -65,7 +65,7 @@ def run_in_virtual_machine(command: list[str], folder: Path) -> subprocess.Compl
         reason = (built.stderr.strip().splitlines() or ["build-vm.sh failed"])[-1]
         pytest.skip(f"this kernel has no ESP, and there is no virtual machine: {reason}")
     load = f'modprobe -a {" ".join(MODULES)}; exec "$@"'
-    runner = [VIRTUAL_MACHINE / "vm-run.sh", "-v", "-t", str(LIMIT_SECONDS), "-s", folder]
+    runner = [str(VIRTUAL_MACHINE / "vm-run.sh"), "-v", "-t", str(LIMIT_SECONDS), "-s", str(folder)]
     return subprocess.run(
         [*runner, "--", "bash", "-c", load, "scenarios", *command],
         stdin=subprocess.DEVNULL,
@@ -98,4 +98,5 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Result]:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(scenario: str, results: Mapping[str, Result]) -> None:
     result = results[scenario]
-    assert result["outcome"] == "passed", result["detail"]
+    if result["outcome"] != "passed":
+        pytest.fail(f"{result['outcome']} after {result['seconds']} s:\n{result['detail']}", pytrace=False)

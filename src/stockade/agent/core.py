@@ -24,6 +24,7 @@ from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import TrafficSelector
 from stockade.policy.compiler import compile_table
+from stockade.policy.dynamic import DynamicSet
 from stockade.policy.lookup import FilterTableLookup
 from stockade.policy.objects import PolicySet
 
@@ -81,18 +82,22 @@ class HostCore:
         )
 
     # ---- policy
-    # ------------------------------------------------------------------------------------------------
 
     def load(
-        self, policy_sets: Sequence[PolicySet], now: float, local_addresses: Sequence[Address] | None = None
+        self,
+        policy_sets: Sequence[PolicySet],
+        now: float,
+        local_addresses: Sequence[Address] | None = None,
+        *,
+        dynamic: DynamicSet | None = None,
     ) -> LoadResult:
-        """Compile and enforce. A policy that cannot be compiled or enforced leaves the last good one in
-        force; the refusal is returned and written to the journal."""
+        """Compile and enforce; `dynamic` is what the dynamic store holds. A policy that cannot be compiled or
+        enforced leaves the last good one in force; the refusal is returned and written to the journal."""
         if local_addresses is not None:
             self.local_addresses = tuple(local_addresses)
         try:
             versions = self.driver.capabilities.ip_versions
-            table = compile_table(policy_sets, self.local_addresses, self.exempt_level, versions)
+            table = compile_table(policy_sets, self.local_addresses, self.exempt_level, versions, dynamic)
             self.driver.install_filters(table)
         except StockadeError as error:
             self._note("policy-refused", error.reason, now)
@@ -120,7 +125,6 @@ class HostCore:
         return begun
 
     # ---- doors
-    # ---------------------------------------------------------------------------------------------------
 
     def receive(self, datagram: bytes, local: Endpoint, remote: Endpoint, now: float) -> None:
         """A UDP datagram came on port 500 or 4500."""
@@ -293,7 +297,6 @@ class HostCore:
         )
 
     # ---- journal
-    # -----------------------------------------------------------------------------------------------------
 
     def _provenance(self, filter_id: str) -> str:
         entry = self._filters.get(filter_id)

@@ -28,14 +28,23 @@ class KnownQuickMode:
 
 
 class KnownPeers:
-    """The set of known quick modes, newest last; in memory only where `path` is None."""
+    """The set of known quick modes, newest last; in memory only where `path` is None or cannot be used
+    (`trouble` says why then)."""
 
     def __init__(self, path: Path | None = None) -> None:
+        self.trouble = ""
         self._known: OrderedDict[KnownQuickMode, None] = OrderedDict()
         self._by_peer: dict[Address, OrderedDict[KnownQuickMode, None]] = {}
         self._database: sqlite3.Connection | None = None
         if path is not None:
-            self._database = _open(path)
+            try:
+                self._database = _open(path)
+                self._read()
+            except (sqlite3.Error, OSError) as error:
+                self.trouble = f"{path}: {error}"
+
+    def _read(self) -> None:
+        if self._database is not None:
             for row in self._database.execute(
                 "SELECT local, peer, protocol, source_port, destination_port FROM quick_mode ORDER BY rowid"
             ):
@@ -99,7 +108,7 @@ def _open(path: Path) -> sqlite3.Connection:
             )
             return database
         except sqlite3.DatabaseError:
-            if attempt == 2:
+            if attempt == 2 or not path.exists():
                 raise
             path.replace(path.with_suffix(".damaged"))
     raise AssertionError("unreachable")

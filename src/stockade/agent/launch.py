@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stockade.agent.paths import Paths
+from stockade.agent.settings import read_settings
 from stockade.driver.contract import Driver
 from stockade.driver.userspace.driver import UserspaceDriver
 from stockade.model.reasons import ReasonCode, error_for
@@ -18,18 +19,22 @@ from stockade.model.reasons import ReasonCode, error_for
 DRIVERS = ("auto", "userspace")
 
 
-def run_agent(paths: Paths, driver_name: str, ready: Callable[[], None] = lambda: None) -> None:
-    """Run an agent in this process until it is told to stop. Errors: AGENT_RUNNING, NOT_PRIVILEGED,
-    PORT_TAKEN, MISSING_PROGRAM, STORE_UNREADABLE, DRIVER_FAILED, or why the policy cannot be enforced."""
+def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] = lambda: None) -> None:
+    """Run an agent in this process until it is told to stop. `driver_name` outweighs the settings file.
+
+    Errors: AGENT_RUNNING, NOT_PRIVILEGED, PORT_TAKEN, MISSING_PROGRAM, STORE_UNREADABLE, DRIVER_FAILED,
+    INVALID_SETTING, or why the policy cannot be enforced."""
+    os.umask(0o077)  # whatever an agent writes is for its owner
     paths.make_folders()
+    settings = read_settings(paths.settings)
     lock = _lock(paths.lock)
     try:
-        driver = make_driver(driver_name, paths)
+        driver = make_driver(driver_name or settings.driver, paths)
         driver.start()
         try:
             from stockade.agent.service import Service
 
-            asyncio.run(Service(paths, driver, ready).run())
+            asyncio.run(Service(paths, driver, ready, settings.ike).run())
         finally:
             # After an orderly end this finds nothing to do; after any other what is in force stays in force.
             driver.stop(keep_filters=True)

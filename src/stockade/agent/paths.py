@@ -17,15 +17,27 @@ class Paths:
     journal: Path
     socket: Path
     lock: Path
+    settings: Path
+
+    @property
+    def persistent(self) -> Path:
+        """The persistent policy store."""
+        return self.policy.with_name("persistent.db")
 
     @classmethod
     def of(cls, home: str | os.PathLike[str] | None = None) -> "Paths":
-        """`home`, else $STOCKADE_HOME, else /var/lib/stockade, /run/stockade and /var/log/stockade."""
+        """`home`, else $STOCKADE_HOME, else /etc/stockade, /var/lib/stockade, /run/stockade and
+        /var/log/stockade."""
         chosen = home or os.environ.get("STOCKADE_HOME")
         if chosen:
             base = Path(chosen).absolute()
             return cls(
-                base / "policy.db", base / "state.db", base / "journal", base / "agent.sock", base / "lock"
+                base / "policy.db",
+                base / "state.db",
+                base / "journal",
+                base / "agent.sock",
+                base / "lock",
+                base / "agent.toml",
             )
         library, run = Path("/var/lib/stockade"), Path("/run/stockade")
         return cls(
@@ -34,6 +46,7 @@ class Paths:
             Path("/var/log/stockade"),
             run / "agent.sock",
             run / "lock",
+            Path("/etc/stockade/agent.toml"),
         )
 
     def make_folders(self) -> None:

@@ -405,6 +405,20 @@ class ReasonCode(Enum):
         "another program holds the UDP port",
         "stop the other IKE daemon on this host",
     )
+    STATE_UNUSABLE = (
+        "state-unusable",
+        Fault.HOST,
+        None,
+        "the agent's own state file cannot be used",
+        "see the disk and the permissions; the agent runs without it, but a restart reconnects more slowly",
+    )
+    INVALID_SETTING = (
+        "invalid-setting",
+        Fault.CALLER,
+        None,
+        "the agent's settings file is not valid",
+        "correct the named key; nothing was changed",
+    )
     AGENT_RUNNING = (
         "agent-running",
         Fault.CALLER,

@@ -42,3 +42,12 @@ def test_a_damaged_file_is_put_aside(tmp_path):
     known.add(_known("10.0.0.2"))
     assert KnownPeers(tmp_path / "state.db").all() == (_known("10.0.0.2"),)
     assert (tmp_path / "state.damaged").exists()
+
+
+def test_a_place_that_cannot_be_used_costs_the_memory_and_nothing_else(tmp_path):
+    known = KnownPeers(tmp_path / "absent" / "state.db")
+    assert "state.db" in known.trouble
+    known.add(_known("10.0.0.2"))
+    assert known.all() == (_known("10.0.0.2"),)
+    known.remove(_known("10.0.0.2"))
+    known.close()

@@ -28,8 +28,11 @@ __all__ = [
     "EspNumbers",
     "FileKind",
     "ImportResult",
+    "ObjectSet",
     "file_kind",
     "is_loss",
+    "objects_from_policy_set",
+    "policy_set_from_objects",
     "read_objects",
     "read_policy_file",
     "write_reg_file",
@@ -126,7 +129,10 @@ def read_policy_file(
         policy_set, problems = policy_set_from_objects(objects, store=store, esp_numbers=esp_numbers)
     except StockadeError as error:
         raise with_fact(error, "file", shown(name)) from None
-    return ImportResult(policy_set, problems, kind)
+    named = tuple(
+        Reason(entry.code, entry.detail, (*entry.facts, ("file", shown(name)))) for entry in problems
+    )
+    return ImportResult(policy_set, named, kind)
 
 
 def write_reg_file(

@@ -1,0 +1,86 @@
+"""The agent's own settings: `agent.toml` in /etc/stockade, or in the home folder with `--home`.
+
+    driver = "auto"               # or "userspace"
+
+    [ike]
+    microsoft_version = 8         # the Windows release that our vendor id names: 2 (2000) to 9 (8 and 2012)
+    advertise_cluster = false     # send NLBS_PRESENT: peers give up idle quick modes after 60 s
+    idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
+    replay_window = 64            # packets, 32 to 4096
+
+What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
+range stops the start with the key and its range: an agent must not run with settings that nobody asked for.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from stockade.ike.config import EngineConfig
+from stockade.model.reasons import ReasonCode, StockadeError, error_for
+
+DEFAULT_DRIVER = "auto"
+_RANGES = {"microsoft_version": (2, 9), "idle_seconds": (300, 3600), "replay_window": (32, 4096)}
+_SWITCHES = frozenset({"advertise_cluster"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `agent.toml` says, or the defaults."""
+
+    driver: str = DEFAULT_DRIVER
+    ike: EngineConfig = field(default_factory=EngineConfig)
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings in `path`; the defaults if there is no such file. Errors: INVALID_SETTING."""
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, ValueError) as error:
+        raise _invalid(path, str(error)) from error
+    driver = content.pop("driver", DEFAULT_DRIVER)
+    ike = content.pop("ike", {})
+    if content:
+        raise _invalid(path, f"unknown key {next(iter(content))!r}; known are driver and [ike]")
+    if not isinstance(driver, str):
+        raise _invalid(path, "driver must be text")
+    if not isinstance(ike, dict):
+        raise _invalid(path, "ike must be a table, written [ike]")
+    known = {*_RANGES, *_SWITCHES}
+    if not known >= ike.keys():
+        named = ", ".join(sorted(known))
+        raise _invalid(path, f"unknown key ike.{next(iter(ike.keys() - known))}; known are {named}")
+    default = EngineConfig()
+    return Settings(
+        driver,
+        replace(
+            default,
+            microsoft_version=_number(path, ike, "microsoft_version", default.microsoft_version),
+            advertise_cluster=_switch(path, ike, "advertise_cluster", default.advertise_cluster),
+            idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
+            replay_window=_number(path, ike, "replay_window", default.replay_window),
+        ),
+    )
+
+
+def _number(path: Path, table: Mapping[str, object], key: str, default: int) -> int:
+    value = table.get(key, default)
+    low, high = _RANGES[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise _invalid(path, f"ike.{key} must be a number from {low} to {high}, not {value!r}")
+    return value
+
+
+def _switch(path: Path, table: Mapping[str, object], key: str, default: bool) -> bool:
+    value = table.get(key, default)
+    if not isinstance(value, bool):
+        raise _invalid(path, f"ike.{key} must be true or false, not {value!r}")
+    return value
+
+
+def _invalid(path: Path, detail: str) -> StockadeError:
+    return error_for(ReasonCode.INVALID_SETTING, detail, file=path)

@@ -1,0 +1,46 @@
+"""agent.toml: what it says counts, and what it says wrongly stops the start."""
+
+import pytest
+
+from stockade.agent.settings import Settings, read_settings
+from stockade.model.reasons import CallerError, ReasonCode
+
+
+def test_without_a_file_the_defaults_count(tmp_path):
+    assert read_settings(tmp_path / "agent.toml") == Settings()
+
+
+def test_what_the_file_says_counts(tmp_path):
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        'driver = "userspace"\n[ike]\nadvertise_cluster = true\nidle_seconds = 600\nreplay_window = 128\n'
+    )
+    settings = read_settings(file)
+    assert settings.driver == "userspace"
+    assert settings.ike.advertise_cluster
+    assert (settings.ike.idle_seconds, settings.ike.replay_window) == (600, 128)
+    assert settings.ike.microsoft_version == Settings().ike.microsoft_version
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("driver = 7", "driver"),
+        ("drivr = 'auto'", "drivr"),
+        ("ike = 1", "ike"),
+        ("[ike]\nidle_seconds = 5", "300 to 3600"),
+        ("[ike]\nidle_seconds = true", "idle_seconds"),
+        ("[ike]\nadvertise_cluster = 1", "true or false"),
+        ("[ike]\nhalf_open_total = 7", "half_open_total"),
+        ("[ike", "at end of document"),
+        ("\xff\xfe", "agent.toml"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(tmp_path, text, named):
+    file = tmp_path / "agent.toml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(CallerError) as refusal:
+        read_settings(file)
+    assert refusal.value.reason.code is ReasonCode.INVALID_SETTING
+    assert named in str(refusal.value)
+    assert str(file) in str(refusal.value)
