@@ -15,7 +15,7 @@ from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter
 from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, PresharedKey, QuickModePolicy
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
-from stockade.model.sa import Lifetime, SecurityAssociation
+from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
@@ -112,6 +112,7 @@ def sa_of(call: dict[str, object]) -> SecurityAssociation:
         filter_id="0" * 16,
         main_mode="",
         lifetime=Lifetime(),
+        udp=UdpEncapsulation(4500, 4500) if call.get("udp") else None,
         bundle=None if bundle is None else int(str(bundle)),
     )
 

@@ -83,6 +83,7 @@ def add_pair(
     ah: Hash | None = None,
     bundle: int | None = None,
     networks: tuple[str, str] | None = None,
+    udp: bool = False,
 ) -> None:
     """An SA in each direction between two hosts, installed as IKE would: inbound before outbound. With `ah`
     it is AH; `bundle` is the `base` of the other half of AH over ESP. With `networks`
@@ -96,6 +97,7 @@ def add_pair(
             "destination": addresses[1 - number],
             "spi": base + number,
             "pair": base + 1 - number,
+            "udp": udp,
             "ah": ah.value if ah else None,
             "bundle": None if bundle is None else bundle + number,
             "encryption": encryption.value,

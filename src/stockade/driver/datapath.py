@@ -20,7 +20,7 @@ among them (RFC 4303 §3.1.1 leaves the choice); what a peer puts behind it is r
 Transport mode secures whole datagrams (RFC 4303 §3.3.4): outbound fragments are put together first, and
 sealed packets are fragmented afterwards. Inbound fragments are put together before they come here.
 
-Left out: ESP in UDP, and IPv6 link-local destinations (a routing table of ours cannot say
+Left out: IPv6 link-local destinations (a routing table of ours cannot say
 which link).
 """
 
@@ -52,11 +52,14 @@ from stockade.driver.packets import (
     MINIMUM_HEADER,
     SMALLEST_IPV6_MTU,
     TCP,
+    UDP,
     addresses_of,
     exchange_payload,
     flow_key,
     fragment,
+    in_udp,
     locate,
+    out_of_udp,
     segment_tcp,
     too_big,
     with_header,
@@ -226,7 +229,23 @@ class Datapath:
         self._now = now
         return self._inbound(packets, now, None)
 
-    def _inbound(self, packets: Sequence[bytes], now: float, outer: InboundEntry | None) -> list[bytes]:
+    def inbound_udp(self, packets: Sequence[bytes], now: float) -> list[bytes]:
+        """As `inbound`, for UDP datagrams to the NAT-traversal port. An SA without UDP refuses what comes so,
+        and one with UDP what comes bare: whoever changes the way has changed the agreement."""
+        self._now = now
+        unwrapped: list[bytes] = []
+        for packet in packets:
+            place = locate(packet)
+            esp = None if place is None or place[1] != UDP else out_of_udp(packet, place[0])
+            if esp is None:
+                self._refuse_malformed(packet, now)
+            else:
+                unwrapped.append(esp)
+        return self._inbound(unwrapped, now, None, in_udp=True)
+
+    def _inbound(
+        self, packets: Sequence[bytes], now: float, outer: InboundEntry | None, in_udp: bool = False
+    ) -> list[bytes]:
         """`outer`: the AH entry of a bundle, whose packets these are with their AH taken out."""
         clear: list[bytes] = []
         run: list[bytes] = []
@@ -245,7 +264,9 @@ class Datapath:
             if entry is None:
                 self._refuse(ReasonCode.UNKNOWN_SPI, packet, now, from_bytes(packet[spi : spi + 4], "big"))
                 continue
-            if (entry.sa.bundle is not None or outer is not None) and not _bundle_is_whole(entry, outer):
+            if (entry.sa.udp is not None) is not in_udp or (
+                (entry.sa.bundle is not None or outer is not None) and not _bundle_is_whole(entry, outer)
+            ):
                 entry.selector_mismatches += 1
                 self._refuse(ReasonCode.SELECTOR_MISMATCH, packet, now, entry.sa.spi)
                 continue
@@ -386,6 +407,9 @@ class Datapath:
         if entry.sealer is not None:
             sealed = entry.sealer.seal(protocol, payloads)
             protocol = ESP
+            if entry.sa.udp is not None:
+                sealed = in_udp(sealed, entry.sa.udp.source_port, entry.sa.udp.destination_port)
+                protocol = UDP
         done = 0
         for packet, at, count in owners:
             made = with_header(packet, at, protocol, sealed[done : done + count])
@@ -430,9 +454,11 @@ class Datapath:
             header = outer_header(sa.source, sa.destination, shape, entry.number + 1)
             entry.number = (entry.number + len(payloads)) & 0xFFFF
             if entry.sealer is not None:
-                made = with_header(header, len(header), ESP, entry.sealer.seal(protocol, payloads))
-            else:
-                made = with_header(header, len(header), protocol, payloads)
+                payloads, protocol = entry.sealer.seal(protocol, payloads), ESP
+                if sa.udp is not None:
+                    payloads = in_udp(payloads, sa.udp.source_port, sa.udp.destination_port)
+                    protocol = UDP
+            made = with_header(header, len(header), protocol, payloads)
             if outer is not None and outer.authenticator is not None:
                 made = outer.authenticator.protect(made)
             for packet in made:

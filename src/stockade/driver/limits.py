@@ -3,11 +3,12 @@ anything."""
 
 from stockade.driver.contract import Capabilities
 from stockade.model.addresses import Address
-from stockade.model.filters import Action, FilterTable
+from stockade.model.filters import Action, Direction, FilterTable
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Encryption, Hash, QuickModeProposal
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
 SOFTWARE_ENCRYPTIONS = frozenset(Encryption)
 SOFTWARE_INTEGRITIES = frozenset(Hash)
@@ -69,8 +70,10 @@ def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
     missing = None
     if sa.mode not in capabilities.modes:
         missing = f"{sa.mode} mode"
-    elif sa.udp is not None:
-        missing = "ESP in UDP"
+    elif sa.udp is not None and sa.bundle is not None:
+        missing = "AH through a NAT"
+    elif sa.udp is not None and NAT_TRAVERSAL_PORT not in _own_port(sa):
+        missing = "ESP in UDP at another port than 4500"
     elif sa.source.version != sa.destination.version or sa.source.version not in capabilities.ip_versions:
         missing = f"security between {sa.source} and {sa.destination}"
     elif sa.ah is not None:
@@ -84,6 +87,13 @@ def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
         missing = str(sa.esp.integrity)
     if missing is not None:
         raise _lacks(capabilities, missing, spi=f"{sa.spi:#010x}", peer=sa.peer)
+
+
+def _own_port(sa: SecurityAssociation) -> tuple[int, ...]:
+    """The port of this host in an SA with UDP: where its datagrams are looked for."""
+    if sa.udp is None:
+        return ()
+    return (sa.udp.destination_port if sa.direction is Direction.INBOUND else sa.udp.source_port,)
 
 
 def _missing(proposal: QuickModeProposal, capabilities: Capabilities) -> str | None:

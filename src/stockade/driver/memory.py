@@ -11,15 +11,16 @@ from contextlib import suppress
 from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics
 from stockade.driver.datapath import DEFAULT_MTU, Datapath, Output
 from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities, tunnels_of
-from stockade.driver.packets import is_neighbour_discovery, locate
+from stockade.driver.packets import is_neighbour_discovery, locate, out_of_udp
 from stockade.driver.reassembly import Reassembly
 from stockade.driver.spis import SpiSource
 from stockade.model.addresses import Address
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.sa import SecurityAssociation
-from stockade.model.traffic import AH, ESP
+from stockade.model.traffic import AH, ESP, UDP
 from stockade.wire.ip import flow_of
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
 
 class MemoryDriver:
@@ -88,6 +89,12 @@ class MemoryDriver:
             if self._running:
                 self._open(ip_packet, now)
             return
+        if self._running and flow.protocol == UDP and flow.destination_port == NAT_TRAVERSAL_PORT:
+            place = locate(ip_packet)
+            if place is not None and out_of_udp(ip_packet, place[0]) is not None:
+                for clear in self._datapath.inbound_udp([ip_packet], now):
+                    self._deliver(clear)
+                return
         entry = self._datapath.lookup(flow, Direction.INBOUND)
         if entry is not None:
             self._datapath.count_filter(entry, 1, len(ip_packet))

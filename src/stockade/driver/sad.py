@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from stockade.driver.ah import Authenticator, Verifier
 from stockade.driver.esp import MAXIMUM_SEQUENCE, Opener, Sealer, make_opener, make_sealer
+from stockade.driver.packets import UDP_HEADER
 from stockade.driver.replay import ReplayWindow
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
@@ -129,6 +130,8 @@ class OutboundEntry(Entry):
     def largest_payload(self, space: int, version: int) -> int:
         """How many bytes of payload fit behind the IP header in `space` bytes; negative where none do."""
         outer = self.outer
+        if self.sa.udp is not None:
+            space -= UDP_HEADER
         if outer is not None and outer.authenticator is not None:
             space -= outer.authenticator.overhead(version)
         return space if self.sealer is None else self.sealer.largest_payload(space)

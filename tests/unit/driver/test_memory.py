@@ -163,7 +163,7 @@ def test_what_the_driver_lacks_is_refused_whole_with_the_rules_name(
 
 def test_an_sa_beyond_the_capabilities_is_refused(host: Host, hosts: SimpleNamespace) -> None:
     for values in (
-        {"udp": UdpEncapsulation(4500, 4500)},
+        {"udp": UdpEncapsulation(4501, 4500)},
         {"esp": None, "ah": Hash.SHA1},  # with a key of another size
         {"esp": EspSuite(Encryption.AES_CBC_128, None)},
     ):

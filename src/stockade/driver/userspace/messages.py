@@ -31,7 +31,7 @@ from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Direction, Provenance, SpecificFilter
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import Reason, ReasonCode, error_for
-from stockade.model.sa import Lifetime, SaCounters, SecurityAssociation
+from stockade.model.sa import Lifetime, SaCounters, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import EspSuite, Hash
 from stockade.model.traffic import Flow, TrafficSelector
@@ -70,6 +70,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     esp: EspSuite | None
     ah: Hash | None
     bundle: int | None
+    udp: UdpEncapsulation | None
     encryption_key: bytes
     integrity_key: bytes
     pair: int
@@ -255,6 +256,7 @@ def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
         esp=sa.esp,
         ah=sa.ah,
         bundle=sa.bundle,
+        udp=sa.udp,
         encryption_key=sa.encryption_key.reveal(),
         integrity_key=sa.integrity_key.reveal(),
         pair=sa.pair,
@@ -278,6 +280,7 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         esp=message.esp,
         ah=message.ah,
         bundle=message.bundle,
+        udp=message.udp,
         encryption_key=Secret(message.encryption_key),
         integrity_key=Secret(message.integrity_key),
         pair=message.pair,

@@ -13,6 +13,9 @@ So permitted traffic never leaves the kernel, blocked traffic dies in it, and wi
 go on: nothing that needs security passes in clear. Forwarded traffic is left alone but for tunnels
 (`_forwarding`). Each filter has a named counter, `f_` and its id. Loopback is never touched, as in Windows.
 
+IPv6 fragments meet the input chain one by one. Later ones have no ports and pass: without the first, which is
+asked about (and which the kernel wants to hold the whole upper header, RFC 7112), nothing comes of them.
+
 Left out: sets and maps. Filters are rules in their order, which is easy to read in `nft list table inet
 stockade` and costs the kernel some nanoseconds a filter and packet.
 """
@@ -100,6 +103,7 @@ def render(table: FilterTable) -> str:
 		meta l4proto {{ esp, ah }} accept
 		ip6 nexthdr ah accept
 		frag nexthdr ah accept
+		frag frag-off != 0 accept
 {discovery}"""
     )
     verdicts = {Action.PERMIT: "accept", Action.BLOCK: "drop", Action.NEGOTIATE: "goto clear_refused"}
