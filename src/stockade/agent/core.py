@@ -23,6 +23,7 @@ from stockade.model.filters import Action, Direction, FilterTable, SpecificFilte
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import TrafficSelector
+from stockade.pki.credentials import CredentialSource
 from stockade.policy.compiler import compile_table
 from stockade.policy.dynamic import DynamicSet
 from stockade.policy.lookup import FilterTableLookup
@@ -50,7 +51,7 @@ class HostCore:
     """Policy + engine + driver of one host.
 
     `random(size)` gives bytes for cookies, nonces and keys. `journal` is called with every entry.
-    `known_peers` remembers with whom we had SAs, over restarts.
+    `known_peers` remembers with whom we had SAs, over restarts. `credentials` are the host's certificates.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class HostCore:
         known_peers: KnownPeers | None = None,
         config: EngineConfig | None = None,
         exempt_level: int = 3,
+        credentials: CredentialSource | None = None,
     ) -> None:
         self.driver = driver
         self.table = FilterTable()
@@ -79,6 +81,7 @@ class HostCore:
             driver.get_spi,
             random,
             config if config is not None else EngineConfig(),
+            credentials,
         )
 
     # ---- policy

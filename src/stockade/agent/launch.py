@@ -13,10 +13,10 @@ from pathlib import Path
 from stockade.agent.paths import Paths
 from stockade.agent.settings import read_settings
 from stockade.driver.contract import Driver
-from stockade.driver.userspace.driver import UserspaceDriver
+from stockade.driver.probe import esp_refusal
 from stockade.model.reasons import ReasonCode, error_for
 
-DRIVERS = ("auto", "userspace")
+DRIVERS = ("auto", "kernel", "userspace")
 
 
 def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] = lambda: None) -> None:
@@ -34,7 +34,7 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
         try:
             from stockade.agent.service import Service
 
-            asyncio.run(Service(paths, driver, ready, settings.ike).run())
+            asyncio.run(Service(paths, driver, ready, settings.ike, settings.chains).run())
         finally:
             # After an orderly end this finds nothing to do; after any other what is in force stays in force.
             driver.stop(keep_filters=True)
@@ -43,9 +43,18 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
 
 
 def make_driver(name: str, paths: Paths) -> Driver:
-    """The data plane called `name`."""
+    """The data plane called `name`; `auto` is the kernel's where it has ESP, else the one in user space."""
     if name not in DRIVERS:
         raise error_for(ReasonCode.SYNTAX, f"driver {name!r}: expected {' or '.join(DRIVERS)}")
+    if name == "auto":
+        name = "userspace" if esp_refusal() else "kernel"
+    # Imported late: only one of them is needed.
+    if name == "kernel":
+        from stockade.driver.kernel.driver import KernelDriver
+
+        return KernelDriver()
+    from stockade.driver.userspace.driver import UserspaceDriver
+
     return UserspaceDriver(paths.state.parent)
 
 

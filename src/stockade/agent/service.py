@@ -26,7 +26,7 @@ from stockade.agent.paths import Paths
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import UdpSockets
 from stockade.analyze.explain import explain_flow
-from stockade.driver.contract import Driver
+from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import Send
@@ -34,6 +34,9 @@ from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
+from stockade.pki.chain import ChainRules
+from stockade.pki.credentials import Credentials
+from stockade.pki.machine_store import MachineStore
 from stockade.policy.dynamic import DynamicSet
 from stockade.store.dynamic import dynamic_form
 
@@ -54,8 +57,10 @@ class Service:
         driver: Driver,
         ready: Callable[[], None] = lambda: None,
         ike: EngineConfig | None = None,
+        chains: ChainRules | None = None,
     ) -> None:
         self._ike = ike
+        self._chains = chains
         self._paths = paths
         self._driver = driver
         self._ready = ready
@@ -94,6 +99,7 @@ class Service:
                 known_peers=self._known,
                 config=self._ike,
                 exempt_level=configuration.exempt_level,
+                credentials=self._read_certificates(),
             )
             result = self._core.load(configuration.policy_sets, time.monotonic())
             if result.refusal is not None:
@@ -109,7 +115,7 @@ class Service:
 
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
-        self._udp = UdpSockets(OWN_MARK)
+        self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
         addresses = AddressChanges()
         try:
             for descriptor, read in self._udp.descriptors():
@@ -223,6 +229,13 @@ class Service:
             self._journal.write(Entry("policy-refused", reason))
         self._refusal, self._store_refused = reason, True
 
+    def _read_certificates(self) -> Credentials:
+        """The machine store as it is now; files that cannot be read are told and left out."""
+        credentials, problems = MachineStore(self._paths.certificates).credentials(self._chains)
+        for problem in problems:
+            self._journal.write(Entry("certificate-not-read", problem))
+        return credentials
+
     def _load(self, addresses: tuple[Address, ...] | None = None) -> None:
         """Read and enforce the stores' present content; on failure the last good policy stays and the error
         says why."""
@@ -234,6 +247,7 @@ class Service:
             raise
         self._versions, self._store_refused = versions, False
         self._core.exempt_level = configuration.exempt_level
+        self._core.engine.set_credentials(self._read_certificates())
         result = self._core.load(
             configuration.policy_sets, time.monotonic(), addresses, dynamic=configuration.dynamic
         )

@@ -7,6 +7,7 @@
     advertise_cluster = false     # send NLBS_PRESENT: peers give up idle quick modes after 60 s
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
     replay_window = 64            # packets, 32 to 4096
+    strong_crl_check = 1          # 0 not asked, 1 the revoked is refused, 2 also what cannot be checked
 
 What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
 range stops the start with the key and its range: an agent must not run with settings that nobody asked for.
@@ -19,9 +20,16 @@ from pathlib import Path
 
 from stockade.ike.config import EngineConfig
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
+from stockade.pki.chain import ChainRules
+from stockade.pki.revocation import RevocationCheck
 
 DEFAULT_DRIVER = "auto"
-_RANGES = {"microsoft_version": (2, 9), "idle_seconds": (300, 3600), "replay_window": (32, 4096)}
+_RANGES = {
+    "microsoft_version": (2, 9),
+    "idle_seconds": (300, 3600),
+    "replay_window": (32, 4096),
+    "strong_crl_check": (0, 2),
+}
 _SWITCHES = frozenset({"advertise_cluster"})
 
 
@@ -31,6 +39,7 @@ class Settings:
 
     driver: str = DEFAULT_DRIVER
     ike: EngineConfig = field(default_factory=EngineConfig)
+    chains: ChainRules = field(default_factory=ChainRules)
 
 
 def read_settings(path: Path) -> Settings:
@@ -64,6 +73,7 @@ def read_settings(path: Path) -> Settings:
             idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
             replay_window=_number(path, ike, "replay_window", default.replay_window),
         ),
+        ChainRules(RevocationCheck(_number(path, ike, "strong_crl_check", RevocationCheck.REVOKED_ONLY))),
     )
 
 

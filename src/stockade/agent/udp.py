@@ -34,15 +34,20 @@ _IKE_ONLY = (
 
 
 class UdpSockets:
-    """Opens the sockets (all or none). Errors: `HostError` PORT_TAKEN or NOT_PRIVILEGED."""
+    """Opens the sockets (all or none) and has each prepared by `prepare`. Errors: `HostError` PORT_TAKEN,
+    NOT_PRIVILEGED, and those of `prepare`."""
 
-    def __init__(self, mark: int | None) -> None:
+    def __init__(
+        self, mark: int | None, prepare: Callable[[socket.socket], None] = lambda sock: None
+    ) -> None:
         self._sockets: dict[tuple[int, int], socket.socket] = {}
         try:
             for port in (IKE_PORT, NAT_TRAVERSAL_PORT):
                 self._sockets[(4, port)] = _open(socket.AF_INET, port, mark)
                 with suppress(_NoIpv6):
                     self._sockets[(6, port)] = _open(socket.AF_INET6, port, mark)
+            for sock in self._sockets.values():
+                prepare(sock)
         except BaseException:
             self.close()
             raise

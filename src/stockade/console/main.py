@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     agent = commands.add_parser("agent", help="the service", parents=[shared])
     agent_commands = agent.add_subparsers(metavar="COMMAND", required=True)
     run = agent_commands.add_parser("run", help="protect this host until told to stop", parents=[shared])
-    run.add_argument("--driver", help="the data plane, auto or userspace; outweighs agent.toml")
+    run.add_argument("--driver", help="the data plane (auto, kernel or userspace); outweighs agent.toml")
     run.set_defaults(command=_agent_run)
 
     netsh = add("netsh", _netsh, "read or write policy in the language of netsh ipsec")
@@ -143,6 +143,21 @@ def _parser() -> argparse.ArgumentParser:
     _add_policy_file(explain)
 
     _add_policy_file(add("lint", _lint, "what in the policy is doubtful, and what to do about it"))
+
+    certificate = commands.add_parser("cert", help="the machine's certificates", parents=[shared])
+    certificate_commands = certificate.add_subparsers(metavar="COMMAND", required=True)
+    take = certificate_commands.add_parser(
+        "import", help="take over certificates, keys and revocation lists", parents=[shared]
+    )
+    take.add_argument("file", help="PEM, DER or PKCS #12 (.pfx)")
+    take.add_argument("--trust-roots", action="store_true", help="trust the roots in the file")
+    take.add_argument(
+        "--password-file", metavar="FILE", help="holds the file's password (default: it is asked for)"
+    )
+    take.set_defaults(command=_certificate_import)
+    listing = certificate_commands.add_parser("list", help="what is in the machine store", parents=[shared])
+    listing.set_defaults(command=_certificate_list)
+
     add("demo", _demo, "two hosts, one policy, real packets: the whole story in a minute")
     return parser
 
@@ -207,6 +222,24 @@ def _policy(options: argparse.Namespace) -> int:
     if options.action == "rollback":
         return policy_command.rollback(paths, store, options.number, form)
     return policy_command.forget(paths, store, options.keep, form)
+
+
+def _certificate_import(options: argparse.Namespace) -> int:
+    from stockade.console.certificate_command import import_certificates
+
+    return import_certificates(
+        Paths.of(options.home),
+        options.file,
+        password_file=options.password_file,
+        trust_roots=options.trust_roots,
+        form=options.format,
+    )
+
+
+def _certificate_list(options: argparse.Namespace) -> int:
+    from stockade.console.certificate_command import list_certificates
+
+    return list_certificates(Paths.of(options.home), options.format)
 
 
 # ---- what is in force

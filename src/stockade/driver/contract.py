@@ -5,9 +5,10 @@ Calls are synchronous and short. Nothing is dropped silently and nothing is flus
 before remove; the caller adds an inbound SA before the outbound one.
 """
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction, FilterTable
@@ -139,3 +140,16 @@ class Driver(Protocol):
         (the memory driver: ask after every call)."""
 
     def statistics(self) -> DriverStatistics: ...
+
+
+@runtime_checkable
+class PreparesSockets(Protocol):
+    """A data plane that must know the sockets of the key exchange, so that IKE passes whatever the filters say."""
+
+    def prepare_ike_socket(self, sock: socket.socket) -> None:
+        """Called once for each bound socket, after `start`. `HostError(DRIVER_FAILED)`."""
+
+
+def prepare_with(driver: Driver) -> Callable[[socket.socket], None]:
+    """What to call for each socket of the key exchange; nothing for most data planes."""
+    return driver.prepare_ike_socket if isinstance(driver, PreparesSockets) else lambda sock: None

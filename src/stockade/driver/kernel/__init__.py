@@ -1,0 +1,1 @@
+"""The data plane in the kernel: XFRM states and policies over netlink."""

@@ -1,0 +1,610 @@
+"""The kernel driver: the filter table and the SAs live in the kernel's XFRM, this process only writes and listens.
+
+    install_filters ──▶ policies (see `policies`)        ACQUIRE ──▶ Acquire
+    add_sa, remove_sa ──▶ states (see `states`)          EXPIRE  ──▶ SaExpired
+    statistics ◀── dump of the states                    look every second ──▶ SaIdle, PacketRefused
+
+What belongs to this process ends with it; states and policies do not. So a killed agent leaves a host that secures
+what it secured and lets nothing pass that it did not: where an SA ends, nobody makes a new one. The next start finds
+the policies by their tag and takes them over. It finds the SAs too, and leaves them until SAs of its own for the same
+peer are in (or ORPHAN_SECONDS are over): it has no key exchange for them, but their packets need not stop meanwhile.
+
+Held packets: the kernel queues up to 100 for a policy and sends them when an SA is there; it does not tell how many,
+so `held_packets` counts the SAs that it waits for. `release` has nothing to do: the kernel itself forgets an
+unanswered acquire after 3 s (see `system`), and the next packet acquires anew.
+
+Counted are SAs, and the filters whose packets went through an SA. For permit and block the kernel keeps no numbers.
+"""
+
+import errno
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from stockade.driver import probe
+from stockade.driver.contract import (
+    Acquire,
+    Capabilities,
+    DriverEvent,
+    DriverFailed,
+    DriverStatistics,
+    FilterCounters,
+    PacketRefused,
+    SaExpired,
+    SaIdle,
+)
+from stockade.driver.kernel import policies, states
+from stockade.driver.kernel.listener import Listener, UnknownSpiWatch, bypass_socket, take_esp_in_udp
+from stockade.driver.kernel.policies import Change, Step
+from stockade.driver.kernel.system import Claim, Settings, read_refusals
+from stockade.driver.limits import check_table
+from stockade.driver.netlink import NetlinkError, NetlinkSocket
+from stockade.driver.refusals import Refusals
+from stockade.model.addresses import Address
+from stockade.model.filters import Direction, FilterTable
+from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
+from stockade.model.sa import MAXIMUM_SPI, MINIMUM_SPI, SaCounters, SecurityAssociation
+from stockade.model.traffic import ESP, PROTOCOLS_WITH_PORTS, Flow
+from stockade.wire import xfrm
+from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
+from stockade.wire.xfrm import Acquired, Expired, MessageType, Policy, State
+
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at what the kernel does not tell by itself. With many SAs less often: a look may take a fiftieth
+of the time."""
+
+ACQUIRE_SECONDS: Final = 1.0
+"""Between two acquires of the same filter and pair of hosts."""
+
+MAXIMUM_REMEMBERED: Final = 4096
+"""Pairs whose last acquire is remembered."""
+
+ORPHAN_SECONDS: Final = 30.0
+"""How long SAs of an earlier run stay at most."""
+
+HANDOVER_SECONDS: Final = 2.0
+"""How long they stay when their peer has an SA of this run."""
+
+NAT_TRAVERSAL_PORT: Final = 4500
+
+StateKey = tuple[Address, int, int]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One of our SAs, and what was seen of it at the last look. Times of the monotonic clock."""
+
+    sa: SecurityAssociation
+    installed: float
+    used: float
+    usage: xfrm.Usage = xfrm.Usage()
+    idle_reported: bool = False
+
+
+@dataclass(slots=True)
+class _Orphan:
+    """An SA of an earlier run, to be removed at `end`."""
+
+    state: State
+    end: float
+
+
+class KernelDriver:
+    """Implements `Driver`. One per network namespace: that of the thread that calls `start`. Not safe for several
+    threads."""
+
+    def __init__(self) -> None:
+        self._capabilities: Capabilities | None = None
+        self._netlink: NetlinkSocket | None = None
+        self._listener: Listener | None = None
+        self._watch: UnknownSpiWatch | None = None
+        self._watch_end = 0.0
+        self._claim = Claim()
+        self._settings = Settings()
+        self._epoll = select.epoll()
+        self._wake_reading, self._wake_writing = socket.socketpair(type=socket.SOCK_STREAM)
+        self._wake_reading.setblocking(False)
+        self._wake_writing.setblocking(False)
+        self._epoll.register(self._wake_reading.fileno(), select.EPOLLIN)
+        self._ticker: _Ticker | None = None
+        self._next_look = 0.0
+        self._table = FilterTable()
+        self._installed: dict[policies.Key, Policy] = {}
+        self._request_ids: dict[str, int] = {}
+        self._entries: dict[StateKey, _Entry] = {}
+        self._orphans: dict[StateKey, _Orphan] = {}
+        self._acquired: dict[tuple[str, Address, Address], float] = {}
+        self._finished: dict[str, tuple[int, int]] = {}
+        self._events: deque[DriverEvent] = deque()
+        self._refusals = Refusals()
+        self._counted: dict[ReasonCode, int] = {}
+        self._start_counts: dict[ReasonCode, int] = {}
+
+    # ---- Driver --------------------------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Found out by trying, once; `HostError` where that is not allowed."""
+        if self._capabilities is None:
+            self._capabilities = probe.kernel_capabilities()
+        return self._capabilities
+
+    def start(self) -> None:
+        """`HostError`: NOT_PRIVILEGED, or DRIVER_FAILED where the kernel has no ESP or another driver runs here."""
+        if self._netlink is not None:
+            return
+        refusal = probe.esp_refusal()
+        if refusal is not None:
+            code = ReasonCode.NOT_PRIVILEGED if os.geteuid() else ReasonCode.DRIVER_FAILED
+            raise error_for(code, f"the kernel data plane cannot run: {refusal}")
+        self._claim.take()
+        try:
+            self._open()
+        except OSError as error:
+            self._let_go()
+            raise error_for(ReasonCode.DRIVER_FAILED, f"XFRM netlink: {error.strerror}") from None
+        except StockadeError:
+            self._let_go()
+            raise
+
+    def _open(self) -> None:
+        self._netlink = NetlinkSocket(socket.NETLINK_XFRM)
+        self._listener = Listener()
+        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        self._settings.apply()
+        now = time.monotonic()
+        self._installed = {policies.key_of(policy): policy for policy in self._read_policies()}
+        self._orphans = {
+            _key(state): _Orphan(state, now + ORPHAN_SECONDS)
+            for state in self._read_states()
+            if states.is_ours(state)
+        }
+        self._start_counts = self._counted = read_refusals()
+        self._ticker = _Ticker(self._wake, LOOK_SECONDS)
+        self._ticker.start()
+
+    def stop(self, keep_filters: bool = False) -> None:
+        """May be called at any time, more than once, and without `start`: then it removes what a killed run left,
+        unless another driver runs here."""
+        if self._netlink is None:
+            if keep_filters:
+                return
+            with suppress(StockadeError):
+                self._claim.take()
+                self._netlink = NetlinkSocket(socket.NETLINK_XFRM)
+            if self._netlink is None:
+                self._claim.release()
+                return
+        try:
+            for state in self._read_states():
+                if states.is_ours(state):
+                    self._delete_state(state)
+            if not keep_filters:
+                for step in policies.steps_between(self._read_policies(), ()):
+                    self._apply(step)
+                self._installed.clear()
+        finally:
+            if not keep_filters:
+                self._settings.restore()
+            self._entries.clear()
+            self._orphans.clear()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._ticker is not None:
+            self._ticker.stop()
+            self._ticker = None
+        self._close_watch()
+        if self._listener is not None:
+            self._epoll.unregister(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+        self._claim.release()
+
+    def install_filters(self, table: FilterTable) -> None:
+        capabilities = self.capabilities
+        check_table(table, capabilities)
+        names = [name for name in table.negotiations if isinstance(name, str)]
+        ids = policies.request_ids(names, self._request_ids)
+        wanted = policies.policies_of(table, ids, capabilities)
+        before = list(self._installed.values())
+        try:
+            for step in policies.steps_between(before, wanted):
+                self._apply(step)
+        except StockadeError:
+            with suppress(StockadeError):
+                for step in policies.steps_between(list(self._installed.values()), before):
+                    self._apply(step)
+            raise
+        # Ids of negotiations that are gone stay known while SAs of theirs may live.
+        used = {entry.sa.negotiation for entry in self._entries.values()} | set(names)
+        self._request_ids = {
+            name: number for name, number in {**self._request_ids, **ids}.items() if name in used
+        }
+        self._table = table
+        self._finished = {
+            name: value for name, value in self._finished.items() if table.by_id(name) is not None
+        }
+
+    def get_spi(self, local: Address, peer: Address) -> int:
+        """The kernel chooses and keeps it back for some seconds, so that no other program gets it."""
+        larval = State(None, peer, local, 0, ESP, 0, xfrm.XfrmMode.TRANSPORT)
+        body = xfrm.allocate_spi(larval, MINIMUM_SPI, MAXIMUM_SPI)
+        answers = self._open_netlink().get(MessageType.ALLOCATE_SPI, body)
+        for answer in answers:
+            if answer.type == MessageType.NEW_SA:
+                return xfrm.decode_state(answer.body).spi
+        raise error_for(ReasonCode.NO_SPI, "the kernel gave none")
+
+    def add_sa(self, sa: SecurityAssociation) -> None:
+        states.check_sa(sa, self.capabilities)
+        ids = policies.request_ids([sa.negotiation], self._request_ids)
+        state = states.state_of(sa, ids[sa.negotiation])
+        key = _key(state)
+        if key in self._entries:
+            # Replacing it would start its sequence numbers, and with AES-GCM its nonces, again.
+            raise error_for(
+                ReasonCode.DRIVER_LACKS, "this SPI is in use", spi=f"{sa.spi:#010x}", peer=sa.peer
+            )
+        self._add_state(state, reserved=sa.direction is Direction.INBOUND)
+        self._request_ids.update(ids)
+        now = time.monotonic()
+        self._entries[key] = _Entry(sa, now, now)
+        if sa.direction is Direction.OUTBOUND:
+            for orphan in self._orphans.values():
+                if sa.peer in (orphan.state.source, orphan.state.destination):
+                    orphan.end = min(orphan.end, now + HANDOVER_SECONDS)
+
+    def _add_state(self, state: State, *, reserved: bool) -> None:
+        """An inbound SPI may have a larval SA from `get_spi`, which is updated to become the SA."""
+        netlink = self._open_netlink()
+        if reserved:
+            try:
+                netlink.change(MessageType.UPDATE_SA, state.encode())
+                return
+            except NetlinkError as error:
+                if error.number != errno.ESRCH:
+                    raise
+        netlink.change(MessageType.NEW_SA, state.encode(), NLM_F_CREATE | NLM_F_EXCL)
+
+    def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
+        for key, entry in list(self._entries.items()):
+            sa = entry.sa
+            if (sa.spi, sa.direction, sa.peer) == (spi, direction, peer):
+                self._count_last(key, entry)
+                del self._entries[key]
+                self._delete(*key)
+
+    def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
+        for key in [key for key in self._acquired if key[0] == filter_id and key[2] == peer]:
+            del self._acquired[key]
+
+    def events(self) -> Sequence[DriverEvent]:
+        with suppress(BlockingIOError):
+            while self._wake_reading.recv(4096):
+                pass
+        if self._listener is not None:
+            now = time.monotonic()
+            for event in self._listener.read():
+                if isinstance(event, Acquired):
+                    self._on_acquire(event, now)
+                else:
+                    self._on_expire(event)
+            self._read_watch(now)
+            if now >= self._next_look:
+                self._look(now)
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def statistics(self) -> DriverStatistics:
+        if self._netlink is None:
+            return DriverStatistics((), (), 0, ())
+        now = time.monotonic()
+        larval = self._take_usage(now)
+        counts = read_refusals()
+        refused = tuple(
+            (code.word, count - self._start_counts.get(code, 0))
+            for code, count in counts.items()
+            if count > self._start_counts.get(code, 0)
+        )
+        sas = tuple(
+            SaCounters(
+                entry.sa.spi,
+                entry.sa.direction,
+                entry.usage.packets,
+                entry.usage.bytes,
+                entry.usage.integrity_failures,
+                entry.usage.replays,
+                0,
+                now - entry.installed,
+                now - entry.used,
+            )
+            for entry in self._entries.values()
+        )
+        return DriverStatistics(sas, self._filter_counters(), larval, refused)
+
+    # ---- sockets of the key exchange -----------------------------------------------------------------------
+
+    def prepare_ike_socket(self, sock: socket.socket) -> None:
+        """Let IKE pass whatever the filters say, and have the kernel take ESP in UDP from the socket of port 4500.
+        `HostError(DRIVER_FAILED)`."""
+        try:
+            bypass_socket(sock)
+            if sock.family == socket.AF_INET and sock.getsockname()[1] == NAT_TRAVERSAL_PORT:
+                take_esp_in_udp(sock)
+        except OSError as error:
+            raise error_for(
+                ReasonCode.DRIVER_FAILED, f"a socket for IKE cannot bypass IPsec: {error.strerror}"
+            ) from None
+
+    # ---- events --------------------------------------------------------------------------------------------
+
+    def _on_acquire(self, acquired: Acquired, now: float) -> None:
+        if not policies.is_ours(acquired.policy):
+            return
+        filter_id = policies.filter_id_of(acquired.policy)
+        flow = _flow_of(acquired)
+        key = (filter_id, flow.source, flow.destination)
+        if now - self._acquired.get(key, float("-inf")) < ACQUIRE_SECONDS:
+            return
+        if len(self._acquired) >= MAXIMUM_REMEMBERED:
+            self._acquired.clear()
+        self._acquired[key] = now
+        self._events.append(Acquire(filter_id, flow))
+
+    def _on_expire(self, expired: Expired) -> None:
+        key = _key(expired.state)
+        if expired.hard:
+            self._orphans.pop(key, None)
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        if expired.hard:
+            entry.usage = expired.state.usage
+            self._forget(key, entry)
+        self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, expired.hard))
+
+    def _look(self, now: float) -> None:
+        """What the kernel does not tell: idle SAs, packets that SAs refused, SPIs that nobody knows."""
+        started = time.monotonic()
+        try:
+            if self._entries:
+                self._take_usage(now)
+                self._report_idle(now)
+            for key, orphan in list(self._orphans.items()):
+                if now >= orphan.end:
+                    del self._orphans[key]
+                    self._delete_state(orphan.state)
+        except StockadeError as error:
+            self._events.append(DriverFailed(error.reason))
+        counts = read_refusals()
+        if counts.get(ReasonCode.UNKNOWN_SPI, 0) > self._counted.get(ReasonCode.UNKNOWN_SPI, 0):
+            self._open_watch(now)
+        self._counted = counts
+        self._events.extend(self._refusals.collect(now))
+        self._next_look = now + max(LOOK_SECONDS * 0.9, 50 * (time.monotonic() - started))
+
+    def _take_usage(self, now: float) -> int:
+        """Read what the SAs carried, tell what they refused; returns how many SAs the kernel waits for. An SA that
+        is no longer there (its expiry was lost) expires now."""
+        found: set[StateKey] = set()
+        larval = 0
+        for state in self._read_states():
+            key = _key(state)
+            entry = self._entries.get(key)
+            if entry is None:
+                larval += state.spi == 0
+                continue
+            found.add(key)
+            before, entry.usage = entry.usage, state.usage
+            # The kernel's own time of the last use is not there in all versions, and in whole seconds.
+            if state.usage.packets != before.packets:
+                entry.used, entry.idle_reported = now, False
+            self._refuse(entry, before, state.usage, now)
+        for key, entry in list(self._entries.items()):
+            if key not in found and now - entry.installed > LOOK_SECONDS:
+                self._forget(key, entry)
+                self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, hard=True))
+        return larval
+
+    def _refuse(self, entry: _Entry, before: xfrm.Usage, after: xfrm.Usage, now: float) -> None:
+        for code, count in (
+            (ReasonCode.INTEGRITY_FAILED, after.integrity_failures - before.integrity_failures),
+            (ReasonCode.REPLAYED, after.replays - before.replays),
+        ):
+            if count > 0:
+                self._note_refused(code, entry.sa.source, entry.sa.destination, entry.sa.spi, now, count)
+
+    def _note_refused(
+        self, code: ReasonCode, source: Address, destination: Address, spi: int, now: float, count: int = 1
+    ) -> None:
+        event: PacketRefused | None = self._refusals.add(code, source, destination, now, spi=spi, count=count)
+        if event is not None:
+            self._events.append(event)
+
+    def _report_idle(self, now: float) -> None:
+        by_pair = {
+            (entry.sa.direction, entry.sa.spi, entry.sa.peer): entry for entry in self._entries.values()
+        }
+        for entry in self._entries.values():
+            sa = entry.sa
+            if sa.idle_seconds is None or entry.idle_reported or now - entry.used < sa.idle_seconds:
+                continue
+            other = Direction.OUTBOUND if sa.direction is Direction.INBOUND else Direction.INBOUND
+            partner = by_pair.get((other, sa.pair, sa.peer))
+            if partner is not None:
+                if now - partner.used < sa.idle_seconds:
+                    continue
+                partner.idle_reported = True
+            entry.idle_reported = True
+            self._events.append(SaIdle(sa.spi, sa.direction))
+
+    # ---- packets with an SPI that nobody knows ---------------------------------------------------------------
+
+    def _open_watch(self, now: float) -> None:
+        self._watch_end = now + 2 * LOOK_SECONDS
+        if self._watch is None:
+            with suppress(OSError):
+                self._watch = UnknownSpiWatch()
+                self._epoll.register(self._watch.fileno(), select.EPOLLIN)
+
+    def _close_watch(self) -> None:
+        if self._watch is not None:
+            self._epoll.unregister(self._watch.fileno())
+            self._watch.close()
+            self._watch = None
+
+    def _read_watch(self, now: float) -> None:
+        if self._watch is None:
+            return
+        for spi, source, destination in self._watch.read():
+            if not self._kernel_has(destination, spi):
+                self._note_refused(ReasonCode.UNKNOWN_SPI, source, destination, spi, now)
+        if now >= self._watch_end:
+            self._close_watch()
+
+    def _kernel_has(self, destination: Address, spi: int) -> bool:
+        if (destination, spi, ESP) in self._entries:
+            return True
+        try:
+            return bool(self._open_netlink().get(MessageType.GET_SA, xfrm.state_id(destination, spi, ESP)))
+        except NetlinkError:
+            return False
+
+    # ---- the kernel ----------------------------------------------------------------------------------------
+
+    def _open_netlink(self) -> NetlinkSocket:
+        if self._netlink is None:
+            raise error_for(ReasonCode.DRIVER_FAILED, "the driver is not started")
+        return self._netlink
+
+    def _read_policies(self) -> list[Policy]:
+        answers = self._open_netlink().dump(MessageType.GET_POLICY, xfrm.dump_policies())
+        return [
+            policy
+            for policy in (
+                xfrm.decode_policy(answer.body) for answer in answers if _is_main_policy(answer.body)
+            )
+            if policies.is_ours(policy)
+        ]
+
+    def _read_states(self) -> list[State]:
+        answers = self._open_netlink().dump(MessageType.GET_SA, xfrm.dump_states())
+        found = []
+        for answer in answers:
+            with suppress(StockadeError):  # one of another program, of a mode that we do not know
+                found.append(xfrm.decode_state(answer.body))
+        return found
+
+    def _apply(self, step: Step) -> None:
+        netlink, policy, key = self._open_netlink(), step.policy, policies.key_of(step.policy)
+        if step.change is Change.REMOVE:
+            try:
+                netlink.change(MessageType.DELETE_POLICY, xfrm.policy_id(policy.selector, policy.direction))
+            except NetlinkError as error:
+                if error.number != errno.ENOENT:
+                    raise
+            self._installed.pop(key, None)
+            return
+        kind = MessageType.NEW_POLICY if step.change is Change.ADD else MessageType.UPDATE_POLICY
+        try:
+            netlink.change(
+                kind, policy.encode(), NLM_F_CREATE | NLM_F_EXCL if kind is MessageType.NEW_POLICY else 0
+            )
+        except NetlinkError as error:
+            if error.number == errno.EEXIST:
+                raise error_for(
+                    ReasonCode.DRIVER_FAILED,
+                    f"another program has a policy for {policy.selector.source} -> {policy.selector.destination}",
+                ) from None
+            raise
+        self._installed[key] = policy
+
+    def _delete_state(self, state: State) -> None:
+        self._delete(state.destination, state.spi, state.protocol)
+
+    def _delete(self, destination: Address, spi: int, protocol: int) -> None:
+        try:
+            self._open_netlink().change(MessageType.DELETE_SA, xfrm.state_id(destination, spi, protocol))
+        except NetlinkError as error:
+            if error.number != errno.ESRCH:
+                raise
+
+    def _count_last(self, key: StateKey, entry: _Entry) -> None:
+        """What the SA carried, before it goes."""
+        with suppress(StockadeError):
+            for answer in self._open_netlink().get(MessageType.GET_SA, xfrm.state_id(*key)):
+                entry.usage = xfrm.decode_state(answer.body).usage
+        self._remember_counts(entry)
+
+    def _forget(self, key: StateKey, entry: _Entry) -> None:
+        self._remember_counts(entry)
+        del self._entries[key]
+
+    def _remember_counts(self, entry: _Entry) -> None:
+        packets, size = self._finished.get(entry.sa.filter_id, (0, 0))
+        if self._table.by_id(entry.sa.filter_id) is not None:
+            self._finished[entry.sa.filter_id] = (packets + entry.usage.packets, size + entry.usage.bytes)
+
+    def _filter_counters(self) -> tuple[FilterCounters, ...]:
+        totals = dict(self._finished)
+        for entry in self._entries.values():
+            packets, size = totals.get(entry.sa.filter_id, (0, 0))
+            totals[entry.sa.filter_id] = (packets + entry.usage.packets, size + entry.usage.bytes)
+        return tuple(FilterCounters(name, *total) for name, total in totals.items())
+
+    def _wake(self) -> None:
+        with suppress(OSError):
+            self._wake_writing.send(b"\0")
+
+
+class _Ticker(threading.Thread):
+    """Calls `wake` every so often."""
+
+    def __init__(self, wake: "object", seconds: float) -> None:
+        super().__init__(name="kernel-driver-ticker", daemon=True)
+        self._wake = wake
+        self._seconds = seconds
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        while not self._end.wait(self._seconds):
+            self._wake()  # type: ignore[operator]
+
+    def stop(self) -> None:
+        self._end.set()
+
+
+def _key(state: State) -> StateKey:
+    return state.destination, state.spi, state.protocol
+
+
+def _flow_of(acquired: Acquired) -> Flow:
+    selector = acquired.selector
+    has_ports = selector.protocol in PROTOCOLS_WITH_PORTS  # for ICMP the kernel puts type and code there
+    return Flow(
+        selector.source.network_address,
+        selector.destination.network_address,
+        selector.protocol,
+        selector.source_port if has_ports else 0,
+        selector.destination_port if has_ports else 0,
+    )
+
+
+def _is_main_policy(body: bytes) -> bool:
+    """Policies of single sockets are in the dump too; their direction is beyond the three."""
+    return len(body) > 160 and body[160] < 3

@@ -1,0 +1,243 @@
+"""The filter table as XFRM policies, and the way from one table to the next. Pure: no system is touched.
+
+    permit      allow, no template            block      block
+    negotiate   allow, template ESP or AH with the request id of its negotiation; inbound with `accept_clear`
+                the template is optional: what comes in clear passes too
+
+A filter is one policy per pair of prefixes. The order of the table is the order of the priorities (a smaller number
+is looked at earlier). The kernel knows no second policy with the same selector in the same direction; the table has
+no use for one either, since the first match wins.
+
+XFRM has no transactions. `steps_between` therefore orders the single changes so that after each of them every packet
+meets the verdict of the old table or that of the new one, never a third:
+
+* What both tables have keeps its priority, if the order of those is the same in both. New policies are added between
+  them, heaviest first, changed ones replaced in their place; then what only the old table has goes, lightest first.
+* Otherwise (or where no number is free between two) the old policies first move behind a border, lightest first,
+  which keeps their order; the new table is then written before the border, heaviest first; then the rest goes.
+
+Ours are told from those of other programs by a tag where the kernel keeps numbers that it does not look at: the hard
+limit in packets says STOCKADE, the soft one is the id of the filter. So they are known again after a restart, and an
+acquire names its filter.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+
+from stockade.driver.contract import Capabilities
+from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
+from stockade.model.negotiation import Mode, Negotiation
+from stockade.model.reasons import ReasonCode, error_for
+from stockade.model.traffic import AH, ESP
+from stockade.wire.xfrm import (
+    Limits,
+    Policy,
+    PolicyAction,
+    PolicyDirection,
+    Template,
+    XfrmMode,
+    XfrmSelector,
+)
+
+OWNER: Final = int.from_bytes(b"STOCKADE", "big")
+FIRST_PRIORITY: Final = 0x400
+BORDER: Final = 0x8000_0000
+LAST_PRIORITY: Final = 0xFFFF_0000
+STEP: Final = 16
+"""Between two priorities, so that filters can be added without moving the others."""
+
+REQUEST_ID_BASE: Final = 0x5100_0000
+_REQUEST_ID_MASK: Final = 0x00FF_FFFF
+MAXIMUM_PIECES: Final = 4096
+"""Policies that one filter may become; ranges that are worse are refused."""
+
+DIRECTIONS: Final = {
+    Direction.INBOUND: PolicyDirection.IN,
+    Direction.OUTBOUND: PolicyDirection.OUT,
+}
+MODES: Final = {Mode.TRANSPORT: XfrmMode.TRANSPORT, Mode.TUNNEL: XfrmMode.TUNNEL}
+
+Key = tuple[PolicyDirection, XfrmSelector]
+
+
+class Change(StrEnum):
+    ADD = "add"
+    REPLACE = "replace"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One request to the kernel. The key (direction and selector) of the policy says which one is meant."""
+
+    change: Change
+    policy: Policy
+
+
+def key_of(policy: Policy) -> Key:
+    return policy.direction, policy.selector
+
+
+def is_ours(policy: Policy) -> bool:
+    return policy.limits.hard_packets == OWNER
+
+
+def filter_id_of(policy: Policy) -> str:
+    """The id of the filter that became this policy of ours."""
+    return f"{policy.limits.soft_packets:016x}"
+
+
+def request_ids(names: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
+    """A number for each negotiation, by which SAs find their policies: steady over tables (`known`) and, but for
+    collisions, over restarts."""
+    found = {name: known[name] for name in names if name in known}
+    taken = set(known.values())
+    for name in names:
+        if name in found:
+            continue
+        number = int.from_bytes(sha256(name.encode("utf-8", "surrogatepass")).digest()[:4], "big")
+        while (request_id := REQUEST_ID_BASE | number & _REQUEST_ID_MASK) in taken:
+            number += 1
+        found[name] = request_id
+        taken.add(request_id)
+    return found
+
+
+def policies_of(table: FilterTable, ids: Mapping[str, int], capabilities: Capabilities) -> list[Policy]:
+    """The policies of a table, heaviest first, without priorities. `CallerError(DRIVER_LACKS)` names the rule that
+    the kernel cannot express."""
+    seen: set[Key] = set()
+    policies = []
+    for entry in table.filters:
+        negotiation = table.negotiations[entry.negotiation] if entry.negotiation is not None else None
+        templates = () if negotiation is None else (_template(entry, negotiation, ids, capabilities),)
+        for selector in _selectors(entry, capabilities):
+            policy = Policy(
+                selector,
+                DIRECTIONS[entry.direction],
+                PolicyAction.BLOCK if entry.action is Action.BLOCK else PolicyAction.ALLOW,
+                0,
+                templates,
+                Limits(soft_packets=int(entry.id, 16), hard_packets=OWNER),
+            )
+            if key_of(policy) not in seen:
+                seen.add(key_of(policy))
+                policies.append(policy)
+    return policies
+
+
+def steps_between(current: Sequence[Policy], wanted: Sequence[Policy]) -> list[Step]:
+    """What to do, in this order. `current`: ours in the kernel, in any order; `wanted`: as from `policies_of`."""
+    steps: list[Step] = []
+    for direction in (PolicyDirection.IN, PolicyDirection.OUT):
+        mine = sorted(
+            (policy for policy in current if policy.direction is direction),
+            key=lambda policy: policy.priority,
+        )
+        steps += _steps(mine, [policy for policy in wanted if policy.direction is direction])
+    return steps
+
+
+def _steps(current: list[Policy], wanted: list[Policy]) -> list[Step]:
+    priorities = _fitting_priorities({key_of(policy): policy.priority for policy in current}, wanted)
+    steps: list[Step] = []
+    if priorities is None:
+        current = _behind_border(current, steps)
+        priorities = [FIRST_PRIORITY + STEP * position for position in range(len(wanted))]
+    now = {key_of(policy): replace(policy, index=0) for policy in current}
+    for policy, priority in zip(wanted, priorities, strict=True):
+        new = replace(policy, priority=priority)
+        old = now.get(key_of(new))
+        if old is None:
+            steps.append(Step(Change.ADD, new))
+        elif old != new:
+            steps.append(Step(Change.REPLACE, new))
+    wanted_keys = {key_of(policy) for policy in wanted}
+    steps += [
+        Step(Change.REMOVE, policy) for policy in reversed(current) if key_of(policy) not in wanted_keys
+    ]
+    return steps
+
+
+def _fitting_priorities(current: Mapping[Key, int], wanted: Sequence[Policy]) -> list[int] | None:
+    """A priority for each wanted policy, in which those that are there keep theirs; None where that cannot be."""
+    priorities: list[int] = []
+    waiting = 0
+    last = FIRST_PRIORITY - STEP
+    for policy in wanted:
+        kept = current.get(key_of(policy))
+        if kept is None:
+            waiting += 1
+            continue
+        step = (kept - last) // (waiting + 1)
+        if step < 1:
+            return None
+        priorities += [last + step * (number + 1) for number in range(waiting)]
+        priorities.append(kept)
+        last, waiting = kept, 0
+    priorities += [last + STEP * (number + 1) for number in range(waiting)]
+    limit = BORDER if last < BORDER else LAST_PRIORITY
+    return priorities if not priorities or priorities[-1] < limit else None
+
+
+def _behind_border(current: list[Policy], steps: list[Step]) -> list[Policy]:
+    """Move the policies behind the border, lightest first: each goes to a larger number, and none overtakes
+    another."""
+    moved = []
+    for position in reversed(range(len(current))):
+        policy = current[position]
+        target = max(policy.priority, LAST_PRIORITY - STEP * (len(current) - position))
+        if target != policy.priority:
+            policy = replace(policy, priority=target, index=0)
+            steps.append(Step(Change.REPLACE, policy))
+        moved.append(policy)
+    moved.reverse()
+    return moved
+
+
+def _selectors(entry: SpecificFilter, capabilities: Capabilities) -> Iterator[XfrmSelector]:
+    selector = entry.selector
+    sources, destinations = list(selector.source.networks()), list(selector.destination.networks())
+    if len(sources) * len(destinations) > MAXIMUM_PIECES:
+        raise error_for(
+            ReasonCode.DRIVER_LACKS,
+            f"the {capabilities.name} data plane would need {len(sources) * len(destinations)} policies for one "
+            f"filter; the limit is {MAXIMUM_PIECES}",
+            rule=entry.provenance.rule,
+        )
+    for source in sources:
+        for destination in destinations:
+            yield XfrmSelector(
+                source,
+                destination,
+                selector.protocol,
+                selector.source_port,
+                selector.destination_port,
+            )
+
+
+def _template(
+    entry: SpecificFilter, negotiation: Negotiation, ids: Mapping[str, int], capabilities: Capabilities
+) -> Template:
+    quick_mode = negotiation.quick_mode
+    kinds = {(proposal.esp is not None, proposal.ah is not None) for proposal in quick_mode.proposals}
+    if kinds not in ({(True, False)}, {(False, True)}):
+        # A template names one protocol, and an SA record is one of ESP and AH.
+        what = "AH and ESP together" if (True, True) in kinds else "choice between AH and ESP"
+        raise error_for(
+            ReasonCode.DRIVER_LACKS,
+            f"the {capabilities.name} data plane has no {what}",
+            rule=entry.provenance.rule,
+        )
+    outbound = entry.direction is Direction.OUTBOUND
+    return Template(
+        protocol=ESP if kinds == {(True, False)} else AH,
+        mode=MODES[quick_mode.mode],
+        request_id=ids[negotiation.name],
+        version=entry.selector.version,
+        destination=quick_mode.tunnel_endpoint if outbound else None,
+        optional=entry.accept_clear and not outbound,
+    )

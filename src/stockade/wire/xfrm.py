@@ -1,0 +1,784 @@
+"""The XFRM messages of Linux: IPsec SAs and policies over netlink (linux/xfrm.h).
+
+A message is one fixed structure, then attributes; `wire/netlink.py` has the framing.
+
+    NEWSA, UPDSA        State              DELSA, GETSA           state_id(…)
+    NEWPOLICY, UPDPOLICY Policy            DELPOLICY, GETPOLICY   policy_id(…)
+    ALLOCSPI            allocate_spi(…)    MIGRATE                migrate(…)
+    ACQUIRE             Acquired           EXPIRE                 Expired
+    NEWSADINFO          SaStatistics       NEWSPDINFO             PolicyStatistics
+
+Numbers are in the host's byte order, but for addresses, SPIs and ports, which are in the network's. `bytes` here
+are the bodies behind the netlink header. Decoders raise `HostError(DRIVER_FAILED)` for what the kernel never sends.
+Selectors have prefixes and port masks, not ranges: a range is several policies.
+
+Left out: compression, security contexts, PF_KEY's leftovers, and decoding of keys: what comes back from the kernel
+is never asked for its keys, so that a dump cannot leak them.
+"""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from ipaddress import ip_address, ip_network
+from struct import Struct
+
+from stockade.model.addresses import Address, Network
+from stockade.model.reasons import ReasonCode, StockadeError, error_for
+from stockade.model.secret import Secret
+from stockade.wire.netlink import decode_attributes, decode_number, encode_attributes, unpack_fixed
+
+
+class MessageType(IntEnum):
+    """XFRM_MSG_*."""
+
+    NEW_SA = 0x10
+    DELETE_SA = 0x11
+    GET_SA = 0x12
+    NEW_POLICY = 0x13
+    DELETE_POLICY = 0x14
+    GET_POLICY = 0x15
+    ALLOCATE_SPI = 0x16
+    ACQUIRE = 0x17
+    EXPIRE = 0x18
+    UPDATE_POLICY = 0x19
+    UPDATE_SA = 0x1A
+    POLICY_EXPIRE = 0x1B
+    MIGRATE = 0x21
+    NEW_SA_STATISTICS = 0x22
+    GET_SA_STATISTICS = 0x23
+    NEW_POLICY_STATISTICS = 0x24
+    GET_POLICY_STATISTICS = 0x25
+
+
+class Group(IntEnum):
+    """XFRMNLGRP_*: what a socket can listen to."""
+
+    ACQUIRE = 1
+    EXPIRE = 2
+
+
+class Attribute(IntEnum):
+    """XFRMA_*."""
+
+    ALGORITHM_AUTHENTICATION = 1
+    ALGORITHM_ENCRYPTION = 2
+    ENCAPSULATION = 4
+    TEMPLATES = 5
+    LAST_USED = 15
+    MIGRATE = 17
+    ALGORITHM_AEAD = 18
+    ALGORITHM_AUTHENTICATION_TRUNCATED = 20
+    MARK = 21
+    REPLAY_ESN = 23
+    EXTRA_FLAGS = 24
+    PROTOCOL = 25
+    OFFLOAD_DEVICE = 28
+    INTERFACE_ID = 31
+
+
+class PolicyDirection(IntEnum):
+    """XFRM_POLICY_IN, OUT, FWD."""
+
+    IN = 0
+    OUT = 1
+    FORWARD = 2
+
+
+class PolicyAction(IntEnum):
+    """XFRM_POLICY_ALLOW: secured by the templates, or clear where there are none."""
+
+    ALLOW = 0
+    BLOCK = 1
+
+
+class XfrmMode(IntEnum):
+    TRANSPORT = 0
+    TUNNEL = 1
+
+
+class StateFlag(IntFlag):
+    """XFRM_STATE_*."""
+
+    NO_ECN = 1
+    DECAPSULATE_DSCP = 2
+    NO_PATH_MTU_DISCOVERY = 4
+    WILDCARD_RECEIVE = 8
+    ICMP = 16
+    ANY_FAMILY = 32
+    ALIGN_4 = 64
+    EXTENDED_SEQUENCE = 128
+
+
+class OffloadFlag(IntFlag):
+    """XFRM_OFFLOAD_*."""
+
+    IPV6 = 1
+    INBOUND = 2
+    PACKET = 4
+
+
+INFINITY = 0xFFFF_FFFF_FFFF_FFFF
+"""XFRM_INF: no limit, for bytes and packets. For seconds that is 0."""
+
+UDP_ENCAPSULATION_ESP = 2
+"""UDP_ENCAP_ESPINUDP, RFC 3948."""
+
+ALL_ALGORITHMS = 0xFFFF_FFFF
+LEGACY_WINDOW = 32
+"""The largest replay window that needs no REPLAY_ESN attribute."""
+
+_ADDRESS_SIZE = 16
+_NAME_SIZE = 64
+_SELECTOR = Struct("=16s16s2s2s2s2sHBBB3xiI")
+_LIFETIME = Struct("=8Q")
+_CURRENT = Struct("=4Q")
+_ID = Struct("=16s4sB3x")
+# selector, id, source, limits, usage, three statistics, sequence, request id, family, mode, window, flags
+_STATE = Struct(f"={_SELECTOR.size}s{_ID.size}s16s{_LIFETIME.size}s{_CURRENT.size}s5IHBBB7x")
+_STATE_ID = Struct("=16s4sHBx")
+_POLICY = Struct(f"={_SELECTOR.size}s{_LIFETIME.size}s{_CURRENT.size}sIIBBBB4x")
+_POLICY_ID = Struct(f"={_SELECTOR.size}sIB3x")
+_TEMPLATE = Struct(f"={_ID.size}sH2x16sIBBBxIII")
+_ACQUIRE = Struct(f"={_ID.size}s16s{_SELECTOR.size}s{_POLICY.size}sIIII")
+_EXPIRE = Struct(f"={_STATE.size}sB7x")
+_ALLOCATE = Struct(f"={_STATE.size}sII")
+_ALGORITHM = Struct(f"={_NAME_SIZE}sI")
+_ALGORITHM_WITH_ICV = Struct(f"={_NAME_SIZE}sII")
+_ENCAPSULATION = Struct("=H2s2s2x16s")
+_MARK = Struct("=II")
+_REPLAY_ESN = Struct("=6I")
+_OFFLOAD = Struct("=iB3x")
+_MIGRATE = Struct("=16s16s16s16sBBHIHH")
+_U8 = Struct("=B")
+_U32 = Struct("=I")
+_U64 = Struct("=Q")
+_SPD_INFO = Struct("=6I")
+_FAMILY_OF = {4: socket.AF_INET, 6: socket.AF_INET6}
+_VERSION_OF = {int(socket.AF_INET): 4, int(socket.AF_INET6): 6}
+_ANY_PORT_MASK = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class XfrmSelector:
+    """The packets of an SA or policy, as they are on the wire: a prefix on each side. Protocol and port 0 mean any.
+    For ICMP the ports are type and code."""
+
+    source: Network
+    destination: Network
+    protocol: int = 0
+    source_port: int = 0
+    destination_port: int = 0
+    interface: int = 0
+
+    def __post_init__(self) -> None:
+        if self.source.version != self.destination.version:
+            raise ValueError("a selector is of one IP version")
+
+    @property
+    def version(self) -> int:
+        return self.source.version
+
+    def encode(self) -> bytes:
+        return _SELECTOR.pack(
+            _packed(self.destination.network_address),
+            _packed(self.source.network_address),
+            *_port(self.destination_port),
+            *_port(self.source_port),
+            _FAMILY_OF[self.version],
+            self.destination.prefixlen,
+            self.source.prefixlen,
+            self.protocol,
+            self.interface,
+            0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When an SA or policy ends. Bytes and packets: INFINITY is no limit; seconds: 0 is none."""
+
+    soft_bytes: int = INFINITY
+    hard_bytes: int = INFINITY
+    soft_packets: int = INFINITY
+    hard_packets: int = INFINITY
+    soft_seconds: int = 0
+    hard_seconds: int = 0
+    soft_unused_seconds: int = 0
+    hard_unused_seconds: int = 0
+
+    def encode(self) -> bytes:
+        return _LIFETIME.pack(
+            self.soft_bytes,
+            self.hard_bytes,
+            self.soft_packets,
+            self.hard_packets,
+            self.soft_seconds,
+            self.hard_seconds,
+            self.soft_unused_seconds,
+            self.hard_unused_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an SA carried. Times in seconds since the epoch by the system's clock, 0 for never; `last_used` is the
+    time of the last packet, `first_used` that of the first."""
+
+    bytes: int = 0
+    packets: int = 0
+    added: int = 0
+    first_used: int = 0
+    last_used: int = 0
+    replays: int = 0
+    window_misses: int = 0
+    integrity_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """A transform by its kernel name. `icv_bits` for truncated integrity and for combined modes; `is_aead` tells
+    which. The key of a combined mode ends with its salt. Empty keys are those of the null cipher, and of what was
+    decoded."""
+
+    name: str
+    key: Secret = field(default_factory=lambda: Secret(b""))
+    icv_bits: int | None = None
+    is_aead: bool = False
+
+    def encode(self) -> bytes:
+        name = self.name.encode("ascii")
+        if len(name) >= _NAME_SIZE:
+            raise ValueError("the name of the algorithm is too long")
+        key = self.key.reveal()
+        if self.icv_bits is None:
+            return _ALGORITHM.pack(name, 8 * len(key)) + key
+        numbers = (8 * len(key), self.icv_bits)
+        return _ALGORITHM_WITH_ICV.pack(name, *numbers) + key
+
+
+@dataclass(frozen=True, slots=True)
+class Encapsulation:
+    """ESP in UDP: the ports of the outer header."""
+
+    source_port: int
+    destination_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """An SA that a network device carries. `flags` of OffloadFlag."""
+
+    interface: int
+    flags: OffloadFlag
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One SA (xfrm_usersa_info and its attributes). `window`: replay window in packets, 0 none. A decoded one has
+    no keys. An SPI of 0 is a larval SA: the kernel waits for a key exchange."""
+
+    selector: XfrmSelector | None
+    source: Address
+    destination: Address
+    spi: int
+    protocol: int
+    request_id: int
+    mode: XfrmMode
+    limits: Limits = Limits()
+    window: int = 0
+    flags: StateFlag = StateFlag(0)
+    encryption: Algorithm | None = None
+    integrity: Algorithm | None = None
+    encapsulation: Encapsulation | None = None
+    offload: Offload | None = None
+    mark: tuple[int, int] | None = None
+    usage: Usage = Usage()
+
+    def encode(self) -> bytes:
+        """The body of a NEW_SA or UPDATE_SA request."""
+        extended = self.window > LEGACY_WINDOW or bool(self.flags & StateFlag.EXTENDED_SEQUENCE)
+        return self._fixed(0 if extended else self.window) + encode_attributes(self._attributes(extended))
+
+    def _fixed(self, window: int) -> bytes:
+        selector = bytes(_SELECTOR.size) if self.selector is None else self.selector.encode()
+        return _STATE.pack(
+            selector,
+            _ID.pack(_packed(self.destination), self.spi.to_bytes(4, "big"), self.protocol),
+            _packed(self.source),
+            self.limits.encode(),
+            bytes(_CURRENT.size),
+            *(0, 0, 0, 0),
+            self.request_id,
+            _FAMILY_OF[self.destination.version],
+            self.mode,
+            window,
+            self.flags,
+        )
+
+    def _attributes(self, extended: bool) -> dict[int, bytes]:
+        attributes: dict[int, bytes] = {}
+        if self.encryption is not None:
+            kind = Attribute.ALGORITHM_AEAD if self.encryption.is_aead else Attribute.ALGORITHM_ENCRYPTION
+            attributes[kind] = self.encryption.encode()
+        if self.integrity is not None:
+            attributes[Attribute.ALGORITHM_AUTHENTICATION_TRUNCATED] = self.integrity.encode()
+        if self.encapsulation is not None:
+            attributes[Attribute.ENCAPSULATION] = _ENCAPSULATION.pack(
+                UDP_ENCAPSULATION_ESP,
+                self.encapsulation.source_port.to_bytes(2, "big"),
+                self.encapsulation.destination_port.to_bytes(2, "big"),
+                bytes(_ADDRESS_SIZE),
+            )
+        if extended:
+            words = (self.window + 31) // 32
+            attributes[Attribute.REPLAY_ESN] = _REPLAY_ESN.pack(words, 0, 0, 0, 0, self.window) + bytes(
+                4 * words
+            )
+        if self.offload is not None:
+            attributes[Attribute.OFFLOAD_DEVICE] = _OFFLOAD.pack(self.offload.interface, self.offload.flags)
+        if self.mark is not None:
+            attributes[Attribute.MARK] = _MARK.pack(*self.mark)
+        return attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What secures the packets of a policy. Without addresses: those of the packet (transport mode). `optional`:
+    inbound, a packet that is not secured passes too (`level use`)."""
+
+    protocol: int
+    mode: XfrmMode
+    request_id: int
+    version: int
+    source: Address | None = None
+    destination: Address | None = None
+    optional: bool = False
+
+    def encode(self) -> bytes:
+        return _TEMPLATE.pack(
+            _ID.pack(_packed(self.destination), bytes(4), self.protocol),
+            _FAMILY_OF[self.version],
+            _packed(self.source),
+            self.request_id,
+            self.mode,
+            0,
+            self.optional,
+            ALL_ALGORITHMS,
+            ALL_ALGORITHMS,
+            ALL_ALGORITHMS,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy (xfrm_userpolicy_info, its templates and its mark). Smaller `priority` is looked at earlier. The
+    kernel gives the `index`. Limits in packets mean nothing to it, but it keeps them."""
+
+    selector: XfrmSelector
+    direction: PolicyDirection
+    action: PolicyAction
+    priority: int
+    templates: tuple[Template, ...] = ()
+    limits: Limits = Limits()
+    index: int = 0
+    mark: tuple[int, int] | None = None
+
+    def encode_fixed(self) -> bytes:
+        """The structure alone, which is also the value of the socket option IP_XFRM_POLICY."""
+        return _POLICY.pack(
+            self.selector.encode(),
+            self.limits.encode(),
+            bytes(_CURRENT.size),
+            self.priority,
+            self.index,
+            self.direction,
+            self.action,
+            0,
+            0,
+        )
+
+    def encode(self) -> bytes:
+        """The body of a NEW_POLICY or UPDATE_POLICY request."""
+        attributes: dict[int, bytes] = {}
+        if self.templates:
+            attributes[Attribute.TEMPLATES] = b"".join(template.encode() for template in self.templates)
+        if self.mark is not None:
+            attributes[Attribute.MARK] = _MARK.pack(*self.mark)
+        return self.encode_fixed() + encode_attributes(attributes)
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """The kernel wants an SA: a packet (`selector`: its addresses, protocol, ports) met a policy and found
+    none."""
+
+    source: Address
+    destination: Address
+    selector: XfrmSelector
+    policy: Policy
+    templates: tuple[Template, ...]
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """An SA is past its soft limits, or its hard ones: then it is gone."""
+
+    state: State
+    hard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SaStatistics:
+    """How many SAs there are, and the buckets of their hash table: now and at most."""
+
+    count: int
+    buckets: int
+    most_buckets: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStatistics:
+    """How many policies there are; `sockets`: those of single sockets."""
+
+    inbound: int
+    outbound: int
+    forward: int
+    sockets: int
+
+
+# ---- requests
+
+
+def state_id(destination: Address, spi: int, protocol: int, mark: tuple[int, int] | None = None) -> bytes:
+    """The body of a DELETE_SA or GET_SA request."""
+    fixed = _STATE_ID.pack(
+        _packed(destination), spi.to_bytes(4, "big"), _FAMILY_OF[destination.version], protocol
+    )
+    return fixed + encode_attributes({} if mark is None else {Attribute.MARK: _MARK.pack(*mark)})
+
+
+def policy_id(
+    selector: XfrmSelector, direction: PolicyDirection, mark: tuple[int, int] | None = None
+) -> bytes:
+    """The body of a DELETE_POLICY or GET_POLICY request."""
+    fixed = _POLICY_ID.pack(selector.encode(), 0, direction)
+    return fixed + encode_attributes({} if mark is None else {Attribute.MARK: _MARK.pack(*mark)})
+
+
+def dump_states(protocol: int | None = None) -> bytes:
+    """The body of a GET_SA dump: all SAs, or those of one protocol."""
+    return encode_attributes({} if protocol is None else {Attribute.PROTOCOL: _U8.pack(protocol)})
+
+
+def dump_policies() -> bytes:
+    """The body of a GET_POLICY dump."""
+    return b""
+
+
+def allocate_spi(state: State, first: int, last: int) -> bytes:
+    """The body of an ALLOCATE_SPI request: the kernel makes a larval SA with an SPI of this range."""
+    return _ALLOCATE.pack(state._fixed(0), first, last)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The end points of an SA change (mobility): what they were, what they become."""
+
+    old_source: Address
+    old_destination: Address
+    new_source: Address
+    new_destination: Address
+    protocol: int
+    mode: XfrmMode
+    request_id: int
+
+
+def migrate(selector: XfrmSelector, direction: PolicyDirection, moves: Sequence[Move]) -> bytes:
+    """The body of a MIGRATE request, for the policy with this selector and its SAs."""
+    packed = b"".join(
+        _MIGRATE.pack(
+            _packed(move.old_destination),
+            _packed(move.old_source),
+            _packed(move.new_destination),
+            _packed(move.new_source),
+            move.protocol,
+            move.mode,
+            0,
+            move.request_id,
+            _FAMILY_OF[move.old_source.version],
+            _FAMILY_OF[move.new_source.version],
+        )
+        for move in moves
+    )
+    return _POLICY_ID.pack(selector.encode(), 0, direction) + encode_attributes({Attribute.MIGRATE: packed})
+
+
+def get_statistics() -> bytes:
+    """The body of a GET_SA_STATISTICS or GET_POLICY_STATISTICS request."""
+    return _U32.pack(0xFFFF_FFFF)
+
+
+# ---- answers and events
+
+
+def decode_state(body: bytes) -> State:
+    """The body of a NEW_SA message."""
+    fields = _unpack(_STATE, body)
+    attributes = decode_attributes(body[_STATE.size :])
+    return _state(fields, attributes)
+
+
+def _state(fields: tuple[bytes | int, ...], attributes: dict[int, bytes]) -> State:
+    selector, identity, source, limits, current = (_bytes(part) for part in fields[:5])
+    misses, replays, failures, _, request_id, family, mode, window, flags = (
+        _int(part) for part in fields[5:]
+    )
+    version = _version(family)
+    destination, spi, protocol = _ID.unpack(identity)
+    size, packets, added, first_used = _CURRENT.unpack(current)
+    last_used = attributes.get(Attribute.LAST_USED)
+    esn = attributes.get(Attribute.REPLAY_ESN)
+    if esn is not None:
+        window = unpack_fixed(_REPLAY_ESN, esn)[5]
+    return State(
+        selector=_decode_selector(selector),
+        source=_address(source, version),
+        destination=_address(destination, version),
+        spi=int.from_bytes(spi, "big"),
+        protocol=protocol,
+        request_id=request_id,
+        mode=_mode(mode),
+        limits=Limits(*_LIFETIME.unpack(limits)),
+        window=window,
+        flags=StateFlag(flags),
+        encryption=_encryption(attributes),
+        integrity=_integrity(attributes),
+        encapsulation=_encapsulation(attributes),
+        offload=_offload(attributes),
+        mark=_mark(attributes),
+        usage=Usage(
+            size,
+            packets,
+            added,
+            first_used,
+            unpack_fixed(_U64, last_used)[0] if last_used is not None else first_used,
+            replays,
+            misses,
+            failures,
+        ),
+    )
+
+
+def decode_policy(body: bytes) -> Policy:
+    """The body of a NEW_POLICY message."""
+    fields = _unpack(_POLICY, body)
+    return _policy(fields, decode_attributes(body[_POLICY.size :]))
+
+
+def _policy(fields: tuple[bytes | int, ...], attributes: dict[int, bytes]) -> Policy:
+    selector, limits, _ = (_bytes(part) for part in fields[:3])
+    priority, index, direction, action, _, _ = (_int(part) for part in fields[3:])
+    decoded = _decode_selector(selector)
+    if decoded is None or direction not in iter(PolicyDirection) or action not in iter(PolicyAction):
+        raise _malformed("policy")
+    return Policy(
+        selector=decoded,
+        direction=PolicyDirection(direction),
+        action=PolicyAction(action),
+        priority=priority,
+        templates=_templates(attributes),
+        limits=Limits(*_LIFETIME.unpack(limits)),
+        index=index,
+        mark=_mark(attributes),
+    )
+
+
+def decode_acquire(body: bytes) -> Acquired:
+    """The body of an ACQUIRE message."""
+    fields = _unpack(_ACQUIRE, body)
+    identity, source, selector, policy = (_bytes(part) for part in fields[:4])
+    decoded = _decode_selector(selector)
+    if decoded is None:
+        raise _malformed("acquire")
+    attributes = decode_attributes(body[_ACQUIRE.size :])
+    return Acquired(
+        source=_address(source, decoded.version),
+        destination=_address(_ID.unpack(identity)[0], decoded.version),
+        selector=decoded,
+        policy=_policy(_POLICY.unpack(policy), {}),
+        templates=_templates(attributes),
+        sequence=_int(fields[7]),
+    )
+
+
+def decode_expire(body: bytes) -> Expired:
+    """The body of an EXPIRE message."""
+    fields = _unpack(_EXPIRE, body)
+    attributes = decode_attributes(body[_EXPIRE.size :])
+    return Expired(_state(_STATE.unpack(_bytes(fields[0])), attributes), bool(fields[1]))
+
+
+def decode_sa_statistics(body: bytes) -> SaStatistics:
+    """The body of a NEW_SA_STATISTICS message."""
+    attributes = _statistics(body)
+    buckets, most = unpack_fixed(_MARK, attributes.get(2, b""))
+    return SaStatistics(decode_number(attributes.get(1, b"")), buckets, most)
+
+
+def decode_policy_statistics(body: bytes) -> PolicyStatistics:
+    """The body of a NEW_POLICY_STATISTICS message."""
+    inbound, outbound, forward, *sockets = unpack_fixed(_SPD_INFO, _statistics(body).get(1, b""))
+    return PolicyStatistics(inbound, outbound, forward, sum(sockets))
+
+
+# ---- parts
+
+
+def _statistics(body: bytes) -> dict[int, bytes]:
+    unpack_fixed(_U32, body)
+    return decode_attributes(body[_U32.size :])
+
+
+def _templates(attributes: dict[int, bytes]) -> tuple[Template, ...]:
+    packed = attributes.get(Attribute.TEMPLATES, b"")
+    if len(packed) % _TEMPLATE.size:
+        raise _malformed("template")
+    return tuple(_template(fields) for fields in _TEMPLATE.iter_unpack(packed))
+
+
+def _template(fields: tuple[bytes | int, ...]) -> Template:
+    destination, _, protocol = _ID.unpack(_bytes(fields[0]))
+    version = _version(_int(fields[1]))
+    return Template(
+        protocol=protocol,
+        mode=_mode(_int(fields[4])),
+        request_id=_int(fields[3]),
+        version=version,
+        source=_address_or_none(_bytes(fields[2]), version),
+        destination=_address_or_none(destination, version),
+        optional=bool(fields[6]),
+    )
+
+
+def _encryption(attributes: dict[int, bytes]) -> Algorithm | None:
+    aead = attributes.get(Attribute.ALGORITHM_AEAD)
+    if aead is not None:
+        name, _, icv_bits = _unpack(_ALGORITHM_WITH_ICV, aead)
+        return Algorithm(_name(name), icv_bits=_int(icv_bits), is_aead=True)
+    cipher = attributes.get(Attribute.ALGORITHM_ENCRYPTION)
+    return Algorithm(_name(_unpack(_ALGORITHM, cipher)[0])) if cipher is not None else None
+
+
+def _integrity(attributes: dict[int, bytes]) -> Algorithm | None:
+    truncated = attributes.get(Attribute.ALGORITHM_AUTHENTICATION_TRUNCATED)
+    if truncated is not None:
+        name, _, icv_bits = _unpack(_ALGORITHM_WITH_ICV, truncated)
+        return Algorithm(_name(name), icv_bits=_int(icv_bits))
+    whole = attributes.get(Attribute.ALGORITHM_AUTHENTICATION)
+    return Algorithm(_name(_unpack(_ALGORITHM, whole)[0])) if whole is not None else None
+
+
+def _encapsulation(attributes: dict[int, bytes]) -> Encapsulation | None:
+    packed = attributes.get(Attribute.ENCAPSULATION)
+    if packed is None:
+        return None
+    _, source_port, destination_port, _ = _unpack(_ENCAPSULATION, packed)
+    return Encapsulation(_big_endian(source_port), _big_endian(destination_port))
+
+
+def _offload(attributes: dict[int, bytes]) -> Offload | None:
+    packed = attributes.get(Attribute.OFFLOAD_DEVICE)
+    if packed is None:
+        return None
+    interface, flags = unpack_fixed(_OFFLOAD, packed)
+    return Offload(interface, OffloadFlag(flags))
+
+
+def _mark(attributes: dict[int, bytes]) -> tuple[int, int] | None:
+    packed = attributes.get(Attribute.MARK)
+    if packed is None:
+        return None
+    value, mask = unpack_fixed(_MARK, packed)
+    return value, mask
+
+
+def _decode_selector(packed: bytes) -> XfrmSelector | None:
+    """None for the selector that matches everything of any family (its family is 0)."""
+    fields = _SELECTOR.unpack(packed)
+    destination, source, port_to, mask_to, port_from, mask_from, family, to_bits, from_bits = fields[:9]
+    if family == socket.AF_UNSPEC:
+        return None
+    version = _version(family)
+    if max(to_bits, from_bits) > (32 if version == 4 else 128):
+        raise _malformed("selector")
+    return XfrmSelector(
+        _network(source, from_bits, version),
+        _network(destination, to_bits, version),
+        fields[9],
+        int.from_bytes(port_from, "big") & int.from_bytes(mask_from, "big"),
+        int.from_bytes(port_to, "big") & int.from_bytes(mask_to, "big"),
+        fields[10],
+    )
+
+
+def _network(packed: bytes, bits: int, version: int) -> Network:
+    return ip_network((_address(packed, version), bits), strict=False)
+
+
+def _port(port: int) -> tuple[bytes, bytes]:
+    mask = _ANY_PORT_MASK if port else 0
+    return port.to_bytes(2, "big"), mask.to_bytes(2, "big")
+
+
+def _packed(address: Address | None) -> bytes:
+    return bytes(_ADDRESS_SIZE) if address is None else address.packed.ljust(_ADDRESS_SIZE, b"\0")
+
+
+def _address(packed: bytes, version: int) -> Address:
+    return ip_address(packed[: 4 if version == 4 else 16])
+
+
+def _address_or_none(packed: bytes, version: int) -> Address | None:
+    return _address(packed, version) if any(packed) else None
+
+
+def _version(family: int) -> int:
+    version = _VERSION_OF.get(family)
+    if version is None:
+        raise _malformed("address family")
+    return version
+
+
+def _mode(mode: int) -> XfrmMode:
+    if mode not in (0, 1):
+        raise _malformed("mode")
+    return XfrmMode(mode)
+
+
+def _name(packed: bytes | int) -> str:
+    return _bytes(packed).partition(b"\0")[0].decode("ascii", "replace")
+
+
+def _unpack(layout: Struct, body: bytes) -> tuple[bytes | int, ...]:
+    unpack_fixed(layout, body)  # refuses what is too short
+    return layout.unpack_from(body)
+
+
+def _bytes(part: bytes | int) -> bytes:
+    assert isinstance(part, bytes)
+    return part
+
+
+def _int(part: bytes | int) -> int:
+    assert isinstance(part, int)
+    return part
+
+
+def _big_endian(part: bytes | int) -> int:
+    return int.from_bytes(_bytes(part), "big")
+
+
+def _malformed(what: str) -> StockadeError:
+    return error_for(ReasonCode.DRIVER_FAILED, f"the kernel sent an XFRM {what} that cannot be")
