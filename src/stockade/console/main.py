@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--destination-port", "--port", default="0", metavar="PORT")
     explain.add_argument("--direction", choices=("inbound", "outbound"))
 
+    add("doctor", _doctor, "what this host can do, which data plane an agent would use, and why")
     add("demo", _demo, "two hosts, one policy, real packets: the whole story in a minute")
     return parser
 
@@ -204,6 +205,12 @@ def _own_address(value: str, ends: dict[str, str], addresses: Sequence[str]) -> 
         return value
     wants_ipv6 = any(":" in other for other in ends.values())
     return next((address for address in addresses if (":" in address) == wants_ipv6), "me")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from stockade.console.doctor import run_doctor
+
+    return run_doctor(options.format)
 
 
 def _demo(options: argparse.Namespace) -> int:
