@@ -1,6 +1,7 @@
 """Tiers: the first folder under tests/ is a test's tier. A tier whose needs are absent skips with the reason,
 and the run ends with one line that says which tiers ran."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from stockade.lab.needs import TIERS, missing_for
 
 TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS / "support"))  # helpers that several tiers share
 WORDS = ("passed", "failed", "error", "xpassed", "xfailed", "skipped")
 
 

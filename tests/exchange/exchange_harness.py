@@ -33,7 +33,9 @@ from stockade.model.suites import (
     QuickModeProposal,
 )
 from stockade.model.traffic import TrafficSelector
+from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.message import Header, decode_header
+from stockade.wire.udp_encapsulation import KEEPALIVE, NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 
 ALPHA, BETA, GAMMA = (ip_address(f"10.9.0.{host}") for host in (1, 2, 3))
 EXACT = EngineConfig(retransmission_jitter=0.0)
@@ -85,13 +87,22 @@ class Policy:
 class Node:
     """A host: an engine, and what its effects have made of the driver."""
 
-    def __init__(self, address: Address, policy: Policy, seed: int = 0, config: EngineConfig = EXACT) -> None:
+    def __init__(
+        self,
+        address: Address,
+        policy: Policy,
+        seed: int = 0,
+        config: EngineConfig = EXACT,
+        credentials: CredentialSource | None = None,
+    ) -> None:
         self.address = address
         self.endpoint = Endpoint(address, 500)
         self.policy = policy
         generator = random.Random(f"{seed} {address}")
         self._spis = count(generator.randrange(0x1000, 0x7000_0000))
-        self.engine = Engine(policy, lambda local, peer: next(self._spis), generator.randbytes, config)
+        self.engine = Engine(
+            policy, lambda local, peer: next(self._spis), generator.randbytes, config, credentials
+        )
         self.sas: dict[tuple[int, Direction], SecurityAssociation] = {}
         self.history: list[InstallSa | RemoveSa] = []
         self.reports: list[Report] = []
@@ -150,6 +161,8 @@ class Network:
     fate: Fate = deliver
     now: float = 100.0
     sent: list[Packet] = field(default_factory=list)
+    route: Callable[[Send], Send | None] = lambda send: send
+    """What stands between the hosts: the datagram as it arrives, or None. Keepalives only pass it."""
     _queue: list[tuple[float, int, Send]] = field(default_factory=list)
     _numbers: "count[int]" = field(default_factory=count)
 
@@ -170,10 +183,19 @@ class Network:
                 if not isinstance(effect, Send):
                     node.apply(effect)
                     continue
-                packet = Packet(len(self.sent) + 1, effect, self.now, decode_header(effect.datagram))
+                arriving = self.route(effect)
+                message = effect.datagram
+                if effect.local.port == NAT_TRAVERSAL_PORT:
+                    if message == KEEPALIVE:
+                        continue
+                    assert message.startswith(NON_ESP_MARKER)
+                    message = message[len(NON_ESP_MARKER) :]
+                packet = Packet(len(self.sent) + 1, effect, self.now, decode_header(message))
                 self.sent.append(packet)
                 for delay, data in self.fate(packet):
-                    copy = replace(effect, datagram=data)
+                    if arriving is None:
+                        continue
+                    copy = replace(arriving, datagram=data)
                     heapq.heappush(self._queue, (self.now + delay, next(self._numbers), copy))
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:

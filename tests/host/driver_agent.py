@@ -26,9 +26,9 @@ SUITE = EspSuite(Encryption.AES_GCM_128, None)
 def table_of(rules: list[dict[str, object]]) -> FilterTable:
     """Each rule: action, protocol, port (of the server), accept_clear; mirrored into both directions, between
     any hosts; `port` makes four filters, for either side may be the server."""
-    everyone = AddressRange.everything()
     filters = []
     for number, rule in enumerate(rules):
+        everyone = AddressRange.everything(int(str(rule.get("version", 4))))
         action = Action(str(rule["action"]))
         protocol, port = int(str(rule.get("protocol", 0))), int(str(rule.get("port", 0)))
         selectors = {
@@ -61,7 +61,8 @@ def table_of(rules: list[dict[str, object]]) -> FilterTable:
 def sa_of(call: dict[str, object]) -> SecurityAssociation:
     source, destination = ip_address(str(call["source"])), ip_address(str(call["destination"]))
     spi = int(str(call["spi"]))
-    integrity = call.get("integrity")
+    integrity, ah = (str(call.get(name) or "") for name in ("integrity", "ah"))
+    bundle = call.get("bundle")
     protocol = int(str(call.get("protocol", 0)))
     return SecurityAssociation(
         spi=spi,
@@ -70,8 +71,10 @@ def sa_of(call: dict[str, object]) -> SecurityAssociation:
         destination=destination,
         selector=TrafficSelector(AddressRange.host(source), AddressRange.host(destination), protocol),
         mode=Mode.TRANSPORT,
-        esp=EspSuite(Encryption(str(call["encryption"])), Hash(str(integrity)) if integrity else None),
-        ah=None,
+        esp=None
+        if ah
+        else EspSuite(Encryption(str(call["encryption"])), Hash(integrity) if integrity else None),
+        ah=Hash(ah) if ah else None,
         encryption_key=Secret(bytes.fromhex(str(call["encryption_key"]))),
         integrity_key=Secret(bytes.fromhex(str(call["integrity_key"]))),
         pair=int(str(call["pair"])),
@@ -79,6 +82,7 @@ def sa_of(call: dict[str, object]) -> SecurityAssociation:
         filter_id="0" * 16,
         main_mode="",
         lifetime=Lifetime(),
+        bundle=None if bundle is None else int(str(bundle)),
     )
 
 

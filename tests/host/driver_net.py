@@ -79,9 +79,13 @@ def add_pair(
     encryption: Encryption = Encryption.AES_GCM_128,
     integrity: Hash | None = None,
     base: int = 0x1000,
+    version: int = 4,
+    ah: Hash | None = None,
+    bundle: int | None = None,
 ) -> None:
-    """An SA in each direction between two hosts, installed as IKE would: inbound before outbound."""
-    addresses = [str(side.namespace.addresses[0]) for side in (one, other)]
+    """An SA in each direction between two hosts, installed as IKE would: inbound before outbound. With `ah`
+    it is AH; `bundle` is the `base` of the other half of AH over ESP."""
+    addresses = [address_of(side, version) for side in (one, other)]
     sides = [one, other]
     calls = []
     for number in (0, 1):
@@ -90,11 +94,13 @@ def add_pair(
             "destination": addresses[1 - number],
             "spi": base + number,
             "pair": base + 1 - number,
+            "ah": ah.value if ah else None,
+            "bundle": None if bundle is None else bundle + number,
             "encryption": encryption.value,
             "integrity": integrity.value if integrity else None,
-            "encryption_key": os.urandom(encryption_algorithm(encryption).keymat_size).hex(),
+            "encryption_key": os.urandom(0 if ah else encryption_algorithm(encryption).keymat_size).hex(),
             "integrity_key": os.urandom(
-                hash_algorithm(integrity).integrity_key_size if integrity else 0
+                hash_algorithm(hashed).integrity_key_size if (hashed := ah or integrity) else 0
             ).hex(),
         }
         calls.append((sides[1 - number], {**values, "direction": "inbound"}))
@@ -103,13 +109,33 @@ def add_pair(
         side.call("add", **values)
 
 
+def address_of(side: AgentSide, version: int) -> str:
+    """`two_hosts` gives the IPv6 address the same last number as the IPv4 one."""
+    address = str(side.namespace.addresses[0])
+    return address if version == 4 else f"2001:db8:9::{address.rsplit('.', 1)[1]}"
+
+
 @contextmanager
-def two_hosts(directory: Path, *, mtu: int = 1500) -> Iterator[tuple[Network, AgentSide, AgentSide]]:
+def two_hosts(
+    directory: Path, *, mtu: int = 1500, ipv6: bool = False
+) -> Iterator[tuple[Network, AgentSide, AgentSide]]:
     hosts = {"alpha": IPv4Interface("10.9.0.1/24"), "beta": IPv4Interface("10.9.0.2/24")}
     with Network(hosts, mtu=mtu) as network:
         sides = [AgentSide(network[name], directory / name) for name in hosts]
         try:
+            if ipv6:
+                for side in sides:
+                    _add_ipv6(side)
             yield network, sides[0], sides[1]
         finally:
             for side in sides:
                 side.close()
+
+
+def _add_ipv6(side: AgentSide) -> None:
+    """An address without the wait for its duplicates; the interface comes up again with IPv6 on."""
+    device = side.namespace.run(
+        ["/bin/sh", "-c", "ip -o -4 addr show scope global | awk '{print $2; exit}'"]
+    ).stdout.strip()
+    side.namespace.run(["sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=0"])
+    side.namespace.ip(f"addr add {address_of(side, 6)}/64 dev {device} nodad")

@@ -317,7 +317,7 @@ def test_the_local_api_answers_as_its_own_document_says(hosts):
         assert endpoint.method.lower() in document["paths"][endpoint.path]
         wanted = {entry.name: parameters[entry.name] for entry in endpoint.parameters if entry.required}
         ask = client.get if endpoint.method == "GET" else client.post
-        if endpoint.answer is not None and endpoint.path.count("/") < 4:
+        if endpoint.answer is not None and endpoint.body is None:
             msgspec.convert(ask(endpoint.path, wanted), endpoint.answer, strict=True)
             answered.add(endpoint.path)
     assert {"/v1/status", "/v1/filters", "/v1/sas", "/v1/explain"} <= answered

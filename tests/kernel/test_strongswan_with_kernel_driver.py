@@ -9,7 +9,6 @@ from user_mode_linux import LIMIT_SECONDS, TESTS, Result, run_scenarios
 from stockade.lab import needs
 
 SCENARIOS = (
-    "clear-traffic-is-refused",
     "we-initiate-3des-sha1",
     "strongswan-initiates-aes-cbc-with-pfs",
     "we-initiate-aes-gcm-with-pfs",

@@ -28,6 +28,7 @@ from stockade.model.negotiation import Negotiation, QuickModeMatch
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import TrafficSelector
+from stockade.pki.credentials import CredentialSource
 
 FILTER_ID = "0123456789abcdef"
 QUICK_TIMERS = EngineConfig(
@@ -67,6 +68,7 @@ class EngineHost:
         negotiation: Negotiation,
         *,
         config: EngineConfig = QUICK_TIMERS,
+        credentials: CredentialSource | None = None,
     ) -> None:
         self.local = namespace.addresses[0]
         self.peer = peer
@@ -75,7 +77,11 @@ class EngineHost:
         self._negotiation = negotiation
         self._spis = itertools.count(0x1000)
         self.engine = Engine(
-            OneNegotiation(peer, negotiation), lambda local, peer: next(self._spis), os.urandom, config
+            OneNegotiation(peer, negotiation),
+            lambda local, peer: next(self._spis),
+            os.urandom,
+            config,
+            credentials,
         )
         self._sockets = namespace.call(lambda: UdpSockets(None))
 

@@ -21,7 +21,7 @@ CHILD_PROPOSAL_DEFAULT = "aes128-sha1"
 START_SECONDS = 60.0  # an emulated machine takes its time
 
 _PLUGINS = (
-    "random nonce x509 revocation constraints pubkey pkcs1 pem openssl hmac kdf aes sha1 sha2 gmp gcm"
+    "random nonce x509 revocation constraints pubkey pkcs1 pkcs8 pem openssl hmac kdf aes sha1 sha2 gmp gcm"
     " kernel-netlink socket-default vici"
 )
 _FOLDERS = (
@@ -51,6 +51,24 @@ class Connection:
     esp_proposal: str = CHILD_PROPOSAL_DEFAULT
     local_traffic: str = ""
     remote_traffic: str = ""
+    certificate: bytes = b""
+    private_key: bytes = b""
+    authorities: tuple[bytes, ...] = ()
+    identity: str = ""
+    encapsulation: bool = False
+    """Behave as behind a NAT: false NAT-D hashes, so that both ends go to port 4500."""
+    """With a certificate (all PEM): authentication by it, `identity` is what strongSwan calls itself. The
+    peer may be whoever has a certificate under one of the authorities."""
+
+    @property
+    def authentication(self) -> tuple[str, str]:
+        """The sections `local` and `remote`."""
+        if self.certificate:
+            return (
+                f'auth = pubkey\n      certs = host.pem\n      id = "{self.identity}"',
+                "auth = pubkey\n      id = %any",
+            )
+        return f"auth = psk\n      id = {self.local}", f"auth = psk\n      id = {self.remote}"
 
     def text(self) -> str:
         """swanctl.conf."""
@@ -61,13 +79,12 @@ connections {{
     local_addrs = {self.local}
     remote_addrs = {self.remote}
     proposals = {self.ike_proposal}
+    encap = {"yes" if self.encapsulation else "no"}
     local {{
-      auth = psk
-      id = {self.local}
+      {self.authentication[0]}
     }}
     remote {{
-      auth = psk
-      id = {self.remote}
+      {self.authentication[1]}
     }}
     children {{
       traffic {{
@@ -198,6 +215,13 @@ class StrongSwan:
         secret_file = self._folder / "swanctl" / "swanctl.conf"
         secret_file.touch(mode=0o600)
         secret_file.write_text(self.connection.text(), encoding="utf-8")
+        places = {"x509/host.pem": self.connection.certificate}
+        places["private/host.pem"] = self.connection.private_key
+        for number, authority in enumerate(self.connection.authorities):
+            places[f"x509ca/{number}.pem"] = authority
+        for place, content in places.items():
+            if content:
+                (self._folder / "swanctl" / place).write_bytes(content)
         (self._folder / "strongswan.conf").write_text(
             f"""\
 charon-systemd {{
@@ -226,7 +250,7 @@ charon-systemd {{
   }}
 }}
 swanctl {{
-  load = pem pkcs1 x509 revocation constraints pubkey openssl random
+  load = pem pkcs1 pkcs8 x509 revocation constraints pubkey openssl random
 }}
 """,
             encoding="utf-8",

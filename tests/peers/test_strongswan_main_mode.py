@@ -7,11 +7,12 @@ is looked at here. Quick mode and traffic are in test_strongswan_traffic.py.
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
-from engine_runner import EngineHost
+from engine_runner import QUICK_TIMERS, EngineHost
 from strongswan_node import Connection, StrongSwan
 
 from stockade.ike.contract import ReportKind
@@ -67,7 +68,11 @@ class Pair:
         self._stack = stack
 
     def start(
-        self, ike_proposal: str, *proposals: MainModeProposal, our_key: str = PRESHARED_KEY
+        self,
+        ike_proposal: str,
+        *proposals: MainModeProposal,
+        our_key: str = PRESHARED_KEY,
+        nat_traversal: bool = False,
     ) -> tuple[EngineHost, StrongSwan]:
         negotiation = Negotiation(
             "local/peers/main-mode",
@@ -76,8 +81,9 @@ class Pair:
             (PresharedKey(Secret(our_key.encode())),),
         )
         theirs = self._network["theirs"]
-        connection = Connection(THEIRS, OURS, PRESHARED_KEY, ike_proposal)
-        ours = EngineHost(self._network["ours"], theirs.addresses[0], negotiation)
+        connection = Connection(THEIRS, OURS, PRESHARED_KEY, ike_proposal, encapsulation=nat_traversal)
+        config = replace(QUICK_TIMERS, nat_traversal=nat_traversal)
+        ours = EngineHost(self._network["ours"], theirs.addresses[0], negotiation, config=config)
         return (
             self._stack.enter_context(ours),
             self._stack.enter_context(StrongSwan(theirs, self._folder, connection)),
@@ -195,3 +201,21 @@ def test_strongswan_deletes_the_main_mode(pair: Pair) -> None:
     assert ours.run_until(lambda: verdict.poll() is not None, 20)
     assert ours.reasons(ReportKind.MAIN_MODE_DELETED) == [ReasonCode.SA_DELETED]
     assert theirs.established() == []
+
+
+@pytest.mark.parametrize("we_initiate", [True, False])
+def test_with_a_nat_in_between_both_go_to_port_4500(pair: Pair, we_initiate: bool) -> None:
+    """RFC 3947 with a strongSwan that behaves as behind a NAT."""
+    suite = MainModeProposal(Encryption.AES_CBC_128, Hash.SHA_256, Group.MODP_2048)
+    ours, theirs = pair.start("aes128-sha256-modp2048", suite, nat_traversal=True)
+    if we_initiate:
+        ours.acquire()
+    else:
+        theirs.initiate()
+    assert ours.run_until(ours.established), f"{ours.reports}\n{theirs.log()}"
+    ours.run_until(lambda: False, 0.5)
+    (view,) = [entry for entry in ours.engine.main_modes(0.0) if entry.established]
+    (entry,) = theirs.established()
+    assert (view.local.port, view.remote.port) == (4500, 4500)
+    assert entry["remote-port"] == entry["local-port"] == "4500"
+    assert "received NAT-T (RFC 3947) vendor ID" in theirs.log()

@@ -24,10 +24,15 @@ from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Fault, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import PROTOCOLS_WITH_PORTS, Flow
+from stockade.policy.dynamic import DynamicSet
+from stockade.store.dynamic import dynamic_of
+from stockade.store.json_form import FormError
 
 EVENT_QUEUE = 1000
 """Journal entries that wait for one slow reader of /v1/events; then it loses the oldest and is told how
 many."""
+
+MAXIMUM_BODY = 32 * 1024 * 1024
 
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "any": 0}
 
@@ -40,6 +45,8 @@ class AgentOperations(Protocol):
     def sas(self) -> messages.Sas: ...
     def reload(self) -> messages.Loaded: ...
     def delete_peer(self, peer: Address) -> messages.Deleted: ...
+    def dynamic(self, *, with_keys: bool) -> messages.Dynamic: ...
+    def set_dynamic(self, version: int, objects: DynamicSet) -> messages.Loaded: ...
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage: ...
     def journal(self, last: int) -> messages.JournalEntries: ...
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
@@ -62,6 +69,19 @@ class Endpoint:
     answer: type[msgspec.Struct] | None
     handle: Callable[[AgentOperations, Request], msgspec.Struct]
     parameters: tuple[Parameter, ...] = ()
+    body: type[msgspec.Struct] | None = None
+    """What the request brings; its bytes are in `request.state.body`."""
+
+
+def _set_dynamic(agent: AgentOperations, request: Request) -> msgspec.Struct:
+    try:
+        message = msgspec.json.decode(request.state.body, type=messages.Dynamic)
+        objects = dynamic_of(message.objects)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        # Never the text itself: it holds keys.
+        what = str(error) if isinstance(error, FormError) else type(error).__name__
+        raise error_for(ReasonCode.SYNTAX, f"the dynamic objects cannot be read: {what}") from None
+    return agent.set_dynamic(message.version, objects)
 
 
 def _explain(agent: AgentOperations, request: Request) -> msgspec.Struct:
@@ -129,6 +149,22 @@ ROUTES = (
         lambda agent, _: agent.reload(),
     ),
     Endpoint(
+        "GET",
+        "/v1/dynamic",
+        "The objects of the dynamic store",
+        messages.Dynamic,
+        lambda agent, request: agent.dynamic(with_keys=request.query_params.get("keys") == "yes"),
+        (Parameter("keys", "yes: with pre-shared keys"),),
+    ),
+    Endpoint(
+        "PUT",
+        "/v1/dynamic",
+        "Put dynamic objects in force in place of those that there are",
+        messages.Loaded,
+        _set_dynamic,
+        body=messages.Dynamic,
+    ),
+    Endpoint(
         "POST",
         "/v1/sas/delete",
         "Delete all SAs with one peer and tell it",
@@ -145,6 +181,8 @@ def application(agent: AgentOperations) -> Starlette:
     def plain(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         async def handler(request: Request) -> Response:
             try:
+                if endpoint.body is not None:
+                    request.state.body = await _body(request)
                 answer = endpoint.handle(agent, request)
             except StockadeError as error:
                 status = 400 if error.reason.code.fault is Fault.CALLER else 503
@@ -169,11 +207,17 @@ def application(agent: AgentOperations) -> Starlette:
 
 def openapi() -> dict[str, Any]:
     """The OpenAPI 3.1 document of the API."""
-    structs = [messages.ReasonMessage, *(endpoint.answer for endpoint in ROUTES if endpoint.answer)]
+    bodies = [endpoint.body for endpoint in ROUTES if endpoint.body]
+    structs = [
+        messages.ReasonMessage,
+        *bodies,
+        *(endpoint.answer for endpoint in ROUTES if endpoint.answer),
+    ]
     template = "#/components/schemas/{name}"
     references, components = msgspec.json.schema_components(structs, ref_template=template)
     refusal = {"description": "Refused", "content": {"application/json": {"schema": references[0]}}}
-    answers = iter(references[1:])
+    taken = iter(references[1 : 1 + len(bodies)])
+    answers = iter(references[1 + len(bodies) :])
     paths: dict[str, Any] = {}
     for endpoint in ROUTES:
         content = {"application/json": {"schema": next(answers)}} if endpoint.answer else {}
@@ -191,6 +235,11 @@ def openapi() -> dict[str, Any]:
             ],
             "responses": {"200": {"description": "OK", "content": content}, "400": refusal, "503": refusal},
         }
+        if endpoint.body:
+            paths[endpoint.path][endpoint.method.lower()]["requestBody"] = {
+                "required": True,
+                "content": {"application/json": {"schema": next(taken)}},
+            }
     paths["/v1/events"] = {
         "get": {
             "summary": "Journal entries as they come (server-sent events)",
@@ -226,6 +275,16 @@ async def _events(agent: AgentOperations) -> AsyncIterator[bytes]:
             yield f"event: {record['kind']}\ndata: {json.dumps(record, ensure_ascii=False)}\n\n".encode()
     finally:
         stop()
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body; CallerError where it is longer than any honest one."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAXIMUM_BODY:
+            raise error_for(ReasonCode.SYNTAX, f"the request has more than {MAXIMUM_BODY} bytes")
+    return bytes(body)
 
 
 def _required(request: Request, name: str) -> str:

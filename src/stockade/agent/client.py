@@ -39,6 +39,10 @@ class AgentClient:
     def post(self, path: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
         return self._request("POST", path, parameters)
 
+    def put(self, path: str, content: object) -> dict[str, Any]:
+        """Send `content` as JSON."""
+        return self._request("PUT", path, None, json.dumps(content).encode())
+
     def events(self) -> Iterator[dict[str, Any]]:
         """Journal entries as they come; ends when the agent stops."""
         connection = self._open(timeout=None)
@@ -50,11 +54,13 @@ class AgentClient:
         finally:
             connection.close()
 
-    def _request(self, method: str, path: str, parameters: Mapping[str, str] | None) -> dict[str, Any]:
+    def _request(
+        self, method: str, path: str, parameters: Mapping[str, str] | None, body: bytes | None = None
+    ) -> dict[str, Any]:
         target = f"{path}?{urlencode(parameters)}" if parameters else path
         connection = self._open(self._timeout)
         try:
-            connection.request(method, target)
+            connection.request(method, target, body)
             response = connection.getresponse()
             answer: dict[str, Any] = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:

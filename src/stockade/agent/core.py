@@ -23,7 +23,9 @@ from stockade.model.filters import Action, Direction, FilterTable, SpecificFilte
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import TrafficSelector
+from stockade.pki.credentials import CredentialSource
 from stockade.policy.compiler import compile_table
+from stockade.policy.dynamic import DynamicSet
 from stockade.policy.lookup import FilterTableLookup
 from stockade.policy.objects import PolicySet
 
@@ -49,7 +51,7 @@ class HostCore:
     """Policy + engine + driver of one host.
 
     `random(size)` gives bytes for cookies, nonces and keys. `journal` is called with every entry.
-    `known_peers` remembers with whom we had SAs, over restarts.
+    `known_peers` remembers with whom we had SAs, over restarts. `credentials` are the host's certificates.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class HostCore:
         known_peers: KnownPeers | None = None,
         config: EngineConfig | None = None,
         exempt_level: int = 3,
+        credentials: CredentialSource | None = None,
     ) -> None:
         self.driver = driver
         self.table = FilterTable()
@@ -78,21 +81,26 @@ class HostCore:
             driver.get_spi,
             random,
             config if config is not None else EngineConfig(),
+            credentials,
         )
 
     # ---- policy
-    # ------------------------------------------------------------------------------------------------
 
     def load(
-        self, policy_sets: Sequence[PolicySet], now: float, local_addresses: Sequence[Address] | None = None
+        self,
+        policy_sets: Sequence[PolicySet],
+        now: float,
+        local_addresses: Sequence[Address] | None = None,
+        *,
+        dynamic: DynamicSet | None = None,
     ) -> LoadResult:
-        """Compile and enforce. A policy that cannot be compiled or enforced leaves the last good one in
-        force; the refusal is returned and written to the journal."""
+        """Compile and enforce; `dynamic` is what the dynamic store holds. A policy that cannot be compiled or
+        enforced leaves the last good one in force; the refusal is returned and written to the journal."""
         if local_addresses is not None:
             self.local_addresses = tuple(local_addresses)
         try:
             versions = self.driver.capabilities.ip_versions
-            table = compile_table(policy_sets, self.local_addresses, self.exempt_level, versions)
+            table = compile_table(policy_sets, self.local_addresses, self.exempt_level, versions, dynamic)
             self.driver.install_filters(table)
         except StockadeError as error:
             self._note("policy-refused", error.reason, now)
@@ -120,7 +128,6 @@ class HostCore:
         return begun
 
     # ---- doors
-    # ---------------------------------------------------------------------------------------------------
 
     def receive(self, datagram: bytes, local: Endpoint, remote: Endpoint, now: float) -> None:
         """A UDP datagram came on port 500 or 4500."""
@@ -293,7 +300,6 @@ class HostCore:
         )
 
     # ---- journal
-    # -----------------------------------------------------------------------------------------------------
 
     def _provenance(self, filter_id: str) -> str:
         entry = self._filters.get(filter_id)

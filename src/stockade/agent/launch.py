@@ -34,7 +34,7 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
         try:
             from stockade.agent.service import Service
 
-            asyncio.run(Service(paths, driver, ready, settings.ike).run())
+            asyncio.run(Service(paths, driver, ready, settings.ike, settings.chains).run())
         finally:
             # After an orderly end this finds nothing to do; after any other what is in force stays in force.
             driver.stop(keep_filters=True)

@@ -115,6 +115,14 @@ class Loaded(msgspec.Struct, kw_only=True):
     refused: ReasonMessage | None
 
 
+class Dynamic(msgspec.Struct, kw_only=True):
+    """The objects of the dynamic store, in the form of `stockade.store.dynamic`; keys only if asked for. To
+    change them, send all of them back with the version that was read."""
+
+    version: int
+    objects: dict[str, Any]
+
+
 class Deleted(msgspec.Struct, kw_only=True):
     peer: str
     main_modes: int

@@ -19,6 +19,16 @@ class Paths:
     lock: Path
     settings: Path
 
+    @property
+    def persistent(self) -> Path:
+        """The persistent policy store."""
+        return self.policy.with_name("persistent.db")
+
+    @property
+    def certificates(self) -> Path:
+        """The machine store; the agent reads it, `stockade cert` writes it."""
+        return self.policy.with_name("certificates")
+
     @classmethod
     def of(cls, home: str | os.PathLike[str] | None = None) -> "Paths":
         """`home`, else $STOCKADE_HOME, else /etc/stockade, /var/lib/stockade, /run/stockade and

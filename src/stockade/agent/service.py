@@ -15,7 +15,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from stockade import __version__
 from stockade.agent import messages, views
@@ -24,6 +23,7 @@ from stockade.agent.interfaces import AddressChanges, local_addresses
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
 from stockade.agent.paths import Paths
+from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import UdpSockets
 from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
@@ -34,8 +34,11 @@ from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
-from stockade.policy.objects import PolicySet
-from stockade.store.local import LocalStore
+from stockade.pki.chain import ChainRules
+from stockade.pki.credentials import Credentials
+from stockade.pki.machine_store import MachineStore
+from stockade.policy.dynamic import DynamicSet
+from stockade.store.dynamic import dynamic_form
 
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
@@ -54,8 +57,10 @@ class Service:
         driver: Driver,
         ready: Callable[[], None] = lambda: None,
         ike: EngineConfig | None = None,
+        chains: ChainRules | None = None,
     ) -> None:
         self._ike = ike
+        self._chains = chains
         self._paths = paths
         self._driver = driver
         self._ready = ready
@@ -64,10 +69,11 @@ class Service:
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._refusal: Reason | None = None
-        self._store_version = -1
+        self._store_refused = False  # it is a store that cannot be read
+        self._versions: Versions = ()
         self._journal: Journal
         self._known: KnownPeers
-        self._store: LocalStore
+        self._stores = Stores(paths)
         self._core: HostCore
         self._udp: UdpSockets
 
@@ -76,12 +82,15 @@ class Service:
         is in force then stays in force."""
         self._journal = Journal(self._paths.journal)
         self._known = KnownPeers(self._paths.state)
+        if self._known.trouble:
+            reason = Reason.of(ReasonCode.STATE_UNUSABLE, self._known.trouble)
+            self._journal.write(Entry("known-peers-lost", reason))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         clean = False
         try:
-            policy_sets = self._read_policy()
+            configuration = self._read_policy()
             self._core = HostCore(
                 self._driver,
                 local_addresses(),
@@ -89,8 +98,10 @@ class Service:
                 journal=self._journal.write,
                 known_peers=self._known,
                 config=self._ike,
+                exempt_level=configuration.exempt_level,
+                credentials=self._read_certificates(),
             )
-            result = self._core.load(policy_sets, time.monotonic())
+            result = self._core.load(configuration.policy_sets, time.monotonic())
             if result.refusal is not None:
                 # There is no last good policy in this process; what an earlier run left in the kernel stays.
                 raise StockadeError(result.refusal)
@@ -144,7 +155,6 @@ class Service:
             await self._stop.wait()
 
     # ---- what happens
-    # -------------------------------------------------------------------------------------------
 
     def _on_datagrams(self, read: Callable[[], list[tuple[bytes, Endpoint, Endpoint]]]) -> None:
         now = time.monotonic()
@@ -191,60 +201,69 @@ class Service:
             self._timer = loop.call_later(max(0.0, wanted - now), self._on_timer)
 
     # ---- policy
-    # --------------------------------------------------------------------------------------------------
 
     async def _watch_store(self) -> None:
         while True:
             await asyncio.sleep(STORE_POLL)
             with suppress(StockadeError):  # in the journal; the last good policy stays
-                if self._store.version() != self._store_version:
+                if self._store_versions() != self._versions or self._store_refused:
                     self._load()
 
-    def _read_policy(self) -> list[PolicySet]:
-        """The stores' content at start; where the store cannot be read, the last good copy of it."""
+    def _read_policy(self) -> Configuration:
+        """The stores' content at start; where one cannot be read, its last good copy."""
+        configuration = self._stores.read_at_start(self._refuse_store)
+        if not self._store_refused:
+            self._versions = self._stores.versions()
+        return configuration
+
+    def _store_versions(self) -> Versions:
         try:
-            self._store = LocalStore(self._paths.policy)
-            self._store_version = self._store.version()
-            return [self._store.read()]
+            return self._stores.versions()
         except StockadeError as error:
-            self._journal.write(Entry("policy-refused", error.reason))
-            self._refusal = error.reason
-            if not self._last_good.exists():
-                raise
-            self._store = LocalStore(self._last_good)
-            return [self._store.read()]
+            self._refuse_store(error.reason)
+            raise
+
+    def _refuse_store(self, reason: Reason) -> None:
+        """A store cannot be read: what was in force stays."""
+        if self._refusal != reason:
+            self._journal.write(Entry("policy-refused", reason))
+        self._refusal, self._store_refused = reason, True
+
+    def _read_certificates(self) -> Credentials:
+        """The machine store as it is now; files that cannot be read are told and left out."""
+        credentials, problems = MachineStore(self._paths.certificates).credentials(self._chains)
+        for problem in problems:
+            self._journal.write(Entry("certificate-not-read", problem))
+        return credentials
 
     def _load(self, addresses: tuple[Address, ...] | None = None) -> None:
-        """Read and enforce the store's present content; on failure the last good policy stays and the error
+        """Read and enforce the stores' present content; on failure the last good policy stays and the error
         says why."""
+        versions = self._store_versions()
         try:
-            version = self._store.version()
-            policy_set = self._store.read()
+            configuration = self._stores.read()
         except StockadeError as error:
-            if self._refusal != error.reason:
-                self._journal.write(Entry("policy-refused", error.reason))
-            self._refusal = error.reason
+            self._refuse_store(error.reason)
             raise
-        self._store_version = version
-        result = self._core.load([policy_set], time.monotonic(), addresses)
+        self._versions, self._store_refused = versions, False
+        self._core.exempt_level = configuration.exempt_level
+        self._core.engine.set_credentials(self._read_certificates())
+        result = self._core.load(
+            configuration.policy_sets, time.monotonic(), addresses, dynamic=configuration.dynamic
+        )
         self._refusal = result.refusal
         self._pump()
         if result.refusal is None:
             self._keep_good_copy()
 
-    @property
-    def _last_good(self) -> Path:
-        return self._paths.state.with_name("policy.last-good.db")
-
     def _keep_good_copy(self) -> None:
-        """Remember what is in force, for a start that finds the store damaged."""
+        """Remember what is in force, for a start that finds a store damaged."""
         try:
-            self._store.copy_to(self._last_good)
+            self._stores.keep_good_copies()
         except StockadeError as error:
             self._journal.write(Entry("last-good-not-kept", error.reason))
 
     # ---- what the API asks (api.AgentOperations)
-    # -----------------------------------------------------------------
 
     def status(self) -> messages.Status:
         now = time.monotonic()
@@ -279,6 +298,31 @@ class Service:
             policy=self._core.table.policy_name,
             filters=len(self._core.table.filters),
             refused=views.reason_message(self._refusal) if self._refusal else None,
+        )
+
+    def dynamic(self, *, with_keys: bool) -> messages.Dynamic:
+        memory = self._stores.dynamic
+        objects = dynamic_form(memory.read(), with_keys=with_keys)
+        return messages.Dynamic(version=memory.version, objects=objects)
+
+    def set_dynamic(self, version: int, objects: DynamicSet) -> messages.Loaded:
+        """Put dynamic objects in force in the place of those that there are. Where they cannot be enforced
+        nothing changes and the error says why."""
+        memory = self._stores.dynamic
+        memory.require_version(version)
+        before = memory.read()
+        memory.replace(objects)
+        try:
+            self._load()
+            if self._refusal is not None:
+                raise StockadeError(self._refusal)
+        except StockadeError as error:
+            memory.replace(before)
+            with suppress(StockadeError):  # it was in force a moment ago
+                self._load()
+            raise StockadeError(error.reason) from None
+        return messages.Loaded(
+            policy=self._core.table.policy_name, filters=len(self._core.table.filters), refused=None
         )
 
     def delete_peer(self, peer: Address) -> messages.Deleted:

@@ -7,20 +7,29 @@
     advertise_cluster = false     # send NLBS_PRESENT: peers give up idle quick modes after 60 s
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
     replay_window = 64            # packets, 32 to 4096
+    strong_crl_check = 1          # 0 not asked, 1 the revoked is refused, 2 also what cannot be checked
 
 What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
 range stops the start with the key and its range: an agent must not run with settings that nobody asked for.
 """
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stockade.ike.config import EngineConfig
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
+from stockade.pki.chain import ChainRules
+from stockade.pki.revocation import RevocationCheck
 
 DEFAULT_DRIVER = "auto"
-_RANGES = {"microsoft_version": (2, 9), "idle_seconds": (300, 3600), "replay_window": (32, 4096)}
+_RANGES = {
+    "microsoft_version": (2, 9),
+    "idle_seconds": (300, 3600),
+    "replay_window": (32, 4096),
+    "strong_crl_check": (0, 2),
+}
 _SWITCHES = frozenset({"advertise_cluster"})
 
 
@@ -30,6 +39,7 @@ class Settings:
 
     driver: str = DEFAULT_DRIVER
     ike: EngineConfig = field(default_factory=EngineConfig)
+    chains: ChainRules = field(default_factory=ChainRules)
 
 
 def read_settings(path: Path) -> Settings:
@@ -49,20 +59,36 @@ def read_settings(path: Path) -> Settings:
         raise _invalid(path, "driver must be text")
     if not isinstance(ike, dict):
         raise _invalid(path, "ike must be a table, written [ike]")
-    return Settings(driver, replace(EngineConfig(), **{key: _checked(path, key, ike[key]) for key in ike}))
+    known = {*_RANGES, *_SWITCHES}
+    if not known >= ike.keys():
+        named = ", ".join(sorted(known))
+        raise _invalid(path, f"unknown key ike.{next(iter(ike.keys() - known))}; known are {named}")
+    default = EngineConfig()
+    return Settings(
+        driver,
+        replace(
+            default,
+            microsoft_version=_number(path, ike, "microsoft_version", default.microsoft_version),
+            advertise_cluster=_switch(path, ike, "advertise_cluster", default.advertise_cluster),
+            idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
+            replay_window=_number(path, ike, "replay_window", default.replay_window),
+        ),
+        ChainRules(RevocationCheck(_number(path, ike, "strong_crl_check", RevocationCheck.REVOKED_ONLY))),
+    )
 
 
-def _checked(path: Path, key: str, value: object) -> float | int | bool:
-    if key in _SWITCHES:
-        if not isinstance(value, bool):
-            raise _invalid(path, f"ike.{key} must be true or false, not {value!r}")
-        return value
-    if key not in _RANGES:
-        known = ", ".join(sorted([*_RANGES, *_SWITCHES]))
-        raise _invalid(path, f"unknown key ike.{key}; known are {known}")
+def _number(path: Path, table: Mapping[str, object], key: str, default: int) -> int:
+    value = table.get(key, default)
     low, high = _RANGES[key]
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise _invalid(path, f"ike.{key} must be a number from {low} to {high}, not {value!r}")
+    return value
+
+
+def _switch(path: Path, table: Mapping[str, object], key: str, default: bool) -> bool:
+    value = table.get(key, default)
+    if not isinstance(value, bool):
+        raise _invalid(path, f"ike.{key} must be true or false, not {value!r}")
     return value
 
 

@@ -38,7 +38,7 @@ class Stores:
 
     def versions(self) -> Versions:
         """Differs after every change of any store. HostError as `LocalStore.version`."""
-        return tuple(store.version() for store in self._stores)
+        return tuple(store.version() if _is_used(store) else 0 for store in self._stores)
 
     def read(self) -> Configuration:
         """Everything, as it is now. HostError STORE_UNREADABLE or STORE_BUSY names the store."""
@@ -50,7 +50,7 @@ class Stores:
         readable = []
         for store in self._stores:
             try:
-                store.read()
+                _read(store)
             except StockadeError as error:
                 copy = last_good_path(store.path)
                 if error.reason.code is not ReasonCode.STORE_UNREADABLE or not copy.exists():
@@ -64,10 +64,19 @@ class Stores:
         """Remember what is in force. Only what changed since the last copy is copied."""
         versions = self.versions()
         for place, store in enumerate(self._stores):
-            if not self._in_force or self._in_force[place] != versions[place]:
+            if _is_used(store) and (not self._in_force or self._in_force[place] != versions[place]):
                 store.copy_to(last_good_path(store.path))
         self._in_force = versions
 
     def _configuration(self, stores: tuple[LocalStore, ...]) -> Configuration:
         level = stores[-1].settings.number(EXEMPTION_SETTING, DEFAULT_EXEMPT_LEVEL)
-        return Configuration(tuple(store.read() for store in stores), self.dynamic.read(), level)
+        return Configuration(tuple(map(_read, stores)), self.dynamic.read(), level)
+
+
+def _is_used(store: LocalStore) -> bool:
+    """A persistent store that nobody wrote to has no file yet, and need not get one."""
+    return store.name != "persistent" or store.is_open or store.path.exists()
+
+
+def _read(store: LocalStore) -> PolicySet:
+    return store.read() if _is_used(store) else PolicySet(store=store.name)

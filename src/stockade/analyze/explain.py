@@ -4,6 +4,7 @@
                                   ├──▶ lighter filters that match too, and why they lost
                                   ├──▶ heavier filters that would decide for a port or protocol not given
                                   ├──▶ what would be negotiated, and the SA that carries the flow now
+                                  ├──▶ what happens to clear packets, each way, and when negotiation fails
                                   └──▶ what happens to the answer
 
 Pure: reads a table and a list of SAs. Keys are never shown; authentication is shown by method.
@@ -15,11 +16,12 @@ from enum import StrEnum
 from typing import Protocol
 
 from stockade.model.addresses import Address
-from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
+from stockade.model.filters import Action, Direction, FilterClass, FilterTable, SpecificFilter
 from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.suites import QuickModeProposal
 from stockade.model.traffic import PROTOCOLS_WITH_PORTS, Flow, TrafficSelector, protocol_name
+from stockade.policy.objects import DYNAMIC_FILTER_LIST
 from stockade.policy.weights import compare_weights, explain_weight
 
 MAXIMUM_LISTED = 20
@@ -30,6 +32,7 @@ class Verdict(StrEnum):
     PERMIT = "permit"
     BLOCK = "block"
     SECURE = "secure"
+    EXEMPT = "exempt"
     NO_FILTER = "no-filter"
 
 
@@ -74,7 +77,11 @@ class CarryingSa:
 class Explanation:
     """The answer. `deciding` is None when no filter speaks of the flow. `shadowed`: lighter filters that
     match too. `depends`: heavier filters that match for some port or protocol that the question left open.
-    `return_filter` decides about the answer's packets. `notes` are sentences for people."""
+    `return_filter` decides about the answer's packets. `notes` are sentences for people. `inbound_clear`:
+    whether packets of this conversation that come in clear are let in ("accept") or not ("drop").
+    `outbound`: what is done with those that leave: "send" in clear, "drop", or "secure". `on_failure`,
+    where the packet is to be secured: what becomes of it when the negotiation fails, "clear" or "drop",
+    else None."""
 
     flow: Flow
     direction: Direction
@@ -89,6 +96,15 @@ class Explanation:
     return_verdict: Verdict
     return_filter: SpecificFilter | None
     notes: tuple[str, ...]
+    inbound_clear: str
+    outbound: str
+    on_failure: str | None
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """The verdict in sentences: who decides, what that filter stands before and why, what becomes of
+        clear packets."""
+        return tuple(_why(self))
 
     def as_dict(self) -> dict[str, object]:
         """The JSON form."""
@@ -98,7 +114,17 @@ class Explanation:
             "verdict": self.verdict.value,
             "reason": self.reason.as_dict(),
             "filter": None if self.deciding is None else filter_as_dict(self.deciding),
-            "weight": list(self.weight),
+            "action": None if self.deciding is None else self.deciding.action.value,
+            "inbound_clear": self.inbound_clear,
+            "outbound": self.outbound,
+            "on_failure": self.on_failure,
+            "policy": None if self.deciding is None else self.deciding.provenance.policy or None,
+            "rule": None if self.deciding is None else self.deciding.provenance.rule,
+            "filter_list": None if self.deciding is None else self.deciding.provenance.filter_list or None,
+            "filter_index": None if self.deciding is None else self.deciding.provenance.filter_index or None,
+            "weight": None if self.deciding is None else self.deciding.weight,
+            "weight_explained": list(self.weight),
+            "why": list(self.why),
             "shadowed": [{**filter_as_dict(other.entry), "why": other.why} for other in self.shadowed],
             "depends": [{**filter_as_dict(other.entry), "why": other.why} for other in self.depends],
             "negotiation": None if self.negotiation is None else negotiation_as_dict(self.negotiation),
@@ -135,6 +161,8 @@ class Explanation:
         yield f"  answer     {self.return_verdict}" + (
             "" if self.return_filter is None else f" by {self.return_filter} ({self.return_filter.id})"
         )
+        failure = "" if self.on_failure is None else f"; when negotiation fails: {self.on_failure}"
+        yield f"  clear in   {self.inbound_clear}; out: {self.outbound}{failure}"
         for note in self.notes:
             yield f"  note       {note}"
 
@@ -223,26 +251,86 @@ def explain_flow(
     sa = None if deciding is None or negotiation is None else _carrying(flow, direction, deciding, sas)
     back = Direction.INBOUND if direction is Direction.OUTBOUND else Direction.OUTBOUND
     return_filter = table.lookup(flow.reversed(), back)
+    inbound, outbound = (
+        (deciding, return_filter) if direction is Direction.INBOUND else (return_filter, deciding)
+    )
     return Explanation(
         flow=flow,
         direction=direction,
         verdict=verdict,
         reason=_reason(flow, deciding),
         deciding=deciding,
-        weight=() if deciding is None else explain_weight(deciding.weight),
+        weight=() if deciding is None else _weight_lines(deciding),
         shadowed=_shadowed(table, flow, direction, deciding),
         depends=_depends(table, flow, direction, deciding),
         negotiation=negotiation,
         sa=sa,
         return_verdict=_verdict(return_filter),
         return_filter=return_filter,
-        notes=tuple(_notes(direction, deciding, negotiation, sa, return_filter)),
+        notes=tuple(_notes(table, direction, deciding, negotiation, sa, return_filter)),
+        inbound_clear=_inbound_clear(inbound),
+        outbound="send" if outbound is None else _OUTBOUND[outbound.action],
+        on_failure=None if negotiation is None or deciding is None else _on_failure(deciding),
     )
+
+
+_OUTBOUND = {Action.PERMIT: "send", Action.BLOCK: "drop", Action.NEGOTIATE: "secure"}
+
+
+def _inbound_clear(entry: SpecificFilter | None) -> str:
+    if entry is None or entry.action is Action.PERMIT or entry.accept_clear:
+        return "accept"
+    return "drop"
+
+
+def _on_failure(entry: SpecificFilter) -> str:
+    return "clear" if entry.allow_soft else "drop"
+
+
+def _weight_lines(entry: SpecificFilter) -> tuple[str, ...]:
+    if entry.provenance.filter_list == DYNAMIC_FILTER_LIST:
+        return ("made by the default response rule: below every written filter",)
+    return explain_weight(entry.weight)
+
+
+_VERDICT_SENTENCES = {
+    Verdict.NO_FILTER: "no filter speaks of this packet: it passes in clear",
+    Verdict.PERMIT: "passes in clear, because of",
+    Verdict.BLOCK: "is dropped, because of",
+    Verdict.SECURE: "has to be secured, because of",
+    Verdict.EXEMPT: "passes in clear whatever the rules say, because of",
+}
+
+
+def _why(what: Explanation) -> Iterator[str]:
+    sentence = _VERDICT_SENTENCES[what.verdict]
+    if what.deciding is None:
+        yield sentence
+    else:
+        yield f"{what.flow} {sentence} {what.deciding.provenance}"
+        for other in what.shadowed[:3]:
+            yield f"that filter stands before {other.entry.provenance}: {other.why}"
+        if len(what.shadowed) > 3:
+            yield f"and before {len(what.shadowed) - 3} or more lighter filters that match too"
+    yield {
+        "accept": "packets of this conversation that come in clear are let in",
+        "drop": "packets of this conversation that come in clear are dropped",
+    }[what.inbound_clear]
+    if what.on_failure is not None:
+        yield {
+            "clear": "when the negotiation fails, the traffic passes in clear (soft)",
+            "drop": "when the negotiation fails, the traffic is dropped",
+        }[what.on_failure]
+    for other in what.depends:
+        yield f"{other.why}, because of {other.entry.provenance}"
+    yield from what.notes
 
 
 def _verdict(entry: SpecificFilter | None) -> Verdict:
     if entry is None:
         return Verdict.NO_FILTER
+    if entry.filter_class is FilterClass.EXEMPTION:
+        return Verdict.EXEMPT
     return {
         Action.PERMIT: Verdict.PERMIT,
         Action.BLOCK: Verdict.BLOCK,
@@ -267,8 +355,8 @@ def _shadowed(
     if deciding is None:
         return ()
     others = []
-    for entry in table.filters:
-        if entry is deciding or entry.direction is not direction or not entry.selector.matches(flow):
+    for entry in table.about(flow.source, flow.destination, direction):
+        if entry is deciding or not entry.selector.matches(flow):
             continue
         why = compare_weights(deciding.weight, entry.weight)
         if not why and deciding.action.restrictiveness > entry.action.restrictiveness:
@@ -284,16 +372,11 @@ def _depends(
 ) -> tuple[OtherFilter, ...]:
     """The heavier filters with another verdict that match once what the question left open is filled in."""
     others: list[OtherFilter] = []
-    for entry in table.filters:
+    for entry in table.about(flow.source, flow.destination, direction):
         if entry is deciding or len(others) == MAXIMUM_LISTED:
             break
         selector = entry.selector
-        if (
-            entry.direction is not direction
-            or (deciding is not None and entry.action is deciding.action)
-            or flow.source not in selector.source
-            or flow.destination not in selector.destination
-        ):
+        if deciding is not None and entry.action is deciding.action:
             continue
         open_protocol = flow.protocol == 0 and selector.protocol != 0
         if not open_protocol and selector.protocol not in (0, flow.protocol):
@@ -331,13 +414,18 @@ def _carrying(
 
 
 def _notes(
+    table: FilterTable,
     direction: Direction,
     deciding: SpecificFilter | None,
     negotiation: Negotiation | None,
     sa: CarryingSa | None,
     return_filter: SpecificFilter | None,
 ) -> Iterator[str]:
+    if deciding is None and table.default_response is not None:
+        yield "if the other side asks for security, the default response rule answers"
     if deciding is not None and negotiation is not None:
+        if direction is Direction.INBOUND and deciding.allow_soft and not deciding.accept_clear:
+            yield "packets in clear are let in only while a soft SA exists (a failed negotiation)"
         if deciding.accept_clear:
             yield "packets in clear are let in too (inpass); the answer is secured"
         if deciding.allow_soft and direction is Direction.OUTBOUND:

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from stockade import __version__
 from stockade.agent.paths import Paths
-from stockade.model.reasons import StockadeError
+from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
 if TYPE_CHECKING:
     from stockade.agent.client import AgentClient
+    from stockade.analyze.offline import Offline
+
+_COMMANDS_OF_WORDS = ("ipseccmd", "netsh")
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -26,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     # The options before and after the command word share their actions, so a default there would undo what
     # stands before it.
-    options = _parser().parse_args(arguments, argparse.Namespace(home=None, format="text"))
+    words = _guarded(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words, argparse.Namespace(home=None, format="text"))
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -39,6 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; leave quietly, also at interpreter exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_REFUSED
+
+
+def _guarded(arguments: Sequence[str]) -> list[str]:
+    """The words after `ipseccmd` begin with dashes and are not argparse's: a `--` in front of them says
+    so."""
+    words = list(arguments)
+    place = next((place for place, word in enumerate(words) if word in _COMMANDS_OF_WORDS), None)
+    if place is not None and words[place] == "ipseccmd":
+        words.insert(place + 1, "--")
+    return words
 
 
 def entry() -> NoReturn:
@@ -73,40 +87,94 @@ def _parser() -> argparse.ArgumentParser:
     netsh.add_argument(
         "-f", dest="script", metavar="FILE", help="run the commands of a script (- for standard input)"
     )
+    netsh.add_argument("-c", dest="context", metavar="CONTEXT", help='begin there, such as "ipsec static"')
     netsh.add_argument("--atomic", action="store_true", help="with -f: apply all of the script or nothing")
     netsh.add_argument(
         "words", nargs=argparse.REMAINDER, help="the command, such as ipsec static show policy all"
     )
+
+    ipseccmd = add("ipseccmd", _ipseccmd, "write policy in the one-liners of Windows XP's ipseccmd")
+    ipseccmd.add_argument("words", nargs=argparse.REMAINDER, help="such as show all")
+
+    policy = commands.add_parser("policy", help="the history of the policy store", parents=[shared])
+    policy_commands = policy.add_subparsers(metavar="COMMAND", required=True)
+    for name, text, numbers in (
+        ("history", "who changed what, and when", ()),
+        ("diff", "what changed between two revisions", (("first", None), ("second", "?"))),
+        ("rollback", "make the store as it was after a revision", (("number", None),)),
+        ("forget", "drop old revisions, and the keys in them", (("keep", None),)),
+    ):
+        command = policy_commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.add_argument("--store", choices=("local", "persistent"), default="local")
+        for argument, count in numbers:
+            command.add_argument(argument, type=int, nargs=count, metavar="N")
+        command.set_defaults(command=_policy, action=name)
 
     add("status", _status, "how the agent is and what is in force")
     show = commands.add_parser("show", help="what is in force", parents=[shared])
     show_commands = show.add_subparsers(metavar="WHAT", required=True)
     for name, function, text in (
         ("filters", _show_filters, "the filter table, heaviest first"),
+        ("unused", _show_unused, "filter lists and filter actions that no rule uses"),
         ("sas", _show_sas, "main-mode and quick-mode SAs"),
         ("journal", _show_journal, "the newest journal entries"),
     ):
         command = show_commands.add_parser(name, help=text, description=text, parents=[shared])
         command.set_defaults(command=function)
+        if name in ("filters", "unused"):
+            _add_policy_file(command)
         if name == "journal":
             command.add_argument("--last", type=int, default=20, metavar="N", help="how many (default 20)")
             command.add_argument("--follow", action="store_true", help="go on with entries as they come")
 
     explain = add("explain", _explain, "what happens to a packet, and why")
-    explain.add_argument("source", help="source address, or me for outbound packets")
-    explain.add_argument("destination", help="destination address, or me for inbound packets")
-    explain.add_argument("protocol", nargs="?", default="any", help="tcp, udp, icmp, any or a number")
-    explain.add_argument("--source-port", default="0", metavar="PORT")
-    explain.add_argument("--destination-port", "--port", default="0", metavar="PORT")
-    explain.add_argument("--direction", choices=("inbound", "outbound"))
+    for place, text in (
+        ("source", "source address, or me for outbound packets"),
+        ("destination", "destination address, or me for inbound packets"),
+        ("protocol", "tcp, udp, icmp, any or a number (default: any)"),
+    ):
+        explain.add_argument(place, nargs="?", help=text)
+    explain.add_argument("--src", dest="source_option", metavar="ADDRESS", help="the same as the first word")
+    explain.add_argument("--dst", dest="destination_option", metavar="ADDRESS", help="… as the second")
+    explain.add_argument("--protocol", dest="protocol_option", metavar="PROTOCOL", help="… as the third")
+    explain.add_argument("--source-port", "--sport", default="0", metavar="PORT")
+    explain.add_argument("--destination-port", "--dport", "--port", default="0", metavar="PORT")
+    explain.add_argument("--direction", choices=("inbound", "outbound", "in", "out"))
+    _add_policy_file(explain)
+
+    _add_policy_file(add("lint", _lint, "what in the policy is doubtful, and what to do about it"))
+
+    certificate = commands.add_parser("cert", help="the machine's certificates", parents=[shared])
+    certificate_commands = certificate.add_subparsers(metavar="COMMAND", required=True)
+    take = certificate_commands.add_parser(
+        "import", help="take over certificates, keys and revocation lists", parents=[shared]
+    )
+    take.add_argument("file", help="PEM, DER or PKCS #12 (.pfx)")
+    take.add_argument("--trust-roots", action="store_true", help="trust the roots in the file")
+    take.add_argument(
+        "--password-file", metavar="FILE", help="holds the file's password (default: it is asked for)"
+    )
+    take.set_defaults(command=_certificate_import)
+    listing = certificate_commands.add_parser("list", help="what is in the machine store", parents=[shared])
+    listing.set_defaults(command=_certificate_list)
 
     add("doctor", _doctor, "what this host can do, which data plane an agent would use, and why")
     add("demo", _demo, "two hosts, one policy, real packets: the whole story in a minute")
     return parser
 
 
+def _add_policy_file(command: argparse.ArgumentParser) -> None:
+    """The options of answers that need no agent."""
+    command.add_argument(
+        "--policy-file", metavar="FILE", help="ask about a script, an .ipsec, .reg or LDIF file, or a store"
+    )
+    command.add_argument("--policy", metavar="NAME", help="with several policies: this one")
+    command.add_argument(
+        "--local", default="", metavar="ADDRESS,…", help="the computer's addresses (default: this one's)"
+    )
+
+
 # ---- the service
-# -------------------------------------------------------------------------------------------------
 
 
 def _agent_run(options: argparse.Namespace) -> int:
@@ -123,7 +191,6 @@ def _agent_run(options: argparse.Namespace) -> int:
 
 
 # ---- policy
-# ------------------------------------------------------------------------------------------------------
 
 
 def _netsh(options: argparse.Namespace) -> int:
@@ -135,11 +202,48 @@ def _netsh(options: argparse.Namespace) -> int:
         script=options.script,
         atomic=options.atomic,
         form=options.format,
+        context=options.context,
     )
 
 
+def _ipseccmd(options: argparse.Namespace) -> int:
+    from stockade.console.ipseccmd_command import run
+
+    return run(Paths.of(options.home), options.words, options.format)
+
+
+def _policy(options: argparse.Namespace) -> int:
+    from stockade.console import policy_command
+
+    paths, store, form = Paths.of(options.home), options.store, options.format
+    if options.action == "history":
+        return policy_command.history(paths, store, form)
+    if options.action == "diff":
+        return policy_command.diff(paths, store, options.first, options.second, form)
+    if options.action == "rollback":
+        return policy_command.rollback(paths, store, options.number, form)
+    return policy_command.forget(paths, store, options.keep, form)
+
+
+def _certificate_import(options: argparse.Namespace) -> int:
+    from stockade.console.certificate_command import import_certificates
+
+    return import_certificates(
+        Paths.of(options.home),
+        options.file,
+        password_file=options.password_file,
+        trust_roots=options.trust_roots,
+        form=options.format,
+    )
+
+
+def _certificate_list(options: argparse.Namespace) -> int:
+    from stockade.console.certificate_command import list_certificates
+
+    return list_certificates(Paths.of(options.home), options.format)
+
+
 # ---- what is in force
-# ----------------------------------------------------------------------------------------------
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -150,10 +254,34 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _show_filters(options: argparse.Namespace) -> int:
+    if options.policy_file is not None:
+        from stockade.console import offline_command
+
+        return offline_command.show_filters(_offline(options), options.format)
     from stockade.console import printing
 
     answer = _client(options).get("/v1/filters")
     return _print(options, answer, printing.filters)
+
+
+def _show_unused(options: argparse.Namespace) -> int:
+    from stockade.console import offline_command
+
+    sets = offline_command.policy_sets(Paths.of(options.home), options.policy_file)
+    return offline_command.show_unused(sets, options.format)
+
+
+def _lint(options: argparse.Namespace) -> int:
+    from stockade.console import offline_command
+
+    return offline_command.lint(_offline(options), options.format)
+
+
+def _offline(options: argparse.Namespace) -> "Offline":
+    from stockade.console import offline_command
+
+    local = [word for word in options.local.split(",") if word]
+    return offline_command.load(Paths.of(options.home), options.policy_file, options.policy, local)
 
 
 def _show_sas(options: argparse.Namespace) -> int:
@@ -178,19 +306,41 @@ def _show_journal(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    source = options.source_option or options.source
+    destination = options.destination_option or options.destination
+    protocol = options.protocol_option or options.protocol or "any"
+    if source is None or destination is None:
+        raise error_for(ReasonCode.SYNTAX, "explain needs a source and a destination address")
+    ports = (options.source_port, options.destination_port)
+    if options.policy_file is not None:
+        from stockade.console import offline_command
+
+        offline = _offline(options)
+        own = [str(address) for address in offline.facts.local]
+        ends = {"source": source, "destination": destination}
+        flow = offline_command.flow_of_words(
+            _own_address(source, ends, own), _own_address(destination, ends, own), protocol, *ports
+        )
+        return offline_command.explain(offline, flow, options.direction, options.format)
+    return _explain_running(options, source, destination, protocol)
+
+
+def _explain_running(options: argparse.Namespace, source: str, destination: str, protocol: str) -> int:
     client = _client(options)
-    ends = {"source": options.source, "destination": options.destination}
+    ends = {"source": source, "destination": destination}
     if "me" in ends.values():
         addresses = client.get("/v1/status")["addresses"]
         ends = {name: _own_address(value, ends, addresses) for name, value in ends.items()}
     parameters = {
         **ends,
-        "protocol": options.protocol,
+        "protocol": protocol,
         "source_port": options.source_port,
         "destination_port": options.destination_port,
     }
     if options.direction:
-        parameters["direction"] = options.direction
+        parameters["direction"] = {"in": "inbound", "out": "outbound"}.get(
+            options.direction, options.direction
+        )
     answer = client.get("/v1/explain", parameters)
     if options.format == "json":
         print(json.dumps(answer["explanation"], indent=2))
@@ -220,7 +370,6 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 # ---- printing
-# ------------------------------------------------------------------------------------------------------
 
 
 def _client(options: argparse.Namespace) -> "AgentClient":

@@ -1,6 +1,6 @@
-"""`stockade netsh`: commands on the policy store, with a word to the running agent afterwards.
+"""`stockade netsh`: commands on the policy stores and the running agent.
 
-The store is written directly, as netsh static writes the registry: no agent need run. A running agent is told
+The stores are written directly, as netsh static writes the registry: no agent need run. A running agent is told
 at once and its refusal is shown, because a policy that cannot be enforced is not in force.
 """
 
@@ -10,36 +10,61 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
-from stockade.model.reasons import ReasonCode, StockadeError, error_for
+from stockade.console.netsh_world import Console
+from stockade.model.reasons import ReasonCode, error_for
 from stockade.netsh.interpreter import decode_script, run_command, run_script
-from stockade.netsh.session import Outcome, Session
-from stockade.store.local import LocalStore
+from stockade.netsh.session import Outcome
 
 MAXIMUM_SCRIPT_BYTES = 16 * 1024 * 1024
 
 
-def run_netsh(paths: Paths, words: Sequence[str], *, script: str | None, atomic: bool, form: str) -> int:
-    """Run one command or a script; the exit status is 0 when every command succeeded."""
-    if (script is None) == (not words):
-        raise error_for(
-            ReasonCode.SYNTAX, "expected one command, such as ipsec static show policy all, or -f FILE"
-        )
-    paths.make_folders()
-    store = LocalStore(paths.policy)
-    before = store.version()
-    session = Session(store)
+def run_netsh(
+    paths: Paths,
+    words: Sequence[str],
+    *,
+    script: str | None,
+    atomic: bool,
+    form: str,
+    context: str | None = None,
+) -> int:
+    """Run one command or a script, or the shell where there is neither; the exit status is 0 when every command
+    succeeded. `context` is entered first, as netsh -c does."""
+    words, form = own_options(words, form)
+    if script is not None and words:
+        raise error_for(ReasonCode.SYNTAX, "a command and -f FILE exclude each other")
+    console = Console(paths, ask=sys.stdin is not None and sys.stdin.isatty())
+    if context is not None:
+        run_command(context, console.session)
+    if script is None and not words:
+        from stockade.console.shell import run_shell
+
+        return run_shell(console, paths, form)
     if script is None:
-        outcomes = [run_command(list(words), session)]
+        outcomes = [run_command(list(words), console.session)]
     else:
         text, source = _read_script(script)
-        outcomes = run_script(text, session, source=source, atomic=atomic)
-    _print(outcomes, form, one_command=script is None)
+        outcomes = run_script(text, console.session, source=source, atomic=atomic)
+    print_outcomes(outcomes, form, one_command=script is None)
     failed = any(outcome.failed for outcome in outcomes)
-    if store.version() != before and not _tell_agent(paths):
+    if not console.tell_agent():
         failed = True
     return 1 if failed else 0
+
+
+def own_options(words: Sequence[str], form: str) -> tuple[list[str], str]:
+    """`--format json` after the command too: netsh itself has no word that begins with two dashes."""
+    kept = list(words)
+    for place, word in enumerate(kept):
+        if word == "--format" and kept[place + 1 : place + 2] in (["json"], ["text"]):
+            form = kept[place + 1]
+            del kept[place : place + 2]
+            break
+        if word in ("--format=json", "--format=text"):
+            form = word.partition("=")[2]
+            del kept[place]
+            break
+    return kept, form
 
 
 def _read_script(name: str) -> tuple[str, str]:
@@ -56,37 +81,23 @@ def _read_script(name: str) -> tuple[str, str]:
     return decode_script(data), source
 
 
-def _print(outcomes: Sequence[Outcome], form: str, *, one_command: bool) -> None:
+def print_outcomes(outcomes: Sequence[Outcome], form: str, *, one_command: bool) -> None:
+    """Text to standard output, notes and failures to standard error; or all of it as JSON."""
     if form == "json":
         answers = [_as_dict(outcome) for outcome in outcomes]
         print(json.dumps(answers[0] if one_command else answers, indent=2, ensure_ascii=False))
         return
     for outcome in outcomes:
         if outcome.text:
-            print(outcome.text, file=sys.stderr if outcome.failed else sys.stdout)
+            print(outcome.text, file=sys.stderr if outcome.failed or outcome.note else sys.stdout)
 
 
 def _as_dict(outcome: Outcome) -> dict[str, Any]:
     answer: dict[str, Any] = {"status": outcome.status, "data": outcome.data, "text": outcome.text}
     if outcome.line:
         answer |= {"source": outcome.source, "line": outcome.line}
+    if outcome.note:
+        answer["note"] = True
     if outcome.reason is not None:
         answer["refused"] = outcome.reason.as_dict()
     return answer
-
-
-def _tell_agent(paths: Paths) -> bool:
-    """Have a running agent read the store now. False, with the reason on standard error, if it refuses."""
-    if not paths.socket.exists():
-        return True
-    try:
-        answer = AgentClient(paths.socket).post("/v1/policy/reload")
-    except StockadeError as error:
-        if error.reason.code is ReasonCode.AGENT_NOT_RUNNING:
-            return True  # a socket that a killed agent left: nothing to tell
-        raise
-    refused = answer["refused"]
-    if refused:
-        print(f"stored, but the last good policy stays in force: {refused['text']}", file=sys.stderr)
-        print(f"what to do: {refused['remedy']}", file=sys.stderr)
-    return not refused

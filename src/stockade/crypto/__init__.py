@@ -9,5 +9,6 @@ parameter, so that a run can be repeated.
     ciphers        CBC for IKE messages
     packet         per-SA objects of the data path: CBC, AES-GCM, truncated HMAC
     key_exchange   Diffie-Hellman: MODP 1, 2, 14 and ECP 19, 20
+    signatures     RSA and ECDSA: of IKEv1 and of certificates
     ikev1_keys     SKEYID and what comes from it (RFC 2409 §5)
 """

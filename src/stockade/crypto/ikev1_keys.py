@@ -1,6 +1,7 @@
 """Keys and hashes of IKEv1: RFC 2409 §5, §5.4 (pre-shared key), §5.5 (quick mode), §5.7 and Appendix B.
 
-    SKEYID   = prf(pre-shared key, Ni_b | Nr_b)
+    SKEYID   = prf(pre-shared key, Ni_b | Nr_b)                      pre-shared key
+    SKEYID   = prf(Ni_b | Nr_b, g^xy)                                signatures (§5.1)
     SKEYID_d = prf(SKEYID,            g^xy | CKY-I | CKY-R | 0)      for KEYMAT
     SKEYID_a = prf(SKEYID, SKEYID_d | g^xy | CKY-I | CKY-R | 1)      for HASH(n)
     SKEYID_e = prf(SKEYID, SKEYID_a | g^xy | CKY-I | CKY-R | 2)      for the cipher of IKE messages
@@ -8,8 +9,7 @@
 `_b` means the body of a payload without its generic header. prf is HMAC of the negotiated hash.
 
 Left out: the search for weak and semi-weak DES keys (Appendix A lists 16; chance 2^-52 per key, and a peer
-that does not skip the same bytes could no longer talk to us), and SKEYID for signatures and public-key
-encryption.
+that does not skip the same bytes could no longer talk to us), and SKEYID for public-key encryption.
 """
 
 from dataclasses import dataclass
@@ -38,6 +38,11 @@ class MainModeKeys:
 def preshared_skeyid(hash_name: Hash, psk: Secret, nonce_i: bytes, nonce_r: bytes) -> Secret:
     """SKEYID of pre-shared key authentication (§5.4), from the bodies of the nonce payloads."""
     return Secret(prf(hash_name, psk, nonce_i + nonce_r))
+
+
+def signature_skeyid(hash_name: Hash, nonce_i: bytes, nonce_r: bytes, shared: Key) -> Secret:
+    """SKEYID of authentication with signatures (§5.1), from the bodies of the nonce payloads and g^xy."""
+    return Secret(prf(hash_name, nonce_i + nonce_r, key_bytes(shared)))
 
 
 def derive_main_mode_keys(

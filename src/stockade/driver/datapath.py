@@ -1,4 +1,5 @@
-"""The packet path without I/O: IPv4 packets and the time in, sealed or opened packets and events out.
+"""The packet path without I/O: IP packets of both families and the time in, sealed or opened packets and
+events out.
 
     from the host's stack ──▶ outbound ──▶ filter ──▶ SA? ──yes──▶ cut to size ──▶ seal ──▶ to the wire
                                                        └──no───▶ hold, Acquire
@@ -10,8 +11,16 @@ RFC 4301 §5.1 and §5.2 in transport mode. Both drivers run this: `memory` for 
 again here all the same, for the filter that decides names the negotiation. A packet that no longer has a
 negotiate filter is dropped: nothing that was meant to be secured leaves in clear from here, ever.
 
-Left out: IPv6, tunnel mode, AH, ESP in UDP, and fragments that the sender made itself (transport mode secures
-whole datagrams, RFC 4303 §3.3.4; a sealed packet may be fragmented afterwards, by the system).
+IPv6 extension headers of an outbound packet stay before the ESP header and in clear, the destination options
+among them (RFC 4303 §3.1.1 leaves the choice); what a peer puts behind it is read. Neighbour discovery
+(ICMPv6 133-137 with hop limit 255, which no router forwards, RFC 4861) is not for IPsec: see
+`is_neighbour_discovery`.
+
+Transport mode secures whole datagrams (RFC 4303 §3.3.4): outbound fragments are put together first, and
+sealed packets are fragmented afterwards. Inbound fragments are put together before they come here.
+
+Left out: tunnel mode, ESP in UDP, and IPv6 link-local destinations (a routing table of ours cannot say
+which link).
 """
 
 import os
@@ -21,6 +30,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
 
+from stockade.driver.ah import AH
 from stockade.driver.contract import (
     Acquire,
     DriverEvent,
@@ -35,15 +45,20 @@ from stockade.driver.hold import Held, HoldQueue
 from stockade.driver.packets import (
     DONT_FRAGMENT,
     ESP,
+    IPV6_HEADER,
+    MINIMUM_HEADER,
+    SMALLEST_IPV6_MTU,
     TCP,
+    addresses_of,
     exchange_payload,
     flow_key,
-    fragmentation_needed,
-    header_length,
-    is_plain_ipv4,
+    fragment,
+    locate,
     segment_tcp,
+    too_big,
     with_header,
 )
+from stockade.driver.reassembly import Reassembled, Reassembly
 from stockade.driver.refusals import Refusals
 from stockade.driver.sad import MAXIMUM_KNOWN_FLOWS, InboundEntry, OutboundEntry, SaDatabase
 from stockade.model.addresses import Address
@@ -51,6 +66,7 @@ from stockade.model.filters import Action, Direction, SpecificFilter
 from stockade.model.reasons import PeerError, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import Flow
+from stockade.wire.ah import AH_FIXED_SIZE
 from stockade.wire.ip import flow_of
 
 DEFAULT_MTU: Final = 1500
@@ -61,14 +77,25 @@ MAXIMUM_ACQUIRES: Final = 4096
 MAXIMUM_FLOWS: Final = 65_536
 MAXIMUM_WAITING_EVENTS: Final = 8192
 
+TELL_INTERVAL: Final = 1.0
+"""Seconds between two messages of an SA about IPv6 packets that had to be fragmented."""
+
 _NOWHERE = IPv4Address(0)
+_BROADCAST = IPv4Address("255.255.255.255")
 _UNREPORTED_POLICY = ReasonCode.POLICY_CHANGED.word
 _UNREPORTED_MULTICAST = ReasonCode.NOT_SECURABLE.word
 
 
+def _bundle_is_whole(entry: InboundEntry, outer: InboundEntry | None) -> bool:
+    """Whether a packet came to this SA with nothing of its bundle missing and nothing beside it."""
+    if entry.sa.ah is not None:
+        return outer is None and entry.other is not None
+    return outer is not None and entry.other is outer
+
+
 @dataclass(slots=True)
 class Output:
-    """What a batch led to: `wire` are whole IPv4 packets with ESP inside, in order; `local` are packets for
+    """What a batch led to: `wire` are whole IP packets with ESP inside, in order; `local` are packets for
     the host's own stack (ICMP)."""
 
     wire: list[bytes] = field(default_factory=list)
@@ -91,6 +118,7 @@ class Datapath:
         self._acquired: dict[tuple[str, Address, Address], float] = {}
         self._events: deque[DriverEvent] = deque()
         self._refusals = Refusals()
+        self._reassembly = Reassembly()
         self._now = 0.0
         self._hold = HoldQueue(self._on_queue_full)
 
@@ -126,8 +154,11 @@ class Datapath:
         if sa.direction is Direction.INBOUND:
             self._sad.add(InboundEntry(sa, now))
             return Output()
-        self._sad.add(OutboundEntry(sa, now, mtu, self._random))
+        added = OutboundEntry(sa, now, mtu, self._random)
+        self._sad.add(added)
         self._flows.clear()
+        if sa.bundle is not None and added.other is None:
+            return Output()
         waiting = self._hold.take(
             lambda held: held.peer == sa.destination and held.negotiation == sa.negotiation
         )
@@ -145,57 +176,72 @@ class Datapath:
             del self._acquired[key]
 
     def inbound_spis(self) -> frozenset[int]:
-        return frozenset(entry.sa.spi for entry in self._sad.inbound.values())
+        tables = (self._sad.inbound, self._sad.inbound_ah)
+        return frozenset(entry.sa.spi for table in tables for entry in table.values())
 
     # ---- packets -------------------------------------------------------------------------------------------
 
     def outbound(self, packets: Sequence[bytes], now: float) -> Output:
         """Secure a batch. TCP packets longer than the path takes (TSO) are cut; what else does not fit is
-        sealed whole for the system to fragment, or answered with ICMP where its sender forbids fragments."""
+        sealed whole and fragmented, or answered with ICMP where its sender forbids fragments."""
         self._now = now
         output = Output()
-        run: list[bytes] = []
+        run: list[tuple[bytes, int]] = []
         run_entry: OutboundEntry | None = None
         run_protocol = -1
         flows = self._flows
         for packet in packets:
-            if not is_plain_ipv4(packet):
-                self._refuse_malformed(packet, now)
-                continue
-            key = flow_key(packet)
+            place = locate(packet)
+            if place is None:
+                packet, place = self._put_together(packet, now)
+                if place is None:
+                    continue
+            at, protocol = place
+            key = flow_key(packet, at, protocol)
             entry = flows.get(key) or self._find_sa(packet, key, now)
             if entry is None:
                 continue
-            if entry is not run_entry or packet[9] != run_protocol:
+            if entry is not run_entry or protocol != run_protocol:
                 if run_entry is not None:
                     self._seal(run_entry, run_protocol, run, output, now)
-                run, run_entry, run_protocol = [], entry, packet[9]
-            run.append(packet)
+                run, run_entry, run_protocol = [], entry, protocol
+            run.append((packet, at))
         if run_entry is not None:
             self._seal(run_entry, run_protocol, run, output, now)
         return output
 
     def inbound(self, packets: Sequence[bytes], now: float) -> list[bytes]:
-        """Open a batch of IPv4 packets with ESP; the clear packets that policy accepts, in order."""
+        """Open a batch of IP packets with ESP or AH; the clear packets that policy accepts, in order."""
         self._now = now
+        return self._inbound(packets, now, None)
+
+    def _inbound(self, packets: Sequence[bytes], now: float, outer: InboundEntry | None) -> list[bytes]:
+        """`outer`: the AH entry of a bundle, whose packets these are with their AH taken out."""
         clear: list[bytes] = []
         run: list[bytes] = []
         run_entry: InboundEntry | None = None
         run_header = 0
-        find, from_bytes = self._sad.inbound.get, int.from_bytes
+        tables, from_bytes = {ESP: self._sad.inbound, AH: self._sad.inbound_ah}, int.from_bytes
         for packet in packets:
-            at = header_length(packet) if packet else 0
-            if not is_plain_ipv4(packet) or packet[9] != ESP or len(packet) < at + 8:
+            place = locate(packet)
+            if place is None or place[1] not in tables or len(packet) < place[0] + AH_FIXED_SIZE:
                 self._refuse_malformed(packet, now)
                 continue
-            entry = find(packet[16:20] + packet[at : at + 4])
+            at, protocol = place
+            spi = at if protocol == ESP else at + 4
+            destination = packet[16:20] if packet[0] < 0x60 else packet[24:40]
+            entry = tables[protocol].get(destination + packet[spi : spi + 4])
             if entry is None:
-                self._refuse(ReasonCode.UNKNOWN_SPI, packet, now, from_bytes(packet[at : at + 4], "big"))
+                self._refuse(ReasonCode.UNKNOWN_SPI, packet, now, from_bytes(packet[spi : spi + 4], "big"))
+                continue
+            if (entry.sa.bundle is not None or outer is not None) and not _bundle_is_whole(entry, outer):
+                entry.selector_mismatches += 1
+                self._refuse(ReasonCode.SELECTOR_MISMATCH, packet, now, entry.sa.spi)
                 continue
             if len(packet) - at < entry.opener.minimum_size:
                 self._refuse_malformed(packet, now)
                 continue
-            if not entry.window.check(from_bytes(packet[at + 4 : at + 8], "big")):
+            if not entry.window.check(from_bytes(packet[spi + 4 : spi + 8], "big")):
                 entry.replays += 1
                 self._refuse(ReasonCode.REPLAYED, packet, now, entry.sa.spi)
                 continue
@@ -247,6 +293,16 @@ class Datapath:
 
     # ---- outbound, inside ----------------------------------------------------------------------------------
 
+    def _put_together(self, packet: bytes, now: float) -> tuple[bytes, tuple[int, int] | None]:
+        """The datagram that this fragment completes, and where its payload begins; None there while it is not
+        complete, or where the packet is nonsense."""
+        try:
+            whole = self._reassembly.add(packet, now)
+        except PeerError:
+            self._refuse_malformed(packet, now)
+            return packet, None
+        return (packet, None) if whole is None else (whole, locate(whole))
+
     def _find_sa(self, packet: bytes, key: bytes, now: float) -> OutboundEntry | None:
         """The SA for a flow that is not in the cache. None: the packet is held or dropped, and accounted
         for."""
@@ -259,7 +315,8 @@ class Datapath:
         if entry is None or entry.action is not Action.NEGOTIATE or entry.negotiation is None:
             self._refusals.totals[_UNREPORTED_POLICY] += 1
             return None
-        if flow.destination.is_multicast or flow.destination == IPv4Address("255.255.255.255"):
+        destination = flow.destination
+        if destination.is_multicast or destination == _BROADCAST:
             self._refusals.totals[_UNREPORTED_MULTICAST] += 1
             return None
         sa = self._sad.outbound_for(flow, entry.negotiation)
@@ -283,35 +340,71 @@ class Datapath:
         self._events.append(Acquire(filter_id, flow))
 
     def _seal(
-        self, entry: OutboundEntry, protocol: int, packets: list[bytes], output: Output, now: float
+        self,
+        entry: OutboundEntry,
+        protocol: int,
+        packets: list[tuple[bytes, int]],
+        output: Output,
+        now: float,
     ) -> None:
         """Seal packets of one SA and protocol. A hard lifetime is checked between batches, so it is overrun
         by one batch at most; the sequence number never is."""
         owners: list[tuple[bytes, int, int]] = []  # packet, its header's length, how many payloads it became
         payloads: list[bytes] = []
-        for packet in packets:
-            at = header_length(packet)
-            largest = entry.sealer.largest_payload(entry.mtu - at)
+        for packet, at in packets:
+            largest = entry.largest_payload(entry.mtu - at, packet[0] >> 4)
             if len(packet) - at > largest:
-                segments = segment_tcp(packet, largest) if protocol == TCP else None
+                segments = segment_tcp(packet, largest, at) if protocol == TCP else None
                 if segments is not None:
                     owners.append((packet, at, len(segments)))
                     payloads += segments
                     continue
-                if packet[6] & DONT_FRAGMENT:
-                    output.local.append(fragmentation_needed(packet, at + largest))
+                if not self._may_be_fragmented(entry, packet, at + largest, output, now):
                     continue
             owners.append((packet, at, 1))
             payloads.append(packet[at:])
+        outer = entry.outer
         # What is beyond the last sequence number is lost; the next packet finds the SA gone and acquires.
-        del payloads[MAXIMUM_SEQUENCE - entry.sealer.sequence :]
-        sealed = entry.sealer.seal(protocol, payloads)
+        used = entry.sequence if outer is None else max(entry.sequence, outer.sequence)
+        del payloads[MAXIMUM_SEQUENCE - used :]
+        sealed = payloads
+        if entry.sealer is not None:
+            sealed = entry.sealer.seal(protocol, payloads)
+            protocol = ESP
         done = 0
         for packet, at, count in owners:
-            output.wire += with_header(packet, at, ESP, sealed[done : done + count])
+            made = with_header(packet, at, protocol, sealed[done : done + count])
             done += count
-        entry.count(len(payloads), sum(map(len, payloads)), now)
-        self._check_lifetime(entry, now)
+            if outer is not None and outer.authenticator is not None:
+                made = outer.authenticator.protect(made)
+            if made and len(made[0]) > entry.mtu:
+                made = fragment(made[0], entry.mtu)
+            output.wire += made
+        size = sum(map(len, payloads))
+        for each in (entry,) if outer is None or outer is entry else (entry, outer):
+            each.count(len(payloads), size, now)
+            self._check_lifetime(each, now)
+
+    @staticmethod
+    def _may_be_fragmented(
+        entry: OutboundEntry, packet: bytes, fits: int, output: Output, now: float
+    ) -> bool:
+        """Whether a packet that does not fit is sealed all the same; its sender is told what fits.
+
+        An IPv6 packet does not say whether its sender would rather make fragments itself, and a local sender
+        that would has made none, for the device takes everything: so it is sealed, and told too, now and
+        then."""
+        if type(packet) is Reassembled:
+            return True
+        if packet[0] < 0x60:
+            if packet[6] & DONT_FRAGMENT:
+                output.local.append(too_big(packet, fits))
+                return False
+            return True
+        if fits >= SMALLEST_IPV6_MTU and now - entry.told >= TELL_INTERVAL:
+            entry.told = now
+            output.local.append(too_big(packet, fits))
+        return True
 
     # ---- inbound, inside -----------------------------------------------------------------------------------
 
@@ -319,13 +412,15 @@ class Datapath:
         self, entry: InboundEntry, at: int, packets: list[bytes], clear: list[bytes], now: float
     ) -> None:
         accept, known_flows = entry.window.accept, entry.known_flows
+        number = at + 4 if entry.sa.ah is None else at + 8
         count = size = 0
+        bundled: list[bytes] = []
         for packet, opened in zip(packets, entry.opener.open(packets, at), strict=True):
             if opened is None:
                 entry.integrity_failures += 1
                 self._refuse(ReasonCode.INTEGRITY_FAILED, packet, now, entry.sa.spi)
                 continue
-            if not accept(int.from_bytes(packet[at + 4 : at + 8], "big")):
+            if not accept(int.from_bytes(packet[number : number + 4], "big")):
                 entry.replays += 1
                 self._refuse(ReasonCode.REPLAYED, packet, now, entry.sa.spi)
                 continue
@@ -338,9 +433,13 @@ class Datapath:
             if next_header == NO_NEXT_HEADER:
                 continue
             plain = exchange_payload(packet, at, next_header, payload)
-            accepted = known_flows.get(flow_key(plain))
+            if entry.sa.bundle is not None and entry.sa.ah is not None:
+                bundled.append(plain)
+                continue
+            key = flow_key(plain, at, next_header)
+            accepted = known_flows.get(key)
             if accepted is None:
-                accepted = self._accepts(entry, plain)
+                accepted = self._accepts(entry, plain, key)
             if accepted:
                 clear.append(plain)
             else:
@@ -349,8 +448,10 @@ class Datapath:
         if count:
             entry.count(count, size, now)
             self._check_lifetime(entry, now)
+        if bundled:
+            clear += self._inbound(bundled, now, entry)
 
-    def _accepts(self, entry: InboundEntry, plain: bytes) -> bool:
+    def _accepts(self, entry: InboundEntry, plain: bytes, key: bytes) -> bool:
         """RFC 4301 §5.2 step 4: the SA was made for this flow, and policy wants this flow on such an SA."""
         try:
             flow = flow_of(plain)
@@ -363,29 +464,36 @@ class Datapath:
             and found.action is Action.NEGOTIATE
             and found.negotiation == entry.sa.negotiation
         )
-        if len(entry.known_flows) >= MAXIMUM_KNOWN_FLOWS:
-            entry.known_flows.clear()
-        entry.known_flows[flow_key(plain)] = accepted
+        # Behind an IPv6 extension header stand ports that the key does not have: asked every time.
+        if key[0] == flow.protocol:
+            if len(entry.known_flows) >= MAXIMUM_KNOWN_FLOWS:
+                entry.known_flows.clear()
+            entry.known_flows[key] = accepted
         return accepted
 
     # ---- inside --------------------------------------------------------------------------------------------
 
     def _forget_flows(self) -> None:
         self._flows.clear()
-        for entry in self._sad.inbound.values():
-            entry.known_flows.clear()
+        for entry in self._sad:
+            if isinstance(entry, InboundEntry):
+                entry.known_flows.clear()
 
     def _check_lifetime(self, entry: InboundEntry | OutboundEntry, now: float) -> None:
         sa = entry.sa
         if entry.is_past(now, hard=True):
-            self.remove_sa(sa.spi, sa.direction, sa.peer)
-            self._events.append(SaExpired(sa.spi, sa.direction, hard=True))
+            for each in (sa,) if entry.other is None else (sa, entry.other.sa):  # a bundle dies whole
+                self.remove_sa(each.spi, each.direction, each.peer)
+                self._events.append(SaExpired(each.spi, each.direction, hard=True))
         elif not entry.soft_reported and entry.is_past(now, hard=False):
             entry.soft_reported = True
             self._events.append(SaExpired(sa.spi, sa.direction, hard=False))
 
     def _check_idle(self, entry: InboundEntry | OutboundEntry, now: float) -> None:
-        """One event for a pair: by its outbound half, or by the inbound one where that is alone."""
+        """One event for a pair: by its outbound half, or by the inbound one where that is alone; for a bundle
+        by its ESP half."""
+        if entry.sa.bundle is not None and entry.sa.ah is not None:
+            return
         partner = self._sad.partner(entry)
         if isinstance(entry, InboundEntry) and partner is not None:
             return
@@ -399,15 +507,16 @@ class Datapath:
         self._events.append(SaIdle(entry.sa.spi, entry.sa.direction))
 
     def _on_queue_full(self, held: Held) -> None:
-        source = IPv4Address(held.packet[12:16])
+        source, _ = addresses_of(held.packet)
         self._emit_refusal(self._refusals.add(ReasonCode.QUEUE_FULL, source, held.peer, self._now))
 
     def _refuse(self, code: ReasonCode, packet: bytes, now: float, spi: int = 0) -> None:
-        source, destination = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
+        source, destination = addresses_of(packet)
         self._emit_refusal(self._refusals.add(code, source, destination, now, spi=spi))
 
     def _refuse_malformed(self, packet: bytes, now: float, spi: int = 0) -> None:
-        if len(packet) >= 20 and packet[0] >> 4 == 4:
+        version = packet[0] >> 4 if packet else 0
+        if (version == 4 and len(packet) >= MINIMUM_HEADER) or (version == 6 and len(packet) >= IPV6_HEADER):
             self._refuse(ReasonCode.MALFORMED_PACKET, packet, now, spi)
         else:
             self._emit_refusal(

@@ -110,6 +110,14 @@ def _take_apart(plain: bytes) -> Opened:
     return plain[-1], plain[:end]
 
 
+def _no_icv(*parts: bytes) -> bytes:
+    return b""
+
+
+def _no_check(icv: bytes, *parts: bytes) -> bool:
+    return True
+
+
 class _AeadSealer:
     """AES-GCM: the IV is the sequence number, which never comes twice under one key (RFC 4106 §3.1)."""
 
@@ -178,11 +186,10 @@ class _CbcSealer:
         random: Callable[[int], bytes],
     ) -> None:
         algorithm = encryption_algorithm(suite.encryption)
-        if suite.integrity is None:
-            raise ValueError("ESP without integrity")
         self._cipher = packet_crypto.cbc(suite.encryption, encryption_key)
-        self._mac = packet_crypto.mac(suite.integrity, integrity_key)
-        self._icv_size = hash_algorithm(suite.integrity).icv_size
+        # Without integrity ESP is allowed under AH only, which whoever installs the SA has seen to.
+        self._mac = None if suite.integrity is None else packet_crypto.mac(suite.integrity, integrity_key)
+        self._icv_size = 0 if suite.integrity is None else hash_algorithm(suite.integrity).icv_size
         self._block = algorithm.iv_size
         self._alignment = algorithm.esp_alignment
         self._random = random
@@ -205,7 +212,8 @@ class _CbcSealer:
         stream = self._cipher.encrypt_packet(b"".join(parts))
         sealed = []
         at = 0
-        pack, spi, compute = _HEADER.pack, self._spi, self._mac.compute
+        pack, spi = _HEADER.pack, self._spi
+        compute = _no_icv if self._mac is None else self._mac.compute
         for payload in payloads:
             sequence += 1
             end = at + block + len(payload) + len(trailers[len(payload) % alignment])
@@ -224,11 +232,10 @@ class _CbcOpener:
 
     def __init__(self, suite: EspSuite, encryption_key: Secret, integrity_key: Secret) -> None:
         algorithm = encryption_algorithm(suite.encryption)
-        if suite.integrity is None:
-            raise ValueError("ESP without integrity")
         self._cipher = packet_crypto.cbc(suite.encryption, encryption_key)
-        self._mac = packet_crypto.mac(suite.integrity, integrity_key)
-        self._icv_size = hash_algorithm(suite.integrity).icv_size
+        # Without integrity ESP is allowed under AH only, which whoever installs the SA has seen to.
+        self._mac = None if suite.integrity is None else packet_crypto.mac(suite.integrity, integrity_key)
+        self._icv_size = 0 if suite.integrity is None else hash_algorithm(suite.integrity).icv_size
         self._block = algorithm.iv_size
         self._alignment = algorithm.esp_alignment
         self.minimum_size = HEADER_SIZE + self._block + self._alignment + self._icv_size
@@ -236,10 +243,12 @@ class _CbcOpener:
     def open(self, packets: Sequence[bytes], offset: int) -> list[Opened | None]:
         opened: list[Opened | None] = []
         genuine: list[tuple[int, bytes]] = []
-        icv_size, alignment, verify = self._icv_size, self._alignment, self._mac.verify
+        icv_size, alignment = self._icv_size, self._alignment
+        verify = _no_check if self._mac is None else self._mac.verify
         for number, packet in enumerate(packets):
-            body = packet[offset:-icv_size]
-            if not verify(packet[-icv_size:], body):
+            end = len(packet) - icv_size
+            body = packet[offset:end]
+            if not verify(packet[end:], body):
                 opened.append(None)
                 continue
             opened.append(MALFORMED)

@@ -12,16 +12,22 @@ SOFTWARE_ENCRYPTIONS = frozenset(Encryption)
 SOFTWARE_INTEGRITIES = frozenset(Hash)
 
 
-def software_capabilities(name: str) -> Capabilities:
-    """What `datapath` can do: ESP in transport mode over IPv4, every suite that the model names."""
+def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4, 6})) -> Capabilities:
+    """What `datapath` can do: ESP, AH and AH over ESP in transport mode, every suite that the model names.
+    `ip_versions` is what the host has."""
     return Capabilities(
         name=name,
         modes=frozenset({Mode.TRANSPORT}),
         encryptions=SOFTWARE_ENCRYPTIONS,
         integrities=SOFTWARE_INTEGRITIES,
-        authentication_header=False,
-        ip_versions=frozenset({4}),
+        authentication_header=True,
+        ip_versions=ip_versions,
     )
+
+
+def secures_ipv6(table: FilterTable) -> bool:
+    """Whether a filter negotiates about IPv6: then neighbour discovery needs an exemption, and only then."""
+    return any(entry.action is Action.NEGOTIATE and entry.selector.version == 6 for entry in table.filters)
 
 
 def check_table(table: FilterTable, capabilities: Capabilities) -> None:
@@ -48,17 +54,18 @@ def check_table(table: FilterTable, capabilities: Capabilities) -> None:
 def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
     """`CallerError(DRIVER_LACKS)` if the data plane cannot hold such an SA."""
     missing = None
-    if sa.esp is None or sa.ah is not None:
-        missing = "AH"
-    elif sa.mode not in capabilities.modes:
+    if sa.mode not in capabilities.modes:
         missing = f"{sa.mode} mode"
     elif sa.udp is not None:
         missing = "ESP in UDP"
     elif sa.source.version != sa.destination.version or sa.source.version not in capabilities.ip_versions:
         missing = f"security between {sa.source} and {sa.destination}"
-    elif sa.esp.encryption not in capabilities.encryptions:
-        missing = str(sa.esp.encryption)
-    elif not sa.esp.encryption.is_aead and sa.esp.integrity is None:
+    elif sa.ah is not None:
+        if not capabilities.authentication_header or sa.ah not in capabilities.integrities:
+            missing = f"AH with {sa.ah}"
+    elif sa.esp is None or sa.esp.encryption not in capabilities.encryptions:
+        missing = "ESP" if sa.esp is None else str(sa.esp.encryption)
+    elif not sa.esp.encryption.is_aead and sa.esp.integrity is None and sa.bundle is None:
         missing = "ESP without integrity"
     elif sa.esp.integrity is not None and sa.esp.integrity not in capabilities.integrities:
         missing = str(sa.esp.integrity)

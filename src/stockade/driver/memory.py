@@ -6,16 +6,19 @@ It does in Python what nftables does for `userspace`: permit, block, negotiate a
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics
 from stockade.driver.datapath import DEFAULT_MTU, Datapath, Output
-from stockade.driver.limits import check_sa, check_table, software_capabilities
+from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities
+from stockade.driver.packets import is_neighbour_discovery, locate
+from stockade.driver.reassembly import Reassembly
 from stockade.driver.spis import SpiSource
 from stockade.model.addresses import Address
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.sa import SecurityAssociation
-from stockade.model.traffic import ESP
+from stockade.model.traffic import AH, ESP
 from stockade.wire.ip import flow_of
 
 
@@ -36,7 +39,9 @@ class MemoryDriver:
         self._mtu = mtu
         self._random = random
         self._filters: tuple[SpecificFilter, ...] = ()
+        self._secures_ipv6 = False
         self._datapath = Datapath(random)
+        self._reassembly = Reassembly()
         self._spis = SpiSource(random)
         self._now = 0.0
         self._running = False
@@ -48,6 +53,9 @@ class MemoryDriver:
         """The host sends a packet."""
         self._now = now
         if not self._running and not self._kept:
+            self._transmit(ip_packet)
+            return
+        if self._secures_ipv6 and is_neighbour_discovery(ip_packet):
             self._transmit(ip_packet)
             return
         try:
@@ -68,14 +76,16 @@ class MemoryDriver:
         if not self._running and not self._kept:
             self._deliver(ip_packet)
             return
+        if self._secures_ipv6 and is_neighbour_discovery(ip_packet):
+            self._deliver(ip_packet)
+            return
         try:
             flow = flow_of(ip_packet)
         except PeerError:
             return
-        if flow.protocol == ESP:
+        if flow.protocol in (ESP, AH):
             if self._running:
-                for clear in self._datapath.inbound([ip_packet], now):
-                    self._deliver(clear)
+                self._open(ip_packet, now)
             return
         entry = self._datapath.lookup(flow, Direction.INBOUND)
         if entry is not None:
@@ -84,6 +94,14 @@ class MemoryDriver:
             self._deliver(ip_packet)
         elif entry.action is Action.NEGOTIATE:
             self._datapath.refuse(ReasonCode.CLEAR_DROPPED, flow.source, flow.destination, now)
+
+    def _open(self, packet: bytes, now: float) -> None:
+        whole: bytes | None = packet
+        if locate(packet) is None:  # the kernel does this for the user-space driver
+            with suppress(PeerError):
+                whole = self._reassembly.add(packet, now)
+        for clear in self._datapath.inbound([whole] if whole is not None else [], now):
+            self._deliver(clear)
 
     def tick(self, now: float) -> None:
         """Let time pass: lifetimes, idle SAs, events that were summed up."""
@@ -111,6 +129,7 @@ class MemoryDriver:
     def install_filters(self, table: FilterTable) -> None:
         check_table(table, self.capabilities)
         self._filters = table.filters
+        self._secures_ipv6 = secures_ipv6(table)
         self._emit(self._datapath.install_filters(table.filters, self._now))
 
     def get_spi(self, local: Address, peer: Address) -> int:

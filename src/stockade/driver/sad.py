@@ -1,11 +1,15 @@
 """The SA database (RFC 4301 §4.4.2): what each SA has carried, and how a packet finds its SA.
 
-Inbound by (destination, SPI), which stand side by side in an IPv4 packet and are the key as they are.
+Inbound by (destination, SPI), the bytes of both as they stand in a packet.
 Outbound by the pair of hosts, newest first: after a rekey the new SA is used as soon as it is there.
+
+A bundle (AH over ESP) is two entries that know each other as `other`. Packets find the ESP one; it is used
+only with the other beside it.
 """
 
 from collections.abc import Callable, Iterator
 
+from stockade.driver.ah import Authenticator, Verifier
 from stockade.driver.esp import MAXIMUM_SEQUENCE, Opener, Sealer, make_opener, make_sealer
 from stockade.driver.replay import ReplayWindow
 from stockade.model.addresses import Address
@@ -29,6 +33,7 @@ class Entry:
         "idle_reported",
         "installed",
         "integrity_failures",
+        "other",
         "packets",
         "replays",
         "sa",
@@ -39,6 +44,7 @@ class Entry:
 
     def __init__(self, sa: SecurityAssociation, now: float) -> None:
         self.sa = sa
+        self.other: Entry | None = None
         self.installed = now
         self.used = now
         self.packets = 0
@@ -86,19 +92,41 @@ class Entry:
 
 
 class OutboundEntry(Entry):
-    """An SA that seals. `mtu` is what fits on the path to the peer, in bytes of IP packet."""
+    """An SA that seals: with ESP (`sealer`) or AH (`authenticator`). `mtu` is what fits on the path to the
+    peer, in bytes of IP packet. `told`: when a sender was last told that its packets do not fit."""
 
-    __slots__ = ("mtu", "sealer")
+    __slots__ = ("authenticator", "mtu", "sealer", "told")
 
     def __init__(self, sa: SecurityAssociation, now: float, mtu: int, random: Callable[[int], bytes]) -> None:
-        assert sa.esp is not None
         super().__init__(sa, now)
         self.mtu = mtu
-        self.sealer: Sealer = make_sealer(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key, random)
+        self.told = float("-inf")
+        self.sealer: Sealer | None = None
+        self.authenticator: Authenticator | None = None
+        if sa.ah is not None:
+            self.authenticator = Authenticator(sa.spi, sa.ah, sa.integrity_key)
+        elif sa.esp is not None:
+            self.sealer = make_sealer(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key, random)
 
     @property
     def sequence(self) -> int:
-        return self.sealer.sequence
+        if self.sealer is not None:
+            return self.sealer.sequence
+        return 0 if self.authenticator is None else self.authenticator.sequence
+
+    @property
+    def outer(self) -> "OutboundEntry | None":
+        """The AH entry that follows on this one's work: itself, or the other of the bundle."""
+        if self.authenticator is not None:
+            return self
+        return self.other if isinstance(self.other, OutboundEntry) else None
+
+    def largest_payload(self, space: int, version: int) -> int:
+        """How many bytes of payload fit behind the IP header in `space` bytes; negative where none do."""
+        outer = self.outer
+        if outer is not None and outer.authenticator is not None:
+            space -= outer.authenticator.overhead(version)
+        return space if self.sealer is None else self.sealer.largest_payload(space)
 
 
 class InboundEntry(Entry):
@@ -107,9 +135,12 @@ class InboundEntry(Entry):
     __slots__ = ("known_flows", "opener", "window")
 
     def __init__(self, sa: SecurityAssociation, now: float) -> None:
-        assert sa.esp is not None
         super().__init__(sa, now)
-        self.opener: Opener = make_opener(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key)
+        if sa.ah is not None:
+            self.opener: Opener = Verifier(sa.spi, sa.ah, sa.integrity_key)
+        else:
+            assert sa.esp is not None
+            self.opener = make_opener(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key)
         self.window = ReplayWindow(sa.replay_window)
         self.known_flows: dict[bytes, bool] = {}
 
@@ -123,52 +154,65 @@ class SaDatabase:
 
     def __init__(self) -> None:
         self.inbound: dict[bytes, InboundEntry] = {}
+        self.inbound_ah: dict[bytes, InboundEntry] = {}
         self._outbound: dict[tuple[Address, Address], list[OutboundEntry]] = {}
-        self._by_spi: dict[tuple[Direction, int, Address], InboundEntry | OutboundEntry] = {}
+        self._by_spi: dict[tuple[bool, Direction, int, Address], InboundEntry | OutboundEntry] = {}
 
     def __iter__(self) -> Iterator[InboundEntry | OutboundEntry]:
         return iter(list(self._by_spi.values()))
 
     def add(self, entry: InboundEntry | OutboundEntry) -> None:
-        """`CallerError(DRIVER_LACKS)` if there is an SA of this SPI and destination already: replacing it
-        would start its sequence numbers, and with AES-GCM its nonces, again."""
+        """`CallerError(DRIVER_LACKS)` if there is an SA of this protocol, SPI and destination already:
+        replacing it would start its sequence numbers, and with AES-GCM its nonces, again."""
         sa = entry.sa
-        name = (sa.direction, sa.spi, sa.peer)
+        is_ah = sa.ah is not None
+        name = (is_ah, sa.direction, sa.spi, sa.peer)
         key = inbound_key(sa.spi, sa.destination)
-        if name in self._by_spi or (isinstance(entry, InboundEntry) and key in self.inbound):
+        inbound = self.inbound_ah if is_ah else self.inbound
+        if name in self._by_spi or (isinstance(entry, InboundEntry) and key in inbound):
             raise error_for(
                 ReasonCode.DRIVER_LACKS, "this SPI is in use", spi=f"{sa.spi:#010x}", peer=sa.peer
             )
         self._by_spi[name] = entry
+        if sa.bundle is not None:
+            other = self._by_spi.get((not is_ah, sa.direction, sa.bundle, sa.peer))
+            if other is not None and other.sa.bundle == sa.spi:
+                entry.other, other.other = other, entry
         if isinstance(entry, InboundEntry):
-            self.inbound[key] = entry
+            inbound[key] = entry
         else:
             self._outbound.setdefault((sa.source, sa.destination), []).insert(0, entry)
 
     def remove(self, spi: int, direction: Direction, peer: Address) -> bool:
-        """Take an SA out; False if it is not there."""
-        entry = self._by_spi.pop((direction, spi, peer), None)
-        if entry is None:
-            return False
-        if isinstance(entry, InboundEntry):
-            del self.inbound[inbound_key(spi, entry.sa.destination)]
-            return True
-        pair = (entry.sa.source, entry.sa.destination)
-        self._outbound[pair].remove(entry)
-        if not self._outbound[pair]:
-            del self._outbound[pair]
-        return True
+        """Take an SA out, of either protocol; False if it is not there."""
+        entries = [self._by_spi.pop((is_ah, direction, spi, peer), None) for is_ah in (False, True)]
+        for entry in entries:
+            if entry is None:
+                continue
+            if entry.other is not None:
+                entry.other.other = None
+            if isinstance(entry, InboundEntry):
+                inbound = self.inbound if entry.sa.ah is None else self.inbound_ah
+                del inbound[inbound_key(spi, entry.sa.destination)]
+                continue
+            pair = (entry.sa.source, entry.sa.destination)
+            self._outbound[pair].remove(entry)
+            if not self._outbound[pair]:
+                del self._outbound[pair]
+        return any(entries)
 
     def partner(self, entry: Entry) -> Entry | None:
         """The other direction of the same quick mode."""
         sa = entry.sa
         other = Direction.OUTBOUND if sa.direction is Direction.INBOUND else Direction.INBOUND
-        return self._by_spi.get((other, sa.pair, sa.peer))
+        return self._by_spi.get((sa.ah is not None, other, sa.pair, sa.peer))
 
     def outbound_for(self, flow: Flow, negotiation: str) -> OutboundEntry | None:
         """The newest SA between these hosts whose selector has the flow and which was made for this
         negotiation."""
         for entry in self._outbound.get((flow.source, flow.destination), ()):
+            if entry.sa.bundle is not None and (entry.other is None or entry.sealer is None):
+                continue
             if entry.sa.negotiation == negotiation and entry.sa.selector.matches(flow):
                 return entry
         return None

@@ -14,6 +14,11 @@ class EngineConfig:
     advertise_cluster: bool = False
     """Send NLBS_PRESENT: peers then give up idle quick modes after 60 s (fast failover, [MS-IKEE] §3.5)."""
 
+    nat_traversal: bool = False
+    """Announce and do NAT traversal (RFC 3947). Only for a data plane that can put ESP into UDP."""
+    keepalive_seconds: float = 20.0
+    """An end behind a NAT sends a keep-alive so often (RFC 3948 §2.3)."""
+
     # -- retransmission
     retransmission_intervals: tuple[float, ...] = (1, 2, 4, 8, 16, 16, 16)
     """Waits after each sending: sent at 0, 1, 3, 7, 15, 31, 47 s, failed at 63 s."""

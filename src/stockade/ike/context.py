@@ -14,6 +14,7 @@ from stockade.ike.timers import TimerQueue
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import Reason
 from stockade.model.traffic import TrafficSelector
+from stockade.pki.credentials import CredentialSource
 
 COUNTERS = (
     "main_modes",
@@ -46,12 +47,18 @@ class Context:
     """One per engine."""
 
     def __init__(
-        self, lookup: NegotiationLookup, get_spi: SpiSource, random: RandomSource, config: EngineConfig
+        self,
+        lookup: NegotiationLookup,
+        get_spi: SpiSource,
+        random: RandomSource,
+        config: EngineConfig,
+        credentials: CredentialSource,
     ) -> None:
         self.lookup = lookup
         self.get_spi = get_spi
         self.random = random
         self.config = config
+        self.credentials = credentials
         self.timers = TimerQueue()
         self.effects: list[Effect] = []
         self.statistics: dict[str, int] = dict.fromkeys(COUNTERS, 0)

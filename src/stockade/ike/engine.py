@@ -13,8 +13,8 @@ removes only what was up before the main mode that carries it began: so it canno
 simultaneous negotiations."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
-from stockade.ike.auth.preshared_key import PresharedKeyMethod
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import (
@@ -31,22 +31,25 @@ from stockade.ike.contract import (
     RekeyQuickMode,
     RemoveSa,
     ReportKind,
+    Send,
     Shutdown,
     SpiSource,
 )
 from stockade.ike.peers import PeerTable, QuickModePair
-from stockade.ike.v1 import informational
+from stockade.ike.v1 import informational, nat_traversal
 from stockade.ike.v1.association import MainMode
+from stockade.ike.v1.candidates import NoCredentials, main_mode_candidates
 from stockade.ike.v1.informational import Deleted
 from stockade.ike.v1.proposals import MainModeCandidate
 from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.ike.v1.quick_modes import DEAD, Job, QuickModeRun
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
-from stockade.model.negotiation import Negotiation, PresharedKey
 from stockade.model.reasons import PeerError, Reason, ReasonCode
+from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType, ProtocolId
 from stockade.wire.isakmp.message import Header, decode_header
+from stockade.wire.udp_encapsulation import KEEPALIVE
 from stockade.wire.vendor_ids import NLBS_PRESENT, VID_INITIAL_CONTACT, microsoft_vendor_id
 
 DEFAULT_CONFIG = EngineConfig()
@@ -55,7 +58,8 @@ MAXIMUM_DELETES = 64  # SPIs in one delete payload
 
 class Engine:
     """IKEv1. `random(size)` gives that many random bytes; `get_spi(local, peer)` reserves an inbound SPI and
-    may raise `HostError` NO_SPI. All times are seconds on one monotonic clock."""
+    may raise `HostError` NO_SPI; `credentials` are this host's certificates and what it trusts. All times
+    are seconds on one monotonic clock."""
 
     def __init__(
         self,
@@ -63,8 +67,10 @@ class Engine:
         get_spi: SpiSource,
         random: RandomSource,
         config: EngineConfig = DEFAULT_CONFIG,
+        credentials: CredentialSource | None = None,
     ) -> None:
-        self._context = Context(lookup, get_spi, random, config)
+        source = NoCredentials() if credentials is None else credentials
+        self._context = Context(lookup, get_spi, random, config, source)
         self._config = config
         self._table = PeerTable()
         self._stopping: Reason | None = None
@@ -152,6 +158,10 @@ class Engine:
             if isinstance(negotiations, Reason) or not any(mode.suits(entry) for entry in negotiations):
                 self._end(mode, changed, now, tell=True)
 
+    def set_credentials(self, credentials: CredentialSource) -> None:
+        """Other certificates, roots or revocation lists: for main modes that begin from now on."""
+        self._context.credentials = credentials
+
     def _allowed(self, pair: QuickModePair) -> bool:
         """Whether the policy in force would make this pair again."""
         match = self._context.lookup.for_quick_mode(
@@ -182,7 +192,7 @@ class Engine:
             return
         mode = self._table.find(header, local.address, remote.address)
         if mode is not None:
-            mode.receive(header, datagram, now)
+            mode.receive(header, datagram, now, (local, remote))
             return
         is_first = not any(header.responder_cookie) and not header.encrypted and not header.message_id
         if is_first and header.exchange_type == ExchangeType.IDENTITY_PROTECTION:
@@ -214,7 +224,11 @@ class Engine:
             return
         candidates: list[MainModeCandidate] | Reason
         negotiations = context.lookup.for_peer(local.address, remote.address)
-        candidates = negotiations if isinstance(negotiations, Reason) else _candidates(negotiations)
+        candidates = (
+            negotiations
+            if isinstance(negotiations, Reason)
+            else main_mode_candidates(negotiations, context.credentials)
+        )
         refusal = candidates if isinstance(candidates, Reason) else None
         mode = self._make(
             local,
@@ -266,6 +280,8 @@ class Engine:
         vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
         if not self._knows(local.address, remote.address):
             vendor_ids.append(VID_INITIAL_CONTACT)
+        if self._config.nat_traversal and local.address.version == 4:
+            vendor_ids += nat_traversal.VENDOR_IDS
         if self._config.advertise_cluster:
             vendor_ids.append(NLBS_PRESENT)
         return MainMode(
@@ -328,7 +344,7 @@ class Engine:
     def _begin(self, job: Job, now: float) -> None:
         """A new main mode for the job."""
         acquire = job.acquire
-        candidates = _candidates([acquire.negotiation])
+        candidates = main_mode_candidates([acquire.negotiation], self._context.credentials)
         if isinstance(candidates, Reason):
             self._fail_job(job, candidates, now)
             return
@@ -361,6 +377,8 @@ class Engine:
 
     def main_mode_established(self, main_mode: MainMode, now: float) -> None:
         self._table.settle(main_mode)
+        if main_mode.nat is not None and main_mode.nat.local_behind:
+            self._keep_alive(main_mode.local, main_mode.remote, now)
         if main_mode.peer_says_initial_contact:
             self.initial_contact(main_mode, now)
 
@@ -368,13 +386,43 @@ class Engine:
         """The peer (authenticated) has no older SA with us: remove what was up before it began to speak."""
         local, remote = main_mode.local.address, main_mode.remote.address
         reason = Reason.of(ReasonCode.INITIAL_CONTACT, peer=remote)
+        modes = self._table.with_peer(local, remote)
+        # Several peers can stand behind one NAT, and one does not speak for the others.
+        others = {mode.cookies for mode in modes if not _same_peer(mode, main_mode)}
         for pair in self._table.pairs_with(local, remote):
-            if pair.established < main_mode.created:
+            if pair.established < main_mode.created and pair.main_mode not in others:
                 self._remove_pair(pair, reason, now)
-        for mode in self._table.with_peer(local, remote):
+        for mode in modes:
             older = mode.established is not None and mode.established < main_mode.created
-            if mode is not main_mode and older:
+            if mode is not main_mode and older and mode.cookies not in others:
                 self._end(mode, reason, now, tell=False)
+
+    def peer_moved(self, main_mode: MainMode, previous: Endpoint) -> None:
+        """New pairs go where the peer is now; the old ones cannot be moved, as the driver counts on in
+        them."""
+        local, remote = main_mode.local.address, main_mode.remote.address
+        for pair in self._table.pairs_with(local, remote):
+            if pair.remote == previous and not pair.replaced:
+                self._context.timers.set(("moved", pair), 0.0, partial(self._follow, pair))
+
+    def _follow(self, pair: QuickModePair, now: float) -> None:
+        if self._table.pair(pair.inbound_spi) is not pair or pair.replaced:
+            return
+        if not self._is_on_its_way(pair.acquire(), now):  # the peer itself may be making the new one
+            self._take(Job(pair.acquire(), replaces=pair.inbound_spi), now)
+
+    def _keep_alive(self, local: Endpoint, remote: Endpoint, now: float) -> None:
+        """Keep the NAT's mapping while there is anything to keep it for (RFC 3948 §4)."""
+        modes = self._table.with_peer(local.address, remote.address)
+        ends = [(mode.local, mode.remote) for mode in modes if mode.established is not None]
+        pairs = self._table.pairs_with(local.address, remote.address)
+        if (local, remote) not in (*ends, *((pair.local, pair.remote) for pair in pairs)):
+            return
+        self._context.effects.append(Send(KEEPALIVE, local, remote))
+        due = now + self._config.keepalive_seconds
+        self._context.timers.set(
+            ("keepalive", local, remote), due, lambda moment: self._keep_alive(local, remote, moment)
+        )
 
     def main_mode_failed(self, main_mode: MainMode, reason: Reason, now: float) -> None:
         self._end(main_mode, reason, now, tell=False)
@@ -538,23 +586,9 @@ class Engine:
         )
 
 
-def _candidates(negotiations: Iterable[Negotiation]) -> list[MainModeCandidate] | Reason:
-    """The main modes that we can do for these negotiations, in their order, without repetitions. At most 64:
-    as many as an offer holds."""
-    candidates: list[MainModeCandidate] = []
-    refused: list[str] = []
-    for negotiation in negotiations:
-        for configured in negotiation.authentication:
-            if not isinstance(configured, PresharedKey):
-                refused.append(f"{negotiation.name}: {configured}")
-                continue
-            method = PresharedKeyMethod(configured)
-            for proposal in negotiation.main_mode.proposals:
-                lifetime = negotiation.main_mode.lifetime_seconds
-                candidates.append(MainModeCandidate(proposal, method, lifetime, negotiation))
-    if candidates:
-        return candidates[:64]
-    return Reason.of(
-        ReasonCode.AUTHENTICATION_METHOD_UNAVAILABLE,
-        "only pre-shared keys can be used, configured is " + "; ".join(refused[:8]),
-    )
+def _same_peer(one: MainMode, other: MainMode) -> bool:
+    """Whether two main modes with one address are with one peer, which behind a NAT only its identity
+    says."""
+    if other.nat is None or not other.nat.peer_behind or one.outcome is None or other.outcome is None:
+        return True
+    return one.outcome.peer_identity == other.outcome.peer_identity

@@ -4,29 +4,31 @@
     address >> shift ─▶ row        address >> shift ─▶ node          one dictionary per prefix length in use
                          └──────────▶ row[node] ─▶ cell ─▶ entries in table order: protocol, ports, rank, id
 
-A packet's addresses lie in few of the table's prefixes (nested ones), so few cells are looked at, however many
-filters there are. The near end stands first because a table names few addresses of this computer and many of
-others. A range that is no prefix is filed under the at most two prefixes that hold its halves, each less than
-twice as large as its half, and its bounds are checked in the cell.
+A packet's addresses lie in few of the table's prefixes (nested ones), so few cells are looked at, however
+many filters there are. The near end stands first because a table names few addresses of this computer and
+many of others. A range that is no prefix is filed under the at most two prefixes that hold its halves, each
+less than twice as large as its half, and its bounds are checked in the cell.
 
-*Ranks* are the places of the filters in the table, with gaps, so that a table with a few filters more or less gets
-its classifier from that of the old one: dictionaries that change are copied, all others are shared, and the old
-classifier goes on working.
+*Ranks* are the places of the filters in the table, with gaps, so that a table with a few filters more or
+less gets its classifier from that of the old one: dictionaries that change are copied, all others are
+shared, and the old classifier goes on working.
 
-Cost of one look: about one step per prefix length in use at each end. Left out: packets of two address families
-at once, and numbers that no packet can carry; `FilterTable.lookup` walks over the table for those.
+Cost of one look: about one step per prefix length in use at each end. Left out: packets of two address
+families at once, and numbers that no packet can carry; `FilterTable.lookup` walks over the table for those.
 """
 
+import gc
 from bisect import insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from stockade.model.addresses import AddressRange
     from stockade.model.filters import SpecificFilter
 
-MAXIMUM_FAR_ENDS = 65_536
-"""Addresses whose prefixes are remembered per direction and family."""
+MAXIMUM_ENDS = 65_536
+"""Addresses of each end whose prefixes are remembered, per direction and family."""
 
 _RANK_GAP = 1 << 20
 _SMALL_CELL = 8
@@ -34,12 +36,26 @@ _FEW_CHANGES = 64
 
 Bounds = tuple[int, int, int, int]
 Entry = tuple[int, int, str, Bounds | None]
-"""Rank, protocol and ports as one number, filter id, and first and last address of both ends (near, far) where
-the prefixes say too little."""
+"""Rank, protocol and ports as one number, filter id, and first and last address of both ends (near, far)
+where the prefixes say too little."""
 
 Cell = tuple[Entry, ...] | dict[int, tuple[Entry, ...]]
 Row = dict[int, Cell]
 Value = TypeVar("Value")
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """No search for garbage meanwhile: whoever makes a large table keeps nearly all that he makes, and
+    looking for garbage among it again and again takes as long as making it."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def traffic_key(protocol: int, source_port: int, destination_port: int) -> int:
@@ -47,7 +63,8 @@ def traffic_key(protocol: int, source_port: int, destination_port: int) -> int:
 
 
 def prefixes_of(addresses: "AddressRange") -> tuple[list[tuple[int, int]], bool]:
-    """The prefixes (shift, address >> shift) under which the range is filed, and whether they hold exactly it."""
+    """The prefixes (shift, address >> shift) under which the range is filed, and whether they hold exactly
+    it."""
     first, last = int(addresses.first), int(addresses.last)
     shift = (first ^ last).bit_length()
     if first & ((1 << shift) - 1) == 0 and (last + 1) & ((1 << shift) - 1) == 0:
@@ -63,7 +80,7 @@ def prefixes_of(addresses: "AddressRange") -> tuple[list[tuple[int, int]], bool]
 class _Plane:
     """The filters of one direction and address family."""
 
-    __slots__ = ("_far", "_far_nodes", "_near", "_next_node", "_owned", "_patterns")
+    __slots__ = ("_far", "_far_nodes", "_near", "_near_rows", "_next_node", "_owned", "_patterns")
 
     def __init__(self) -> None:
         self._near: list[tuple[int, dict[int, Row]]] = []
@@ -71,6 +88,7 @@ class _Plane:
         self._next_node = 0
         self._patterns: tuple[int, ...] = ()
         self._far_nodes: dict[int, tuple[int, ...]] = {}
+        self._near_rows: dict[int, tuple[Row, ...]] = {}
         self._owned: set[int] | None = None  # ids of the dictionaries that may be changed in place; None: all
 
     def copy(self) -> "_Plane":
@@ -181,23 +199,30 @@ class _Plane:
 
     def _nodes(self, far: int) -> tuple[int, ...]:
         nodes = tuple([node for shift, table in self._far if (node := table.get(far >> shift)) is not None])
-        if len(self._far_nodes) >= MAXIMUM_FAR_ENDS:
+        if len(self._far_nodes) >= MAXIMUM_ENDS:
             self._far_nodes.clear()
         self._far_nodes[far] = nodes
         return nodes
+
+    def _rows(self, near: int) -> tuple[Row, ...]:
+        rows = tuple([row for shift, table in self._near if (row := table.get(near >> shift)) is not None])
+        if len(self._near_rows) >= MAXIMUM_ENDS:
+            self._near_rows.clear()
+        self._near_rows[near] = rows
+        return rows
 
     def find(self, near: int, far: int, traffic: int) -> str | None:
         """The id of the first filter that matches."""
         nodes = self._far_nodes.get(far)
         if nodes is None:
             nodes = self._nodes(far)
+        rows = self._near_rows.get(near)
+        if rows is None:
+            rows = self._rows(near)
         keys = [traffic & pattern for pattern in self._patterns]
         best: str | None = None
         best_rank = 0
-        for shift, rows in self._near:
-            row = rows.get(near >> shift)
-            if row is None:
-                continue
+        for row in rows:
             for node in nodes:
                 cell = row.get(node)
                 if not cell:
@@ -224,8 +249,7 @@ class _Plane:
         nodes = self._far_nodes.get(far)
         if nodes is None:
             nodes = self._nodes(far)
-        for shift, rows in self._near:
-            row = rows.get(near >> shift, {})
+        for row in self._near_rows.get(near) or self._rows(near):
             for node in nodes:
                 cell = row.get(node, ())
                 cells = (cell,) if isinstance(cell, tuple) else cell.values()
@@ -250,8 +274,8 @@ def _rank(entry: Entry) -> int:
 
 
 class Classifier:
-    """The index over the filters of one table, by direction and address family. Thread-safe only as far as the
-    interpreter makes a dictionary's single operations so."""
+    """The index over the filters of one table, by direction and address family. Thread-safe only as far as
+    the interpreter makes a dictionary's single operations so."""
 
     __slots__ = ("_planes", "_ranks")
 
@@ -259,11 +283,12 @@ class Classifier:
         self._planes: dict[tuple[bool, int], _Plane] = {}
         self._ranks: dict[str, int] = {}
         rank = 0
-        for entry in filters:
-            rank += _RANK_GAP
-            self._ranks[entry.id] = rank
-            outbound = entry.direction == "outbound"
-            self._plane(outbound, entry.selector.version).add(rank, entry, outbound)
+        with collector_paused():
+            for entry in filters:
+                rank += _RANK_GAP
+                self._ranks[entry.id] = rank
+                outbound = entry.direction == "outbound"
+                self._plane(outbound, entry.selector.version).add(rank, entry, outbound)
 
     def _plane(self, outbound: bool, version: int) -> _Plane:
         plane = self._planes.get((outbound, version))
@@ -272,14 +297,18 @@ class Classifier:
         return plane
 
     def find(self, outbound: bool, version: int, source: int, destination: int, traffic: int) -> str | None:
-        """The id of the first filter that matches the packet, or None. `traffic` as `traffic_key` makes it."""
+        """The id of the first filter that matches the packet, or None. `traffic` as `traffic_key` makes
+        it."""
         plane = self._planes.get((outbound, version))
         if plane is None:
             return None
-        return plane.find(source, destination, traffic) if outbound else plane.find(destination, source, traffic)
+        return (
+            plane.find(source, destination, traffic) if outbound else plane.find(destination, source, traffic)
+        )
 
     def about(self, outbound: bool, version: int, source: int, destination: int) -> list[str]:
-        """The ids of the filters that speak of some traffic from `source` to `destination`, in table order."""
+        """The ids of the filters that speak of some traffic from `source` to `destination`, in table
+        order."""
         plane = self._planes.get((outbound, version))
         if plane is None:
             return []
@@ -287,15 +316,18 @@ class Classifier:
         return [entry for _, entry in sorted(set(plane.about(near, far)))]
 
     def followed_by(
-        self, old: "Mapping[str, SpecificFilter]", new: "Mapping[str, SpecificFilter]"
+        self,
+        old: "Mapping[str, SpecificFilter]",
+        new: "Mapping[str, SpecificFilter]",
+        came: Collection[str],
+        went: Collection[str],
     ) -> "Classifier | None":
-        """The classifier of another table, made from this one; filters by id, in table order. None where that
-        is not worth it (many changes) or not possible (filters that stay changed places)."""
-        added = new.keys() - old.keys()
-        removed = old.keys() - new.keys()
-        if len(added) + len(removed) > _FEW_CHANGES + len(old) // 8:
+        """The classifier of another table, made from this one; filters by id, in table order, those that
+        stay in the same order. None where that is not worth it (many changes) or there is no room between
+        two ranks."""
+        if len(came) + len(went) > _FEW_CHANGES + len(old) // 8:
             return None
-        ranks = self._new_ranks(new, added)
+        ranks = self._new_ranks(new, came, went)
         if ranks is None:
             return None
         other = Classifier(())
@@ -310,36 +342,42 @@ class Classifier:
                 touched[where] = other._planes[where] = _Plane() if found is None else found.copy()
             return touched[where]
 
-        for entry_id in removed:
+        for entry_id in went:
             entry = old[entry_id]
             plane_of(entry).remove(entry, entry.direction == "outbound")
-        for entry_id in added:
+        for entry_id in came:
             entry = new[entry_id]
             plane_of(entry).add(ranks[entry_id], entry, entry.direction == "outbound")
         return other
 
-    def _new_ranks(self, new: "Iterable[str]", added: set[str]) -> dict[str, int] | None:
-        ranks: dict[str, int] = {}
-        last = 0
+    def _new_ranks(
+        self, new: Iterable[str], came: Collection[str], went: Collection[str]
+    ) -> dict[str, int] | None:
+        """The old ranks, and others between them for the filters that came; None where there is no room."""
+        ranks = self._ranks.copy()
+        for entry_id in went:
+            del ranks[entry_id]
+        if not came:
+            return ranks
         waiting: list[str] = []
-        known = self._ranks
+        last = 0
 
-        def place(until: int) -> bool:
-            step = (until - last) // (len(waiting) + 1)
+        def place(step: int) -> bool:
             for number, entry_id in enumerate(waiting, 1):
                 ranks[entry_id] = last + number * step
+            waiting.clear()
             return step > 0
 
+        before = ""
         for entry_id in new:
-            if entry_id in added:
-                waiting.append(entry_id)
+            if entry_id not in came:
+                if waiting:
+                    last = ranks[before] if before else 0
+                    if not place((ranks[entry_id] - last) // (len(waiting) + 1)):
+                        return None
+                before = entry_id
                 continue
-            rank = known[entry_id]
-            if rank <= last or (waiting and not place(rank)):
-                return None
-            waiting.clear()
-            ranks[entry_id] = rank
-            last = rank
-        if waiting:
-            place(last + _RANK_GAP * (len(waiting) + 1))
+            waiting.append(entry_id)
+        last = ranks[before] if before else 0
+        place(_RANK_GAP)
         return ranks

@@ -4,10 +4,13 @@ A *generic* filter is as configured; *specific* filters are what it expands to, 
 direction. Each carries its weight, its action and its provenance. The table is sorted: first match wins.
 """
 
+from collections.abc import Callable, KeysView
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+from operator import attrgetter
 from types import MappingProxyType
+from weakref import ref
 
 from stockade.model.addresses import Address
 from stockade.model.classifier import Classifier
@@ -97,18 +100,63 @@ MAXIMUM_KNOWN_FLOWS = 65_536
 """Flows whose filter a table remembers, per direction and address family."""
 
 _UNKNOWN = object()
+_OUTBOUND = Direction.OUTBOUND
+
+
+def _slow_flow_key(flow: Flow) -> tuple[object, ...]:
+    source, destination = flow.source, flow.destination
+    return (
+        source.__class__,
+        destination.__class__,
+        int(source),
+        int(destination),
+        flow.protocol,
+        flow.source_port,
+        flow.destination_port,
+    )
+
+
+def _choose_flow_key() -> Callable[[Flow], tuple[object, ...]]:
+    """What a flow is remembered by. The hash of an address object is slow, so its number stands for it, and
+    its class tells the families apart. `int()` of an address is a call of Python code for each end and
+    packet; the number itself is no public attribute, so it is used only where it is there."""
+    if getattr(IPv4Address(1), "_ip", None) == getattr(IPv6Address(1), "_ip", None) == 1:
+        return attrgetter(
+            "source.__class__",
+            "destination.__class__",
+            "source._ip",
+            "destination._ip",
+            "protocol",
+            "source_port",
+            "destination_port",
+        )
+    return _slow_flow_key
+
+
+_flow_key = _choose_flow_key()
+
+
+@dataclass(frozen=True, slots=True)
+class TableChanges:
+    """How a table differs from an earlier one: ids of the filters that came and went, and whether filters
+    that stay stand in another order."""
+
+    came: frozenset[str]
+    went: frozenset[str]
+    reordered: bool
 
 
 class _Memory:
     """What a table remembers between two questions. Never part of its value."""
 
-    __slots__ = ("by_id", "classifier", "inbound", "outbound")
+    __slots__ = ("__weakref__", "by_id", "changes", "classifier", "inbound", "outbound")
 
     def __init__(self) -> None:
         self.by_id: dict[str, SpecificFilter] = {}
         self.classifier: Classifier | None = None
         self.outbound: dict[tuple[object, ...], SpecificFilter | None] = {}
         self.inbound: dict[tuple[object, ...], SpecificFilter | None] = {}
+        self.changes: tuple[ref[_Memory], TableChanges] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +166,8 @@ class FilterTable:
     policy. `default_response` names the negotiation that answers a peer about whose request no filter speaks;
     None: such a peer is refused.
 
-    The first `lookup` builds an index over the filters, in time proportional to their number; `prepare` does it
-    beforehand."""
+    The first `lookup` builds an index over the filters, in time proportional to their number; `prepare`
+    does it beforehand."""
 
     filters: tuple[SpecificFilter, ...] = ()
     negotiations: MappingProxyType[str, Negotiation] = field(default_factory=lambda: MappingProxyType({}))
@@ -130,16 +178,21 @@ class FilterTable:
 
     def __post_init__(self) -> None:
         by_id = self._memory.by_id
-        negotiations = self.negotiations
-        for entry in self.filters:
-            by_id[entry.id] = entry
-            if entry.negotiation is not None and entry.negotiation not in negotiations:
-                raise ValueError(f"filter {entry.id} names an unknown negotiation {entry.negotiation!r}")
+        by_id.update({entry.id: entry for entry in self.filters})
         if len(by_id) != len(self.filters):
             double = next(entry for entry in self.filters if by_id[entry.id] is not entry)
             raise ValueError(f"filter id {double.id} stands twice in the table")
-        if self.default_response is not None and self.default_response not in negotiations:
+        unknown = {entry.negotiation for entry in self.filters} - self.negotiations.keys() - {None}
+        if unknown:
+            entry = next(entry for entry in self.filters if entry.negotiation in unknown)
+            raise ValueError(f"filter {entry.id} names an unknown negotiation {entry.negotiation!r}")
+        if self.default_response is not None and self.default_response not in self.negotiations:
             raise ValueError(f"the default response names an unknown negotiation {self.default_response!r}")
+
+    @property
+    def ids(self) -> KeysView[str]:
+        """The identifiers of the filters, in table order."""
+        return self._memory.by_id.keys()
 
     @property
     def is_prepared(self) -> bool:
@@ -153,32 +206,53 @@ class FilterTable:
             return
         if previous is not None and previous._memory.classifier is not None:
             old = previous._memory
-            assert old.classifier is not None
-            memory.classifier = old.classifier.followed_by(old.by_id, memory.by_id)
+            changes = self.since(previous)
+            if not changes.reordered:
+                memory.classifier = previous._memory.classifier.followed_by(
+                    old.by_id, memory.by_id, changes.came, changes.went
+                )
         if memory.classifier is None:
             memory.classifier = Classifier(self.filters)
 
+    def since(self, previous: "FilterTable") -> TableChanges:
+        """How this table differs from an earlier one."""
+        remembered = self._memory.changes
+        if remembered is not None and remembered[0]() is previous._memory:
+            return remembered[1]
+        came, went = self.ids - previous.ids, previous.ids - self.ids
+        changes = TableChanges(
+            frozenset(came),
+            frozenset(went),
+            [entry for entry in previous.ids if entry not in went]
+            != [entry for entry in self.ids if entry not in came],
+        )
+        self.assume(previous, changes)
+        return changes
+
+    def assume(self, previous: "FilterTable", changes: TableChanges) -> None:
+        """Remember how this table differs from an earlier one, for whoever made both and knows it."""
+        self._memory.changes = (ref(previous._memory), changes)
+
     def lookup(self, flow: Flow, direction: Direction) -> SpecificFilter | None:
         """The first filter that matches, or None: the packet is permitted because nothing speaks of it."""
-        source, destination = flow.source, flow.destination
-        outbound = direction is Direction.OUTBOUND
+        outbound = direction is _OUTBOUND
         flows = self._memory.outbound if outbound else self._memory.inbound
-        # the numbers, because the hash of an address object is slow; the classes tell the families apart
-        key = (
-            source.__class__,
-            destination.__class__,
-            int(source),
-            int(destination),
-            flow.protocol,
-            flow.source_port,
-            flow.destination_port,
-        )
+        key = _flow_key(flow)
         found = flows.get(key, _UNKNOWN)
         if found is not _UNKNOWN:
             return found  # type: ignore[return-value]
+        source, destination = flow.source, flow.destination
         entry: SpecificFilter | None = None
         if source.version == destination.version:
-            entry = self.classify(outbound, source.version, *key[2:])  # type: ignore[arg-type]
+            entry = self.classify(
+                outbound,
+                source.version,
+                int(source),
+                int(destination),
+                flow.protocol,
+                flow.source_port,
+                flow.destination_port,
+            )
         if len(flows) >= MAXIMUM_KNOWN_FLOWS:
             flows.clear()
         flows[key] = entry

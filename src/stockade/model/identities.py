@@ -5,6 +5,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from stockade.model.addresses import Address
+from stockade.model.distinguished_names import name_text
 
 
 class IdentityType(IntEnum):
@@ -42,4 +43,6 @@ class Identity:
             pass
         if self.type in (IdentityType.FQDN, IdentityType.USER_FQDN):
             return self.data.decode("utf-8", "backslashreplace")
+        if self.type == IdentityType.DER_ASN1_DN and (text := name_text(self.data)) is not None:
+            return text
         return f"type {self.type}: {self.data.hex()}"

@@ -219,6 +219,69 @@ class ReasonCode(Enum):
         "none of the rule's authentication methods can be used here",
         "add a method that both ends have",
     )
+    NO_CERTIFICATE = (
+        "no-certificate",
+        Fault.CALLER,
+        13806,
+        "this host has no certificate that the rule can use",
+        "import one with its private key: stockade cert import",
+    )
+    NO_PEER_CERTIFICATE = (
+        "no-peer-certificate",
+        Fault.PEER,
+        13847,
+        "the peer sent no certificate",
+        "give the peer a certificate under the root that the rule names",
+    )
+    CERTIFICATE_INVALID = (
+        "certificate-invalid",
+        Fault.PEER,
+        13835,
+        "a certificate cannot be read, or its signature is wrong",
+        "issue the certificate again",
+    )
+    CERTIFICATE_KEY = (
+        "certificate-key",
+        Fault.PEER,
+        13881,
+        "the key in a certificate is too short or of a kind that IKE cannot use",
+        "issue a certificate with an RSA key of 1024 bits or more, or ECDSA on P-256, P-384 or P-521",
+    )
+    CERTIFICATE_EXPIRED = (
+        "certificate-expired",
+        Fault.PEER,
+        13801,
+        "a certificate is not valid at this time",
+        "renew the certificate, or correct the clock",
+    )
+    CERTIFICATE_USAGE = (
+        "certificate-usage",
+        Fault.PEER,
+        13818,
+        "a certificate may not be used for this",
+        "issue one with the key usage digital signature (authorities: certificate signing)",
+    )
+    CERTIFICATE_REVOKED = (
+        "certificate-revoked",
+        Fault.PEER,
+        13848,
+        "a certificate is revoked, or must be checked and cannot be",
+        "issue a new certificate, or bring the revocation list up to date",
+    )
+    CERTIFICATE_UNTRUSTED = (
+        "certificate-untrusted",
+        Fault.PEER,
+        13887,
+        "no chain leads from the certificate to the root that the rule names",
+        "import the root as trusted, and issue the certificate under it",
+    )
+    INVALID_SIGNATURE = (
+        "invalid-signature",
+        Fault.PEER,
+        13826,
+        "a signature does not verify",
+        "see whether the peer's certificate and its private key belong together",
+    )
     INVALID_HASH = (
         "invalid-hash",
         Fault.PEER,

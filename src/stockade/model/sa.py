@@ -46,7 +46,9 @@ class SecurityAssociation:
     4-byte salt for AES-GCM (RFC 4106 §8.1). `pair` is the SPI of the other direction. `negotiation` and
     `filter_id` say which rule made it; `main_mode` is the cookie pair of its main mode (`<initiator
     hex>:<responder hex>`). `idle_seconds`: the driver reports the SA idle when nothing passed for so long
-    (None = never)."""
+    (None = never). `bundle` joins two SAs of one direction into AH over ESP (RFC 4301 §4.5, RFC 2407 §4.4.4):
+    each names the SPI of the other. They carry nothing until both are installed and after one is gone; either
+    may be installed first, inbound ones before outbound ones."""
 
     spi: int
     direction: Direction
@@ -66,6 +68,7 @@ class SecurityAssociation:
     replay_window: int = 64
     idle_seconds: float | None = None
     udp: UdpEncapsulation | None = None
+    bundle: int | None = None
 
     def __post_init__(self) -> None:
         for spi in (self.spi, self.pair):
@@ -73,6 +76,10 @@ class SecurityAssociation:
                 raise ValueError(f"SPI {spi:#x} is reserved or too long")
         if (self.esp is None) == (self.ah is None):
             raise ValueError("an SA is either ESP or AH")
+        if self.ah is not None and self.udp is not None:
+            raise ValueError("AH does not pass a NAT (RFC 3948 is for ESP)")
+        if self.bundle is not None and not MINIMUM_SPI <= self.bundle <= MAXIMUM_SPI:
+            raise ValueError(f"SPI {self.bundle:#x} is reserved or too long")
         if self.replay_window and not 32 <= self.replay_window <= 4096:
             raise ValueError("the replay window holds 32 to 4096 packets, or 0 for none")
 

@@ -25,7 +25,9 @@ COMMENT = re.compile(r"\s*@?\s*(?:#|::|;|rem(?:\s|$))", re.IGNORECASE)
 _CONTROL = re.compile(r"\s*@?\s*(?:(goto|if|for|call|shift|choice)(?=[\s:(/\"]|$)|([()]))", re.IGNORECASE)
 _LABEL = re.compile(r"\s*:(?!:)\s*\S")
 _NETSH = re.compile(r"\s*\"?(?:[^\s\"]*[\\/])?netsh(?:\.exe)?\"?(?:\s|$)", re.IGNORECASE)
-_SET = re.compile(r"\s*set\s+(?:\"([A-Za-z_][^\s=\"]*)=([^\"]*)\"?|([A-Za-z_][^\s=\"]*)=(.*))\s*$", re.I | re.S)
+_SET = re.compile(
+    r"\s*set\s+(?:\"([A-Za-z_][^\s=\"]*)=([^\"]*)\"?|([A-Za-z_][^\s=\"]*)=(.*))\s*$", re.I | re.S
+)
 _ASKS = re.compile(r"\s*set\s+/", re.IGNORECASE)
 _EXIT = re.compile(r"\s*exit(?:\s+/b)?(?:\s+(-?\d+))?\s*$", re.IGNORECASE)
 _END_OF_FILE = re.compile(r"\s*@?\s*goto\s*:?\s*eof\s*$", re.IGNORECASE)
@@ -36,7 +38,9 @@ _HARMLESS = re.compile(
     r"|wevtutil|eventcreate|taskkill|tasklist|pushd|popd|ipsecmon)(?=[\s.:;,/(=+]|$)",
     re.IGNORECASE,
 )
-_VARIABLE = re.compile(r"%([A-Za-z_][A-Za-z0-9_.()\-]*)(:[^%]*)?%|%U\+([0-9A-Fa-f]{1,6})%|(%%)|(%[0-9*~])", re.I)
+_VARIABLE = re.compile(
+    r"%([A-Za-z_][A-Za-z0-9_.()\-]*)(:[^%]*)?%|%U\+([0-9A-Fa-f]{1,6})%|(%%)|(%[0-9*~])", re.I
+)
 _DELAYED = re.compile(r"!([A-Za-z_][A-Za-z0-9_.()\-]*)!")
 _SIGN = re.compile(r"u\+([0-9a-f]{1,6})", re.IGNORECASE)
 
@@ -86,7 +90,7 @@ def script_lines(text: str) -> list[tuple[int, str]]:
         if continued is not None:
             number, line = continued[0], continued[1] + line.lstrip()
             continued = None
-        if _is_shell_line(line) and line.endswith("^") and not line.endswith("^^") and line.count('"') % 2 == 0:
+        if _goes_on(line):
             continued = (number, line[:-1])
             continue
         if line.strip():
@@ -94,6 +98,14 @@ def script_lines(text: str) -> list[tuple[int, str]]:
     if continued is not None and continued[1].strip():
         lines.append(continued)
     return lines
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a caret at the line's end continues it. In a line that need not be the shell's (it may begin with a
+    variable that holds `netsh`) a blank before the caret says so: a value hardly ends with ` ^`."""
+    if not line.endswith("^") or line.endswith("^^") or line.count('"') % 2:
+        return False
+    return _is_shell_line(line) or line.lstrip().startswith("%") or line[-2:-1].isspace()
 
 
 def _is_shell_line(line: str) -> bool:
@@ -242,7 +254,7 @@ class BatchReader:
 
 def _sign(digits: str) -> str:
     number = int(digits, 16)
-    if number > 0x10FFFF or number in (0, 0x22, 0x0A + 0x110000):
+    if number > 0x10FFFF or number in (0, ord('"')):
         raise syntax_error(f"U+{digits} is no character that a script can write", word=f"%U+{digits}%")
     return chr(number)
 

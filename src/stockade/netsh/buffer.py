@@ -76,7 +76,9 @@ class Buffer:
                     )
                 if not isinstance(change, WholeTransaction):
                     raise error_for(
-                        ReasonCode.NOT_AVAILABLE, f"batches in the {copy.base.name} store", store=copy.base.name
+                        ReasonCode.NOT_AVAILABLE,
+                        f"batches in the {copy.base.name} store",
+                        store=copy.base.name,
                     )
                 change.replace_all(copy.working.read())
             if self._dynamic is not None:

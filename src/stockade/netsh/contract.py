@@ -94,7 +94,9 @@ class Files(Protocol):
     def windows_policies(self, content: bytes, name: str, store: str) -> ImportedPolicies | None:
         """The policies of an `.ipsec`, `.reg` or LDIF file; None where it is none of these."""
 
-    def registry_form(self, objects: PolicySet) -> tuple[bytes, tuple[Reason, ...]]:
+    def registry_form(
+        self, objects: PolicySet, *, with_secrets: bool, allow_losses: bool
+    ) -> tuple[bytes, tuple[Reason, ...]]:
         """A `.reg` file with the policies, and what does not come over."""
 
 

@@ -4,6 +4,7 @@ never among the values."""
 from stockade.model.negotiation import AuthenticationMethod, Certificate, PresharedKey
 from stockade.model.traffic import protocol_name
 from stockade.netsh.session import JsonValue
+from stockade.netsh.values import looks_mistyped
 from stockade.policy.objects import (
     DEFAULT_RESPONSE_METHODS,
     AddressKind,
@@ -26,8 +27,8 @@ def end_word(end: FilterAddress) -> str:
     word = end.name if end.kind is AddressKind.NAME else end.kind.value
     if end.version is not None:
         return f"{word}@{end.version}"
-    if end.kind is AddressKind.NAME and "." not in word:
-        return f"{word}."  # a name of one label must not be taken for a mistyped word
+    if end.kind is AddressKind.NAME and looks_mistyped(word):
+        return f"{word}."
     return word
 
 

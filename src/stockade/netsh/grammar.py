@@ -19,6 +19,8 @@ from stockade.netsh.session import Outcome, Session
 from stockade.netsh.values import Kind, UnavailableError
 from stockade.netsh.words import Word, matches, quoted, shown, syntax_error
 
+WITH_SECRETS = "--with-secrets"  # as the command line writes `secrets=yes`
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -181,6 +183,8 @@ class _Reader:
 
     def take(self, word: Word) -> None:
         tag, text = word.tag, word.text
+        if tag is None and text == WITH_SECRETS:
+            tag, text = "secrets", "yes"
         if tag is None and word.whole_quoted:
             # `"name=My policy"`: the command shell of Windows takes such quotes off before netsh sees them.
             before, equals, after = text.partition("=")

@@ -32,6 +32,7 @@ _PROGRAM = ("netsh", "netsh.exe")
 _HELP = ("?", "/?", "-?", "help")
 _UP = ".."
 _LEAVE = ("exit", "bye", "quit")
+_STORE_FAILS = (ReasonCode.STORE_UNREADABLE, ReasonCode.STORE_BUSY)
 MAXIMUM_DEPTH = 8  # scripts that call scripts
 
 
@@ -68,7 +69,10 @@ def _with_options(words: Sequence[Word], session: Session) -> Outcome:
         raise error_for(ReasonCode.NOT_AVAILABLE, f"netsh {option}: other computers, aliases")
     if option not in ("-c", "-f") or len(words) < 2:
         raise syntax_error(
-            "netsh takes -c CONTEXT and -f FILE", word=words[0].text, position=words[0].position, expected="-c, -f"
+            "netsh takes -c CONTEXT and -f FILE",
+            word=words[0].text,
+            position=words[0].position,
+            expected="-c, -f",
         )
     if option == "-f":
         return run_file(words[1].text, session)
@@ -266,9 +270,7 @@ def _run_atomic(lines: Sequence[tuple[int, str]], session: Session, source: str)
     try:
         for outcome in _run_lines(lines, session, source):
             if outcome.failed:
-                outcomes.append(
-                    replace(outcome, text=f"{outcome.text}\nNothing of the script was applied.")
-                )
+                outcomes.append(replace(outcome, text=f"{outcome.text}\nNothing of the script was applied."))
                 return outcomes
             outcomes.append(outcome)
         keep = True
@@ -278,9 +280,7 @@ def _run_atomic(lines: Sequence[tuple[int, str]], session: Session, source: str)
     return outcomes
 
 
-def _run_lines(
-    lines: Sequence[tuple[int, str]], session: Session, source: str
-) -> Iterator[Outcome]:
+def _run_lines(lines: Sequence[tuple[int, str]], session: Session, source: str) -> Iterator[Outcome]:
     reader = BatchReader(lines)
     buffered = session.buffer is not None
     for number, line in lines:
@@ -323,9 +323,9 @@ def _run_segments(
         else:
             try:
                 outcome = run_command(segment.text, session)
-            except HostError:
-                raise
             except StockadeError as error:
+                if error.reason.code in _STORE_FAILS:
+                    raise
                 outcome = _failed(error, number, source)
             good = not outcome.failed
             yield replace(outcome, line=number, source=source)

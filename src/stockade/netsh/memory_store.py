@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from stockade.model.reasons import ReasonCode, error_for
-from stockade.policy.objects import FilterAction, FilterList, Policy, PolicySet
+from stockade.policy.objects import FilterAction, FilterList, Policy, PolicySet, Rule
 
 
 class _Named(Protocol):
@@ -75,7 +75,9 @@ class MemoryTransaction:
 
     def put_policy(self, policy: Policy) -> None:
         names: set[str] = set()
-        guids = {rule.guid: one for one in self._objects.policies if one.guid != policy.guid for rule in one.rules}
+        guids = {
+            rule.guid: one for one in self._objects.policies if one.guid != policy.guid for rule in one.rules
+        }
         for rule in policy.rules:
             key = rule.name.casefold()
             if key and key in names:
@@ -105,7 +107,9 @@ class MemoryTransaction:
             )
             for rule in policy.rules
         )
-        policies, _ = _put("policy", self._objects.policies, replace(policy, rules=rules), self._objects.store)
+        policies, _ = _put(
+            "policy", self._objects.policies, replace(policy, rules=rules), self._objects.store
+        )
         if policy.assigned:
             policies = tuple(
                 replace(one, assigned=False) if one.assigned and one.guid != policy.guid else one
@@ -186,15 +190,11 @@ def _put(kind: str, entries: tuple[N, ...], entry: N, store: str) -> tuple[tuple
 
 
 def _renamed(policies: tuple[Policy, ...], attribute: str, old: str, new: str) -> tuple[Policy, ...]:
-    return tuple(
-        replace(
-            policy,
-            rules=tuple(
-                replace(rule, **{attribute: new})
-                if not rule.is_default_response and getattr(rule, attribute) == old
-                else rule
-                for rule in policy.rules
-            ),
-        )
-        for policy in policies
-    )
+    def follow(rule: Rule) -> Rule:
+        if rule.is_default_response or getattr(rule, attribute) != old:
+            return rule
+        if attribute == "filter_list":
+            return replace(rule, filter_list=new)
+        return replace(rule, filter_action=new)
+
+    return tuple(replace(policy, rules=tuple(map(follow, policy.rules))) for policy in policies)

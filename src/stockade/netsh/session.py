@@ -17,10 +17,25 @@ from stockade.netsh.contract import (
     World,
 )
 from stockade.policy.contract import PolicyStore
+from stockade.policy.objects import Filter, FilterAddress, FilterList
 
 __all__ = ["JsonValue", "Outcome", "Session", "reason_data"]
 
 T = TypeVar("T")
+
+TrafficKey = tuple[FilterAddress, FilterAddress, int, int, int, bool]
+
+
+def traffic_key(entry: Filter) -> TrafficKey:
+    """What `same_traffic` compares."""
+    return (
+        entry.source,
+        entry.destination,
+        entry.protocol,
+        entry.source_port,
+        entry.destination_port,
+        entry.mirrored,
+    )
 
 
 @dataclass(slots=True)
@@ -37,6 +52,17 @@ class Session:
     atomic: bool = False  # the buffer is that of an atomic script
     interactive: bool = False
     depth: int = 0
+    # The last filter list that a filter was added to, so that a long script does not compare each with all.
+    _traffic: tuple[tuple[Filter, ...], set[TrafficKey]] = field(default_factory=lambda: ((), set()))
+
+    def traffic_of(self, filter_list: FilterList) -> set[TrafficKey]:
+        """What the filters of the list match, without their descriptions."""
+        if self._traffic[0] is not filter_list.filters:
+            return {traffic_key(entry) for entry in filter_list.filters}
+        return self._traffic[1]
+
+    def remember_traffic(self, filter_list: FilterList, known: set[TrafficKey]) -> None:
+        self._traffic = (filter_list.filters, known)
 
     # -- the world, as the session sees it
 
@@ -102,7 +128,8 @@ class Session:
         if not self.interactive:
             return True
         ask: Callable[[str], bool] = _present(
-            self.world.confirm, "interactive mode is on and there is nobody to ask; set interactive mode=disable"
+            self.world.confirm,
+            "interactive mode is on and there is nobody to ask; set interactive mode=disable",
         )
         return ask(question)
 

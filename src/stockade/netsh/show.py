@@ -6,11 +6,12 @@
 Labels are those of Windows; dates are `YYYY-MM-DD hh:mm:ss UTC`, so that they sort and need no time zone. A
 pre-shared key is never shown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from uuid import UUID
 
+from stockade.model.addresses import Address
 from stockade.model.filters import Action
 from stockade.model.negotiation import AuthenticationMethod, Certificate, PresharedKey
 from stockade.model.suites import Encryption, Group, Hash, QuickModeProposal
@@ -84,23 +85,29 @@ def _heading(text: str) -> list[str]:
 # -- lists
 
 
-def filter_lines(entry: Filter, wide: bool) -> list[str]:
+HostNames = Callable[[Address], str | None]
+
+
+def filter_lines(entry: Filter, wide: bool, names: HostNames | None = None) -> list[str]:
+    """One filter; with `names` the hosts' names beside their addresses."""
     return [
         _line("Description", _description(entry.description, wide)),
         _line("Mirrored", _yes(entry.mirrored)),
-        *_end_lines("Source", entry.source),
-        *_end_lines("Destination", entry.destination),
+        *_end_lines("Source", entry.source, names),
+        *_end_lines("Destination", entry.destination, names),
         _line("Protocol", protocol_name(entry.protocol).upper()),
         _line("Source Port", entry.source_port or "ANY"),
         _line("Destination Port", entry.destination_port or "ANY"),
     ]
 
 
-def _end_lines(label: str, end: FilterAddress) -> list[str]:
+def _end_lines(label: str, end: FilterAddress, names: HostNames | None) -> list[str]:
     address, mask = end_words(end)
     name = address if end.kind is not AddressKind.ADDRESSES else "NONE"
     if end.kind is AddressKind.NAME:
         address = "<Resolved when used>"
+    if names is not None and end.addresses is not None and end.addresses.is_host:
+        name = printable(names(end.addresses.first) or "NONE")
     return [
         _line(f"{label} IP Address", address),
         _line(f"{label} Mask", mask),
@@ -125,7 +132,9 @@ def end_words(end: FilterAddress) -> tuple[str, str]:
     return str(addresses.first), str(IPv4Address(0xFFFF_FFFF ^ ((1 << (32 - length)) - 1)))
 
 
-def filter_list_lines(entry: FilterList, store: str, verbose: bool, wide: bool) -> list[str]:
+def filter_list_lines(
+    entry: FilterList, store: str, verbose: bool, wide: bool, names: HostNames | None = None
+) -> list[str]:
     lines = [
         _line("FilterList Name", printable(entry.name)),
         _line("Description", _description(entry.description, wide)),
@@ -137,11 +146,11 @@ def filter_list_lines(entry: FilterList, store: str, verbose: bool, wide: bool) 
     if verbose and entry.filters:
         lines += ["Filter(s)", "---------"]
         for number, one in enumerate(entry.filters):
-            lines += ([""] if number else []) + filter_lines(one, wide)
+            lines += ([""] if number else []) + filter_lines(one, wide, names)
     return lines
 
 
-def _method_lines(methods: Sequence[QuickModeProposal]) -> list[str]:
+def method_lines(methods: Sequence[QuickModeProposal]) -> list[str]:
     lines = [_line("No. of Security.Methods", len(methods))]
     if methods:
         rows = []
@@ -177,7 +186,7 @@ def filter_action_lines(entry: FilterAction, store: str, verbose: bool, wide: bo
             _line("QMPFS", _yes(entry.session_pfs)),
         ]
         if verbose:
-            lines += _method_lines(entry.methods)
+            lines += method_lines(entry.methods)
         else:
             lines.append(_line("No. of Security.Methods", len(entry.methods)))
     return lines
@@ -215,7 +224,7 @@ def rule_lines(rule: Rule, rule_id: int, objects: PolicySet, verbose: bool, wide
         ]
         if rule.is_default_response and verbose:
             lines.append(_line("QMPFS", _yes(rule.response_session_pfs)))
-            lines += _method_lines(rule.response_methods or DEFAULT_RESPONSE_METHODS)
+            lines += method_lines(rule.response_methods or DEFAULT_RESPONSE_METHODS)
         return lines
     if filter_list is not None:
         lines += _heading("FilterList Details")

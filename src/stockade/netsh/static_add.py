@@ -9,7 +9,7 @@ from stockade.model.filters import Action
 from stockade.model.negotiation import DEFAULT_MAIN_MODE_PROPOSALS, Kerberos
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.netsh.grammar import Arguments, Command
-from stockade.netsh.session import Outcome, Session
+from stockade.netsh.session import Outcome, Session, traffic_key
 from stockade.netsh.static_common import (
     ACTION,
     ACTIVATE,
@@ -20,6 +20,7 @@ from stockade.netsh.static_common import (
     DESTINATION,
     DESTINATION_MASK,
     DESTINATION_PORT,
+    DUPLICATE,
     FILTER_LIST,
     HAS_DEFAULT_RULE,
     INPASS,
@@ -80,11 +81,15 @@ def add_filter(session: Session, arguments: Arguments) -> Outcome:
             if name.casefold() == RESERVED_NAME:
                 raise error_for(ReasonCode.SYNTAX, "“all” is reserved, no filter list can have this name")
             filter_list = FilterList(name)
-        if any(entry.same_traffic(other) for other in filter_list.filters):
+        known = session.traffic_of(filter_list)
+        if traffic_key(entry) in known and not arguments[DUPLICATE]:
             raise error_for(
                 ReasonCode.NAME_EXISTS, f"filter list “{filter_list.name}” has this filter already"
             )
-        change.put_filter_list(replace(filter_list, filters=(*filter_list.filters, entry), modified=now()))
+        changed = replace(filter_list, filters=(*filter_list.filters, entry), modified=now())
+        change.put_filter_list(changed)
+        known.add(traffic_key(entry))
+        session.remember_traffic(changed, known)
     return Outcome()
 
 
@@ -196,6 +201,7 @@ COMMANDS = (
             DESTINATION_MASK,
             SOURCE_PORT,
             DESTINATION_PORT,
+            DUPLICATE,
         ),
         add_filter,
         "A filter list that does not exist is made. A mask for me, any, a name or a kind of server is ignored. "

@@ -108,6 +108,15 @@ DESTINATION_PORT = Parameter(
     "dstport", PORT, "destination port, with TCP and UDP", default=0, default_text="0"
 )
 
+DUPLICATE = Parameter(
+    "duplicate",
+    YES_NO,
+    "add it although the list has it already",
+    default=False,
+    default_text="no",
+    ours=True,
+)
+
 # filter actions
 SESSION_PFS = Parameter(
     "qmpfs", YES_NO, "a new Diffie-Hellman exchange in each quick mode", default_text="no"
@@ -141,7 +150,7 @@ DEFAULT_RULE = Parameter(
 )
 POLLING = Parameter(
     "pollinginterval",
-    number(1, 35_791_394, "<minutes>", "minutes"),
+    number(0, 35_791_394, "<minutes>", "minutes"),
     "how often the agent looks for changes, in minutes",
     default_text="180",
 )
@@ -169,9 +178,7 @@ CONNECTION_TYPE = Parameter(
 )
 ACTIVATE = Parameter("activate", YES_NO, "switch the rule on", default_text="yes")
 KERBEROS = Parameter("kerberos", YES_NO, "authenticate by Kerberos V5")
-PSK = Parameter(
-    "psk", PRESHARED_KEY, "authenticate by this pre-shared key; kept in clear; repeatable", repeatable=True
-)
+PSK = Parameter("psk", PRESHARED_KEY, "authenticate by this pre-shared key; kept in clear")
 PSK_HEX = Parameter(
     "pskhex", PRESHARED_KEY_HEX, "a pre-shared key in hexadecimal; repeatable", repeatable=True, ours=True
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from stockade.model.reasons import ReasonCode, error_for
 from stockade.netsh import data, show
 from stockade.netsh.grammar import Arguments, Command, Parameter
 from stockade.netsh.session import JsonValue, Outcome, Session
@@ -46,11 +45,6 @@ def _verbose(arguments: Arguments) -> bool:
 
 def _table(arguments: Arguments) -> bool:
     return arguments[FORMAT] is Format.TABLE
-
-
-def _refuse_names(arguments: Arguments) -> None:
-    if arguments.get(RESOLVED_DNS):
-        raise error_for(ReasonCode.NOT_AVAILABLE, "resolvedns=yes: host names are not looked up")
 
 
 def _rules_named(objects: PolicySet, name: str) -> list[Rule]:
@@ -102,8 +96,8 @@ def show_policy(session: Session, arguments: Arguments) -> Outcome:
 
 
 def show_filter_list(session: Session, arguments: Arguments) -> Outcome:
-    _refuse_names(arguments)
     objects, wide = session.store.read(), arguments[WIDE]
+    names = session.resolver.name if arguments.get(RESOLVED_DNS) else None
     name, of_rule = arguments.get(NAME_OR_ALL_OBJECTS), arguments.get(OF_RULE)
     if of_rule is not None:
         used = {rule.filter_list.casefold() for rule in _rules_named(objects, of_rule)}
@@ -120,7 +114,9 @@ def show_filter_list(session: Session, arguments: Arguments) -> Outcome:
         if _verbose(arguments):
             blocks += [show.filter_table(entry.filters, wide) for entry in chosen]
         return Outcome(_joined(blocks), values)
-    blocks = [show.filter_list_lines(entry, objects.store, _verbose(arguments), wide) for entry in chosen]
+    blocks = [
+        show.filter_list_lines(entry, objects.store, _verbose(arguments), wide, names) for entry in chosen
+    ]
     blocks += _count("FilterLists", len(chosen), name)
     return Outcome(_joined(blocks), values)
 

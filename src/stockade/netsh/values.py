@@ -115,7 +115,7 @@ def _new_name(text: str) -> str:
 NAME = Kind("<name>", "the name of an object", _name)
 NEW_NAME = Kind("<name>", "a name other than “all”", _new_name)
 NAME_OR_ALL = Kind("<name>|all", "the name of an object, or all", _name)
-RULE_NAME = Kind("<name>", "a name other than “all”, or \"\" for none", _rule_name)
+RULE_NAME = Kind("<name>", 'a name other than “all”, or "" for none', _rule_name)
 TEXT = Kind("<text>", "text", lambda text: plain(text, MAXIMUM_TEXT, LINE_SIGNS))
 FILE_NAME = Kind("<file>", "the name of a file", lambda text: plain(text, MAXIMUM_TEXT) or _no_file())
 
@@ -191,9 +191,7 @@ class AddressWord:
     version: int | None = None
 
 
-_KEYWORDS = tuple(
-    kind.value for kind in AddressKind if kind not in (AddressKind.ADDRESSES, AddressKind.NAME)
-)
+_KEYWORDS = tuple(kind.value for kind in AddressKind if kind not in (AddressKind.ADDRESSES, AddressKind.NAME))
 
 
 def _one_address(text: str) -> Address:
@@ -249,11 +247,18 @@ def _is_address(word: str) -> bool:
     return True
 
 
+def looks_mistyped(name: str) -> bool:
+    """Whether a DNS name of one label is close to one of the words for addresses. It takes a dot at its end then:
+    a mistyped word must not become a name that matches nothing."""
+    return "." not in name and nearest(name, _KEYWORDS) is not None
+
+
 def _dns_name(word: str) -> str:
     check_name(word)
-    if "." not in word and nearest(word, _KEYWORDS) is not None:
+    if looks_mistyped(word):
         raise ValueError("it is none of the words for addresses; a name of one label takes a dot at its end")
-    return word
+    bare = word.removesuffix(".")
+    return bare if looks_mistyped(bare) else word
 
 
 FILTER_ADDRESS = Kind(

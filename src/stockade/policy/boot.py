@@ -1,4 +1,5 @@
-"""What holds before a policy does: boot modes, boot exemptions, and the way from boot to policy without a gap.
+"""What holds before a policy does: boot modes, boot exemptions, and the way from boot to policy without a
+gap.
 
 | mode     | outbound                     | inbound                                   |
 | -------- | ---------------------------- | ----------------------------------------- |
@@ -6,18 +7,18 @@
 | block    | exemptions, DHCP             | exemptions, DHCP, answers                 |
 | stateful | passes                       | exemptions, DHCP, answers                 |
 
-An *answer* belongs to a conversation whose first packet was let through. Only connection tracking can tell, so
-`BootTable.track_answers` asks the driver for it: packets of a tracked conversation pass before the table is
-looked at; the table decides about first packets. Without tracking a driver must refuse the boot table, not
-open it.
+An *answer* belongs to a conversation whose first packet was let through. Only connection tracking can tell,
+so `BootTable.track_answers` asks the driver for it: packets of a tracked conversation pass before the table
+is looked at; the table decides about first packets. Without tracking a driver must refuse the boot table,
+not open it.
 
 An exemption is written as `protocol:source port:destination port:inbound|outbound`, 0 = any port, as in
-`tcp:0:3389:inbound`. It names the first packets of conversations; their answers pass by tracking. (Were answers
-let in by a reversed filter, `tcp:0:389:outbound` would open every port of this computer to whoever sends from
-port 389.)
+`tcp:0:3389:inbound`. It names the first packets of conversations; their answers pass by tracking. (Were
+answers let in by a reversed filter, `tcp:0:389:outbound` would open every port of this computer to whoever
+sends from port 389.)
 
-DHCP is UDP 67/68 for IPv4 and 546/547 for IPv6. IPv6 needs neighbour discovery (RFC 4861) before DHCPv6, so its
-addresses (link-local, link-scope multicast) pass for ICMPv6 in block and stateful mode.
+DHCP is UDP 67/68 for IPv4 and 546/547 for IPv6. IPv6 needs neighbour discovery (RFC 4861) before DHCPv6, so
+its addresses (link-local, link-scope multicast) pass for ICMPv6 in block and stateful mode.
 
 From boot to policy:
 
@@ -83,7 +84,8 @@ class BootExemption:
 
     @classmethod
     def parse(cls, text: str) -> "BootExemption":
-        """`tcp:0:3389:inbound`. CallerError SYNTAX_ERROR-like INVALID_FILTER, naming the part that is wrong."""
+        """`tcp:0:3389:inbound`. CallerError SYNTAX_ERROR-like INVALID_FILTER, naming the part that is
+        wrong."""
         parts = [part.strip() for part in text.split(":")]
         try:
             if len(parts) != 4:
@@ -121,7 +123,9 @@ def parse_exemptions(text: str) -> tuple[BootExemption, ...]:
         return ()
     if len(words) > MAXIMUM_BOOT_EXEMPTIONS:
         raise error_for(
-            ReasonCode.INVALID_FILTER, f"more than {MAXIMUM_BOOT_EXEMPTIONS} boot exemptions", given=len(words)
+            ReasonCode.INVALID_FILTER,
+            f"more than {MAXIMUM_BOOT_EXEMPTIONS} boot exemptions",
+            given=len(words),
         )
     return tuple(dict.fromkeys(BootExemption.parse(word) for word in words))
 
@@ -150,8 +154,8 @@ def compile_boot_table(mode: BootMode, exemptions: Sequence[BootExemption] = ())
 
 
 def stand_over(persistent: FilterTable, boot: BootTable) -> BootTable:
-    """The persistent policy over the boot table, while the rest of the policy is being read: persistent filters
-    decide first; about what none of them speaks of, the boot table goes on deciding."""
+    """The persistent policy over the boot table, while the rest of the policy is being read: persistent
+    filters decide first; about what none of them speaks of, the boot table goes on deciding."""
     known = {entry.id for entry in persistent.filters}
     below = tuple(entry for entry in boot.table.filters if entry.id not in known)
     return BootTable(

@@ -3,12 +3,13 @@
     place, filter ─▶ candidates ─▶ group by (selector, direction, weight) ─▶ settle: the most restrictive one
                                                                      └▶ the parts that IPsec cannot secure
 
-A *candidate* is a specific filter before conflicts are settled. Whatever a group settles to depends on the group
-alone, which is what makes recompiling a part of a policy possible.
+A *candidate* is a specific filter before conflicts are settled. Whatever a group settles to depends on the
+group alone, which is what makes recompiling a part of a policy possible.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, Provenance, SpecificFilter
@@ -23,12 +24,39 @@ from stockade.policy.specific import make_filter
 from stockade.policy.weights import WHOLE_ADDRESS, weight_of_parts
 
 Key = tuple[int, int, int, int, int, int, int, int, bool, int]
-"""IP version, first and last source, first and last destination address, protocol, source port, destination port,
-outbound, weight: candidates with the same key are about the same packets."""
+"""IP version, first and last source, first and last destination address, protocol, source port, destination
+port, outbound, weight: candidates with the same key are about the same packets."""
 
 Order = tuple[int, int, int, int, str]
 """As `specific.table_order`."""
 
+
+UNSECURABLE_NOTE = "multicast or broadcast, which IPsec cannot secure"
+"""In the description of a filter for the part of another one that cannot be secured."""
+
+
+class DoubtKind(StrEnum):
+    """What a compiler's warning is about."""
+
+    EMPTY = "empty"
+    NEVER_MATCHES = "never-matches"
+    PENDING = "pending"
+    CONNECTION = "connection"
+    FAMILY = "family"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A warning of the compiler: what it is about, whose it is, and a sentence."""
+
+    kind: DoubtKind
+    provenance: Provenance
+    text: str
+
+
+Note = tuple[DoubtKind, str]
+"""The end of a sentence about a filter; the beginning is `Place.about`."""
 
 _SERVER_WORDS = {
     AddressKind.DNS: "DNS server",
@@ -39,8 +67,8 @@ _SERVER_WORDS = {
 
 
 class Candidate:
-    """A specific filter before conflicts are settled. `index` counts from 1 in its filter list. `pending`: a name
-    that is not resolved stands for any address in it."""
+    """A specific filter before conflicts are settled. `index` counts from 1 in its filter list. `pending`:
+    a name that is not resolved stands for any address in it."""
 
     __slots__ = (
         "accept_clear",
@@ -48,6 +76,7 @@ class Candidate:
         "destination",
         "direction",
         "filter",
+        "group",
         "index",
         "key",
         "mirrored",
@@ -80,6 +109,7 @@ class Candidate:
         self.action = action
         self.accept_clear = accept_clear
         self.pending = pending
+        self.group: object = None  # its `groups.Group`, as soon as it is in one
 
     @property
     def allow_soft(self) -> bool:
@@ -148,11 +178,10 @@ class Candidate:
 
 @dataclass(slots=True)
 class Expanded:
-    """What one filter of a place expands to, and what is doubtful about it: ends of sentences that begin with
-    `Place.about`."""
+    """What one filter of a place expands to, and what is doubtful about it."""
 
     candidates: list[Candidate]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 class PlaceExpander:
@@ -169,7 +198,7 @@ class PlaceExpander:
         negotiates = place.negotiates
         if negotiates:
             self._check_securable(filter_, index)
-        notes: list[str] = []
+        notes: list[Note] = []
         found, pending = self._expander.expand(filter_)
         if pending:
             notes += self._pending_notes(filter_)
@@ -195,7 +224,8 @@ class PlaceExpander:
                     clear = place.allow_soft or accept_clear
                     action = Action.PERMIT if clear else Action.BLOCK
                     accept_clear = False
-                    notes.append(f"is {action} for IPv{version}, which this data plane cannot secure")
+                    tail = f"is {action} for IPv{version}, which this data plane cannot secure"
+                    notes.append((DoubtKind.FAMILY, tail))
             source_port, destination_port = filter_.source_port, filter_.destination_port
             if mirrored:
                 source_port, destination_port = destination_port, source_port
@@ -227,10 +257,9 @@ class PlaceExpander:
                 )
             )
         if not candidates and not notes and not silent:
-            notes.append(
-                f"({filter_.source} to {filter_.destination}) matches no traffic of this computer"
-                + self._why_nothing(filter_)
-            )
+            ends_ = f"({filter_.source} to {filter_.destination})"
+            tail = f"{ends_} matches no traffic of this computer{self._why_nothing(filter_)}"
+            notes.append((DoubtKind.NEVER_MATCHES, tail))
         return Expanded(candidates, tuple(dict.fromkeys(notes)))
 
     def _check_securable(self, filter_: Filter, index: int) -> None:
@@ -247,13 +276,11 @@ class PlaceExpander:
                     filter=index,
                 )
 
-    def _pending_notes(self, filter_: Filter) -> Iterator[str]:
+    def _pending_notes(self, filter_: Filter) -> Iterator[Note]:
         blocks = Action.BLOCK in (self.place.inbound, self.place.outbound)
+        what = "blocks any address" if blocks else "is not in force"
         for name in self._expander.unresolved(filter_):
-            if blocks:
-                yield f"blocks any address until the name {name} is resolved"
-            else:
-                yield f"is not in force until the name {name} is resolved"
+            yield DoubtKind.PENDING, f"{what} until the name {name} is resolved"
 
     def _why_nothing(self, filter_: Filter) -> str:
         for end in (filter_.source, filter_.destination):
@@ -272,39 +299,44 @@ class PlaceExpander:
 
     def _on_connection(
         self, found: list[tuple[End, End, Direction, bool]]
-    ) -> tuple[list[tuple[End, End, Direction, bool]], list[str]]:
+    ) -> tuple[list[tuple[End, End, Direction, bool]], list[Note]]:
         """A filter that cannot be limited to its kind of connection acts on all, but one that would open the
         rest is left out."""
         facts, kind = self._expander.facts, self.place.connection
         left_out = kind is ConnectionType.DIALUP and self._permits
         if not facts.knows_connections:
             return ([] if left_out else found), []  # `place_notes` says so, once
+        about = DoubtKind.CONNECTION
         if not facts.local_on(kind):
-            return [], [f"is for {kind.value} connections, and this computer has none"]
+            return [], [(about, f"is for {kind.value} connections, and this computer has none")]
+        only = f"on {kind.value} connections only, but does not say “me”"
         if left_out:
-            return [], ["permits on dial-up connections only, but does not say “me”: it is left out"]
-        return found, [f"is for {kind.value} connections only, but does not say “me”: it acts on all"]
+            return [], [(about, f"permits {only}: it is left out")]
+        return found, [(about, f"is to act {only}: it acts on all")]
 
     @property
     def _permits(self) -> bool:
         return Action.PERMIT in (self.place.inbound, self.place.outbound)
 
-    def place_notes(self) -> tuple[str, ...]:
+    def place_notes(self) -> tuple[Note, ...]:
         """Sentences about the rule as a whole."""
         place, kind = self.place, self.place.connection
         if not place.filters:
-            return (f"{place} does nothing: its filter list “{place.filter_list}” has no filters",)
+            text = f"{place} does nothing: its filter list “{place.filter_list}” has no filters"
+            return ((DoubtKind.EMPTY, text),)
         if kind is ConnectionType.ALL or self._expander.facts.knows_connections:
             return ()
         if kind is ConnectionType.DIALUP and self._permits:
-            return (f"{place} permits on dial-up connections only, which are not told apart: it is left out",)
-        return (f"{place} is meant for {kind.value} connections only, which are not told apart: it acts on all",)
+            text = f"{place} permits on dial-up connections only, which are not told apart: it is left out"
+        else:
+            text = f"{place} is for {kind.value} connections only, which are not told apart: it acts on all"
+        return ((DoubtKind.CONNECTION, text),)
 
 
 @dataclass(slots=True)
 class Settled:
-    """What a group comes to: its winner, the filters that stand for it in the table, with their order, and its
-    conflicts (for each the two filters, mirrors taken together, and a sentence)."""
+    """What a group comes to: its winner, the filters that stand for it in the table, with their order, and
+    its conflicts (for each the two filters, mirrors taken together, and a sentence)."""
 
     winner: Candidate
     filters: list[tuple[Order, SpecificFilter]]
@@ -317,11 +349,10 @@ def order_of(entry: SpecificFilter, key: Key) -> Order:
     return (-entry.filter_class, -entry.weight, pairs, -entry.action.restrictiveness, entry.id)
 
 
-def settle(
-    group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_multicast: bool
-) -> Settled:
-    """One filter per selector, direction and weight: the most restrictive one; beside a filter that negotiates
-    one for each part of it that IPsec cannot secure, unless the exemptions let that pass anyway."""
+def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_multicast: bool) -> Settled:
+    """One filter per selector, direction and weight: the most restrictive one; beside a filter that
+    negotiates one for each part of it that IPsec cannot secure, unless the exemptions let that pass
+    anyway."""
     conflicts: list[tuple[tuple[Provenance, Provenance], str]] = []
     winner = group[0]
     if len(group) > 1:
@@ -341,7 +372,12 @@ def settle(
     if winner.action is Action.NEGOTIATE and not exempt_multicast and _may_be_unsecurable(winner, broadcasts):
         for part in unsecurable_parts(entry.selector, broadcasts):
             made = _unsecurable(winner, part)
-            part_key = (*winner.key[:3], int(part.destination.first), int(part.destination.last), *winner.key[5:])
+            part_key = (
+                *winner.key[:3],
+                int(part.destination.first),
+                int(part.destination.last),
+                *winner.key[5:],
+            )
             filters.append((order_of(made, part_key), made))
     return Settled(winner, filters, conflicts)
 
@@ -357,11 +393,10 @@ def _may_be_unsecurable(candidate: Candidate, broadcasts: Sequence[AddressRange]
     return version == 4 and any(first <= int(entry.first) <= last for entry in broadcasts)
 
 
-def renumbered(settled: Settled) -> Settled:
-    """The settled group of one candidate after the number of its filter in its list changed: nothing else did."""
+def renumber(settled: Settled) -> None:
+    """Tell the filters of a group of one candidate its new number: nothing else about them changed."""
     index = settled.winner.index
-    filters = []
-    for order, entry in settled.filters:
+    for position, (order, entry) in enumerate(settled.filters):
         where = entry.provenance
         moved = Provenance(
             where.store,
@@ -385,15 +420,14 @@ def renumbered(settled: Settled) -> Settled:
             entry.accept_clear,
             entry.allow_soft,
         )
-        filters.append((order, made))
-    return Settled(settled.winner, filters, settled.conflicts)
+        settled.filters[position] = (order, made)
 
 
 def _unsecurable(candidate: Candidate, part: TrafficSelector) -> SpecificFilter:
     """The filter for a multicast or broadcast part of one that negotiates. It has its weight, so that it wins
     against it and against nothing else."""
     clear = candidate.allow_soft if candidate.direction is Direction.OUTBOUND else candidate.accept_clear
-    note = f"multicast or broadcast, which IPsec cannot secure: {'permitted' if clear else 'blocked'}"
+    note = f"{UNSECURABLE_NOTE}: {'permitted' if clear else 'blocked'}"
     where = candidate.provenance
     return make_filter(
         part,

@@ -4,54 +4,45 @@
     host facts  ──────▶ expansion.py, candidates.py: specific filters, conflicts settled, multicast parts
     exemption level ──▶ exemptions.py ─▶ filter table, heaviest first  (weights.py)
 
-Several stores are joined into one table: persistent, local or domain, dynamic. Nothing goes before by its store:
-the weight decides, and between equals the most restrictive action. Rule order within a policy means nothing, as
-in Windows. `places.in_force` says which of local and domain counts.
+Several stores are joined into one table: persistent, local or domain, dynamic. Nothing goes before by its
+store: the weight decides, and between equals the most restrictive action. Rule order within a policy means
+nothing, as in Windows. `places.in_force` says which of local and domain counts.
 
 **Multicast and broadcast.** IPsec cannot secure them. A filter that negotiates and names nothing else is
 refused (NOT_SECURABLE). A wider one (me → any) does not secure them: unless the exemption level lets them
 pass, the table holds a filter of the same weight for its multicast part that *blocks*, or *permits* where the
 filter allows clear traffic anyway (`soft` outbound, `inpass` inbound). So no driver ever acquires for them.
 
-**Names that are not resolved.** A filter that permits or negotiates is not in force before its name is known.
-One that blocks stands for any address until then, with the weight of *any*: closed when in doubt. DNS between
-this computer and its own servers is decided as if that filter were not there, so that the name can be resolved.
-A name that is known to have no address blocks nothing.
+**Names that are not resolved.** A filter that permits or negotiates is not in force before its name is
+known. One that blocks stands for any address until then, with the weight of *any*: closed when in doubt.
+DNS between this computer and its own servers is decided as if that filter were not there, so that the name
+can be resolved. A name that is known to have no address blocks nothing.
 
 **Connection types.** Where the kind of every interface is known, a rule for one kind means its addresses.
 Otherwise it acts on all, with a warning; one that *permits* on dial-up only is left out instead, for it would
 open the rest.
 
-`PolicyCompiler` keeps what it made and compiles only what changed since; `compile_table` starts afresh. Both give
-the same table for the same input, byte for byte. Pure: no clock, no look-ups.
+`PolicyCompiler` keeps what it made and compiles only what changed since; `compile_table` starts afresh.
+Both give the same table for the same input, byte for byte. Pure: no clock, no look-ups.
 """
 
-from bisect import bisect_left, insort
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from stockade.model.addresses import Address, AddressRange
-from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
+from stockade.model.classifier import collector_paused
+from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter, TableChanges
 from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.traffic import TCP, UDP, Flow, TrafficSelector
-from stockade.policy.candidates import (
-    Candidate,
-    Expanded,
-    Key,
-    Order,
-    PlaceExpander,
-    Settled,
-    renumbered,
-    settle,
-)
+from stockade.policy.candidates import Doubt, Expanded, Note, PlaceExpander
 from stockade.policy.dynamic import DynamicSet
 from stockade.policy.exemptions import DEFAULT_EXEMPT_LEVEL, exemptions_for, level_meaning
 from stockade.policy.expansion import Expander
 from stockade.policy.facts import HostFacts, as_facts
-from stockade.policy.objects import ConnectionType, Filter, PolicySet
+from stockade.policy.groups import Change, Groups
+from stockade.policy.objects import Filter, PolicySet
 from stockade.policy.places import (
     Place,
     assigned_policies,
@@ -100,30 +91,24 @@ class _Compiled:
 
     place: Place
     expanded: list[Expanded]
-    notes: tuple[str, ...]
-    doubtful: int
-    """How many of the filters have notes."""
+    notes: tuple[Note, ...]
+    size: int
+    """How many candidates there are."""
+    doubtful: bool
+    """Whether a filter has notes."""
 
-    @property
-    def size(self) -> int:
-        return sum(len(entry.candidates) for entry in self.expanded)
-
-    def warnings(self) -> Iterator[str]:
-        yield from self.notes
+    def doubts(self) -> Iterator[Doubt]:
+        place = self.place
+        for kind, text in self.notes:
+            where = Provenance(
+                place.store, place.policy, place.rule, place.filter_list, filter_action=place.filter_action
+            )
+            yield Doubt(kind, where, text)
         if self.doubtful:
             for index, entry in enumerate(self.expanded, 1):
-                for note in entry.notes:
-                    yield f"{self.place.about(index)} {note}"
-
-
-@dataclass(slots=True)
-class _Change:
-    """What has to be done to the groups before the next table can be put together."""
-
-    removed: list[Candidate] = field(default_factory=list)
-    added: list[Candidate] = field(default_factory=list)
-    moved: list[tuple[Candidate, int]] = field(default_factory=list)
-    """Candidates whose filter has another number in its list now."""
+                for kind, tail in entry.notes:
+                    where = place.provenance(index, place.filters[index - 1], False)
+                    yield Doubt(kind, where, f"{place.about(index)} {tail}")
 
 
 def compile_table(
@@ -149,19 +134,10 @@ class PolicyCompiler:
 
     def __init__(self) -> None:
         self._settings: tuple[object, ...] | None = None
-        self._table: FilterTable | None = None
-        self._forget()
-
-    def _forget(self) -> None:
         self._places: dict[tuple[str, ...], _Compiled] = {}
-        self._groups: dict[Key, list[Candidate]] = {}
-        self._settled: dict[Key, Settled] = {}
-        self._copies: Counter[str] = Counter()  # groups that have a filter of this id
-        self._entries: list[tuple[Order, SpecificFilter]] = []
-        self._negotiated: Counter[str] = Counter()
-        self._versions: Counter[tuple[int, bool]] = Counter()  # (IP version, negotiates)
-        self._pending: set[Key] = set()
-        self._contested: set[Key] = set()
+        self._groups = Groups()
+        self._table: FilterTable | None = None
+        self._extra: dict[str, SpecificFilter] = {}  # what the last table holds besides the groups' filters
 
     def compile(
         self,
@@ -173,48 +149,63 @@ class PolicyCompiler:
     ) -> FilterTable:
         """As `compile_table`. Where the index of the last table was built, that of the new one is made from
         it."""
+        with collector_paused():
+            return self._compile(policy_sets, local_addresses, exempt_level, secured_versions, dynamic)
+
+    def _compile(
+        self,
+        policy_sets: Sequence[PolicySet],
+        local_addresses: HostFacts | Sequence[Address],
+        exempt_level: int,
+        secured_versions: frozenset[int],
+        dynamic: DynamicSet | None,
+    ) -> FilterTable:
         facts = as_facts(local_addresses)
         meaning = level_meaning(exempt_level)
         settings = (facts, exempt_level, secured_versions)
         places = [*static_places(policy_sets), *dynamic_places(dynamic or DynamicSet())]
         response = default_response(policy_sets)
-        known = self._places if settings == self._settings else {}
-        compiled, change = self._expand(places, facts, secured_versions, known)
-        if settings != self._settings:
-            self._forget()
-        self._settings = settings
+        goes_on = settings == self._settings
+        compiled, change = self._expand(places, facts, secured_versions, self._places if goes_on else {})
+        if not goes_on:
+            self._groups = Groups()
+        self._settings = None  # half done: after an error the next time starts from the beginning
         self._places = compiled
-        try:
-            self._apply(change, facts.broadcasts, meaning.multicast_and_broadcast)
-            filters = [entry for _, entry in self._entries]
-            if self._pending:
-                filters = self._with_dns_open(filters, facts, self._negotiations())
-            if len(filters) > MAXIMUM_FILTERS:
-                raise error_for(
-                    ReasonCode.INVALID_POLICY,
-                    f"the multicast parts bring the table over {MAXIMUM_FILTERS} specific filters",
-                    limit=MAXIMUM_FILTERS,
-                    local_addresses=len(facts.local),
-                )
-        except BaseException:
-            self._settings = None  # half done: the next time from the beginning
-            raise
+        came, went = self._groups.apply(change, facts.broadcasts, meaning.multicast_and_broadcast)
+        if len(self._groups.filters) > MAXIMUM_FILTERS:
+            raise error_for(
+                ReasonCode.INVALID_POLICY,
+                f"the multicast parts bring the table over {MAXIMUM_FILTERS} specific filters",
+                limit=MAXIMUM_FILTERS,
+                local_addresses=len(facts.local),
+            )
+        negotiations = self._negotiations()
+        open_for_dns = self._dns_filters(facts, negotiations)
+        exemptions = self._exemptions(facts, exempt_level, response)
+        filters: Sequence[SpecificFilter] = self._groups.filters
+        if open_for_dns:
+            filters = sorted((*filters, *open_for_dns), key=table_order)
+        if response is not None:
+            negotiations[response.name] = response
         names = [(policy_set.store, policy.name) for policy_set, policy in assigned_policies(policy_sets)]
         if dynamic is not None and dynamic.rules:
             names.append(("dynamic", "dynamic rules"))
-        negotiations = self._negotiations()
-        if response is not None:
-            negotiations[response.name] = response
         table = FilterTable(
-            filters=(*self._exemptions(facts, exempt_level, response), *filters),
+            filters=(*exemptions, *filters),
             negotiations=MappingProxyType(dict(sorted(negotiations.items()))),
             policy_name=_policy_name(names),
             warnings=self._warnings(),
             default_response=None if response is None else response.name,
         )
-        if self._table is not None and self._table.is_prepared:
-            table.prepare(self._table)
-        self._table = table
+        extra = {entry.id: entry for entry in (*exemptions, *open_for_dns)}
+        if self._table is not None:
+            if goes_on:
+                came |= extra.keys() - self._extra.keys()
+                went |= self._extra.keys() - extra.keys()
+                table.assume(self._table, TableChanges(frozenset(came), frozenset(went), False))
+            if self._table.is_prepared:
+                table.prepare(self._table)
+        self._table, self._extra, self._settings = table, extra, settings
         return table
 
     # ---- what is new
@@ -225,10 +216,10 @@ class PolicyCompiler:
         facts: HostFacts,
         secured_versions: frozenset[int],
         known: dict[tuple[str, ...], _Compiled],
-    ) -> tuple[dict[tuple[str, ...], _Compiled], _Change]:
+    ) -> tuple[dict[tuple[str, ...], _Compiled], Change]:
         """The candidates of all places, those of unchanged filters taken over. Changes nothing."""
         compiled: dict[tuple[str, ...], _Compiled] = {}
-        change = _Change()
+        change = Change()
         expanders: dict[object, Expander] = {}
         total = 0
         for place in places:
@@ -248,7 +239,9 @@ class PolicyCompiler:
                     change.removed.extend(one for entry in old.expanded for one in entry.candidates)
                 made = _all(place, expander, room)
                 change.added.extend(one for entry in made for one in entry.candidates)
-            entry = _Compiled(place, made, expander.place_notes(), sum(bool(one.notes) for one in made))
+            size = sum([len(one.candidates) for one in made])
+            doubtful = any(one.notes for one in made)
+            entry = _Compiled(place, made, expander.place_notes(), size, doubtful)
             compiled[identity] = entry
             total += entry.size
         for identity, old in known.items():
@@ -257,122 +250,36 @@ class PolicyCompiler:
         return compiled, change
 
     def _again(
-        self, place: Place, old: _Compiled, expander: PlaceExpander, change: _Change, room: int
+        self, place: Place, old: _Compiled, expander: PlaceExpander, change: Change, room: int
     ) -> list[Expanded]:
-        """The filters of a place of which some may be the same as before: those at the start and at the end of
-        the list are; what stands between is expanded anew."""
+        """The filters of a place of which some may be the same as before: those at the start and at the end
+        of the list are; what stands between is expanded anew."""
         before, after = old.place.filters, place.filters
         if before is after:
             return old.expanded
         head = 0
         shorter = min(len(before), len(after))
-        while head < shorter and _same(before[head], after[head]):
+        while head < shorter and (before[head] is after[head] or before[head] == after[head]):
             head += 1
         tail = 0
-        while tail < shorter - head and _same(before[-1 - tail], after[-1 - tail]):
+        last = shorter - head
+        while tail < last and (
+            before[-1 - tail] is after[-1 - tail] or before[-1 - tail] == after[-1 - tail]
+        ):
             tail += 1
         shift = len(after) - len(before)
         made = list(old.expanded[:head])
         for entry in old.expanded[head : len(before) - tail]:
             change.removed.extend(entry.candidates)
         kept = old.expanded[len(before) - tail :]
-        room -= sum(len(entry.candidates) for entry in (*made, *kept))
+        room -= sum([len(entry.candidates) for entry in made]) + sum(
+            [len(entry.candidates) for entry in kept]
+        )
         fresh = _all(place, expander, room, after[head : len(after) - tail], head + 1)
         change.added.extend(one for entry in fresh for one in entry.candidates)
         if shift:
-            for entry in kept:
-                change.moved.extend((one, one.index + shift) for one in entry.candidates)
+            change.moved.append((kept, shift))
         return [*made, *fresh, *kept]
-
-    # ---- the groups
-
-    def _apply(self, change: _Change, broadcasts: tuple[AddressRange, ...], exempt_multicast: bool) -> None:
-        touched: dict[Key, None] = {}
-        for candidate in change.removed:
-            self._groups[candidate.key].remove(candidate)
-            touched[candidate.key] = None
-        for candidate in change.added:
-            self._groups.setdefault(candidate.key, []).append(candidate)
-            touched[candidate.key] = None
-        self._renumber(change.moved, touched)
-        gone: list[tuple[Order, SpecificFilter]] = []
-        come: list[tuple[Order, SpecificFilter]] = []
-        for key in touched:
-            old = self._settled.pop(key, None)
-            if old is not None:
-                self._count(old, -1)
-                gone += old.filters
-            group = self._groups[key]
-            if not group:
-                del self._groups[key]
-                self._pending.discard(key)
-                self._contested.discard(key)
-                continue
-            new = self._settled[key] = settle(group, broadcasts, exempt_multicast)
-            self._count(new, 1)
-            come += new.filters
-            for flag, keys in ((new.winner.pending, self._pending), (new.conflicts, self._contested)):
-                keys.add(key) if flag else keys.discard(key)
-        self._replace(gone, come)
-
-    def _renumber(self, moved: list[tuple[Candidate, int]], touched: dict[Key, None]) -> None:
-        """Candidates whose filter has another number: where nobody contests them, only the provenance of what they
-        settled to changes; the others are settled anew."""
-        fresh: dict[str, tuple[Order, SpecificFilter]] = {}
-        for candidate, index in moved:
-            candidate.index = index
-            key = candidate.key
-            if key in touched:
-                continue
-            if len(self._groups[key]) > 1:
-                touched[key] = None
-                continue
-            settled = self._settled[key] = renumbered(self._settled[key])
-            for entry in settled.filters:
-                fresh[entry[0][4]] = entry
-        if fresh:
-            self._entries = [fresh.get(entry[0][4], entry) for entry in self._entries]
-
-    def _count(self, settled: Settled, step: int) -> None:
-        for _, entry in settled.filters:
-            if entry.negotiation is not None:
-                self._negotiated[entry.negotiation] += step
-            self._versions[(settled.winner.key[0], entry.negotiation is not None)] += step
-
-    def _replace(
-        self, gone: list[tuple[Order, SpecificFilter]], come: list[tuple[Order, SpecificFilter]]
-    ) -> None:
-        """Put the filters of changed groups into the sorted list. The parts of two groups that IPsec cannot secure
-        may be one filter: it goes with the last of them."""
-        for order, _ in gone:
-            self._copies[order[4]] -= 1
-        for order, _ in come:
-            self._copies[order[4]] += 1
-        entries = self._entries
-        if len(gone) + len(come) > 64 + len(entries) // 32:
-            dropped = {order[4] for order, _ in gone}
-            merged = {entry[0][4]: entry for entry in entries if entry[0][4] not in dropped}
-            merged.update(
-                (entry[0][4], entry)
-                for entry in entries
-                if entry[0][4] in dropped and self._copies[entry[0][4]]
-            )
-            merged.update((entry[0][4], entry) for entry in come)
-            self._entries = sorted(merged.values(), key=_order)
-        else:
-            for entry in (*gone, *come):
-                place = bisect_left(entries, entry[0], key=_order)
-                if place < len(entries) and entries[place][0] == entry[0]:
-                    if not self._copies[entry[0][4]]:
-                        del entries[place]
-                elif self._copies[entry[0][4]]:
-                    entries.insert(place, entry)
-            for entry in come:
-                place = bisect_left(entries, entry[0], key=_order)
-                entries[place] = entry
-        for order, _ in gone:
-            if not self._copies[order[4]]:
-                del self._copies[order[4]]
 
     # ---- the table
 
@@ -380,61 +287,53 @@ class PolicyCompiler:
         return {
             entry.place.negotiation.name: entry.place.negotiation
             for entry in self._places.values()
-            if entry.place.negotiation is not None and self._negotiated[entry.place.negotiation.name]
+            if entry.place.negotiation is not None and self._groups.negotiates(entry.place.negotiation.name)
         }
 
     def _exemptions(
         self, facts: HostFacts, exempt_level: int, response: Negotiation | None
     ) -> list[SpecificFilter]:
-        versions = {version for (version, _), count in self._versions.items() if count}
-        negotiated = {version for (version, secures), count in self._versions.items() if count and secures}
-        if response is not None:
-            negotiated |= versions
+        versions = self._groups.versions
+        negotiated = self._groups.negotiated_versions if response is None else versions
         made = exemptions_for(exempt_level, facts.local, versions, negotiated, facts.broadcasts)
         return sorted(made, key=table_order)
 
+    def doubts(self) -> Iterator[Doubt]:
+        """What is doubtful in the policy compiled last; the table's warnings are the first of these
+        sentences."""
+        for compiled in self._places.values():
+            yield from compiled.doubts()
+        yield from self._groups.conflicts()
+
     def _warnings(self) -> tuple[str, ...]:
         warnings = _Warnings()
-        for compiled in self._places.values():
-            for text in compiled.warnings():
-                warnings.add(text)
-        told: set[object] = set()
-        for settled in sorted(
-            (self._settled[key] for key in self._contested), key=lambda settled: settled.filters[0][0]
-        ):
-            for pair, text in settled.conflicts:
-                if pair not in told:  # told once, not once per address and direction
-                    told.add(pair)
-                    warnings.add(text)
+        for doubt in self.doubts():
+            warnings.add(doubt.text)
         return warnings.finish()
 
-    def _with_dns_open(
-        self, filters: list[SpecificFilter], facts: HostFacts, negotiations: dict[str, Negotiation]
-    ) -> list[SpecificFilter]:
-        """Beside block filters whose names are pending: filters that leave DNS with our own servers to what decides
-        about it without them. They have the weight of the pending filter, so that they win against it and against
-        nothing else."""
-        pending = {self._settled[key].filters[0][1].id for key in self._pending}
-        servers = facts.dns_servers
-        if not servers:
-            return filters
+    def _dns_filters(
+        self, facts: HostFacts, negotiations: dict[str, Negotiation]
+    ) -> tuple[SpecificFilter, ...]:
+        """Beside block filters whose names are pending: filters that leave DNS with our own servers to what
+        decides about it without them. They have the weight of the pending filter, so that they win against
+        it and against nothing else."""
+        pending = self._groups.pending
+        if not pending or not facts.dns_servers:
+            return ()
+        filters = self._groups.filters
         without = FilterTable(
             tuple(entry for entry in filters if entry.id not in pending), MappingProxyType(negotiations)
         )
-        waiting = FilterTable(
-            tuple(replace(entry, negotiation=None) for entry in filters if entry.id in pending)
-        )
-        more: dict[str, SpecificFilter] = {}
+        waiting = FilterTable(tuple(entry for entry in filters if entry.id in pending))
+        made: dict[str, SpecificFilter] = {}
         for local in facts.local:
             for server in facts.local_servers(local):
                 for protocol in (UDP, TCP):
                     for direction in Direction:
-                        made = _dns_filter(without, waiting, local, server, protocol, direction)
-                        if made is not None:
-                            more[made.id] = made
-        for entry in more.values():
-            insort(filters, entry, key=table_order)
-        return filters
+                        entry = _dns_filter(without, waiting, local, server, protocol, direction)
+                        if entry is not None:
+                            made[entry.id] = entry
+        return tuple(made.values())
 
 
 def _dns_filter(
@@ -469,14 +368,6 @@ def _dns_filter(
         accept_clear=decides is not None and decides.accept_clear,
         allow_soft=decides is not None and decides.allow_soft,
     )
-
-
-def _same(one: Filter, other: Filter) -> bool:
-    return one is other or one == other
-
-
-def _order(entry: tuple[Order, SpecificFilter]) -> Order:
-    return entry[0]
 
 
 def _all(

@@ -1,4 +1,5 @@
-"""The dynamic store's objects (`netsh ipsec dynamic`): what takes effect at once and is gone with the service.
+"""The dynamic store's objects (`netsh ipsec dynamic`): what takes effect at once and is gone with the
+service.
 
 A dynamic rule is one filter with two policies by name and one action for each direction:
 
@@ -6,12 +7,12 @@ A dynamic rule is one filter with two policies by name and one action for each d
        ├ MainModePolicyObject    mmpolicy: main-mode methods, lifetime, quick modes per main mode
        └ QuickModePolicyObject   qmpolicy: quick-mode methods, soft, group of perfect forward secrecy
 
-The compiler puts these rules into the same table as those of the other stores, with the same weights and the same
-way to settle conflicts. Inbound *permit* beside outbound *negotiate* is what Windows calls inbound pass-through:
-clear packets are let in and the answer is secured.
+The compiler puts these rules into the same table as those of the other stores, with the same weights and
+the same way to settle conflicts. Inbound *permit* beside outbound *negotiate* is what Windows calls inbound
+pass-through: clear packets are let in and the answer is secured.
 
-Here also is what the default response rule makes while it is in use (`response_filters`): filters for the traffic
-that a peer asked for, kept by the agent as long as their SAs live.
+Here also is what the default response rule makes while it is in use (`response_filters`): filters for the
+traffic that a peer asked for, kept by the agent as long as their SAs live.
 """
 
 from bisect import insort
@@ -42,14 +43,13 @@ from stockade.policy.objects import (
     now,
 )
 from stockade.policy.specific import make_filter, table_order
-from stockade.policy.weights import weight_of
 
 DYNAMIC_STORE = "dynamic"
 
 
 class PfsGroup(StrEnum):
-    """`pfsgroup` of a quick-mode policy: no new Diffie-Hellman exchange, one in a given group, or in the group of
-    main mode."""
+    """`pfsgroup` of a quick-mode policy: no new Diffie-Hellman exchange, one in a given group, or in the
+    group of main mode."""
 
     NOPFS = "nopfs"
     GRP1 = "grp1"
@@ -178,7 +178,11 @@ def response_filters(
     negotiation: Negotiation, requested: TrafficSelector
 ) -> tuple[SpecificFilter, SpecificFilter]:
     """The temporary filters, outbound and inbound, for traffic that the default response rule secures.
-    `requested` is outbound as this computer sees it. A peer that asks for this traffic again gets the same two."""
+    `requested` is outbound as this computer sees it. A peer that asks for this traffic again gets the same
+    two.
+
+    Their weight is 0, below every written filter: what no filter speaks of is secured, but a peer that asks
+    for all traffic between the two hosts does not get past a filter that blocks a part of it."""
     store, _, rest = negotiation.name.partition("/")
     policy = rest.removesuffix(f"/{DEFAULT_RESPONSE_ACTION}")
     made = []
@@ -191,7 +195,7 @@ def response_filters(
                 selector,
                 direction,
                 Action.NEGOTIATE,
-                weight_of(selector, direction, mode=negotiation.quick_mode.mode),
+                0,
                 Provenance(
                     store,
                     policy,

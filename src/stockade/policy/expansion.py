@@ -34,9 +34,9 @@ _IN, _OUT = Direction.INBOUND, Direction.OUTBOUND
 
 @dataclass(slots=True)
 class End:
-    """The addresses of one end of a specific filter, and what the rest of the compiler asks about them again and
-    again. `bits` as `weights.address_bits`; `ours`: an address of this computer is in it; `only_ours`: nothing
-    else is."""
+    """The addresses of one end of a specific filter, and what the rest of the compiler asks about them
+    again and again. `bits` as `weights.address_bits`; `ours`: an address of this computer is in it;
+    `only_ours`: nothing else is."""
 
     addresses: AddressRange
     first: int
@@ -68,7 +68,9 @@ class Expander:
         if tunnel_endpoint is not None:
             self._tunnel = (_IN,) if tunnel_endpoint in facts.local else (_OUT,)
         self._me = {
-            version: [self._end(AddressRange.host(address)) for address in local if address.version == version]
+            version: [
+                self._end(AddressRange.host(address)) for address in local if address.version == version
+            ]
             for version in (4, 6)
         }
         self._any = {version: [self._end(AddressRange.everything(version))] for version in (4, 6)}
@@ -109,8 +111,8 @@ class Expander:
         )
 
     def pairs(self, filter_: Filter) -> tuple[list[tuple[End, End]], bool]:
-        """The ends of the filter as written, per local address and family, and whether a name in it is pending:
-        such a name stands for any address."""
+        """The ends of the filter as written, per local address and family, and whether a name in it is
+        pending: such a name stands for any address."""
         pending = False
         found: list[tuple[End, End]] = []
         family = filter_.source.family or filter_.destination.family
@@ -185,8 +187,8 @@ def directions_of(
 def expand(
     filter_: Filter, local: HostFacts | Sequence[Address], tunnel_endpoint: Address | None = None
 ) -> Iterator[tuple[TrafficSelector, Direction, bool]]:
-    """The specific selectors of a filter: selector, direction, and whether it is the mirrored one; none where a
-    name in it is pending."""
+    """The specific selectors of a filter: selector, direction, and whether it is the mirrored one; none
+    where a name in it is pending."""
     found, pending = Expander(local, tunnel_endpoint=tunnel_endpoint).expand(filter_)
     for source, destination, direction, mirrored in [] if pending else found:
         yield _selector(filter_, source, destination, mirrored), direction, mirrored

@@ -1,11 +1,11 @@
 """What a host knows that a policy does not say: its addresses, its servers, what names stand for.
 
-    interfaces, leases, resolver ─▶ HostFacts ─▶ expansion.py: me, dns, wins, dhcp, gateway, names ─▶ addresses
+    interfaces, leases, resolver ─▶ HostFacts ─▶ expansion.py: me, dns, wins …, names ─▶ addresses
 
-Facts are input: policy looks nothing up. The agent gathers them and compiles again when they change. A name has
-three states: addresses are known; it is known to have none (an empty tuple: it does not exist); nothing is known
-(it is not in `names`: not looked up yet, or no answer). After an answer failed to come, the agent keeps the last
-one that did, so a resolver that is down for a while changes nothing.
+Facts are input: policy looks nothing up. The agent gathers them and compiles again when they change. A name
+has three states: addresses are known; it is known to have none (an empty tuple: it does not exist); nothing
+is known (it is not in `names`: not looked up yet, or no answer). After an answer failed to come, the agent
+keeps the last one that did, so a resolver that is down for a while changes nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,67 +1,63 @@
 """Warnings that people want before a policy is in force, or after it surprised them.
 
-Nothing here is an error: the policy compiles and does what it says. `lint_policies` reads the policies as
-written (also those that are not assigned), `lint_table` what became of them. No finding repeats a key, nor
-its length.
+    lint_policies   the policies as written, assigned or not: algorithms, authentication, empty and missing
+    objects lint_table      what became of them (`lint_filters.py`) lint_lockout    DNS, Kerberos, DHCP
+    (`lint_lockout.py`) lint            all of it, and what the compiler found doubtful
+
+Nothing here is an error: the policy compiles and does what it says. (One that does not is a finding too.)
+Every finding has a remedy; none repeats a key, nor its length.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from stockade.model.filters import Action, FilterClass, FilterTable, Provenance, SpecificFilter
-from stockade.model.negotiation import Certificate, Kerberos, PresharedKey
+from stockade.model.addresses import Address
+from stockade.model.filters import Action, Provenance
+from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
+from stockade.model.reasons import StockadeError
 from stockade.model.secret import Secret
-from stockade.model.suites import Encryption, Group, Hash
-from stockade.policy.compiler import rule_name
-from stockade.policy.exemptions import is_unsecurable
-from stockade.policy.objects import FilterAction, Policy, PolicySet, Rule
-from stockade.policy.weights import compare_weights
+from stockade.model.suites import Encryption, Group, Hash, MainModeProposal, QuickModeProposal
+from stockade.policy.candidates import DoubtKind
+from stockade.policy.compiler import PolicyCompiler, rule_name
+from stockade.policy.dynamic import DYNAMIC_STORE, DynamicSet
+from stockade.policy.exemptions import DEFAULT_EXEMPT_LEVEL, level_meaning
+from stockade.policy.facts import HostFacts, as_facts
+from stockade.policy.findings import Finding, Lint, Severity
+from stockade.policy.lint_filters import lint_table
+from stockade.policy.lint_lockout import lint_lockout
+from stockade.policy.objects import (
+    DEFAULT_RESPONSE_ACTION,
+    DEFAULT_RESPONSE_METHODS,
+    DYNAMIC_FILTER_LIST,
+    Policy,
+    PolicySet,
+    Rule,
+)
 
-MAXIMUM_COMPARISONS = 200_000
-"""Pairs of filters that `lint_table` looks at; beyond that it says that it stopped."""
+__all__ = [
+    "Finding",
+    "Lint",
+    "Severity",
+    "lint",
+    "lint_lockout",
+    "lint_policies",
+    "lint_table",
+    "weak_preshared_key",
+]
 
 MINIMUM_KEY_BYTES = 16
 MINIMUM_KEY_CHARACTERS = 8
 
-
-class Lint(StrEnum):
-    """What a finding is about; people filter by these words."""
-
-    RULE_WITHOUT_FILTERS = "rule-without-filters"
-    RULE_NAMES_NOTHING = "rule-names-nothing"
-    DEFAULT_RESPONSE = "default-response"
-    WEAK_ALGORITHM = "weak-algorithm"
-    WEAK_PRESHARED_KEY = "weak-preshared-key"
-    AUTHENTICATION_UNAVAILABLE = "authentication-unavailable"
-    SHADOWED = "shadowed"
-    BLOCK_OVERRULED = "block-overruled"
-    INCOMPLETE = "incomplete"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One warning: its kind, a sentence, and where it comes from."""
-
-    kind: Lint
-    text: str
-    provenance: Provenance
-
-    def __str__(self) -> str:
-        return f"{self.provenance}: {self.text}"
-
-    def as_dict(self) -> dict[str, object]:
-        return {"kind": self.kind.value, "text": self.text, "where": str(self.provenance)}
-
-
-_WEAK_ENCRYPTIONS = {
-    Encryption.DES_CBC: "DES has 56-bit keys and is broken in hours",
-    Encryption.NULL: "no encryption: the traffic can be read on the way",
-}
-_WEAK_HASHES = {Hash.MD5: "MD5 is broken"}
-_WEAK_GROUPS = {
-    Group.MODP_768: "Diffie-Hellman group 1 (768 bits) is broken by anybody with a cluster",
-    Group.MODP_1024: "Diffie-Hellman group 2 (1024 bits) is within reach of states",
+_WEAK: dict[Encryption | Hash | Group, tuple[str, Severity]] = {
+    Encryption.DES_CBC: ("DES has 56-bit keys and is broken in hours", Severity.ERROR),
+    Encryption.TRIPLE_DES_CBC: ("3DES has blocks of 64 bits and is slow", Severity.NOTE),
+    Encryption.NULL: ("no encryption: the traffic can be read on the way", Severity.WARNING),
+    Hash.MD5: ("MD5 is broken", Severity.WARNING),
+    Group.MODP_768: (
+        "Diffie-Hellman group 1 (768 bits) is broken by anybody with a cluster",
+        Severity.ERROR,
+    ),
+    Group.MODP_1024: ("Diffie-Hellman group 2 (1024 bits) is within reach of states", Severity.WARNING),
 }
 
 
@@ -86,14 +82,16 @@ def lint_policies(policy_sets: Sequence[PolicySet]) -> tuple[Finding, ...]:
 
 def _lint_main_mode(policy_set: PolicySet, policy: Policy) -> Iterator[Finding]:
     where = Provenance(policy_set.store, policy.name, "main mode")
-    for proposal in policy.main_mode_methods:
-        for why in (
-            _WEAK_ENCRYPTIONS.get(proposal.encryption),
-            _WEAK_HASHES.get(proposal.hash),
-            _WEAK_GROUPS.get(proposal.group),
-        ):
-            if why:
-                yield Finding(Lint.WEAK_ALGORITHM, f"main-mode method {proposal}: {why}", where)
+    yield from _lint_main_mode_methods(policy.main_mode_methods, where)
+
+
+def _lint_main_mode_methods(methods: Iterable[MainModeProposal], where: Provenance) -> Iterator[Finding]:
+    for proposal in methods:
+        for part in (proposal.encryption, proposal.hash, proposal.group):
+            if part in _WEAK:
+                why, severity = _WEAK[part]
+                text = f"main-mode method {proposal}: {why}"
+                yield Finding(Lint.WEAK_ALGORITHM, text, where, severity)
 
 
 def _lint_rule(policy_set: PolicySet, policy: Policy, rule: Rule) -> Iterator[Finding]:
@@ -101,7 +99,7 @@ def _lint_rule(policy_set: PolicySet, policy: Policy, rule: Rule) -> Iterator[Fi
         policy_set.store, policy.name, rule_name(rule), rule.filter_list, 0, filter_action=rule.filter_action
     )
     if rule.is_default_response:
-        yield Finding(Lint.DEFAULT_RESPONSE, "the default response rule is not acted on yet", where)
+        yield from _lint_default_response(rule, where)
         return
     filter_list = policy_set.filter_list(rule.filter_list)
     action = policy_set.filter_action(rule.filter_action)
@@ -115,34 +113,54 @@ def _lint_rule(policy_set: PolicySet, policy: Policy, rule: Rule) -> Iterator[Fi
         text = f"the filter action “{rule.filter_action}” does not exist"
         yield Finding(Lint.RULE_NAMES_NOTHING, text, where)
     elif action.action is Action.NEGOTIATE:
-        yield from _lint_methods(action, where)
-        yield from _lint_authentication(rule, where)
+        yield from _lint_methods(f"filter action “{action.name}”", action.methods, where)
+        if action.soft:
+            yield _clear_allowed(f"filter action “{action.name}”", where)
+        yield from _lint_authentication(rule.authentication, where)
 
 
-def _lint_methods(action: FilterAction, where: Provenance) -> Iterator[Finding]:
-    for method in action.methods:
-        reasons = []
+def _lint_default_response(rule: Rule, where: Provenance) -> Iterator[Finding]:
+    text = (
+        "the default response rule is active: any peer that can authenticate decides what else is secured"
+        " (Windows Vista and later ignore this rule)"
+    )
+    where = replace(where, filter_list=DYNAMIC_FILTER_LIST, filter_action=DEFAULT_RESPONSE_ACTION)
+    yield Finding(Lint.DEFAULT_RESPONSE, text, where, Severity.NOTE)
+    yield from _lint_methods(
+        "the default response rule", rule.response_methods or DEFAULT_RESPONSE_METHODS, where
+    )
+    yield from _lint_authentication(rule.authentication, where)
+
+
+def _clear_allowed(whose: str, where: Provenance) -> Finding:
+    text = f"{whose} falls back to clear (soft): whoever can drop IKE packets on the way reads the traffic"
+    return Finding(Lint.CLEAR_ALLOWED, text, where)
+
+
+def _lint_methods(whose: str, methods: Iterable[QuickModeProposal], where: Provenance) -> Iterator[Finding]:
+    for method in methods:
+        parts: list[Encryption | Hash | None] = [method.ah]
         if method.esp is not None:
-            reasons.append(_WEAK_ENCRYPTIONS.get(method.esp.encryption))
-            if method.esp.integrity is not None:
-                reasons.append(_WEAK_HASHES.get(method.esp.integrity))
-        if method.ah is not None:
-            reasons.append(_WEAK_HASHES.get(method.ah))
-        for why in reasons:
-            if why:
-                text = f"filter action “{action.name}”, method {method}: {why}"
-                yield Finding(Lint.WEAK_ALGORITHM, text, where)
+            parts = [method.esp.encryption, method.esp.integrity, method.ah]
+        for part in parts:
+            if part is not None and part in _WEAK:
+                why, severity = _WEAK[part]
+                text = f"{whose}, method {method}: {why}"
+                yield Finding(Lint.WEAK_ALGORITHM, text, where, severity)
 
 
-def _lint_authentication(rule: Rule, where: Provenance) -> Iterator[Finding]:
+def _lint_authentication(methods: Sequence[AuthenticationMethod], where: Provenance) -> Iterator[Finding]:
     usable = False
-    for method in rule.authentication:
+    for method in methods:
         match method:
             case PresharedKey(key):
                 usable = True
                 if weak_preshared_key(key):
-                    text = "the pre-shared key is short or simple; take a long random one"
-                    yield Finding(Lint.WEAK_PRESHARED_KEY, text, where)
+                    text = "the pre-shared key is short or simple: it can be found by trying"
+                    yield Finding(Lint.WEAK_PRESHARED_KEY, text, where, Severity.ERROR)
+                else:
+                    text = "authentication by pre-shared key: kept in clear, known to many, changed by nobody"
+                    yield Finding(Lint.PRESHARED_KEY, text, where)
             case Kerberos() | Certificate():
                 text = f"authentication by {method} is not available yet and is passed over"
                 yield Finding(Lint.AUTHENTICATION_UNAVAILABLE, text, where)
@@ -151,61 +169,79 @@ def _lint_authentication(rule: Rule, where: Provenance) -> Iterator[Finding]:
         yield Finding(Lint.AUTHENTICATION_UNAVAILABLE, text, where)
 
 
-def lint_table(table: FilterTable) -> tuple[Finding, ...]:
-    """What is doubtful in a compiled table: filters that a heavier one leaves nothing, and blocks that a
-    heavier filter overrules in part (the addresses count before the port, which surprises many)."""
-    found: dict[Finding, None] = {}
-    heavier: list[SpecificFilter] = []
-    compared = 0
-    for entry in table.filters:
-        for above in heavier:
-            compared += 1
-            if compared > MAXIMUM_COMPARISONS:
-                text = f"the table is large: not all of its {len(table.filters)} filters were compared"
-                where = Provenance("policy", table.policy_name or "", "all rules")
-                return (*found, Finding(Lint.INCOMPLETE, text, where))
-            finding = _compare(above, entry)
-            if finding is not None:
-                found[finding] = None
-        heavier.append(entry)
-    return tuple(found)
+# ---- all of it
+
+_DOUBTS = {
+    DoubtKind.NEVER_MATCHES: (Lint.NEVER_MATCHES, Severity.WARNING),
+    DoubtKind.PENDING: (Lint.NAME_NOT_RESOLVED, Severity.WARNING),
+    DoubtKind.CONNECTION: (Lint.CONNECTION_TYPE, Severity.WARNING),
+    DoubtKind.FAMILY: (Lint.FAMILY_NOT_SECURED, Severity.WARNING),
+    DoubtKind.CONFLICT: (Lint.CONFLICT, Severity.WARNING),
+}
+_SEVERITIES = (Severity.ERROR, Severity.WARNING, Severity.NOTE)
 
 
-def _compare(above: SpecificFilter, entry: SpecificFilter) -> Finding | None:
-    if above.direction is not entry.direction or entry.filter_class is FilterClass.EXEMPTION:
-        return None
-    if above.selector.covers(entry.selector):
-        if above.action is entry.action and above.negotiation == entry.negotiation:
-            return None
-        why = compare_weights(above.weight, entry.weight) or "it is the more restrictive one"
-        text = f"“{entry}” never matches: “{above}” stands before it ({above.provenance}), because {why}"
-        return Finding(Lint.SHADOWED, text, entry.provenance)
-    if (
-        entry.action is Action.BLOCK
-        and above.action is not Action.BLOCK
-        and above.filter_class is FilterClass.POLICY
-        and not is_unsecurable(entry.selector.destination)
-        and above.selector.overlaps(entry.selector)
-        # a narrower exception is what an administrator means; an exception that is wider in what it carries
-        # (protocol, ports) is mostly an oversight
-        and entry.selector.protocol != 0
-        and not _names_as_much(above, entry)
-    ):
+def lint(
+    policy_sets: Sequence[PolicySet],
+    local_addresses: HostFacts | Sequence[Address] = (),
+    exempt_level: int = DEFAULT_EXEMPT_LEVEL,
+    dynamic: DynamicSet | None = None,
+) -> tuple[Finding, ...]:
+    """Everything doubtful: in the policies as written, in what they compile to on this computer, in the
+    exemption level. Errors first, then warnings, then notes. A policy that is refused gives a finding with
+    the refusal."""
+    facts = as_facts(local_addresses)
+    found: dict[Finding, None] = dict.fromkeys(lint_policies(policy_sets))
+    if dynamic is not None:
+        found.update(dict.fromkeys(_lint_dynamic(dynamic)))
+    compiler = PolicyCompiler()
+    try:
+        table = compiler.compile(policy_sets, facts, exempt_level, dynamic=dynamic)
+    except StockadeError as refusal:
+        facts_ = dict(refusal.reason.facts)
+        where = Provenance(
+            facts_.get("store", "policy"), facts_.get("policy", ""), facts_.get("rule", "all rules")
+        )
+        found[Finding(Lint.REFUSED, str(refusal.reason), where, Severity.ERROR)] = None
+    else:
+        for doubt in compiler.doubts():
+            if doubt.kind in _DOUBTS:  # an empty list is found in the policies as written
+                kind, severity = _DOUBTS[doubt.kind]
+                found[Finding(kind, doubt.text, doubt.provenance, severity)] = None
+        found.update(dict.fromkeys(lint_table(table)))
+        found.update(dict.fromkeys(lint_lockout(table, facts)))
+        if table.filters:
+            found.update(dict.fromkeys(_lint_exemptions(exempt_level)))
+    return tuple(sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity)))
+
+
+def _lint_exemptions(level: int) -> Iterator[Finding]:
+    """What the exemption level opens besides what its name says."""
+    where = Provenance("exemption", "", f"exemption level {level}")
+    meaning = level_meaning(level)
+    remedy = "netsh ipsec dynamic set config property=ipsecexempt value=3"
+    if meaning.kerberos_and_rsvp:
         text = (
-            f"“{entry}” does not hold where “{above}” ({above.provenance}) matches too, because"
-            f" {compare_weights(above.weight, entry.weight)}"
+            "whoever sends from port 88, or by protocol 46, passes every filter, also those that block:"
+            " the sender chooses the port"
         )
-        return Finding(Lint.BLOCK_OVERRULED, text, entry.provenance)
-    return None
+        yield Finding(Lint.OPENS_MORE, text, where, Severity.ERROR, remedy)
+    if meaning.multicast_and_broadcast:
+        text = "all multicast and broadcast passes every filter, also those that block"
+        yield Finding(Lint.OPENS_MORE, text, where, Severity.WARNING, remedy)
 
 
-def _names_as_much(above: SpecificFilter, entry: SpecificFilter) -> bool:
-    """Whether `above` names every protocol and port that `entry` names."""
-    return all(
-        bool(upper) or not lower
-        for upper, lower in (
-            (above.selector.protocol, entry.selector.protocol),
-            (above.selector.source_port, entry.selector.source_port),
-            (above.selector.destination_port, entry.selector.destination_port),
-        )
-    )
+def _lint_dynamic(dynamic: DynamicSet) -> Iterator[Finding]:
+    for main_mode in dynamic.main_mode_policies:
+        where = Provenance(DYNAMIC_STORE, main_mode.name, "main mode")
+        yield from _lint_main_mode_methods(main_mode.methods, where)
+    for quick_mode in dynamic.quick_mode_policies:
+        where = Provenance(DYNAMIC_STORE, quick_mode.name, "quick mode")
+        yield from _lint_methods(f"quick-mode policy “{quick_mode.name}”", quick_mode.methods, where)
+        if quick_mode.soft:
+            yield _clear_allowed(f"quick-mode policy “{quick_mode.name}”", where)
+    for rule in dynamic.rules:
+        if rule.negotiates:
+            yield from _lint_authentication(
+                rule.authentication, Provenance(DYNAMIC_STORE, rule.main_mode_policy, rule.name)
+            )

@@ -16,13 +16,13 @@ not refuse the rest. Every packet is looked up in the filter table before it is 
 opened, so such a filter decides about its part whatever the SA's selector says. A driver must keep to that:
 what comes out of an SA and meets a block filter is dropped.
 
-Where no filter speaks of any of it, the default response rule answers, if it is active: for traffic between the two
-hosts, in transport mode. The match is then `dynamic`: whoever installs the SAs puts the temporary filters
-`dynamic.response_filters` into the table for as long as they live. A request of which a rule secures a part is
-still refused: the rule says how to secure it, and the peer may not choose another way.
+Where no filter speaks of any of it, the default response rule answers, if it is active: for traffic between
+the two hosts, in transport mode. The match is then `dynamic`: whoever installs the SAs puts the temporary
+filters `dynamic.response_filters` into the table for as long as they live. A request of which a rule
+secures a part is still refused: the rule says how to secure it, and the peer may not choose another way.
 
-Default exemptions and the multicast parts of filters play no role here. Nothing raises. Anybody can make us look by
-sending a first main-mode message: a look goes through the table's index.
+Default exemptions and the multicast parts of filters play no role here. Nothing raises. Anybody can make us
+look by sending a first main-mode message: a look goes through the table's index.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,8 @@ class FilterTableLookup:
 
     def for_peer(self, local: Address, peer: Address) -> tuple[Negotiation, ...] | Reason:
         """The negotiations whose filters cover some traffic between the two hosts, heaviest filter first, and
-        those of tunnels between them, and at last the default response rule, where it could answer. NO_POLICY where there is none."""
+        those of tunnels between them, and at last the default response rule, where it could answer. NO_POLICY
+        where there is none."""
         if local.version != peer.version:
             return Reason.of(
                 ReasonCode.NO_POLICY, "the addresses are of two families", local=local, peer=peer
@@ -121,8 +122,8 @@ class FilterTableLookup:
         return QuickModeMatch(negotiation, requested, deciding.id)
 
     def _about(self, selector: TrafficSelector, direction: Direction) -> Iterator[SpecificFilter]:
-        """The filters of rules that speak of the first addresses of both ends, heaviest first: all that cover the
-        selector are among them, and for two hosts all that overlap it."""
+        """The filters of rules that speak of the first addresses of both ends, heaviest first: all that
+        cover the selector are among them, and for two hosts all that overlap it."""
         for entry in self._table.about(selector.source.first, selector.destination.first, direction):
             if entry.filter_class is FilterClass.POLICY and not is_unsecurable(entry.selector.destination):
                 yield entry

@@ -62,7 +62,7 @@ MAXIMUM_NAME = 253
 
 def normal_name(name: str) -> str:
     """A DNS name as it is compared and looked up: small letters, no dot at the end."""
-    return name.strip().removesuffix(".").casefold()
+    return name.removesuffix(".").casefold()
 
 
 def check_name(name: str) -> None:
@@ -83,8 +83,8 @@ def check_name(name: str) -> None:
 class FilterAddress:
     """One end of a filter: me, any, given addresses (host, subnet, range), a DNS name, or a kind of server.
 
-    `addresses` is set for kind `addresses` only, `name` for kind `name` only. `version` 4 or 6 limits me, any,
-    a name or a kind of server to one address family; None means both."""
+    `addresses` is set for kind `addresses` only, `name` for kind `name` only. `version` 4 or 6 limits me,
+    any, a name or a kind of server to one address family; None means both."""
 
     kind: AddressKind
     addresses: AddressRange | None = None

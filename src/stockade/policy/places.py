@@ -3,8 +3,8 @@
     static store:   rule + filter list + filter action + policy's main-mode settings ─┐
     dynamic store:  rule + main-mode policy + quick-mode policy                       ├─▶ Place
                                                                                       ┘
-A missing object, a second assigned policy, a contradiction in the settings: CallerError INVALID_POLICY, naming
-store, policy and rule.
+A missing object, a second assigned policy, a contradiction in the settings: CallerError INVALID_POLICY,
+naming store, policy and rule.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,8 +35,8 @@ def rule_name(rule: Rule) -> str:
 
 
 def in_force(policy_sets: Sequence[PolicySet]) -> tuple[PolicySet, ...]:
-    """Which stores count together: the persistent one always; the domain's, if a policy is assigned there, and
-    else the local one. Sets of other stores are kept. Persistent comes first: it is in force first."""
+    """Which stores count together: the persistent one always; the domain's, if a policy is assigned there,
+    and else the local one. Sets of other stores are kept. Persistent comes first: it is in force first."""
     domain_rules = any(entry.store == DOMAIN_STORE and entry.assigned is not None for entry in policy_sets)
     left_out = LOCAL_STORE if domain_rules else DOMAIN_STORE
     kept = [entry for entry in policy_sets if entry.store != left_out]
@@ -45,8 +45,8 @@ def in_force(policy_sets: Sequence[PolicySet]) -> tuple[PolicySet, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One rule with what it names. `identity` tells which rule of the last compilation it was. `accept_clear` and
-    `allow_soft` count where the direction's action is negotiate."""
+    """One rule with what it names. `identity` tells which rule of the last compilation it was.
+    `accept_clear` and `allow_soft` count where the direction's action is negotiate."""
 
     identity: tuple[str, ...]
     store: str
@@ -216,8 +216,8 @@ def _static_negotiation(
 
 
 def default_response(policy_sets: Sequence[PolicySet]) -> Negotiation | None:
-    """What the active default response rule asks of IKE. The rule of a domain's or local policy goes before that
-    of a persistent one, which holds until they come."""
+    """What the active default response rule asks of IKE. The rule of a domain's or local policy goes before
+    that of a persistent one, which holds until they come."""
     found = None
     for policy_set, policy in assigned_policies(policy_sets):
         for rule in policy.rules:
@@ -262,7 +262,8 @@ def dynamic_places(dynamic: DynamicSet) -> Iterator[Place]:
             filter_list="",
             filter_action=rule.quick_mode_policy,
             filters=(rule.filter,),
-            # what an SA brings in has to meet a filter that negotiates: "permit" there is inbound pass-through
+            # what an SA brings in has to meet a filter that negotiates: "permit" there is inbound
+            # pass-through
             inbound=Action.NEGOTIATE if passes else inbound,
             outbound=outbound,
             accept_clear=passes,

@@ -1,16 +1,17 @@
 """The three predefined policies of Windows 2000, XP and 2003 as data (`restorepolicyexamples`).
 
-| policy                           | rules, besides the default response rule                                  |
-| -------------------------------- | ------------------------------------------------------------------------- |
-| Client (Respond Only)            | none                                                                      |
-| Server (Request Security)        | All ICMP Traffic → Permit; All IP Traffic → Request Security (Optional)   |
-| Secure Server (Require Security) | All ICMP Traffic → Permit; All IP Traffic → Require Security              |
+| policy                           | rules, besides the default response rule                                |
+| -------------------------------- | ----------------------------------------------------------------------- |
+| Client (Respond Only)            | none                                                                    |
+| Server (Request Security)        | All ICMP Traffic → Permit; All IP Traffic → Request Security (Optional) |
+| Secure Server (Require Security) | All ICMP Traffic → Permit; All IP Traffic → Require Security            |
 
-What they contain, and the GUIDs, are those of the default objects of Active Directory; the descriptions are ours.
-They show how policies are made; they are not for production: *Request* and *Require* both accept clear packets,
-they offer DES and MD5, and whatever they secure needs Kerberos.
+What they contain, and the GUIDs, are those of the default objects of Active Directory; the descriptions are
+ours. They show how policies are made; they are not for production: *Request* and *Require* both accept
+clear packets, they offer DES and MD5, and whatever they secure needs Kerberos.
 
-Algorithm number 1 of the original objects reads as DES, as their window shows it; see `store/` on that number.
+Algorithm number 1 of the original objects reads as DES, as their window shows it; see `store/` on that
+number.
 """
 
 from collections.abc import Iterable
@@ -159,7 +160,7 @@ def _policies(modified: datetime) -> tuple[Policy, ...]:
                 traffic(REQUIRE_SECURITY, "7238523e"),
                 _default_response("59319bf3" + _RULES, modified),
             ),
-            description="Require security in all traffic; no clear traffic with computers that are not trusted",
+            description="Require security in all traffic; no clear traffic with who cannot",
             guid=UUID("7238523c" + _OBJECTS),
             modified=modified,
         ),

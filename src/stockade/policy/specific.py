@@ -55,9 +55,9 @@ def make_filter(
 
 @lru_cache(maxsize=1024)
 def _identity_text(*parts: str) -> str:
-    """The texts of a filter's identifier, the same for most filters of a rule. Each carries its length, so that no
-    two different contents give the same whole; the number of the filter in its list is left out, so that the
-    filters behind an inserted one keep their identifiers."""
+    """The texts of a filter's identifier, the same for most filters of a rule. Each carries its length, so
+    that no two different contents give the same whole; the number of the filter in its list is left out, so
+    that the filters behind an inserted one keep their identifiers."""
     return "".join([f"{len(part)}:{part}" for part in parts])
 
 

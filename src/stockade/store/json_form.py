@@ -116,9 +116,7 @@ def _quick_mode_method(parts: Sequence[Form]) -> QuickModeProposal:
     esp = None
     if encryption is not None:
         esp = EspSuite(Encryption(text(encryption)), None if integrity is None else Hash(text(integrity)))
-    return QuickModeProposal(
-        esp, None if ah is None else Hash(text(ah)), number(seconds), number(kilobytes)
-    )
+    return QuickModeProposal(esp, None if ah is None else Hash(text(ah)), number(seconds), number(kilobytes))
 
 
 def authentication_form(methods: Iterable[AuthenticationMethod], *, with_keys: bool) -> Form:
@@ -336,9 +334,7 @@ def policy_of(
     """`list_names` and `action_names`: GUID → name; KeyError for a GUID that is not there."""
     return Policy(
         text(member(form, "name")),
-        tuple(
-            _rule_of(record(entry), list_names, action_names) for entry in items(member(form, "rules"))
-        ),
+        tuple(_rule_of(record(entry), list_names, action_names) for entry in items(member(form, "rules"))),
         assigned,
         main_mode_methods(member(form, "main_mode_methods")),
         number(member(form, "main_mode_minutes")),

@@ -25,7 +25,7 @@ from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.policy.objects import PolicySet
 from stockade.store import revisions
 from stockade.store.file_watch import FileWatch
-from stockade.store.revisions import Revision
+from stockade.store.revisions import PolicyObject, Revision
 from stockade.store.rows import read_policy_set
 from stockade.store.schema import APPLICATION_ID, SCHEMA_VERSION, migrate, schema_version
 from stockade.store.settings import Settings
@@ -60,6 +60,11 @@ class LocalStore:
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its file was opened by this object (and not closed)."""
+        return self._connection is not None
 
     def read(self) -> PolicySet:
         """All objects in one consistent view. From inside a transaction of this thread: its own changes
@@ -152,25 +157,23 @@ class LocalStore:
         """The first revision is what is there before the first change."""
         if revisions.is_empty(connection):
             objects = self._read_set(connection)
-            whole = (
-                *(("filter_lists", entry) for entry in objects.filter_lists),
-                *(("filter_actions", entry) for entry in objects.filter_actions),
-                *(("policies", entry) for entry in objects.policies),
-            )
-            touched = {(table, str(entry.guid)): entry for table, entry in whole}
+            touched: dict[tuple[str, str], PolicyObject | None] = {}
+            touched |= {("filter_lists", str(one.guid)): one for one in objects.filter_lists}
+            touched |= {("filter_actions", str(one.guid)): one for one in objects.filter_actions}
+            touched |= {("policies", str(one.guid)): one for one in objects.policies}
             revisions.add_revision(connection, self._author, "(the beginning of the history)", touched)
 
     def _add_revision(self, connection: sqlite3.Connection, change: LocalTransaction) -> None:
-        revisions.add_revision(
-            connection, self._author, self._command, change.touched, whole=change.replaced
-        )
+        revisions.add_revision(connection, self._author, self._command, change.touched, whole=change.replaced)
 
     @contextmanager
     def _history_guard(self) -> Iterator[None]:
         try:
             yield
         except (ValueError, KeyError, TypeError) as error:
-            raise self._unreadable(f"its history is damaged ({error})", "the policies in it are not") from error
+            raise self._unreadable(
+                f"its history is damaged ({error})", "the policies in it are not"
+            ) from error
 
     def get_setting(self, key: str) -> str | None:
         """The text kept under `key`. Callers use `settings`."""
@@ -431,7 +434,9 @@ def current_author() -> str:
     except KeyError:
         name = f"user {os.getuid()}"
     before = os.environ.get("SUDO_USER", "")
-    return f"{name} (by sudo from {before[:64]})" if before and before.isprintable() and before != name else name
+    return (
+        f"{name} (by sudo from {before[:64]})" if before and before.isprintable() and before != name else name
+    )
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

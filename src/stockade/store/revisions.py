@@ -128,7 +128,9 @@ def history(connection: sqlite3.Connection) -> tuple[Revision, ...]:
     """All revisions that are kept, oldest first."""
     found = []
     before: dict[str, int] = {}
-    for row in connection.execute("SELECT number, made, author, command, objects FROM revisions ORDER BY number"):
+    for row in connection.execute(
+        "SELECT number, made, author, command, objects FROM revisions ORDER BY number"
+    ):
         objects = {guid: content for _, guid, content in json.loads(row[4])}
         common = objects.keys() & before.keys()
         found.append(
@@ -166,7 +168,10 @@ def state_of(
     try:
         policies = tuple(
             policy_of(
-                form, list_names, action_names, assigned=row[0] is not None and text(member(form, "guid")) == row[0]
+                form,
+                list_names,
+                action_names,
+                assigned=row[0] is not None and text(member(form, "guid")) == row[0],
             )
             for form in forms["policies"]
         )

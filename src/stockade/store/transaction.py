@@ -60,9 +60,7 @@ class LocalTransaction:
             modified=_time(filter_list.modified),
         )
         guid = str(filter_list.guid)
-        rows = [
-            (guid, position, *filter_values(entry)) for position, entry in enumerate(filter_list.filters)
-        ]
+        rows = [(guid, position, *filter_values(entry)) for position, entry in enumerate(filter_list.filters)]
         # Most changes append one filter: what is there already as it shall be is left alone.
         there = self._run("SELECT * FROM filters WHERE filter_list = ? ORDER BY position", (guid,)).fetchall()
         same = 0

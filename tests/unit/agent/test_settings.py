@@ -29,6 +29,7 @@ def test_what_the_file_says_counts(tmp_path):
         ("drivr = 'auto'", "drivr"),
         ("ike = 1", "ike"),
         ("[ike]\nidle_seconds = 5", "300 to 3600"),
+        ("[ike]\nstrong_crl_check = 3", "0 to 2"),
         ("[ike]\nidle_seconds = true", "idle_seconds"),
         ("[ike]\nadvertise_cluster = 1", "true or false"),
         ("[ike]\nhalf_open_total = 7", "half_open_total"),

@@ -14,7 +14,9 @@ from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, QuickModeProposal
 from stockade.model.traffic import Flow, TrafficSelector
 from stockade.policy.compiler import compile_table
-from stockade.policy.objects import Filter, FilterAction, FilterAddress
+from stockade.policy.dynamic import with_responses
+from stockade.policy.lookup import FilterTableLookup
+from stockade.policy.objects import Filter, FilterAction, FilterAddress, Rule
 
 IN, OUT = Direction.INBOUND, Direction.OUTBOUND
 ME, PEER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
@@ -108,7 +110,8 @@ def test_the_json_form_is_json_and_has_all_parts(table):
     assert as_dict["verdict"] == "block"
     assert as_dict["reason"]["reason"] == "blocked"
     assert as_dict["filter"]["provenance"]["filter_list"] == "no telnet filters"
-    assert len(as_dict["weight"]) == 7
+    assert as_dict["weight"] == as_dict["filter"]["weight"]
+    assert len(as_dict["weight_explained"]) == 7
     assert as_dict["shadowed"][0]["why"] == "it names a protocol"
     assert as_dict["return_path"]["verdict"] == "block"
     assert as_dict["sa"] is None
@@ -206,7 +209,7 @@ def test_the_lists_are_bounded(policy_set, monkeypatch):
 
 def test_an_exemption_explains_itself(table):
     explanation = explain_flow(table, Flow(PEER, ME, 17, 500, 500), IN)
-    assert explanation.verdict is Verdict.PERMIT
+    assert explanation.verdict is Verdict.EXEMPT
     assert explanation.weight[0] == "default exemption, above every rule"
     assert explanation.shadowed[0].why == "default exemptions stand above every rule"
     assert "exemption: IKE" in "\n".join(explanation.lines())
@@ -217,3 +220,86 @@ def test_multicast_that_a_rule_cannot_secure_says_so(table):
     assert explanation.verdict is Verdict.BLOCK
     assert "IPsec cannot secure: blocked" in "\n".join(explanation.lines())
     assert explanation.shadowed[0].why == "the weights are equal and the deciding filter is more restrictive"
+
+
+# ---- the keys that scripts read
+def asked(policy_set, action, flow=None, direction=OUT):
+    table = compile_table([policy_set(("peer", ME_TO_PEER, action))], [ME])
+    return json.loads(json.dumps(explain_flow(table, flow or Flow(ME, PEER, 6, 1, 2), direction).as_dict()))
+
+
+@pytest.mark.parametrize("direction", [OUT, IN])
+@pytest.mark.parametrize(
+    ("action", "verdict", "word", "inbound_clear", "outbound", "on_failure"),
+    [
+        ("permit", "permit", "permit", "accept", "send", None),
+        ("block", "block", "block", "drop", "drop", None),
+        (SECURE, "secure", "negotiate", "drop", "secure", "drop"),
+        (replace(SECURE, inpass=True), "secure", "negotiate", "accept", "secure", "drop"),
+        (replace(SECURE, soft=True), "secure", "negotiate", "drop", "secure", "clear"),
+        (replace(SECURE, inpass=True, soft=True), "secure", "negotiate", "accept", "secure", "clear"),
+    ],
+)
+def test_each_action_has_its_row_of_the_decision_table(
+    policy_set, direction, action, verdict, word, inbound_clear, outbound, on_failure
+):
+    flow = Flow(ME, PEER, 6, 1, 2)
+    answer = asked(policy_set, action, flow if direction is OUT else flow.reversed(), direction)
+    assert answer["verdict"] == verdict
+    assert answer["action"] == word
+    assert answer["inbound_clear"] == inbound_clear
+    assert answer["outbound"] == outbound
+    assert answer["on_failure"] == on_failure
+    assert answer["policy"] == "Office"
+    assert answer["rule"] == "peer"
+    assert answer["filter_list"] == "peer filters"
+    assert answer["filter_index"] == 1
+    assert isinstance(answer["weight"], int)
+    assert all(isinstance(sentence, str) and sentence for sentence in answer["why"])
+    assert "rule “peer”" in answer["why"][0]
+
+
+def test_without_a_filter_the_keys_are_there_and_empty():
+    answer = explain_flow(FilterTable(), Flow(ME, PEER, 6, 1, 2), OUT).as_dict()
+    assert answer["verdict"] == "no-filter"
+    for key in ("action", "on_failure", "rule", "filter_list", "weight", "policy"):
+        assert answer[key] is None
+    assert (answer["inbound_clear"], answer["outbound"]) == ("accept", "send")
+    assert answer["why"][0] == "no filter speaks of this packet: it passes in clear"
+
+
+def test_an_exemption_is_a_verdict_of_its_own(table):
+    answer = explain_flow(table, Flow(PEER, ME, 17, 500, 500), IN).as_dict()
+    assert (answer["verdict"], answer["action"]) == ("exempt", "permit")
+    assert answer["rule"] == "IKE, UDP 500 of this computer"
+    assert answer["filter_list"] is None
+    assert "whatever the rules say" in answer["why"][0]
+
+
+def test_why_tells_what_the_filter_beat(table):
+    why = explain_flow(table, Flow(ME, PEER, 6, 40000, 23), OUT).as_dict()["why"]
+    assert any("stands before" in sentence and "it names a protocol" in sentence for sentence in why)
+    open_port = explain_flow(table, Flow(ME, PEER, 6), OUT).as_dict()["why"]
+    assert any("for destination port 23 it is block" in sentence for sentence in open_port)
+
+
+def test_a_one_way_filter_leaves_the_other_direction_as_it_is(policy_set):
+    one_way = replace(ME_TO_PEER, mirrored=False)
+    table = compile_table([policy_set(("peer", one_way, SECURE))], [ME])
+    answer = explain_flow(table, Flow(ME, PEER, 6, 1, 2), OUT).as_dict()
+    assert (answer["outbound"], answer["inbound_clear"]) == ("secure", "accept")
+
+
+def test_the_default_response_rule_is_mentioned_where_nothing_else_speaks(policy_set):
+    base = policy_set()
+    rule = Rule("", "<Dynamic>", "Default Response", is_default_response=True)
+    policy = replace(base.policies[0], rules=(rule,))
+    table = compile_table([replace(base, policies=(policy,))], [ME])
+    flow = Flow(ME, PEER, 6, 1, 2)
+    explanation = explain_flow(table, flow, OUT)
+    assert any("default response" in note for note in explanation.notes)
+    asked_for = TrafficSelector(AddressRange.host(ME), AddressRange.host(PEER))
+    match = FilterTableLookup(table).for_quick_mode(ME, PEER, asked_for)
+    answered = explain_flow(with_responses(table, [match]), flow, OUT)
+    assert answered.verdict is Verdict.SECURE
+    assert answered.weight == ("made by the default response rule: below every written filter",)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
@@ -20,20 +20,21 @@ from stockade.wire.ip import build_packet
 from stockade.wire.transport import build_echo, build_tcp, build_udp
 
 ALPHA, BETA = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
-EVERYONE = AddressRange.everything()
+ALPHA6, BETA6 = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")
 GCM = EspSuite(Encryption.AES_GCM_128, None)
 CBC = EspSuite(Encryption.AES_CBC_128, Hash.SHA1)
 
 
 def make_filters(
-    *rules: tuple[str, int, int], accept_clear: bool = False, negotiation: str = "rule"
+    *rules: tuple[str, int, int], accept_clear: bool = False, negotiation: str = "rule", version: int = 4
 ) -> tuple[SpecificFilter, ...]:
     """Each rule is (action, protocol, port of the server), for any hosts and both directions."""
     filters = []
+    everyone = AddressRange.everything(version)
     for number, (word, protocol, port) in enumerate(rules):
         selectors = {
-            TrafficSelector(EVERYONE, EVERYONE, protocol, 0, port),
-            TrafficSelector(EVERYONE, EVERYONE, protocol, port, 0),
+            TrafficSelector(everyone, everyone, protocol, 0, port),
+            TrafficSelector(everyone, everyone, protocol, port, 0),
         }
         for direction in Direction:
             for index, selector in enumerate(sorted(selectors, key=str)):
@@ -53,26 +54,28 @@ def make_filters(
     return tuple(filters)
 
 
-def make_table(*rules: tuple[str, int, int], accept_clear: bool = False) -> FilterTable:
+def make_table(*rules: tuple[str, int, int], accept_clear: bool = False, version: int = 4) -> FilterTable:
     proposal = QuickModeProposal(GCM)
     negotiation = Negotiation(
         "rule", MainModePolicy(), QuickModePolicy((proposal,)), (PresharedKey(Secret(b"key")),)
     )
     return FilterTable(
-        make_filters(*rules, accept_clear=accept_clear), MappingProxyType({"rule": negotiation})
+        make_filters(*rules, accept_clear=accept_clear, version=version),
+        MappingProxyType({"rule": negotiation}),
     )
 
 
 def make_sa(
-    suite: EspSuite = GCM, *, spi: int = 0x1000, protocol: int = 0, **values: object
+    suite: EspSuite = GCM, *, spi: int = 0x1000, protocol: int = 0, version: int = 4, **values: object
 ) -> SecurityAssociation:
     """The outbound half at alpha of an SA from alpha to beta."""
+    alpha, beta = (ALPHA, BETA) if version == 4 else (ALPHA6, BETA6)
     sa = SecurityAssociation(
         spi=spi,
         direction=Direction.OUTBOUND,
-        source=ALPHA,
-        destination=BETA,
-        selector=TrafficSelector(AddressRange.host(ALPHA), AddressRange.host(BETA), protocol),
+        source=alpha,
+        destination=beta,
+        selector=TrafficSelector(AddressRange.host(alpha), AddressRange.host(beta), protocol),
         mode=Mode.TRANSPORT,
         esp=suite,
         ah=None,
@@ -112,6 +115,8 @@ def hosts() -> SimpleNamespace:
     names: dict[str, Callable[..., object] | object] = {
         "ALPHA": ALPHA,
         "BETA": BETA,
+        "ALPHA6": ALPHA6,
+        "BETA6": BETA6,
         "GCM": GCM,
         "CBC": CBC,
         "make_filters": make_filters,

@@ -45,7 +45,7 @@ def test_segments_are_the_packet_again(hosts: SimpleNamespace, options: bytes, s
         flags=0x80 | 0x10 | 0x08 | 0x01,
         options=options,
     )
-    segments = packets.segment_tcp(packet, 1438)
+    segments = packets.segment_tcp(packet, 1438, 20)
     assert segments is not None
     assert all(len(segment) <= 1438 for segment in segments)
     whole = packets.with_header(packet, 20, 6, segments)
@@ -66,8 +66,8 @@ def test_segments_are_the_packet_again(hosts: SimpleNamespace, options: bytes, s
 
 def test_syn_and_urgent_data_are_not_cut(hosts: SimpleNamespace) -> None:
     for flags in (0x02, 0x30):
-        assert packets.segment_tcp(hosts.tcp(bytes(3000), flags=flags), 1400) is None
-    assert packets.segment_tcp(hosts.tcp(bytes(3000))[:30], 1400) is None
+        assert packets.segment_tcp(hosts.tcp(bytes(3000), flags=flags), 1400, 20) is None
+    assert packets.segment_tcp(hosts.tcp(bytes(3000))[:30], 1400, 20) is None
 
 
 @settings(max_examples=100, deadline=None)
@@ -99,7 +99,7 @@ def test_an_exchanged_payload_leaves_a_right_header(protocol: int, old: bytes, n
 
 def test_icmp_says_what_fits(hosts: SimpleNamespace) -> None:
     packet = hosts.udp(bytes(2000))
-    icmp = packets.fragmentation_needed(packet, 1446)
+    icmp = packets.too_big(packet, 1446)
     parsed = parse_packet(icmp)
     assert (str(parsed.source), str(parsed.destination)) == ("10.0.0.2", "10.0.0.1")
     assert icmp[20:22] == b"\x03\x04"
@@ -125,7 +125,7 @@ def test_consecutive_segments_are_joined(hosts: SimpleNamespace) -> None:
     assert is_right(packet)
     assert packet[40:] == b"".join(segment[40:] for segment in segments)
     # And cut again they are what they were, identification apart.
-    cut = packets.segment_tcp(packet, 1020)
+    cut = packets.segment_tcp(packet, 1020, 20)
     assert cut == [segment[20:] for segment in segments]
 
 

@@ -129,11 +129,13 @@ def test_main_mode_identity_must_be_the_address_that_speaks() -> None:
 
 def test_notifications_become_reasons() -> None:
     refused = notification(NotifyType.NO_PROPOSAL_CHOSEN)
-    assert reason_of(refused, authenticating=False, protected=True).code is ReasonCode.NO_PROPOSAL_CHOSEN
+    assert reason_of(refused, mismatch=None, protected=True).code is ReasonCode.NO_PROPOSAL_CHOSEN
     failed = notification(NotifyType.PAYLOAD_MALFORMED)
-    assert reason_of(failed, authenticating=True, protected=False).code is ReasonCode.PSK_MISMATCH
-    assert reason_of(failed, authenticating=False, protected=False).code is ReasonCode.PEER_REFUSED
+    assert (
+        reason_of(failed, mismatch=ReasonCode.PSK_MISMATCH, protected=False).code is ReasonCode.PSK_MISMATCH
+    )
+    assert reason_of(failed, mismatch=None, protected=False).code is ReasonCode.PEER_REFUSED
     status = microsoft_notification(NotifyType.MICROSOFT_STATUS, 13868, protocol_id=3, message_id=7)
-    reason = reason_of(status, authenticating=False, protected=True)
+    reason = reason_of(status, mismatch=None, protected=True)
     assert "13868" in str(reason)
     assert ReasonCode.NO_PROPOSAL_CHOSEN.meaning in str(reason)

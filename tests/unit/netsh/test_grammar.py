@@ -110,23 +110,66 @@ def test_no_error_repeats_a_key(session: Session, line: str) -> None:
     assert "sesame" not in str(refused(session, line).value.reason.as_dict())
 
 
-def test_a_command_that_is_not_here_yet_says_so(session: Session) -> None:
+def test_a_command_that_is_not_here_says_so(session: Session) -> None:
+    outcome = run_command("netsh advfirewall consec add rule", session)
+    assert outcome.status == 1
+    assert "not available in this version" in outcome.text
+    assert outcome.reason is not None
+    assert outcome.reason.code is ReasonCode.NOT_AVAILABLE
     for line in (
-        "exportpolicy file=x",
-        "show gpoassignedpolicy",
-        "netsh ipsec dynamic set config property=ipsecexempt value=1",
-        "netsh ipsec dynamic show all",
-        "netsh advfirewall consec add rule",
-        "set batch mode=enable",
+        "set store location=domain",
+        "set policy name=P gponame=G",
+        "netsh -r host ipsec static show all",
     ):
-        outcome = run_command(line, session)
-        assert outcome.status == 1
-        assert "not available in this version" in outcome.text
-        assert outcome.reason is not None
-        assert outcome.reason.code is ReasonCode.NOT_AVAILABLE
-    assert run_command("dump", session).status == 1
-    for line in ("set store location=domain", "set policy name=P gponame=G", "add filter L me dns"):
         assert refused(session, line).value.reason.code is ReasonCode.NOT_AVAILABLE
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "netsh ipsec dynamic show mmsas",
+        "netsh ipsec dynamic show mmpolicy all",
+        "netsh ipsec dynamic set config property=ikelogging value=1",
+        "exportpolicy file=x",
+        "exec x",
+        "show filterlist all resolvedns=yes",
+        "set store persistent",
+        "add rule R P L A tunnel=gw.example.com",
+    ],
+)
+def test_what_the_world_does_not_give_is_said(session: Session, line: str) -> None:
+    assert (
+        refused(Session(session.store, session.context), line).value.reason.code is ReasonCode.NOT_AVAILABLE
+    )
+
+
+def test_abbreviations_mean_windows_own_words_first(session: Session) -> None:
+    # `modified=` and `guid=` of ours would make these ambiguous
+    run_command("add filter L me any mi=no", session)
+    run_command("add policy P mmp=yes", session)
+    run_command("add filteraction A action=permit gui={72385230-70FA-11D1-864C-14A300000000}", session)
+    objects = session.store.read()
+    assert not objects.filter_lists[0].filters[0].mirrored
+    assert objects.policies[0].master_pfs
+    assert str(objects.filter_actions[0].guid) == "72385230-70fa-11d1-864c-14a300000000"
+    assert (
+        refused(session, "add filterlist M desc more").value.reason.code is ReasonCode.SYNTAX
+    )  # ours has no place
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'netsh -c "ipsec static" add filterlist L',
+        "C:\\Windows\\system32\\netsh.exe ipsec static add filterlist L",
+        "/usr/bin/netsh ipsec static add filterlist L",
+    ],
+)
+def test_the_programs_own_options_and_folder(session: Session, line: str) -> None:
+    session.context = ()
+    assert run_command(line, session) == Outcome()
+    assert session.store.read().filter_list("L") is not None
+    assert session.context == ()
 
 
 def test_every_level_has_help(session: Session) -> None:
@@ -150,19 +193,39 @@ def test_every_level_has_help(session: Session) -> None:
     assert session.store.read().policies == ()
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.example], ids=lambda command: command.title)
+STATIC_SETUP = (
+    'add policy name="Servers"',
+    'add filterlist name="Web"',
+    'add filter filterlist="Telnet" srcaddr=any dstaddr=me protocol=TCP dstport=23',
+    'add filteraction name="Secure"',
+    'add filteraction name="Other"',
+    'add rule name="Web" policy="Servers" filterlist="Web" filteraction="Other"',
+)
+DYNAMIC_SETUP = (
+    'add mmpolicy name="MM"',
+    'add qmpolicy name="QM"',
+    'add mmpolicy name="Used"',
+    'add qmpolicy name="Used"',
+    "add rule srcaddr=me dstaddr=10.0.0.2 mmpolicy=Used qmpolicy=Used",
+)
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if c.example], ids=lambda command: " ".join(command.path)
+)
 def test_every_example_of_the_help_is_a_command(session: Session, command: Command) -> None:
-    for line in (
-        'add policy name="Servers"',
-        'add filterlist name="Web"',
-        'add filter filterlist="Telnet" srcaddr=any dstaddr=me protocol=TCP dstport=23',
-        'add filteraction name="Secure"',
-        'add filteraction name="Other"',
-        'add rule name="Web" policy="Servers" filterlist="Web" filteraction="Other"',
-    ):
-        # What the example adds itself, and the rule that would need it, are left out.
-        if not line.startswith((f"{command.title} ", "add rule" if command.words[0] == "add" else " ")):
-            run_command(line, session)
+    session.context = command.context
+    if command.words == ("importpolicy",):
+        run_command("exportpolicy file=policies.ipsec", session)
+    else:
+        for line in DYNAMIC_SETUP if "dynamic" in command.context else STATIC_SETUP:
+            # What the example adds itself, and the rule that would need it, are left out.
+            needs_it = (
+                command.words[0] == "add" and line.startswith("add rule") and "static" in command.context
+            )
+            itself = line.startswith(f"{command.title} ") and 'name="Used' not in line
+            if not itself and not needs_it:
+                run_command(line, session)
     assert run_command(command.example, session).status == 0
 
 

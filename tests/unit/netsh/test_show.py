@@ -178,7 +178,9 @@ def test_show_all_counts(filled: Session) -> None:
     assert member(outcome.data, "store") == "local"
     assert member(outcome.data, "filter_lists", 0, "filters", 0) == {
         "source": "me",
+        "source_kind": "me",
         "destination": "10.0.0.0/8",
+        "destination_kind": "addresses",
         "protocol": "tcp",
         "protocol_number": 6,
         "source_port": 0,
@@ -219,6 +221,15 @@ def test_show_what_is_not_there(filled: Session) -> None:
     with pytest.raises(CallerError) as error:
         run_command("show policy Severs", filled)
     assert dict(error.value.reason.facts)["nearest"] == "Servers"
-    with pytest.raises(CallerError) as error:
-        run_command("show filterlist all resolvedns=yes", filled)
-    assert error.value.reason.code is ReasonCode.NOT_AVAILABLE
+
+
+def test_host_names_are_shown_where_they_are_asked_for(filled: Session) -> None:
+    run_command("add filter Two me 10.0.0.2", filled)
+    run_command("add filter Two me www.example.com", filled)
+    run_command("add filter Two gateway me", filled)
+    found = fields(show(filled, "filterlist Two level=verbose resolvedns=yes").text)
+    assert found["Destination DNS Name"] == ["two.example.com", "www.example.com", "<My IP Address>"]
+    assert found["Destination IP Address"] == ["10.0.0.2", "<Resolved when used>", "<My IP Address>"]
+    assert found["Source IP Address"][2] == "<Default Gateway>"
+    found = fields(show(filled, "filterlist Two level=verbose").text)
+    assert found["Destination DNS Name"][0] == "NONE"

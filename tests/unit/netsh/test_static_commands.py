@@ -166,7 +166,7 @@ def test_add_filter_action(session: Session) -> None:
     run(
         session,
         "add filteraction A",
-        "add filteraction B action=block qmsecmethods=AH[SHA1]",
+        "add filteraction B action=block",
         'add filteraction C text yes y no negotiate "ESP[AESGCM128,None]:5k/60s AH[SHA1]"',
     )
     assert filter_action(session).methods == DEFAULT_QUICK_MODE_PROPOSALS

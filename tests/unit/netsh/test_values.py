@@ -9,16 +9,17 @@ from stockade.netsh.values import (
     FILTER_ADDRESS,
     GUID,
     MASK,
+    MOMENT,
     NAME,
     NEW_NAME,
     PORT,
     PRESHARED_KEY,
+    PRESHARED_KEY_HEX,
     PROTOCOL,
     TEXT,
     TUNNEL_ENDPOINT,
     YES_NO,
     Kind,
-    UnavailableError,
     mask_length,
 )
 from stockade.policy.objects import AddressKind
@@ -71,7 +72,16 @@ def test_addresses(text: str, kind: AddressKind, addresses: AddressRange | None)
         (NAME, "  "),
         (NAME, "x" * 256),
         (NEW_NAME, "ALL"),
-        (TEXT, "a\nb"),
+        (TEXT, "a\x00b"),
+        (NAME, "a\nb"),
+        (PRESHARED_KEY_HEX, "4"),
+        (PRESHARED_KEY_HEX, ""),
+        (FILTER_ADDRESS, "nay"),
+        (FILTER_ADDRESS, "gatewy"),
+        (FILTER_ADDRESS, "10.0.0.1@4"),
+        (FILTER_ADDRESS, "me@5"),
+        (FILTER_ADDRESS, "a..b"),
+        (MOMENT, "yesterday"),
         (TEXT, "a\x1b[0m"),
         (TEXT, "\udcff"),
         (PRESHARED_KEY, ""),
@@ -85,10 +95,27 @@ def test_refused(kind: Kind[object], text: str) -> None:
         kind.parse(text)
 
 
-@pytest.mark.parametrize("text", ["dns", "WINS", "DHCP", "gateway", "host.example.com", "a-b.example"])
-def test_server_types_and_host_names_are_not_available_yet(text: str) -> None:
-    with pytest.raises(UnavailableError):
-        FILTER_ADDRESS.parse(text)
+@pytest.mark.parametrize(
+    ("text", "kind", "name", "version"),
+    [
+        ("dns", AddressKind.DNS, "", None),
+        ("WINS", AddressKind.WINS, "", None),
+        ("DHCP", AddressKind.DHCP, "", None),
+        ("gateway", AddressKind.GATEWAY, "", None),
+        ("host.example.com", AddressKind.NAME, "host.example.com", None),
+        ("a-b.example", AddressKind.NAME, "a-b.example", None),
+        ("server1", AddressKind.NAME, "server1", None),
+        ("nay.", AddressKind.NAME, "nay", None),
+        ("server1.", AddressKind.NAME, "server1.", None),
+        ("größe.example", AddressKind.NAME, "größe.example", None),
+        ("me@4", AddressKind.ME, "", 4),
+        ("ANY@6", AddressKind.ANY, "", 6),
+        ("host.example@6", AddressKind.NAME, "host.example", 6),
+    ],
+)
+def test_names_and_kinds_of_server(text: str, kind: AddressKind, name: str, version: int | None) -> None:
+    word = FILTER_ADDRESS.parse(text)
+    assert (word.kind, word.name, word.version, word.addresses) == (kind, name, version, None)
 
 
 @pytest.mark.parametrize(
@@ -126,4 +153,6 @@ def test_other_values() -> None:
     )
     assert PRESHARED_KEY.parse(" ä ").reveal() == b" \xc3\xa4 "
     assert TUNNEL_ENDPOINT.parse("0.0.0.0") is None
+    assert TUNNEL_ENDPOINT.parse("gw.example.com") == "gw.example.com"
+    assert PRESHARED_KEY_HEX.parse("00ff").reveal() == b"\x00\xff"
     assert TUNNEL_ENDPOINT.parse("192.0.2.1") == IPv4Address("192.0.2.1")

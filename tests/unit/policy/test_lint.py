@@ -8,10 +8,13 @@ from stockade.model.filters import Action
 from stockade.model.negotiation import Certificate, Kerberos, PresharedKey
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModeProposal, QuickModeProposal
-from stockade.policy import lint
+from stockade.policy import lint_filters
 from stockade.policy.compiler import compile_table
-from stockade.policy.lint import Lint, lint_policies, lint_table, weak_preshared_key
-from stockade.policy.objects import Filter, FilterAction, FilterAddress, Rule
+from stockade.policy.dynamic import DynamicRule, DynamicSet, MainModePolicyObject, QuickModePolicyObject
+from stockade.policy.facts import HostFacts, LocalAddress
+from stockade.policy.findings import REMEDIES, Severity
+from stockade.policy.lint import Lint, lint, lint_policies, lint_table, weak_preshared_key
+from stockade.policy.objects import AddressKind, ConnectionType, Filter, FilterAction, FilterAddress, Rule
 
 ME, PEER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 ME_TO_ANY = Filter(FilterAddress.me(), FilterAddress.any())
@@ -24,14 +27,22 @@ def kinds(findings):
     return {finding.kind for finding in findings}
 
 
+def without_keys(findings):
+    """The findings but for the one that every policy of these tests gives rise to."""
+    return tuple(finding for finding in findings if finding.kind is not Lint.PRESHARED_KEY)
+
+
 def sound(policy_set, *rules):
     return policy_set(*rules, main_mode_methods=STRONG_MAIN_MODE)
 
 
 def test_a_sound_policy_has_no_findings(policy_set):
     base = sound(policy_set, ("web", ME_TO_PEER, STRONG))
-    assert lint_policies([base]) == ()
+    assert without_keys(lint_policies([base])) == ()
     assert lint_table(compile_table([base], [ME])) == ()
+    certificates = {"authentication": (Certificate("CN=Root"),)}
+    base = sound(policy_set, ("web", ME_TO_PEER, STRONG, certificates))
+    assert Lint.PRESHARED_KEY not in kinds(lint_policies([base]))
 
 
 @pytest.mark.parametrize(
@@ -61,10 +72,10 @@ def test_weak_main_mode_methods_are_named(policy_set, method, word):
 )
 def test_weak_quick_mode_methods_are_named(policy_set, method, word):
     action = replace(STRONG, methods=(*STRONG.methods, method))
-    (finding,) = lint_policies([sound(policy_set, ("web", ME_TO_PEER, action))])
-    assert finding.kind is Lint.WEAK_ALGORITHM
-    assert word in finding.text
-    assert finding.provenance.rule == "web"
+    findings = without_keys(lint_policies([sound(policy_set, ("web", ME_TO_PEER, action))]))
+    assert kinds(findings) == {Lint.WEAK_ALGORITHM}
+    assert any(word in finding.text for finding in findings)
+    assert {finding.provenance.rule for finding in findings} == {"web"}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +103,7 @@ def test_a_finding_about_a_key_does_not_tell_it(policy_set):
 def test_authentication_that_is_not_available_yet_is_named(policy_set):
     key = PresharedKey(Secret(b"correct horse battery staple"))
     both = {"authentication": (Kerberos(), Certificate("CN=Root"), key)}
-    findings = lint_policies([sound(policy_set, ("web", ME_TO_PEER, STRONG, both))])
+    findings = without_keys(lint_policies([sound(policy_set, ("web", ME_TO_PEER, STRONG, both))]))
     assert [finding.kind for finding in findings] == [Lint.AUTHENTICATION_UNAVAILABLE] * 2
     assert "CN=Root" in findings[1].text
     alone = {"authentication": (Kerberos(),)}
@@ -109,8 +120,12 @@ def test_rules_that_do_nothing_or_name_nothing_are_named(policy_set):
 
 def test_the_default_response_rule_is_mentioned_only_while_active(policy_set):
     base = sound(policy_set)
-    for active, expected in ((True, {Lint.DEFAULT_RESPONSE}), (False, set())):
-        rule = Rule("", "<Dynamic>", "Default Response", active=active, is_default_response=True)
+    key = (PresharedKey(Secret(b"correct horse battery staple")),)
+    for active, expected in (
+        (True, {Lint.DEFAULT_RESPONSE, Lint.PRESHARED_KEY, Lint.WEAK_ALGORITHM}),
+        (False, set()),
+    ):
+        rule = Rule("", "<Dynamic>", "Default Response", key, active=active, is_default_response=True)
         policy = replace(base.policies[0], rules=(rule,))
         assert kinds(lint_policies([replace(base, policies=(policy,))])) == expected
 
@@ -125,7 +140,8 @@ def test_a_filter_under_a_tunnel_rule_is_shadowed(policy_set):
     wide = Filter(FilterAddress.me(), FilterAddress.of(network), mirrored=False)
     tunnel = {"tunnel_endpoint": ip_address("203.0.113.1")}
     table = compile_table([policy_set(("shut", host, "block"), ("branch", wide, STRONG, tunnel))], [ME])
-    (finding,) = lint_table(table)
+    finding, rule = lint_table(table)
+    assert (rule.kind, rule.provenance.rule) == (Lint.RULE_NEVER_DECIDES, "shut")
     assert finding.kind is Lint.SHADOWED
     assert finding.provenance.rule == "shut"
     assert "rule “branch”" in finding.text
@@ -150,9 +166,10 @@ def test_an_exception_that_names_the_port_too_is_meant(policy_set):
 
 
 def test_the_comparison_is_bounded_and_says_so(policy_set, monkeypatch):
-    monkeypatch.setattr(lint, "MAXIMUM_COMPARISONS", 5)
+    monkeypatch.setattr(lint_filters, "MAXIMUM_COMPARISONS", 5)
     filters = [replace(ME_TO_PEER, protocol=number) for number in range(1, 9)]
-    findings = lint_table(compile_table([policy_set(("many", filters, "block"))], [ME]))
+    rules = (("many", filters, "permit"), ("no", replace(ME_TO_ANY, protocol=99), "block"))
+    findings = lint_table(compile_table([policy_set(*rules)], [ME]))
     assert kinds(findings) == {Lint.INCOMPLETE}
 
 
@@ -160,3 +177,157 @@ def test_a_finding_prints_where_it_comes_from(policy_set):
     (finding,) = lint_policies([sound(policy_set, ("web", (), FilterAction("no", Action.BLOCK)))])
     assert str(finding).startswith("local store, policy “Office”, rule “web”")
     assert finding.as_dict()["kind"] == "rule-without-filters"
+
+
+# ---- what a compiled table shows
+def test_a_filter_that_a_wider_one_makes_superfluous_is_a_note(policy_set):
+    base = policy_set(("all", ME_TO_ANY, "block"), ("peer", ME_TO_PEER, "block"))
+    findings = lint_table(compile_table([base], [ME]))
+    assert [(one.kind, one.provenance.rule, one.severity) for one in findings] == [
+        (Lint.REDUNDANT, "peer", Severity.NOTE)
+    ]
+
+
+def test_an_exception_between_two_equal_filters_makes_neither_superfluous(policy_set):
+    network = Filter(FilterAddress.me(), FilterAddress.of(AddressRange.network("192.0.2.0/28")))
+    base = policy_set(("all", ME_TO_ANY, "block"), ("near", network, "permit"), ("peer", ME_TO_PEER, "block"))
+    assert Lint.REDUNDANT not in kinds(lint_table(compile_table([base], [ME])))
+
+
+def test_a_mirrored_permit_by_the_other_sides_port_opens_every_port_here(policy_set):
+    web = replace(ME_TO_ANY, protocol=6, destination_port=80)
+    (finding,) = lint_table(compile_table([policy_set(("web", web, "permit"))], [ME]))
+    assert finding.kind is Lint.OPENS_MORE
+    assert "whoever sends from port 80" in finding.text
+    for narrow in (
+        replace(web, mirrored=False),
+        replace(ME_TO_PEER, protocol=6, destination_port=80),
+        Filter(FilterAddress.any(), FilterAddress.me(), 6, 0, 80),
+    ):
+        assert lint_table(compile_table([policy_set(("web", narrow, "permit"))], [ME])) == ()
+
+
+# ---- everything together
+FACTS = HostFacts(
+    (LocalAddress(ME, 24),), dns_servers=(ip_address("192.0.2.53"),), dhcp_servers=(ip_address("192.0.2.67"),)
+)
+PERMITS = (
+    Filter(FilterAddress.me(), FilterAddress.server(AddressKind.DNS), 17, 0, 53),
+    Filter(FilterAddress.me(), FilterAddress.server(AddressKind.DNS), 6, 0, 53),
+    Filter(FilterAddress.me(), FilterAddress.server(AddressKind.DHCP), 17, 68, 67),
+)
+
+
+def lockouts(policy_set, *rules, facts=FACTS, authentication=None, **settings):
+    given = {} if authentication is None else {"authentication": authentication}
+    made = sound(policy_set, *(rule if len(rule) > 3 else (*rule, given) for rule in rules))
+    findings = lint([made], facts, **settings)
+    return [finding for finding in findings if finding.kind is Lint.LOCKOUT]
+
+
+@pytest.mark.parametrize("action", ["block", "negotiate"])
+def test_a_policy_that_stops_dns_and_dhcp_locks_the_computer_out(policy_set, action):
+    findings = lockouts(policy_set, ("all", ME_TO_ANY, action))
+    assert "UDP 53" in findings[0].text
+    words = " ".join(one.text for one in findings)
+    for word in ("DNS (UDP 53) with 192.0.2.53", "DNS (TCP 53)", "DHCP (UDP 67) with 192.0.2.67"):
+        assert word in words
+    assert all(one.severity is Severity.ERROR and "add filter" in one.remedy for one in findings)
+    assert "Kerberos" not in words
+    assert lockouts(policy_set, ("all", ME_TO_ANY, action), ("servers", PERMITS, "permit")) == []
+
+
+def test_a_policy_that_may_fall_back_to_clear_locks_nobody_out(policy_set):
+    ask = replace(STRONG, soft=True, inpass=True)
+    assert lockouts(policy_set, ("all", ME_TO_ANY, ask)) == []
+
+
+def test_permits_without_a_mirror_stop_the_answers(policy_set):
+    one_way = tuple(replace(one, mirrored=False) for one in PERMITS)
+    findings = lockouts(policy_set, ("all", ME_TO_ANY, "block"), ("servers", one_way, "permit"))
+    assert len(findings) == 3
+    assert all("the answers of" in one.text for one in findings)
+
+
+def test_kerberos_cannot_be_secured_by_kerberos(policy_set):
+    servers = ("servers", PERMITS, "permit")
+    everything = ("all", ME_TO_ANY, STRONG)
+    findings = lockouts(policy_set, everything, servers, authentication=(Kerberos(),))
+    assert len(findings) == 2
+    assert all("Kerberos" in one.text and "domain controllers" in one.remedy for one in findings)
+    assert lockouts(policy_set, everything, servers) == []
+    assert lockouts(policy_set, everything, servers, authentication=(Kerberos(),), exempt_level=0) == []
+    controller = ("domain", ME_TO_PEER, "permit")
+    assert lockouts(policy_set, everything, servers, controller, authentication=(Kerberos(),)) == []
+
+
+def test_without_known_servers_any_permit_for_them_is_believed(policy_set):
+    nothing = HostFacts.of([ME])
+    findings = lockouts(policy_set, ("all", ME_TO_ANY, "block"), facts=nothing)
+    assert len(findings) == 3
+    assert all("203.0.113" not in one.text.partition("”")[2] for one in findings)
+    by_address = tuple(
+        Filter(FilterAddress.me(), FilterAddress.of(PEER), *one)
+        for one in ((17, 0, 53), (6, 0, 53), (17, 68, 67))
+    )
+    assert (
+        lockouts(policy_set, ("all", ME_TO_ANY, "block"), ("servers", by_address, "permit"), facts=nothing)
+        == []
+    )
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0, 2), (1, 1), (2, 1), (3, 0)])
+def test_exemption_levels_that_open_more_are_found(policy_set, level, expected):
+    findings = lint([sound(policy_set, ("web", ME_TO_PEER, "block"))], FACTS, level)
+    found = [one for one in findings if one.kind is Lint.OPENS_MORE]
+    assert len(found) == expected
+    assert all("value=3" in one.remedy for one in found)
+
+
+def test_what_the_compiler_doubts_are_findings_with_remedies(policy_set):
+    others = Filter(FilterAddress.of(PEER), FilterAddress.of(ip_address("192.0.2.9")))
+    named = Filter(FilterAddress.me(), FilterAddress.named("never.asked"))
+    base = sound(
+        policy_set,
+        ("open", ME_TO_PEER, "permit"),
+        ("shut", ME_TO_PEER, "block"),
+        ("others", others, "block"),
+        ("named", named, "permit"),
+        ("modem", ME_TO_ANY, "block", {"connection_type": ConnectionType.DIALUP}),
+        ("ask", replace(ME_TO_ANY, protocol=6), replace(STRONG, soft=True)),
+        ("empty", (), "block"),
+    )
+    findings = lint([base], [ME])
+    assert {
+        Lint.CONFLICT,
+        Lint.NEVER_MATCHES,
+        Lint.NAME_NOT_RESOLVED,
+        Lint.CONNECTION_TYPE,
+        Lint.CLEAR_ALLOWED,
+        Lint.RULE_WITHOUT_FILTERS,
+    } <= kinds(findings)
+    assert all(one.remedy and one.as_dict()["remedy"] == one.remedy for one in findings)
+    (conflict,) = [one for one in findings if one.kind is Lint.CONFLICT]
+    assert conflict.provenance.rule == "open"  # the one that lost
+    severities = [("error", "warning", "note").index(one.severity) for one in findings]
+    assert severities == sorted(severities)
+
+
+def test_a_policy_that_is_refused_is_a_finding(policy_set):
+    base = replace(sound(policy_set, ("web", ME_TO_PEER, "block")), filter_actions=())
+    findings = lint([base], [ME])
+    (refused,) = [one for one in findings if one.kind is Lint.REFUSED]
+    assert refused.severity is Severity.ERROR
+    assert refused.provenance.rule == "web"
+
+
+def test_dynamic_policies_are_read_too():
+    weak = QuickModePolicyObject("qm", soft=True)
+    rule = DynamicRule(ME_TO_PEER, "mm", "qm")
+    dynamic = DynamicSet((MainModePolicyObject("mm"),), (weak,), (rule,))
+    found = kinds(lint([], [ME], dynamic=dynamic))
+    assert {Lint.WEAK_ALGORITHM, Lint.CLEAR_ALLOWED, Lint.AUTHENTICATION_UNAVAILABLE} <= found
+
+
+def test_every_kind_has_a_remedy():
+    assert set(REMEDIES) == set(Lint)

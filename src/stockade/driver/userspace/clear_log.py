@@ -1,17 +1,18 @@
 """Who sent clear packets that the input chain dropped: nflog messages of the kernel
 (linux/netfilter/nfnetlink_log.h).
 
-The chain logs the first 20 bytes of such packets, at most 100 a second; they become `CLEAR_DROPPED` events.
+The chain logs the first 40 bytes of such packets, at most 100 a second; they become `CLEAR_DROPPED` events.
 The counters of the filters have all of them.
 """
 
 import socket
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from struct import Struct, error
 from typing import Final
 
 from stockade.driver.userspace.system import LOG_GROUP
+from stockade.model.addresses import Address
 
 _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM_ULOG: Final = 4
@@ -54,8 +55,8 @@ def open_socket() -> socket.socket | None:
     return connection
 
 
-def read_packets(connection: socket.socket) -> Iterator[tuple[IPv4Address, IPv4Address]]:
-    """(source, destination) of the logged IPv4 packets that wait; bounded, never blocks, never raises."""
+def read_packets(connection: socket.socket) -> Iterator[tuple[Address, Address]]:
+    """(source, destination) of the logged packets that wait; bounded, never blocks, never raises."""
     for _ in range(64):
         try:
             data = connection.recv(65536)
@@ -64,7 +65,7 @@ def read_packets(connection: socket.socket) -> Iterator[tuple[IPv4Address, IPv4A
         yield from _parse(data)
 
 
-def _parse(data: bytes) -> Iterator[tuple[IPv4Address, IPv4Address]]:
+def _parse(data: bytes) -> Iterator[tuple[Address, Address]]:
     at = 0
     while at + 16 <= len(data):
         length, kind, *_ = _MESSAGE.unpack_from(data, at)
@@ -74,6 +75,8 @@ def _parse(data: bytes) -> Iterator[tuple[IPv4Address, IPv4Address]]:
             packet = _payload(data[at + 20 : at + length])
             if len(packet) >= 20 and packet[0] >> 4 == 4:
                 yield IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
+            elif len(packet) >= 40 and packet[0] >> 4 == 6:
+                yield IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
         at += (length + 3) & ~3
 
 

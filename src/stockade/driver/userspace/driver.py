@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -32,7 +32,7 @@ from stockade.driver.contract import (
 from stockade.driver.limits import check_sa, check_table, software_capabilities
 from stockade.driver.spis import SpiSource
 from stockade.driver.userspace import clear_log, messages, nft, raw
-from stockade.driver.userspace.system import System
+from stockade.driver.userspace.system import System, has_ipv6
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import HostError, Reason, ReasonCode, StockadeError, error_for
@@ -64,7 +64,7 @@ class UserspaceDriver:
         self._wake_reading.setblocking(False)
         self._wake_writing.setblocking(False)
         self._epoll.register(self._wake_reading.fileno(), select.EPOLLIN)
-        self._sockets: tuple[socket.socket, ...] = ()
+        self._sockets: dict[str, socket.socket] = {}
         self._log: socket.socket | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -78,7 +78,7 @@ class UserspaceDriver:
 
     @property
     def capabilities(self) -> Capabilities:
-        return software_capabilities("userspace")
+        return software_capabilities("userspace", frozenset({4, 6} if has_ipv6() else {4}))
 
     @property
     def process_id(self) -> int:
@@ -191,14 +191,14 @@ class UserspaceDriver:
         self._last_start = time.monotonic()
         control, process_control = socket.socketpair()
         events, process_events = socket.socketpair()
-        log = self._log.fileno() if self._log is not None else -1
-        numbers = (
-            self._system.device_descriptor,
-            *(entry.fileno() for entry in self._sockets),
-            log,
-            process_control.fileno(),
-            process_events.fileno(),
-        )
+        numbers = {name: entry.fileno() for name, entry in self._sockets.items()}
+        numbers |= {
+            "device": self._system.device_descriptor,
+            "control": process_control.fileno(),
+            "events": process_events.fileno(),
+        }
+        if self._log is not None:
+            numbers["log"] = self._log.fileno()
         try:
             self._child = self._spawn(numbers)
         except OSError as error:
@@ -230,7 +230,7 @@ class UserspaceDriver:
         self._epoll.register(events.fileno(), select.EPOLLIN)
         self._ready = True
 
-    def _spawn(self, numbers: tuple[int, ...]) -> "subprocess.Popen[bytes]":
+    def _spawn(self, numbers: Mapping[str, int]) -> "subprocess.Popen[bytes]":
         self._directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         package_folder = str(Path(stockade.__file__).resolve().parent.parent)
@@ -242,9 +242,9 @@ class UserspaceDriver:
                     "-m",
                     "stockade.driver.userspace.process",
                     "--descriptors",
-                    ",".join(map(str, numbers)),
+                    ",".join(f"{name}={number}" for name, number in numbers.items()),
                 ],
-                pass_fds=[number for number in numbers if number >= 0],
+                pass_fds=list(numbers.values()),
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
@@ -279,9 +279,9 @@ class UserspaceDriver:
 
     def _let_go(self) -> None:
         self._end_process()
-        for entry in self._sockets:
+        for entry in self._sockets.values():
             entry.close()
-        self._sockets = ()
+        self._sockets = {}
         if self._log is not None:
             self._log.close()
             self._log = None

@@ -32,7 +32,7 @@ from stockade.model.negotiation import Mode
 from stockade.model.reasons import Reason, ReasonCode, error_for
 from stockade.model.sa import Lifetime, SaCounters, SecurityAssociation
 from stockade.model.secret import Secret
-from stockade.model.suites import EspSuite
+from stockade.model.suites import EspSuite, Hash
 from stockade.model.traffic import Flow, TrafficSelector
 
 MAXIMUM_FRAME: Final = 64 << 20
@@ -64,7 +64,10 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     source: str
     destination: str
     selector: Selector
-    esp: EspSuite
+    mode: Mode
+    esp: EspSuite | None
+    ah: Hash | None
+    bundle: int | None
     encryption_key: bytes
     integrity_key: bytes
     pair: int
@@ -233,14 +236,16 @@ def filters_of(message: InstallFilters) -> tuple[SpecificFilter, ...]:
 
 
 def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
-    assert sa.esp is not None
     return AddSa(
         spi=sa.spi,
         direction=sa.direction,
         source=str(sa.source),
         destination=str(sa.destination),
         selector=_from_selector(sa.selector),
+        mode=sa.mode,
         esp=sa.esp,
+        ah=sa.ah,
+        bundle=sa.bundle,
         encryption_key=sa.encryption_key.reveal(),
         integrity_key=sa.integrity_key.reveal(),
         pair=sa.pair,
@@ -260,9 +265,10 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         source=ip_address(message.source),
         destination=ip_address(message.destination),
         selector=_to_selector(message.selector),
-        mode=Mode.TRANSPORT,
+        mode=message.mode,
         esp=message.esp,
-        ah=None,
+        ah=message.ah,
+        bundle=message.bundle,
         encryption_key=Secret(message.encryption_key),
         integrity_key=Secret(message.integrity_key),
         pair=message.pair,

@@ -4,7 +4,8 @@
     chain output       own packets pass; then the outbound filters, heaviest first:
                        permit: accept · block: drop · negotiate: mark SECURE, and the kernel routes it anew
     chain guard        (postrouting) what is marked SECURE leaves by the TUN device or not at all
-    chain input        what the TUN device brings passes, and ESP; then the inbound filters, heaviest first:
+    chain input        what the TUN device brings passes, ESP and AH (nft looks behind the AH of IPv6); then
+    the inbound filters, heaviest first:
                        permit: accept · block: drop · negotiate: drop, or accept where clear may come in
                        (inpass)
 
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from stockade.driver.contract import FilterCounters
+from stockade.driver.limits import secures_ipv6
 from stockade.driver.userspace.system import DEVICE, LOG_GROUP, MARK_MASK, OWN_MARK, SECURE_MARK
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
@@ -41,6 +43,8 @@ delete table inet {TABLE}
 table inet {TABLE} {{
 """
 
+_NEIGHBOUR_DISCOVERY: Final = "\t\ticmpv6 type 133-137 ip6 hoplimit 255 accept\n"
+
 
 def program() -> str:
     """Where `nft` is; `HostError(MISSING_PROGRAM)` without it."""
@@ -56,6 +60,7 @@ def render(table: FilterTable) -> str:
     """The transaction that makes `table` the one in force, as input of `nft -f`."""
     lines = [_HEAD]
     lines += [f"\tcounter {COUNTER_PREFIX}{entry.id} {{ }}\n" for entry in table.filters]
+    discovery = _NEIGHBOUR_DISCOVERY if secures_ipv6(table) else ""
     secure = f"meta mark set meta mark & {~MARK_MASK & 0xFFFF_FFFF:#010x} | {SECURE_MARK:#010x}"
     lines.append(
         f"""\
@@ -67,7 +72,7 @@ def render(table: FilterTable) -> str:
 		type route hook output priority mangle; policy accept;
 		meta mark & {MARK_MASK:#010x} == {OWN_MARK:#010x} accept
 		oifname "lo" accept
-"""
+{discovery}"""
     )
     verdicts = {Action.PERMIT: "accept", Action.BLOCK: "drop", Action.NEGOTIATE: f"{secure} accept"}
     lines += _rules(table, Direction.OUTBOUND, verdicts)
@@ -79,14 +84,16 @@ def render(table: FilterTable) -> str:
 		meta mark & {MARK_MASK:#010x} == {SECURE_MARK:#010x} oifname != "{DEVICE}" drop
 	}}
 	chain clear_refused {{
-		limit rate 100/second burst 100 packets log group {LOG_GROUP} snaplen 20
+		limit rate 100/second burst 100 packets log group {LOG_GROUP} snaplen 40
 		drop
 	}}
 	chain input {{
 		type filter hook input priority filter; policy accept;
 		iifname {{ "lo", "{DEVICE}" }} accept
-		meta l4proto esp accept
-"""
+		meta l4proto {{ esp, ah }} accept
+		ip6 nexthdr ah accept
+		frag nexthdr ah accept
+{discovery}"""
     )
     verdicts = {Action.PERMIT: "accept", Action.BLOCK: "drop", Action.NEGOTIATE: "goto clear_refused"}
     lines += _rules(table, Direction.INBOUND, verdicts)

@@ -9,7 +9,8 @@ way back (`no_new_privs`) before it reads a byte. What it keeps: the descriptors
 right to run. It ends with its agent: the end of the control socket ends it, as does any failure that it does
 not expect (the device and the filters hold what needs security, so an end is always safe).
 
-Run as `python -m stockade.driver.userspace.process --descriptors TUN,RECEIVING,SENDING,LOG,CONTROL,EVENTS`.
+Run as `python -m stockade.driver.userspace.process --descriptors NAME=NUMBER,…` with `device`, `control`,
+`events`, the sockets of `raw.open_sockets` and, where there is one, `log`.
 """
 
 import argparse
@@ -21,15 +22,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
 from stockade.driver.datapath import Datapath, Output
 from stockade.driver.packets import load_accelerator
 from stockade.driver.userspace import clear_log, messages, virtio
-from stockade.driver.userspace.raw import Receiver, Sender
+from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender
 from stockade.model.reasons import ReasonCode, StockadeError
 
 READS_PER_TURN: Final = 8
@@ -63,15 +65,14 @@ class Process:
     def __init__(
         self,
         device: int,
-        receiving: socket.socket,
-        sending: socket.socket,
+        sockets: Mapping[str, socket.socket],
         log: socket.socket | None,
         control: socket.socket,
         events: socket.socket,
     ) -> None:
         self._device = device
-        self._receiver = Receiver(receiving)
-        self._sender = Sender(sending, receiving)
+        self._sender = Sender(sockets["send4"], 4)
+        self._ipv6_sender = Sender(sockets["send6"], 6) if "send6" in sockets else None
         self._log = log
         self._control = control
         self._control_frames = messages.Frames()
@@ -82,9 +83,13 @@ class Process:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {
             device: self._on_device,
-            receiving.fileno(): self._on_receiving,
             control.fileno(): self._on_control,
         }
+        for name, entry in sockets.items():
+            protocol = RAW_PROTOCOLS.get(name[:-1])
+            if protocol is not None:
+                receiver = Receiver(entry, int(name[-1]), protocol)
+                self._handlers[entry.fileno()] = partial(self._on_receiving, receiver)
         if log is not None:
             self._handlers[log.fileno()] = self._on_log
         for descriptor in self._handlers:
@@ -120,16 +125,22 @@ class Process:
         if packets:
             self._emit(self._datapath.outbound(packets, time.monotonic()))
 
-    def _on_receiving(self) -> None:
+    def _on_receiving(self, receiver: Receiver) -> None:
         for _ in range(BATCHES_PER_TURN):
-            packets = self._receiver.receive()
+            packets = receiver.receive()
             if not packets:
                 return
             self._deliver(self._datapath.inbound(packets, time.monotonic()))
 
     def _emit(self, output: Output) -> None:
-        if output.wire:
-            self._sender.send(output.wire)
+        wire = output.wire
+        if self._ipv6_sender is not None:
+            ipv6 = [packet for packet in wire if packet[0] >= 0x60]
+            if ipv6:
+                self._ipv6_sender.send(ipv6)
+                wire = [packet for packet in wire if packet[0] < 0x60]
+        if wire:
+            self._sender.send(wire)
         if output.local:
             self._deliver(output.local)
 
@@ -209,8 +220,11 @@ class Process:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="stockade data plane")
     parser.add_argument("--descriptors", required=True)
-    numbers = [int(number) for number in parser.parse_args(arguments).descriptors.split(",")]
-    device, receiving, sending, log, control, events = numbers
+    names = (entry.split("=") for entry in parser.parse_args(arguments).descriptors.split(","))
+    numbers = {name: int(number) for name, number in names}
+    device = numbers.pop("device")
+    sockets = {name: socket.socket(fileno=number) for name, number in numbers.items()}
+    log, control, events = sockets.pop("log", None), sockets.pop("control"), sockets.pop("events")
     give_up_privileges()
     # Beside the first packets, which need no such speed: an agent that restarts must be back at once.
     threading.Thread(target=load_accelerator, daemon=True).start()
@@ -218,14 +232,7 @@ def main(arguments: list[str]) -> int:
     gc.collect()
     gc.freeze()
     gc.disable()
-    process = Process(
-        device,
-        socket.socket(fileno=receiving),
-        socket.socket(fileno=sending),
-        socket.socket(fileno=log) if log >= 0 else None,
-        socket.socket(fileno=control),
-        socket.socket(fileno=events),
-    )
+    process = Process(device, sockets, log, control, events)
     process.run()
     return 0
 

@@ -1,23 +1,30 @@
-"""Raw sockets for ESP, many packets a system call.
+"""Raw sockets for sealed packets, many packets a system call.
 
-Out: `IPPROTO_RAW`, so the header that the datapath made goes out as it is (DSCP, TTL, options, DF). Packets
-longer than the interface takes go by the protocol-50 socket instead, where the kernel makes the header and
-fragments. In: the protocol-50 socket; fragments are put together by the kernel first, and its own ESP does
-not exist or has no SA.
+Out: one `IPPROTO_RAW` socket per address family, so the header that the datapath made goes out as it is
+(DSCP, TTL, options, DF). The datapath has made fragments of what the path does not take; where an interface
+takes even less than it knew, they are made here. In: one socket per family and protocol; fragments are put
+together by the kernel first, and its own IPsec does not exist or has no SA. An IPv6 raw socket gives no IP
+header: it is made anew from what the kernel says about the packet (addresses, hop limit, traffic class), so
+what comes out of here is whole packets in both families. Its extension headers and flow label are lost.
 
 Python has no sendmmsg and recvmmsg; they are called through ctypes on one arena of slots, set up once. Where
 that cannot be done (another size of the structures than on 64-bit Linux), one packet a call does the same.
 """
 
+import array
 import ctypes
 import errno
 import select
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
+from struct import Struct
+from struct import error as StructError
 from typing import Final
 
-from stockade.driver.packets import ESP, header_length
-from stockade.driver.userspace.system import OWN_MARK
+from stockade.driver.ah import AH
+from stockade.driver.packets import ESP, fragment, locate
+from stockade.driver.userspace.system import OWN_MARK, SMALLEST_MTU, has_ipv6
 
 SLOTS: Final = 64
 SEND_SLOT: Final = 16 * 1024
@@ -28,8 +35,17 @@ SEND_WAIT_MS: Final = 50
 """How long a full device may hold the data plane up; then packets are dropped, as they would be in the
 kernel."""
 
-_IP_MTU_DISCOVER, _IP_PMTUDISC_DONT, _IP_PMTUDISC_INTERFACE = 10, 0, 4
-_IP_PKTINFO = 8
+RAW_PROTOCOLS: Final = {"esp": ESP, "ah": AH}
+"""What is received, by the first part of its socket's name (`esp4`, `esp6`)."""
+
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_MTU_DISCOVER: Final = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
+_PMTUDISC_INTERFACE: Final = 4
+_IPV6_CONTROL: Final = Struct("=QIi16sI4xQIii4xQIii4x")  # packet information, hop limit, traffic class
+_IPV6_CONTROL_KINDS: Final = (socket.IPV6_PKTINFO, socket.IPV6_HOPLIMIT, socket.IPV6_TCLASS)
+_IPV6_START: Final = Struct(">IHBB")
+_NAME_SIZES: Final = {4: 16, 6: 28}
+_NAME_ADDRESSES: Final = {4: slice(4, 8), 6: slice(8, 24)}
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _MSG_DONTWAIT = 0x40
 
@@ -58,48 +74,75 @@ _STRIDE = ctypes.sizeof(_Mmsghdr)
 HAVE_BATCHES: Final = _STRIDE == 64 and ctypes.sizeof(_Iovec) == 16 and hasattr(ctypes.CDLL(None), "sendmmsg")
 
 
-def open_sockets() -> tuple[socket.socket, socket.socket]:
-    """(receiving and fragmenting socket, sending socket). Needs CAP_NET_RAW and CAP_NET_ADMIN
+def open_sockets() -> dict[str, socket.socket]:
+    """`send4`, `esp4`, and the same with 6 where the kernel has IPv6. Needs CAP_NET_RAW and CAP_NET_ADMIN
     (`PermissionError`)."""
-    receiving = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, ESP)
+    sockets: dict[str, socket.socket] = {}
     try:
-        receiving.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
-        receiving.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        receiving.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
-        sending = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
+        for version in (4, 6) if has_ipv6() else (4,):
+            sockets[f"send{version}"] = _open_sending(version)
+            for name, protocol in RAW_PROTOCOLS.items():
+                sockets[f"{name}{version}"] = _open_receiving(version, protocol)
     except OSError:
-        receiving.close()
+        for entry in sockets.values():
+            entry.close()
         raise
+    return sockets
+
+
+def _open_raw(version: int, protocol: int) -> socket.socket:
+    return socket.socket(_FAMILIES[version], socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+
+
+def _open_sending(version: int) -> socket.socket:
+    sending = _open_raw(version, socket.IPPROTO_RAW)
     try:
         sending.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
         sending.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER)
         # The interface's MTU, not a learnt one: what was learnt may be from our own ICMP about clear packets.
-        sending.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_INTERFACE)
+        level, option = _MTU_DISCOVER[version]
+        sending.setsockopt(level, option, _PMTUDISC_INTERFACE)
     except OSError:
-        receiving.close()
         sending.close()
         raise
-    return receiving, sending
+    return sending
+
+
+def _open_receiving(version: int, protocol: int) -> socket.socket:
+    receiving = _open_raw(version, protocol)
+    try:
+        receiving.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        if version == 6:
+            for option in (socket.IPV6_RECVPKTINFO, socket.IPV6_RECVHOPLIMIT, socket.IPV6_RECVTCLASS):
+                receiving.setsockopt(socket.IPPROTO_IPV6, option, 1)
+    except OSError:
+        receiving.close()
+        raise
+    return receiving
 
 
 class Sender:
-    """Sends IPv4 packets as they are. `dropped` counts those that the system did not take."""
+    """Sends packets of one IP version as they are. `dropped` counts those that the system did not take."""
 
-    def __init__(self, sending: socket.socket, fragmenting: socket.socket) -> None:
+    def __init__(self, sending: socket.socket, version: int = 4) -> None:
         self._socket = sending
-        self._fragmenting = fragmenting
+        self._version = version
+        self._destination = slice(16, 20) if version == 4 else slice(24, 40)
         self.dropped = 0
         self._batches = HAVE_BATCHES
         if not self._batches:
             return
+        self._name_size, self._name_address = _NAME_SIZES[version], _NAME_ADDRESSES[version]
         self._sendmmsg = ctypes.CDLL(None, use_errno=True).sendmmsg
         self._arena = bytearray(SLOTS * SEND_SLOT)
-        self._names = bytearray(SLOTS * 16)
+        self._names = bytearray(SLOTS * self._name_size)
         self._iovecs = (_Iovec * SLOTS)()
         self._headers = (_Mmsghdr * SLOTS)()
-        self._keep = _point(self._headers, self._iovecs, self._arena, SEND_SLOT, self._names)
+        self._keep = _point(self._headers, self._iovecs, self._arena, SEND_SLOT)
+        self._keep.append(_name(self._headers, self._names, self._name_size))
         for slot in range(SLOTS):
-            self._names[slot * 16 : slot * 16 + 2] = socket.AF_INET.to_bytes(2, "little")
+            at = slot * self._name_size
+            self._names[at : at + 2] = _FAMILIES[version].to_bytes(2, "little")
         self._view = memoryview(self._arena)
         self._name_view = memoryview(self._names)
         self._lengths = memoryview(self._iovecs).cast("B").cast("Q")
@@ -112,6 +155,8 @@ class Sender:
             return
         filled = 0
         view, names, lengths = self._view, self._name_view, self._lengths
+        destination, name_size = self._destination, self._name_size
+        name_start, name_end = self._name_address.start, self._name_address.stop
         for packet in packets:
             size = len(packet)
             if size > SEND_SLOT:
@@ -122,8 +167,8 @@ class Sender:
             at = filled * SEND_SLOT
             view[at : at + size] = packet
             lengths[filled * 2 + 1] = size
-            at = filled * 16 + 4
-            names[at : at + 4] = packet[16:20]
+            at = filled * name_size
+            names[at + name_start : at + name_end] = packet[destination]
             filled += 1
             if filled == SLOTS:
                 self._flush(filled)
@@ -147,9 +192,10 @@ class Sender:
                 done += 1
 
     def _send_one(self, packet: bytes) -> None:
+        address = socket.inet_ntop(_FAMILIES[self._version], packet[self._destination])
         while True:
             try:
-                self._socket.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
+                self._socket.sendto(packet, (address, 0))
                 return
             except OSError as error:
                 if not self._refused(error.errno or 0, packet):
@@ -157,8 +203,10 @@ class Sender:
 
     def _refused(self, number: int, packet: bytes) -> bool:
         """The system refused a packet. True: try it again; False: it was dealt with."""
-        if number == errno.EMSGSIZE:
-            self._send_fragmented(packet)
+        if number == errno.EMSGSIZE and len(packet) > SMALLEST_MTU[self._version] and locate(packet):
+            # The interface takes less than it did when the SA came. Fragments of fragments are not made.
+            for piece in fragment(packet, SMALLEST_MTU[self._version]):
+                self._send_one(piece)
             return False
         if number == errno.EINTR:
             return True
@@ -170,26 +218,13 @@ class Sender:
         self.dropped += 1
         return False
 
-    def _send_fragmented(self, packet: bytes) -> None:
-        """By the kernel's own header, which it may fragment. IP options are lost on this way."""
-        control = [
-            (socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + packet[12:16] + bytes(4)),
-            (socket.IPPROTO_IP, socket.IP_TTL, packet[8].to_bytes(4, "little")),
-            (socket.IPPROTO_IP, socket.IP_TOS, packet[1].to_bytes(4, "little")),
-        ]
-        try:
-            self._fragmenting.sendmsg(
-                [packet[header_length(packet) :]], control, 0, (socket.inet_ntoa(packet[16:20]), 0)
-            )
-        except OSError:
-            self.dropped += 1
-
 
 class Receiver:
-    """Takes what waits in a raw socket, without blocking."""
+    """Takes what waits in a raw socket of one IP version and protocol, without blocking."""
 
-    def __init__(self, receiving: socket.socket) -> None:
+    def __init__(self, receiving: socket.socket, version: int = 4, protocol: int = ESP) -> None:
         self._socket = receiving
+        self._version, self._protocol = version, protocol
         self._batches = HAVE_BATCHES
         if not self._batches:
             return
@@ -197,55 +232,105 @@ class Receiver:
         self._arena = bytearray(SLOTS * RECEIVE_SLOT)
         self._iovecs = (_Iovec * SLOTS)()
         self._headers = (_Mmsghdr * SLOTS)()
-        self._keep = _point(self._headers, self._iovecs, self._arena, RECEIVE_SLOT, None)
+        self._keep = _point(self._headers, self._iovecs, self._arena, RECEIVE_SLOT)
         self._view = memoryview(self._arena)
         self._lengths = memoryview(self._headers).cast("B").cast("I")
+        if version == 6:
+            self._names = bytearray(SLOTS * _NAME_SIZES[6])
+            self._keep.append(_name(self._headers, self._names, _NAME_SIZES[6]))
+            self._controls = bytearray(SLOTS * _IPV6_CONTROL.size)
+            self._keep.append(_control(self._headers, self._controls, _IPV6_CONTROL.size))
+            # What the kernel writes there is set back before each call.
+            self._control_lengths = memoryview(self._headers).cast("B").cast("Q")[5 :: _STRIDE // 8]
+            self._full = memoryview(array.array("Q", [_IPV6_CONTROL.size] * SLOTS)).cast("B").cast("Q")
 
     def receive(self) -> list[bytes]:
         """Up to `SLOTS` packets, empty if none wait."""
         if not self._batches:
             return self._receive_singly()
+        if self._version == 6:
+            self._control_lengths[:] = self._full
         count = self._recvmmsg(self._socket.fileno(), ctypes.byref(self._headers), SLOTS, _MSG_DONTWAIT, None)
         view, lengths = self._view, self._lengths
-        return [
+        packets = [
             bytes(view[slot * RECEIVE_SLOT : slot * RECEIVE_SLOT + lengths[slot * 16 + 14]])
             for slot in range(count)
         ]
+        if self._version == 4:
+            return packets
+        names, size = self._names, _NAME_SIZES[6]
+        return [
+            header + payload
+            for slot, payload in enumerate(packets)
+            if (
+                header := self._header(
+                    bytes(names[slot * size + 8 : slot * size + 24]),
+                    self._controls[slot * _IPV6_CONTROL.size : (slot + 1) * _IPV6_CONTROL.size],
+                    len(payload),
+                )
+            )
+            is not None
+        ]
+
+    def _header(self, source: bytes, control: bytes | bytearray, size: int) -> bytes | None:
+        """The IPv6 header of a packet; None where the kernel did not say enough."""
+        try:
+            fields = _IPV6_CONTROL.unpack(control)
+        except StructError:
+            return None
+        if (fields[2], fields[7], fields[11]) != _IPV6_CONTROL_KINDS or size > 65535:
+            return None
+        start = _IPV6_START.pack(6 << 28 | (fields[12] & 0xFF) << 20, size, self._protocol, fields[8] & 0xFF)
+        destination: bytes = fields[3]
+        return start + source + destination
 
     def _receive_singly(self) -> list[bytes]:
         packets: list[bytes] = []
-        while len(packets) < SLOTS:
+        for _ in range(SLOTS):
             try:
-                packets.append(self._socket.recv(RECEIVE_SLOT))
+                payload, ancillary, _, name = self._socket.recvmsg(RECEIVE_SLOT, 256)
             except BlockingIOError:
                 break
             except OSError:
                 continue
+            if self._version == 4:
+                packets.append(payload)
+                continue
+            found = {kind: data for _, kind, data in ancillary}
+            with suppress(KeyError):
+                address = found[socket.IPV6_PKTINFO][:16]
+                hops, traffic_class = (found[kind][0] for kind in (socket.IPV6_HOPLIMIT, socket.IPV6_TCLASS))
+                start = _IPV6_START.pack(6 << 28 | traffic_class << 20, len(payload), self._protocol, hops)
+                source = socket.inet_pton(socket.AF_INET6, str(name[0]).partition("%")[0])
+                packets.append(start + source + address + payload)
         return packets
 
 
 def _point(
-    headers: "ctypes.Array[_Mmsghdr]",
-    iovecs: "ctypes.Array[_Iovec]",
-    arena: bytearray,
-    slot_size: int,
-    names: bytearray | None,
+    headers: "ctypes.Array[_Mmsghdr]", iovecs: "ctypes.Array[_Iovec]", arena: bytearray, slot_size: int
 ) -> list[object]:
     """Make every header point to its slot of the arena. The result keeps the buffers where they are."""
-    arena_pointer = (ctypes.c_char * len(arena)).from_buffer(arena)
-    keep: list[object] = [arena_pointer]
-    name_base = 0
-    if names is not None:
-        name_pointer = (ctypes.c_char * len(names)).from_buffer(names)
-        keep.append(name_pointer)
-        name_base = ctypes.addressof(name_pointer)
+    pointer = (ctypes.c_char * len(arena)).from_buffer(arena)
     for slot in range(SLOTS):
-        iovecs[slot].base = ctypes.addressof(arena_pointer) + slot * slot_size
+        iovecs[slot].base = ctypes.addressof(pointer) + slot * slot_size
         iovecs[slot].length = slot_size
         header = headers[slot].header
         header.iov = ctypes.addressof(iovecs[slot])
         header.iov_length = 1
-        if names is not None:
-            header.name = name_base + slot * 16
-            header.name_length = 16
-    return keep
+    return [pointer]
+
+
+def _name(headers: "ctypes.Array[_Mmsghdr]", names: bytearray, size: int) -> object:
+    pointer = (ctypes.c_char * len(names)).from_buffer(names)
+    for slot in range(SLOTS):
+        headers[slot].header.name = ctypes.addressof(pointer) + slot * size
+        headers[slot].header.name_length = size
+    return pointer
+
+
+def _control(headers: "ctypes.Array[_Mmsghdr]", controls: bytearray, size: int) -> object:
+    pointer = (ctypes.c_char * len(controls)).from_buffer(controls)
+    for slot in range(SLOTS):
+        headers[slot].header.control = ctypes.addressof(pointer) + slot * size
+        headers[slot].header.control_length = size
+    return pointer

@@ -11,6 +11,9 @@ setting is touched.
 
 Every name and number is a constant of this file. They belong to one network namespace, so agents in different
 namespaces do not meet; two agents in one namespace do, at the device, which only one of them can open.
+
+All of it once per address family. The device gets no IPv6 address of its own and asks for no router; where
+the kernel has no IPv6 (`has_ipv6`), that half is left out.
 """
 
 import errno
@@ -47,8 +50,8 @@ WORST_METRIC: Final = 0xFFFF_FFFF
 LOG_GROUP: Final = 5170
 """nflog group for clear packets that were dropped."""
 
-SMALLEST_MTU: Final = 576
-"""Of IPv4 (RFC 791); what says less is wrong."""
+SMALLEST_MTU: Final = {4: 576, 6: 1280}
+"""By IP version (RFC 791, RFC 8200 §5); what says less is wrong."""
 
 CLAIM_SECONDS: Final = 5.0
 """How long to wait for the device while the process of a killed run is still dying."""
@@ -56,7 +59,7 @@ CLAIM_SECONDS: Final = 5.0
 _TUNSETIFF: Final = 0x4004_54CA
 _TUNSETOFFLOAD: Final = 0x4004_54D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
-_TUN_F_CSUM, _TUN_F_TSO4 = 0x01, 0x02
+_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6 = 0x01, 0x02, 0x04
 _IFREQ = Struct("16sH22x")
 
 
@@ -119,7 +122,7 @@ class System:
             mtu = _path_mtu(self._open_netlink(), peer)
         except StockadeError:
             return default
-        return mtu if mtu is not None and mtu >= SMALLEST_MTU else default
+        return mtu if mtu is not None and mtu >= SMALLEST_MTU[peer.version] else default
 
     def _open_netlink(self) -> NetlinkSocket:
         if self._netlink is None:
@@ -133,46 +136,56 @@ def _refused(what: str, error: OSError) -> StockadeError:
     return error_for(ReasonCode.DRIVER_FAILED, f"{what}: {error.strerror}")
 
 
+def has_ipv6() -> bool:
+    """Whether the kernel speaks IPv6 at all."""
+    return Path("/proc/sys/net/ipv6/conf/all").exists()
+
+
+def _versions() -> tuple[int, ...]:
+    return (4, 6) if has_ipv6() else (4,)
+
+
 def _claim_rule(netlink: NetlinkSocket) -> None:
-    nowhere = rtnetlink.default_route(4, ROUTING_TABLE, metric=WORST_METRIC, kind=RouteType.UNREACHABLE)
-    netlink.change(MessageType.NEW_ROUTE, nowhere, NLM_F_CREATE | NLM_F_REPLACE)
-    if not _rules(netlink):
-        rule = rtnetlink.mark_rule(4, ROUTING_TABLE, RULE_PRIORITY, SECURE_MARK, MARK_MASK)
-        netlink.change(MessageType.NEW_RULE, rule, NLM_F_CREATE | NLM_F_EXCL)
+    for version in _versions():
+        nowhere = rtnetlink.default_route(
+            version, ROUTING_TABLE, metric=WORST_METRIC, kind=RouteType.UNREACHABLE
+        )
+        netlink.change(MessageType.NEW_ROUTE, nowhere, NLM_F_CREATE | NLM_F_REPLACE)
+        if not _rules(netlink, version):
+            rule = rtnetlink.mark_rule(version, ROUTING_TABLE, RULE_PRIORITY, SECURE_MARK, MARK_MASK)
+            netlink.change(MessageType.NEW_RULE, rule, NLM_F_CREATE | NLM_F_EXCL)
 
 
 def _claim_device(netlink: NetlinkSocket) -> None:
-    settings = Path("/proc/sys/net")
-    for path, value in (
-        (settings / "ipv4/conf" / DEVICE / "rp_filter", "0"),
-        (settings / "ipv4/conf" / DEVICE / "src_valid_mark", "1"),
-        (settings / "ipv6/conf" / DEVICE / "disable_ipv6", "1"),
-    ):
-        try:
-            path.write_text(value)
-        except FileNotFoundError:
-            if "ipv4" in str(path):
-                raise
-            # A kernel without IPv6 has nothing to switch off.
+    ipv4, ipv6 = (Path(f"/proc/sys/net/{family}/conf") / DEVICE for family in ("ipv4", "ipv6"))
+    (ipv4 / "rp_filter").write_text("0")
+    (ipv4 / "src_valid_mark").write_text("1")
+    if has_ipv6():
+        # The host's default may be off. No address first (mode 1), then on.
+        (ipv6 / "addr_gen_mode").write_text("1")
+        for name in ("accept_ra", "router_solicitations", "disable_ipv6"):
+            (ipv6 / name).write_text("0")
     index = socket.if_nametoindex(DEVICE)
     link = rtnetlink.set_link(index, mtu=DEVICE_MTU, queue=DEVICE_QUEUE)
     netlink.change(MessageType.NEW_LINK, link)
-    route = rtnetlink.default_route(4, ROUTING_TABLE, interface=index)
-    netlink.change(MessageType.NEW_ROUTE, route, NLM_F_CREATE | NLM_F_REPLACE)
+    for version in _versions():
+        route = rtnetlink.default_route(version, ROUTING_TABLE, interface=index)
+        netlink.change(MessageType.NEW_ROUTE, route, NLM_F_CREATE | NLM_F_REPLACE)
 
 
 def _remove(netlink: NetlinkSocket) -> None:
-    for rule in _rules(netlink):
-        body = rtnetlink.mark_rule(4, rule.table, rule.priority, rule.mark, rule.mask)
-        netlink.change(MessageType.DELETE_RULE, body)
-    for message in netlink.dump(MessageType.GET_ROUTE, rtnetlink.get_routes(4)):
-        if rtnetlink.decode_route(message.body).table == ROUTING_TABLE:
-            with suppress(NetlinkError):  # the kernel removes a device's routes itself when the device goes
-                netlink.change(MessageType.DELETE_ROUTE, message.body)
+    for version in _versions():
+        for rule in _rules(netlink, version):
+            body = rtnetlink.mark_rule(version, rule.table, rule.priority, rule.mark, rule.mask)
+            netlink.change(MessageType.DELETE_RULE, body)
+        for message in netlink.dump(MessageType.GET_ROUTE, rtnetlink.get_routes(version)):
+            if rtnetlink.decode_route(message.body).table == ROUTING_TABLE:
+                with suppress(NetlinkError):  # the kernel removes a device's routes itself when it goes
+                    netlink.change(MessageType.DELETE_ROUTE, message.body)
 
 
-def _rules(netlink: NetlinkSocket) -> list[rtnetlink.Rule]:
-    answers = netlink.dump(MessageType.GET_RULE, rtnetlink.get_routes(4))
+def _rules(netlink: NetlinkSocket, version: int) -> list[rtnetlink.Rule]:
+    answers = netlink.dump(MessageType.GET_RULE, rtnetlink.get_routes(version))
     rules = [rtnetlink.decode_rule(message.body) for message in answers]
     return [rule for rule in rules if rule.table == ROUTING_TABLE]
 
@@ -197,7 +210,7 @@ def _open_device() -> int:
         try:
             request = _IFREQ.pack(DEVICE.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR)
             fcntl.ioctl(descriptor, _TUNSETIFF, request)
-            fcntl.ioctl(descriptor, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4)
+            fcntl.ioctl(descriptor, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6)
             return descriptor
         except OSError as error:
             os.close(descriptor)

@@ -7,9 +7,10 @@ checksums may be half done (only the pseudo header's sum is in place) and are fi
 opened is marked as checked, and consecutive segments of a TCP flow are joined into one (GRO), which saves the
 stack most of its work per packet.
 
-Joining follows what the kernel's own GRO takes for safe: same addresses, ports, TOS, TTL, acknowledgement,
-window and options; sequence numbers that run on; all of one size but the last, which may be shorter; no flags
-but ACK, and PSH which ends the run.
+Joining follows what the kernel's own GRO takes for safe: same addresses, ports, TOS (for IPv6 traffic class
+and flow label), TTL, acknowledgement, window and options; sequence numbers that run on; all of one size but
+the last, which may be shorter; no flags but ACK, and PSH which ends the run. IPv6 packets with extension
+headers are not joined.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,10 +32,11 @@ that."""
 
 _HEADER: Final = Struct("=BBHHHH")
 _NEEDS_CHECKSUM: Final = 1
-_GSO_TCPV4: Final = 1
+_GSO_TCPV4, _GSO_TCPV6 = 1, 4
 _MAXIMUM_JOINED: Final = 65_000
 _ACK, _PSH = 0x10, 0x08
-_UDP: Final = 17
+_UDP_CHECKSUM: Final = 6
+"""Where a UDP header has its checksum; no other protocol that leaves it to the device has it there."""
 
 
 def take(frame: bytes) -> bytes:
@@ -47,7 +49,7 @@ def take(frame: bytes) -> bytes:
     if at + 2 > len(packet):
         return packet
     value = checksum(packet[start:])
-    if value == 0 and len(packet) > 9 and packet[9] == _UDP:
+    if value == 0 and offset == _UDP_CHECKSUM:
         value = 0xFFFF  # 0 would mean "no checksum" (RFC 768)
     return packet[:at] + value.to_bytes(2, "big") + packet[at + 2 :]
 
@@ -59,21 +61,31 @@ def frames(packets: Sequence[bytes]) -> Iterator[list[bytes]]:
     size = total = header = 0
     expected = -1
     for packet in packets:
-        if packet[9] == TCP and packet[0] == 0x45 and len(packet) > 40:
-            offset = 20 + (packet[32] >> 4 << 2)
-            length = len(packet) - offset
-            flags = packet[33]
-            joinable = length > 0 and flags & ~_PSH == _ACK and offset >= 40
+        first = packet[0]
+        if first == 0x45 and packet[9] == TCP:
+            at, joinable = 20, len(packet) > 40
+        elif first >> 4 == 6 and packet[6] == TCP:
+            at, joinable = 40, len(packet) > 60
         else:
             joinable = False
+        if joinable:
+            offset = at + (packet[at + 12] >> 4 << 2)
+            length = len(packet) - offset
+            flags = packet[at + 13]
+            joinable = length > 0 and flags & ~_PSH == _ACK and offset >= at + 20
         if not joinable:
             if run:
                 yield _joined(run, header, size)
                 run = []
             yield [CHECKSUM_KNOWN, packet]
             continue
-        sequence = int.from_bytes(packet[24:28], "big")
-        now = packet[:2] + packet[6:9] + packet[12:24] + packet[28:33] + packet[34:36] + packet[40:offset]
+        # All of both headers but lengths, IPv4 identification and checksum, sequence number, PSH, checksum.
+        if at == 20:
+            sequence = int.from_bytes(packet[24:28], "big")
+            now = packet[:2] + packet[6:9] + packet[12:24] + packet[28:33] + packet[34:36] + packet[40:offset]
+        else:
+            sequence = int.from_bytes(packet[44:48], "big")
+            now = packet[:4] + packet[6:44] + packet[48:53] + packet[54:56] + packet[60:offset]
         if run and (
             sequence != expected or length > size or total + length > _MAXIMUM_JOINED or now != shape
         ):
@@ -96,18 +108,26 @@ def _joined(run: list[bytes], header: int, size: int) -> list[bytes]:
         return [CHECKSUM_KNOWN, run[0]]
     first = run[0]
     parts = [packet[header:] for packet in run]
-    tcp_length = header - 20 + sum(map(len, parts))
+    if first[0] == 0x45:
+        at, kind, addresses = 20, _GSO_TCPV4, first[12:20]
+    else:
+        at, kind, addresses = 40, _GSO_TCPV6, first[8:40]
+    tcp_length = header - at + sum(map(len, parts))
+    if at == 20:
+        ip_header = with_payload(first[:20], TCP, tcp_length)
+    else:
+        ip_header = first[:4] + tcp_length.to_bytes(2, "big") + first[6:40]
     # The pseudo header's sum, not inverted: the stack (or a device behind it) goes on from there.
-    pseudo = (int.from_bytes(first[12:20], "big") + TCP + tcp_length) % 65535
+    pseudo = (int.from_bytes(addresses, "big") + TCP + tcp_length) % 65535
     head = b"".join(
         (
-            _HEADER.pack(_NEEDS_CHECKSUM, _GSO_TCPV4, header, size, 20, 16),
-            with_payload(first[:20], TCP, tcp_length),
-            first[20:33],
-            bytes((first[33] | run[-1][33] & _PSH,)),
-            first[34:36],
+            _HEADER.pack(_NEEDS_CHECKSUM, kind, header, size, at, 16),
+            ip_header,
+            first[at : at + 13],
+            bytes((first[at + 13] | run[-1][at + 13] & _PSH,)),
+            first[at + 14 : at + 16],
             pseudo.to_bytes(2, "big"),
-            first[38:header],
+            first[at + 18 : header],
         )
     )
     return [head, *parts]

@@ -12,6 +12,7 @@ from stockade.ike.contract import ReportKind, Send
 from stockade.ike.v1 import informational, main_mode
 from stockade.ike.v1.exchange import NO_COOKIE, Conversation, Exchange
 from stockade.ike.v1.main_mode import MainModeOutcome, MainModeSetup
+from stockade.ike.v1.nat_traversal import Nat
 from stockade.ike.v1.proposals import MainModeCandidate, MainModeChoice
 from stockade.ike.v1.protection import phase_2_protection
 from stockade.ike.v1.quick_mode import QuickModeOutcome
@@ -32,7 +33,18 @@ from stockade.wire.vendor_ids import (
 )
 
 MAXIMUM_VENDOR_IDS = 32
-_AUTHENTICATION = (ReasonCode.PSK_MISMATCH, ReasonCode.AUTHENTICATION_FAILED)
+_AUTHENTICATION = (
+    ReasonCode.PSK_MISMATCH,
+    ReasonCode.AUTHENTICATION_FAILED,
+    ReasonCode.INVALID_SIGNATURE,
+    ReasonCode.NO_PEER_CERTIFICATE,
+    ReasonCode.CERTIFICATE_INVALID,
+    ReasonCode.CERTIFICATE_KEY,
+    ReasonCode.CERTIFICATE_EXPIRED,
+    ReasonCode.CERTIFICATE_USAGE,
+    ReasonCode.CERTIFICATE_REVOKED,
+    ReasonCode.CERTIFICATE_UNTRUSTED,
+)
 
 
 class MainModeHost(Protocol):
@@ -55,6 +67,9 @@ class MainModeHost(Protocol):
     ) -> None: ...
 
     def quick_mode_failed(self, main_mode: "MainMode", job: Job, reason: Reason, now: float) -> None: ...
+
+    def peer_moved(self, main_mode: "MainMode", previous: Endpoint) -> None:
+        """The peer, behind a NAT, now speaks from another port than `previous`."""
 
     def take_back(self, job: Job, now: float) -> None:
         """The main mode can no longer serve this job: find it another one."""
@@ -101,6 +116,8 @@ class MainMode:
         self.closed = False
         self._host = host
         self.quick_modes = QuickModes(self, host)
+        self.nat: Nat | None = None
+        self._arrived = (local, remote)
         self._last_block = b""
         setup = MainModeSetup(
             local.address,
@@ -112,6 +129,9 @@ class MainMode:
             context.config.authentication_attempts,
             self._note_choice,
             self._note_vendor_ids,
+            context.config.nat_traversal and local.address.version == 4,
+            lambda: self._arrived,
+            self._note_nat,
         )
         steps = main_mode.initiate if self.initiator else main_mode.respond
         self.exchange = Exchange(
@@ -188,13 +208,36 @@ class MainMode:
     def install(self, sa: SecurityAssociation) -> None:
         raise AssertionError("main mode installs no SA")
 
+    def accepted(self, *, protected: bool) -> None:
+        """Behind a NAT a peer's port may change at any time; only what is authentic moves us there. The
+        address stays: it is what policy chose the credentials by."""
+        if self.nat is None or not protected or (self.local, self.remote) == self._arrived:
+            return
+        previous = self.remote
+        self.local, self.remote = self._arrived
+        if self.established is not None:
+            self._host.peer_moved(self, previous)
+
+    def ports(self) -> tuple[int, int]:
+        """Local and remote port of the message that came last: where SAs that it makes shall speak."""
+        local, remote = self._arrived
+        return local.port, remote.port
+
     # ---- doors
     def start(self, now: float) -> None:
         self.exchange.start(now)
         self._arm_main_mode()
 
-    def receive(self, header: Header, datagram: bytes, now: float) -> None:
-        """A message that bears the cookies of this main mode."""
+    def receive(
+        self,
+        header: Header,
+        datagram: bytes,
+        now: float,
+        arrived: tuple[Endpoint, Endpoint] | None = None,
+    ) -> None:
+        """A message that bears the cookies of this main mode. `arrived`: where to and from it came, if not
+        at the main mode's own end points."""
+        self._arrived = (self.local, self.remote) if arrived is None else arrived
         if self.closed:
             self._receive_last_words(header, datagram, now)
         elif header.exchange_type == ExchangeType.IDENTITY_PROTECTION and header.message_id == 0:
@@ -256,6 +299,13 @@ class MainMode:
 
     def _note_choice(self, choice: MainModeChoice) -> None:
         self.choice = choice
+
+    def _note_nat(self, nat: Nat) -> None:
+        self.nat = nat
+        if self.initiator:
+            self.local = Endpoint(self.local.address, NAT_TRAVERSAL_PORT)
+            self.remote = Endpoint(self.remote.address, NAT_TRAVERSAL_PORT)
+            self._arrived = (self.local, self.remote)
 
     def _note_vendor_ids(self, vendor_ids: Sequence[bytes]) -> None:
         for data in vendor_ids:
@@ -340,15 +390,15 @@ class MainMode:
         expect = self.exchange.expect
         if self.initiator and expect is not None and expect.protected:
             detail = "the peer answers main mode message 5 with something that we cannot decrypt"
-            self.exchange.suspect(Reason.of(expect.garbled, detail), now)
+            self.exchange.suspect(Reason.of(expect.silence, detail), now)
             self._arm_main_mode()
 
     def _hint(self, notification: NotificationPayload, now: float) -> None:
         """An unprotected notification: anybody can have sent it, so it tears nothing down. It shortens the
         wait of an exchange that gets no better answer, and becomes the reason of its failure."""
         expect = self.exchange.expect
-        authenticating = self.initiator and expect is not None and expect.protected
-        reason = informational.reason_of(notification, authenticating=authenticating, protected=False)
+        mismatch = expect.silence if self.initiator and expect is not None and expect.protected else None
+        reason = informational.reason_of(notification, mismatch=mismatch, protected=False)
         is_error = notification.is_error or microsoft_value(notification) is not None
         if self.established is None and is_error:
             self.exchange.suspect(reason, now)
@@ -366,6 +416,7 @@ class MainMode:
         hash_name, skeyid_a = self.outcome.proposal.hash, self.outcome.keys.skeyid_a
         informational.verify_protected(conversation, hash_name, skeyid_a, message)
         self.quick_modes.used.add(header.message_id)
+        self.accepted(protected=True)
         assert conversation.protection is not None
         conversation.protection.accept(body)
         acknowledgement = informational.acknowledge_delete(
@@ -384,7 +435,7 @@ class MainMode:
         if notification.type == NotifyType.INITIAL_CONTACT:
             self._host.initial_contact(self, now)
             return
-        reason = informational.reason_of(notification, authenticating=False, protected=True)
+        reason = informational.reason_of(notification, mismatch=None, protected=True)
         if notification.is_error or microsoft_value(notification) is not None:
             self.quick_modes.refused_by_peer(notification, reason, now)
         self.context.report_limited(

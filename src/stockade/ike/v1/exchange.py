@@ -224,6 +224,10 @@ class ExchangeOwner(Protocol):
 
     def install(self, sa: SecurityAssociation) -> None: ...
 
+    def accepted(self, *, protected: bool) -> None:
+        """The message that came last was genuine as far as its step can tell; called before the answer
+        leaves."""
+
 
 def fingerprint(datagram: bytes) -> bytes:
     """By what a repeated datagram is recognised."""
@@ -381,6 +385,7 @@ class Exchange(Generic[T]):
             if self.expect is not None and self.expect.protected:
                 assert self.conversation.protection is not None
                 self.conversation.protection.accept(received[1])
+            self._owner.accepted(protected=self.expect is not None and self.expect.protected)
         for sa in step.install:
             self._owner.install(sa)
         self._sent = self.conversation.encode(step.send, step.protected) if step.send else None

@@ -17,9 +17,21 @@ def own_identity(local: Address) -> IdentificationPayload:
     return IdentificationPayload(identity.type, 0, 0, identity.data)
 
 
-def check_peer_identity(payload: IdentificationPayload, remote: Address) -> Identity:
-    """The peer's main-mode identity. An address must be the one that the peer speaks from: the pre-shared key
-    was chosen by that, and NAT is not expected. Other names are only recorded; HASH covers them."""
+def check_peer_identity(payload: IdentificationPayload, remote: Address | None) -> Identity:
+    """The main-mode identity of a peer with a pre-shared key. An address must be the one that the peer speaks
+    from (`remote`; None behind a NAT): the key was chosen by that. Other names are only recorded; HASH covers
+    them."""
+    identity = read_peer_identity(payload)
+    if remote is not None and payload.id_type in _ADDRESS_TYPES and payload.data != remote.packed:
+        raise error_for(
+            ReasonCode.INVALID_IDENTITY, f"the peer calls itself {identity} but speaks from {remote}"
+        )
+    return identity
+
+
+def read_peer_identity(payload: IdentificationPayload) -> Identity:
+    """What the peer calls itself; `PeerError` INVALID_IDENTITY where it names a protocol or port beside
+    IKE's."""
     if payload.protocol_id not in (0, UDP) or payload.port not in _PORTS:
         raise error_for(
             ReasonCode.INVALID_IDENTITY,
@@ -27,12 +39,7 @@ def check_peer_identity(payload: IdentificationPayload, remote: Address) -> Iden
             protocol=payload.protocol_id,
             port=payload.port,
         )
-    identity = Identity(payload.id_type, payload.data)
-    if payload.id_type in _ADDRESS_TYPES and payload.data != remote.packed:
-        raise error_for(
-            ReasonCode.INVALID_IDENTITY, f"the peer calls itself {identity} but speaks from {remote}"
-        )
-    return identity
+    return Identity(payload.id_type, payload.data)
 
 
 def selector_payloads(selector: TrafficSelector) -> tuple[IdentificationPayload, IdentificationPayload]:

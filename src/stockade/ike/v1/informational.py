@@ -52,6 +52,14 @@ _NOTIFY_TYPES = {
     ReasonCode.INVALID_HASH: NotifyType.INVALID_HASH_INFORMATION,
     ReasonCode.PSK_MISMATCH: NotifyType.AUTHENTICATION_FAILED,
     ReasonCode.AUTHENTICATION_FAILED: NotifyType.AUTHENTICATION_FAILED,
+    ReasonCode.INVALID_SIGNATURE: NotifyType.INVALID_SIGNATURE,
+    ReasonCode.NO_PEER_CERTIFICATE: NotifyType.CERTIFICATE_UNAVAILABLE,
+    ReasonCode.CERTIFICATE_UNTRUSTED: NotifyType.INVALID_CERT_AUTHORITY,
+    ReasonCode.CERTIFICATE_INVALID: NotifyType.INVALID_CERTIFICATE,
+    ReasonCode.CERTIFICATE_KEY: NotifyType.INVALID_CERTIFICATE,
+    ReasonCode.CERTIFICATE_EXPIRED: NotifyType.INVALID_CERTIFICATE,
+    ReasonCode.CERTIFICATE_USAGE: NotifyType.INVALID_CERTIFICATE,
+    ReasonCode.CERTIFICATE_REVOKED: NotifyType.INVALID_CERTIFICATE,
     ReasonCode.MALFORMED_PAYLOAD: NotifyType.PAYLOAD_MALFORMED,
     ReasonCode.UNSUPPORTED_EXCHANGE: NotifyType.UNSUPPORTED_EXCHANGE_TYPE,
     ReasonCode.UNKNOWN_COOKIE: NotifyType.INVALID_COOKIE,
@@ -61,6 +69,9 @@ _KEY_ERRORS = (
     NotifyType.INVALID_HASH_INFORMATION,
     NotifyType.PAYLOAD_MALFORMED,
     NotifyType.INVALID_PAYLOAD_TYPE,
+    NotifyType.INVALID_CERTIFICATE,
+    NotifyType.INVALID_CERT_AUTHORITY,
+    NotifyType.INVALID_SIGNATURE,
 )
 _REASONS = {
     NotifyType.NO_PROPOSAL_CHOSEN: ReasonCode.NO_PROPOSAL_CHOSEN,
@@ -75,9 +86,9 @@ def notify_type_for(reason: Reason) -> NotifyType | None:
     return _NOTIFY_TYPES.get(reason.code)
 
 
-def reason_of(notification: NotificationPayload, *, authenticating: bool, protected: bool) -> Reason:
-    """A peer's error notification as a reason. `authenticating`: we wait for the answer to main mode message
-    5, which the peer cannot read if its key is another one. Microsoft's STATUS carries a Windows error
+def reason_of(notification: NotificationPayload, *, mismatch: ReasonCode | None, protected: bool) -> Reason:
+    """A peer's error notification as a reason. `mismatch`: we wait for the answer to main mode message 5, and
+    this is what a complaint about that message means. Microsoft's STATUS carries a Windows error
     code."""
     name = name_of(NotifyType, notification.type)
     how = "the peer says" if protected else "an unprotected message says"
@@ -87,8 +98,8 @@ def reason_of(notification: NotificationPayload, *, authenticating: bool, protec
             f"{how} Windows error {value.value}{_windows_meaning(value.value)}",
             windows_error=value.value,
         )
-    if authenticating and notification.type in _KEY_ERRORS:
-        return Reason.of(ReasonCode.PSK_MISMATCH, f"{how} {name} in answer to message 5", notification=name)
+    if mismatch is not None and notification.type in _KEY_ERRORS:
+        return Reason.of(mismatch, f"{how} {name} in answer to message 5", notification=name)
     for kind, code in _REASONS.items():
         if notification.type == kind:
             return Reason.of(code, f"{how} {name}", notification=name)

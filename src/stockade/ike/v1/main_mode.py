@@ -1,4 +1,4 @@
-"""Main mode (RFC 2409 §5.4, identity protection): authenticate the hosts, make the keys of all that follows.
+"""Main mode (RFC 2409 §5, identity protection): authenticate the hosts, make the keys of all that follows.
 
          initiator                                   responder
       1  HDR, SA, VID…                      ->
@@ -8,11 +8,18 @@
       5  HDR*, IDii, HASH_I [, N]           ->
       6                                     <-       HDR*, IDir, HASH_R [, N]
 
+With certificates (RFC 2409 §5.1) messages 3 and 4 may carry CERTREQ, and messages 5 and 6 are
+
+      5  HDR*, IDii, CERT…, SIG_I [, N]     ->
+      6                                     <-       HDR*, IDir, CERT…, SIG_R [, N]
+
 `*` = encrypted. N is INITIAL-CONTACT: I have no other SA with you (RFC 2407 §4.6.3.3). The vendor id
 Vid-Initial-Contact of [MS-IKEE] §3.5 says the same in message 1 or 2, unauthenticated: it counts only once
 the main mode that carried it is authenticated.
 
-Left out: aggressive mode, signatures, Kerberos, NAT traversal, fragments."""
+NAT traversal adds NAT-D to messages 3 and 4 and moves 5 and all after it to port 4500 (`nat_traversal.py`).
+
+Left out: aggressive mode, Kerberos, fragments."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +31,7 @@ from stockade.crypto.ikev1_keys import (
     phase1_iv,
 )
 from stockade.crypto.key_exchange import PrivateValue, generate
-from stockade.ike.auth.method import AuthMethod
+from stockade.ike.auth.method import Authenticated, AuthMethod, Presented
 from stockade.ike.contract import RandomSource
 from stockade.ike.v1.exchange import (
     Conversation,
@@ -35,7 +42,7 @@ from stockade.ike.v1.exchange import (
     Steps,
     answered,
 )
-from stockade.ike.v1.identities import check_peer_identity, own_identity
+from stockade.ike.v1.nat_traversal import Nat, Variant, common_variant, detection_payloads, find_nat
 from stockade.ike.v1.proposals import (
     MainModeCandidate,
     MainModeChoice,
@@ -44,10 +51,10 @@ from stockade.ike.v1.proposals import (
     main_mode_offer,
 )
 from stockade.ike.v1.protection import MessageProtection
-from stockade.model.addresses import Address
+from stockade.model.addresses import Address, Endpoint
 from stockade.model.identities import Identity
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
-from stockade.model.suites import MainModeProposal
+from stockade.model.suites import Hash, MainModeProposal
 from stockade.wire.isakmp.constants import (
     DomainOfInterpretation,
     NotifyType,
@@ -55,8 +62,11 @@ from stockade.wire.isakmp.constants import (
     ProtocolId,
 )
 from stockade.wire.isakmp.payloads import (
+    CertificatePayload,
+    CertificateRequestPayload,
     IdentificationPayload,
     KeyExchangePayload,
+    NatDetectionPayload,
     NoncePayload,
     NotificationPayload,
     Payload,
@@ -85,13 +95,14 @@ def proof_expectation(number: int, method: AuthMethod) -> Expectation:
         protected=True,
         # The responder gets message 5 and stays silent, or cannot read it: what differs is the key.
         silence=method.mismatch if number == 6 else ReasonCode.NEGOTIATION_TIMED_OUT,
-        garbled=method.mismatch,
+        garbled=method.garbled,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class MainModeSetup:
-    """What both roles need. `claim_initial_contact` is asked when message 5 or 6 is made."""
+    """What both roles need. `claim_initial_contact` is asked when message 5 or 6 is made. `endpoints`: local
+    and remote of the message that came last; `note_nat` is told when a NAT is found."""
 
     local: Address
     remote: Address
@@ -102,6 +113,9 @@ class MainModeSetup:
     authentication_attempts: int
     note_choice: Callable[[MainModeChoice], None]
     note_vendor_ids: Callable[[Sequence[bytes]], None]
+    nat_traversal: bool
+    endpoints: Callable[[], tuple[Endpoint, Endpoint]]
+    note_nat: Callable[[Nat], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,74 +146,103 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
             check_main_mode_choice(message.one(SecurityAssociationPayload), setup.candidates)
         ), cookie
 
-    def take_vendor_ids(message: Incoming) -> Incoming:
-        setup.note_vendor_ids([payload.data for payload in message.all(VendorIdPayload)])
-        return message
+    def take_answer(message: Incoming) -> tuple[MainModeChoice, bytes, Variant | None]:
+        variant = _note_vendor_ids(setup, message)
+        return *take_choice(message), variant
 
-    choice, cookie = yield from answered(
-        Step(MESSAGE_2, (offer, *vendor_ids)), lambda message: take_choice(take_vendor_ids(message))
-    )
+    choice, cookie, variant = yield from answered(Step(MESSAGE_2, (offer, *vendor_ids)), take_answer)
     conversation.responder_cookie = cookie
     setup.note_choice(choice)
 
     private = generate(choice.candidate.proposal.group, setup.random)
     nonce = setup.random(NONCE_SIZE)
 
+    cookies = conversation.initiator_cookie + conversation.responder_cookie
+    hash_name = choice.candidate.proposal.hash
+    detection = detection_payloads(variant, hash_name, cookies, *setup.endpoints())
+
     def agree(message: Incoming) -> "_Agreement":
         peer_nonce = message.one(NoncePayload).data
         return _agree(
-            choice, conversation, private, message.one(KeyExchangePayload).data, nonce, peer_nonce, True
+            choice,
+            conversation,
+            private,
+            message,
+            nonce_i=nonce,
+            nonce_r=peer_nonce,
+            initiator=True,
+            nat=_find_nat(setup, variant, hash_name, cookies, message),
         )
 
+    method = choice.candidate.method
     agreement = yield from answered(
-        Step(MESSAGE_4, (KeyExchangePayload(private.public), NoncePayload(nonce))), agree
+        Step(
+            MESSAGE_4,
+            (KeyExchangePayload(private.public), NoncePayload(nonce), *method.requests(), *detection),
+        ),
+        agree,
     )
     conversation.protection = agreement.protection
-    method = choice.candidate.method
+    if agreement.nat is not None:
+        setup.note_nat(agreement.nat)  # from here on we speak from port 4500
     sa_body = offer.encode_body()
-    identity = own_identity(setup.local)
-    proof = method.prove(agreement.own_hash(sa_body, identity.encode_body()))
-    peer_identity, initial_contact = yield from answered(
+    peer, message = yield from answered(
         Step(
             proof_expectation(6, method),
-            (identity, proof, *_initial_contact(setup, conversation)),
+            (*_prove(agreement, setup, sa_body), *_initial_contact(setup, conversation)),
             protected=True,
             attempts=setup.authentication_attempts,
         ),
         lambda message: _authenticate(message, agreement, method, sa_body, setup.remote),
     )
-    return Finish(agreement.outcome(peer_identity, initial_contact))
+    return Finish(agreement.outcome(peer, _says_initial_contact(message)))
 
 
 def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeOutcome]:
     """Messages 2, 4 and 6."""
     message = yield Step(MESSAGE_1)
-    setup.note_vendor_ids([payload.data for payload in message.all(VendorIdPayload)])
+    variant = _note_vendor_ids(setup, message)
     choice = _chosen(choose_main_mode(message.one(SecurityAssociationPayload), setup.candidates))
     setup.note_choice(choice)
     sa_body = message.body(SecurityAssociationPayload)
     vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
     nonce = setup.random(NONCE_SIZE)
+    cookies = conversation.initiator_cookie + conversation.responder_cookie
+    hash_name = choice.candidate.proposal.hash
 
     def agree(message: Incoming) -> tuple["_Agreement", PrivateValue]:
         private = generate(choice.candidate.proposal.group, setup.random)
         peer_nonce = message.one(NoncePayload).data
         return _agree(
-            choice, conversation, private, message.one(KeyExchangePayload).data, peer_nonce, nonce, False
+            choice,
+            conversation,
+            private,
+            message,
+            nonce_i=peer_nonce,
+            nonce_r=nonce,
+            initiator=False,
+            nat=_find_nat(setup, variant, hash_name, cookies, message),
         ), private
 
     agreement, private = yield from answered(Step(MESSAGE_3, (choice.reply, *vendor_ids)), agree)
     conversation.protection = agreement.protection
+    detection = detection_payloads(variant, hash_name, cookies, *setup.endpoints())
+    if agreement.nat is not None:
+        setup.note_nat(agreement.nat)
     method = choice.candidate.method
-    peer_identity, initial_contact = yield from answered(
-        Step(proof_expectation(5, method), (KeyExchangePayload(private.public), NoncePayload(nonce))),
+    peer, message = yield from answered(
+        Step(
+            proof_expectation(5, method),
+            (KeyExchangePayload(private.public), NoncePayload(nonce), *method.requests(), *detection),
+        ),
         lambda message: _authenticate(message, agreement, method, sa_body, setup.remote),
     )
-    identity = own_identity(setup.local)
-    proof = method.prove(agreement.own_hash(sa_body, identity.encode_body()))
     return Finish(
-        agreement.outcome(peer_identity, initial_contact),
-        (identity, proof, *_initial_contact(setup, conversation)),
+        agreement.outcome(peer, _says_initial_contact(message)),
+        (
+            *_prove(agreement, setup, sa_body, tuple(message.all(CertificateRequestPayload))),
+            *_initial_contact(setup, conversation),
+        ),
         protected=True,
     )
 
@@ -216,10 +259,17 @@ class _Agreement:
     peer_public: bytes
     own_cookie: bytes
     peer_cookie: bytes
+    asked: tuple[CertificateRequestPayload, ...]
+    nat: Nat | None
+
+    @property
+    def proof_hash(self) -> Hash:
+        candidate = self.choice.candidate
+        return candidate.method.proof_hash(candidate.proposal.hash)
 
     def own_hash(self, sa_body: bytes, identity_body: bytes) -> bytes:
         return main_mode_hash(
-            self.choice.candidate.proposal.hash,
+            self.proof_hash,
             self.keys.skeyid,
             self.own_public,
             self.peer_public,
@@ -231,7 +281,7 @@ class _Agreement:
 
     def peer_hash(self, sa_body: bytes, identity_body: bytes) -> bytes:
         return main_mode_hash(
-            self.choice.candidate.proposal.hash,
+            self.proof_hash,
             self.keys.skeyid,
             self.peer_public,
             self.own_public,
@@ -241,13 +291,13 @@ class _Agreement:
             identity_body,
         )
 
-    def outcome(self, peer_identity: Identity, initial_contact: bool) -> MainModeOutcome:
+    def outcome(self, peer: Authenticated, initial_contact: bool) -> MainModeOutcome:
         return MainModeOutcome(
             self.choice.candidate.proposal,
-            self.choice.candidate.method,
+            peer.method,
             self.keys,
             self.choice.lifetime_seconds,
-            peer_identity,
+            peer.identity,
             initial_contact,
             self.protection,
         )
@@ -263,11 +313,15 @@ def _agree(
     choice: MainModeChoice,
     conversation: Conversation,
     private: PrivateValue,
-    peer_public: bytes,
+    message: Incoming,
+    *,
     nonce_i: bytes,
     nonce_r: bytes,
     initiator: bool,
+    nat: Nat | None,
 ) -> _Agreement:
+    """`message`: the peer's, 3 or 4."""
+    peer_public = message.one(KeyExchangePayload).data
     proposal, method = choice.candidate.proposal, choice.candidate.method
     shared = private.shared(peer_public)
     if nonce_i == nonce_r or private.public == peer_public:
@@ -285,20 +339,52 @@ def _agree(
         peer,
         cookie_i if initiator else cookie_r,
         cookie_r if initiator else cookie_i,
+        tuple(message.all(CertificateRequestPayload)),
+        nat,
     )
+
+
+def _note_vendor_ids(setup: MainModeSetup, message: Incoming) -> Variant | None:
+    """Remember the peer's vendor ids; the variant of NAT traversal that both ends know."""
+    vendor_ids = [payload.data for payload in message.all(VendorIdPayload)]
+    setup.note_vendor_ids(vendor_ids)
+    return common_variant(vendor_ids) if setup.nat_traversal else None
+
+
+def _find_nat(
+    setup: MainModeSetup, variant: Variant | None, hash_name: Hash, cookies: bytes, message: Incoming
+) -> Nat | None:
+    return find_nat(variant, hash_name, cookies, message.all(NatDetectionPayload), *setup.endpoints())
+
+
+def _prove(
+    agreement: _Agreement,
+    setup: MainModeSetup,
+    sa_body: bytes,
+    asked: tuple[CertificateRequestPayload, ...] = (),
+) -> tuple[Payload, ...]:
+    """Our identity and its proof. `asked`: requests beyond those of message 3 or 4 (strongSwan's initiator
+    sends them in message 5)."""
+    prover = agreement.choice.candidate.method.prover(setup.local, (*agreement.asked, *asked))
+    digest = agreement.own_hash(sa_body, prover.identity.encode_body())
+    return (prover.identity, *prover.prove(digest))
 
 
 def _authenticate(
     message: Incoming, agreement: _Agreement, method: AuthMethod, sa_body: bytes, remote: Address
-) -> tuple[Identity, bool]:
-    """Who the peer proves to be, and whether it says INITIAL-CONTACT."""
+) -> tuple[Authenticated, Incoming]:
+    """Who the peer proves to be, and the message that proves it."""
     digest = agreement.peer_hash(sa_body, message.body(IdentificationPayload))
     proof = next(entry.payload for entry in message.payloads if entry.type == method.proof_type)
-    if not method.verify(proof, digest):
-        raise error_for(method.mismatch, "the peer's HASH does not verify")
-    identity = check_peer_identity(message.one(IdentificationPayload), remote)
-    notifications = message.all(NotificationPayload)
-    return identity, any(entry.type == NotifyType.INITIAL_CONTACT for entry in notifications)
+    presented = Presented(message.one(IdentificationPayload), proof, tuple(message.all(CertificatePayload)))
+    # Behind a NAT the peer cannot know the address that it speaks from.
+    behind = agreement.nat is not None and agreement.nat.peer_behind
+    peer = method.authenticate(presented, digest, None if behind else remote)
+    return peer, message
+
+
+def _says_initial_contact(message: Incoming) -> bool:
+    return any(entry.type == NotifyType.INITIAL_CONTACT for entry in message.all(NotificationPayload))
 
 
 def _initial_contact(setup: MainModeSetup, conversation: Conversation) -> tuple[Payload, ...]:

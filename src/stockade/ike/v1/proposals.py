@@ -281,9 +281,12 @@ def can_offer(policy: QuickModePolicy) -> bool:
     return any(method.esp is None or method.ah is None for method in policy.proposals)
 
 
-def quick_mode_offer(policy: QuickModePolicy, spi: int, group: Group | None) -> SecurityAssociationPayload:
+def quick_mode_offer(
+    policy: QuickModePolicy, spi: int, group: Group | None, encapsulation: EncapsulationMode | None = None
+) -> SecurityAssociationPayload:
     """The methods of `policy`, in order: one proposal per run of methods of the same protocol, all with our
-    SPI. `group` is that of perfect forward secrecy. `ValueError` unless `can_offer(policy)`."""
+    SPI. `group` is that of perfect forward secrecy, `encapsulation` another mode than the policy's own (in
+    UDP). `ValueError` unless `can_offer(policy)`."""
     proposals: list[ProposalPayload] = []
     packed = spi.to_bytes(4, "big")
     for method in policy.proposals:
@@ -294,7 +297,9 @@ def quick_mode_offer(policy: QuickModePolicy, spi: int, group: Group | None) -> 
         earlier = (
             last.transforms if last and last.protocol_id == protocol and len(last.transforms) < 64 else ()
         )
-        transform = _quick_mode_transform(len(earlier) + 1, method, policy.mode, group)
+        transform = _quick_mode_transform(
+            len(earlier) + 1, method, encapsulation or _MODES[policy.mode], group
+        )
         if earlier:
             proposals[-1] = replace(proposals[-1], transforms=(*earlier, transform))
         else:
@@ -303,7 +308,7 @@ def quick_mode_offer(policy: QuickModePolicy, spi: int, group: Group | None) -> 
 
 
 def _quick_mode_transform(
-    number: int, method: QuickModeProposal, mode: Mode, group: Group | None
+    number: int, method: QuickModeProposal, encapsulation: EncapsulationMode, group: Group | None
 ) -> TransformPayload:
     integrity = method.ah
     key_bits = None
@@ -327,7 +332,7 @@ def _quick_mode_transform(
             IpsecAttribute.SA_LIFE_DURATION,
             method.lifetime_kilobytes,
         ),
-        Attribute(IpsecAttribute.ENCAPSULATION_MODE, int(_MODES[mode])),
+        Attribute(IpsecAttribute.ENCAPSULATION_MODE, int(encapsulation)),
     ]
     if group is not None:
         attributes.append(Attribute(IpsecAttribute.GROUP_DESCRIPTION, group.number))
@@ -391,11 +396,17 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
 @dataclass(frozen=True, slots=True)
 class QuickModeTerms:
     """What a choice is measured by. `key_exchange`: the peer sent a KE payload (None: not known yet).
-    `required_group`: perfect forward secrecy with this group is a must."""
+    `required_group`: perfect forward secrecy with this group is a must. `encapsulation`: another mode than
+    the policy's own (in UDP)."""
 
     policy: QuickModePolicy
     required_group: Group | None
     key_exchange: bool
+    encapsulation: EncapsulationMode | None = None
+
+    @property
+    def wanted_encapsulation(self) -> EncapsulationMode:
+        return self.encapsulation or _MODES[self.policy.mode]
 
 
 def _why_not_quick_mode(offered: _OfferedQuickMode, terms: QuickModeTerms) -> str | QuickModeProposal:
@@ -406,8 +417,9 @@ def _why_not_quick_mode(offered: _OfferedQuickMode, terms: QuickModeTerms) -> st
     fitting = [m for m in methods if offered.suite is not None and offered.suite == (m.esp or m.ah)]
     if not fitting:
         return "algorithms, we have " + _listed(str(m).partition(":")[0] for m in methods)
-    if offered.mode != _MODES[terms.policy.mode]:
-        return f"encapsulation mode {offered.mode}, we have {terms.policy.mode}"
+    if offered.mode != terms.wanted_encapsulation:
+        wanted = name_of(EncapsulationMode, terms.wanted_encapsulation)
+        return f"encapsulation mode {offered.mode}, we have {wanted}"
     group = None if offered.group_number is None else group_from_number(offered.group_number)
     if terms.required_group is not None and group is not terms.required_group:
         return f"perfect forward secrecy with group {terms.required_group.number} is required here"
@@ -416,6 +428,16 @@ def _why_not_quick_mode(offered: _OfferedQuickMode, terms: QuickModeTerms) -> st
     if (group is not None) != terms.key_exchange:
         return "group and key exchange payload do not go together"
     return fitting[0]
+
+
+def offers_encapsulation(offer: SecurityAssociationPayload, encapsulation: EncapsulationMode) -> bool:
+    """Whether any transform of a quick-mode offer asks for this encapsulation mode."""
+    return any(
+        attribute.type == IpsecAttribute.ENCAPSULATION_MODE and attribute.number == encapsulation
+        for proposal in offer.proposals
+        for transform in proposal.transforms
+        for attribute in transform.attributes
+    )
 
 
 def choose_quick_mode(
@@ -463,13 +485,17 @@ def choose_quick_mode(
 
 
 def check_quick_mode_choice(
-    reply: SecurityAssociationPayload, policy: QuickModePolicy, group: Group | None, key_exchange: bool
+    reply: SecurityAssociationPayload,
+    policy: QuickModePolicy,
+    group: Group | None,
+    key_exchange: bool,
+    encapsulation: EncapsulationMode | None = None,
 ) -> QuickModeChoice | Reason:
     """What the responder chose, if it is one thing and one that we offered. `group` is the one that we
     offered; `key_exchange` whether the answer has a KE payload."""
     if len(reply.proposals) != 1 or len(reply.proposals[0].transforms) != 1:
         return Reason.of(ReasonCode.NO_PROPOSAL_CHOSEN, "the peer chose more than one transform")
-    choice = choose_quick_mode(reply, QuickModeTerms(policy, group, key_exchange), 0)
+    choice = choose_quick_mode(reply, QuickModeTerms(policy, group, key_exchange, encapsulation), 0)
     if isinstance(choice, Reason):
         return Reason(ReasonCode.NO_PROPOSAL_CHOSEN, "the peer chose what was not offered", choice.facts)
     if choice.group is not group:

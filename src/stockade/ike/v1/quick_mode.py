@@ -12,7 +12,8 @@ it: it releases the packets that wait for it, and to a responder that makes its 
 does) they would come too early. KE is perfect forward secrecy. N is RESPONDER-LIFETIME (RFC 2407 §4.6.3.1),
 sent where our lifetime is shorter than the offer says, and obeyed where the peer's is.
 
-The commit bit is tolerated and not obeyed. Left out: NAT-OA, several SA payloads in one quick mode."""
+The commit bit is tolerated and not obeyed. NAT-OA is sent in transport mode
+and not used: packets are what they are. Left out: several SA payloads in one quick mode."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,19 +40,21 @@ from stockade.ike.v1.exchange import (
     answered,
 )
 from stockade.ike.v1.identities import requested_selector, selector_payloads
+from stockade.ike.v1.nat_traversal import Nat, encapsulation
 from stockade.ike.v1.proposals import (
     QuickModeChoice,
     QuickModeTerms,
     can_offer,
     check_quick_mode_choice,
     choose_quick_mode,
+    offers_encapsulation,
     quick_mode_offer,
 )
-from stockade.model.addresses import Address
+from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode, Negotiation, QuickModeMatch
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
-from stockade.model.sa import Lifetime, SecurityAssociation
+from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import Group, Hash, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
@@ -93,7 +96,8 @@ MESSAGE_3 = Expectation("quick mode message 3", (PayloadType.HASH,), protected=T
 @dataclass(frozen=True, slots=True)
 class QuickModeSetup:
     """What a quick mode takes from its main mode and from the engine. `find_rule` is policy's answer to a
-    peer's request (responder). `repeat` lets the responder repeat message 2."""
+    peer's request (responder). `repeat` lets the responder repeat message 2. `ports`: local and remote UDP
+    ports, for encapsulation where there is a NAT."""
 
     local: Address
     remote: Address
@@ -107,6 +111,8 @@ class QuickModeSetup:
     idle_seconds: float | None
     replay_window: int
     repeat: bool
+    nat: Nat | None
+    ports: Callable[[], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +141,15 @@ def initiate(
     private = None if group is None else generate(group, setup.random)
     nonce = setup.random(NONCE_SIZE)
     identities = selector_payloads(match.selector)
-    rest: tuple[Payload, ...] = (quick_mode_offer(policy, spi, group), NoncePayload(nonce))
+    encapsulated = encapsulation(setup.nat, policy.mode)
+    rest: tuple[Payload, ...] = (
+        quick_mode_offer(policy, spi, group, encapsulated),
+        NoncePayload(nonce),
+    )
     if private is not None:
         rest += (KeyExchangePayload(private.public),)
     rest += identities
+    rest += _original_addresses(setup, policy.mode, initiator=True)
     proof = quick_mode_hash_1(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, encode_payloads(rest)[1]
     )
@@ -155,7 +166,7 @@ def initiate(
     # From here on it is the peer who speaks: what does not fit ends the exchange.
     peer_public = _public_value(answer)
     choice = check_quick_mode_choice(
-        answer.one(SecurityAssociationPayload), policy, group, peer_public is not None
+        answer.one(SecurityAssociationPayload), policy, group, peer_public is not None, encapsulated
     )
     if isinstance(choice, Reason):
         raise PeerError(choice)
@@ -184,14 +195,17 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
 
     request = yield from answered(Step(MESSAGE_1), verify, suspicious=False)
     identities = request.all(IdentificationPayload)
-    match = setup.find_rule(requested_selector(identities, setup.local, setup.remote))
+    offer = request.one(SecurityAssociationPayload)
+    requested = requested_selector(identities, setup.local, setup.remote)
+    match = setup.find_rule(_translated(requested, offer, setup))
     if isinstance(match, Reason):
         raise PeerError(match)
     _check_hosts(match, setup)
     peer_public = _public_value(request)
     required = required_group(match.negotiation, setup.main_mode_group)
-    terms = QuickModeTerms(match.negotiation.quick_mode, required, peer_public is not None)
-    offer = request.one(SecurityAssociationPayload)
+    policy = match.negotiation.quick_mode
+    encapsulated = encapsulation(setup.nat, policy.mode)
+    terms = QuickModeTerms(policy, required, peer_public is not None, encapsulated)
     # Choose first with no SPI of ours: what is refused must not use up one.
     refusal = choose_quick_mode(offer, terms, 0)
     if isinstance(refusal, Reason):
@@ -213,6 +227,7 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     if private is not None:
         rest += (KeyExchangePayload(private.public),)
     rest += tuple(identities)
+    rest += _original_addresses(setup, policy.mode, initiator=False)
     if choice.shortened:
         rest += (_responder_lifetime(choice, spi),)
     proof = quick_mode_hash_2(setup.hash, skeyid_a, message_id, peer_nonce, encode_payloads(rest)[1])
@@ -264,6 +279,27 @@ def _check_hosts(match: QuickModeMatch, setup: QuickModeSetup) -> None:
             requested=selector,
             hosts=f"{setup.local} and {setup.remote}",
         )
+
+
+def _translated(
+    requested: TrafficSelector, offer: SecurityAssociationPayload, setup: QuickModeSetup
+) -> TrafficSelector:
+    """What a peer asks for, in addresses as we see them: in transport mode an end behind a NAT names itself
+    by the address that it has there (RFC 3947 §5.2), and packets come from another."""
+    nat = setup.nat
+    if nat is None or not offers_encapsulation(offer, nat.variant.transport):
+        return requested
+    if nat.peer_behind and requested.destination.is_host:
+        requested = replace(requested, destination=AddressRange.host(setup.remote))
+    if nat.local_behind and requested.source.is_host:
+        requested = replace(requested, source=AddressRange.host(setup.local))
+    return requested
+
+
+def _original_addresses(setup: QuickModeSetup, mode: Mode, *, initiator: bool) -> tuple[Payload, ...]:
+    if setup.nat is None or mode is not Mode.TRANSPORT:
+        return ()
+    return setup.nat.original_addresses(setup.local, setup.remote, initiator=initiator)
 
 
 def _make_pair(
@@ -319,6 +355,7 @@ def _make_pair(
             lifetime=lifetime,
             replay_window=setup.replay_window,
             idle_seconds=setup.idle_seconds,
+            udp=_udp(setup, inbound=inbound),
         )
 
     return QuickModeOutcome(
@@ -329,6 +366,13 @@ def _make_pair(
         choice.group,
         replace(match, selector=selector),
     )
+
+
+def _udp(setup: QuickModeSetup, *, inbound: bool) -> UdpEncapsulation | None:
+    if setup.nat is None:
+        return None
+    local, remote = setup.ports()
+    return UdpEncapsulation(remote, local) if inbound else UdpEncapsulation(local, remote)
 
 
 def _lifetime(proposal: QuickModeProposal, initiator: bool, random: RandomSource) -> Lifetime:

@@ -304,6 +304,8 @@ class QuickModes:
             idle_seconds=config.cluster_idle_seconds if main_mode.fast_failover else config.idle_seconds,
             replay_window=config.replay_window,
             repeat=config.responder_retransmits_quick_mode,
+            nat=main_mode.nat,
+            ports=main_mode.ports,
         )
 
     def _meant(self, notification: NotificationPayload) -> QuickModeRun | None:
@@ -332,6 +334,9 @@ class _RunOwner:
 
     def transmit(self, datagram: bytes) -> None:
         self._main_mode.transmit(datagram)
+
+    def accepted(self, *, protected: bool) -> None:
+        self._main_mode.accepted(protected=protected)
 
     def install(self, sa: SecurityAssociation) -> None:
         self._run.installed.append(sa)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockade.model.addresses import AddressRange
+from stockade.model.distinguished_names import name_text
 from stockade.model.filters import Action
 from stockade.model.negotiation import Certificate, Kerberos, PresharedKey
 from stockade.model.reasons import Reason, ReasonCode
@@ -28,7 +29,6 @@ from stockade.policy.objects import (
     PolicySet,
     Rule,
 )
-from stockade.store.formats.conversion.der_names import name_text
 from stockade.store.formats.conversion.filters import read_filters, write_filters
 from stockade.store.formats.conversion.main_mode import read_main_mode
 from stockade.store.formats.conversion.names import Names

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from stockade.model.addresses import Address
+from stockade.model.distinguished_names import is_der, name_text
 from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
 from stockade.model.reasons import ReasonCode
 from stockade.model.secret import Secret
 from stockade.policy.objects import ConnectionType, Rule
-from stockade.store.formats.conversion.der_names import is_der, name_text
 from stockade.store.formats.conversion.names import MAXIMUM_TEXT, clean
 from stockade.store.formats.ipsec_data.nfa import (
     AUTHENTICATION_CERTIFICATE,

@@ -1,12 +1,13 @@
-"""X.500 names in DER (X.690, RFC 5280 §4.1.2.4), as Vista and later store the CA of a rule, read as text.
+"""X.500 names in DER (X.690, RFC 5280 §4.1.2.4) read as text: the identity of a peer with a certificate, and
+the CA of a rule as Vista and later store it.
 
     Name ::= SEQUENCE OF SET OF SEQUENCE { type OBJECT IDENTIFIER, value string }
 
 The text has the parts in their encoded order, as Windows writes them: `C=US, O=Example, CN=Example Root`.
-Reading only; whatever is not exactly such a name gives None. The room `crypto` and its library are out of
-reach here, and nothing is verified: this is for showing and comparing names."""
+Reading only; whatever is not exactly such a name gives None. Nothing is verified: this is for showing and
+comparing names."""
 
-_KEYWORDS = {
+KEYWORDS = {
     "2.5.4.3": "CN",
     "2.5.4.4": "SN",
     "2.5.4.5": "SERIALNUMBER",
@@ -21,6 +22,7 @@ _KEYWORDS = {
     "1.2.840.113549.1.9.1": "E",
     "0.9.2342.19200300.100.1.25": "DC",
 }
+"""Object identifier -> the keyword that Windows writes."""
 _SEQUENCE, _SET, _OBJECT_IDENTIFIER = 0x30, 0x31, 0x06
 _STRINGS = {
     12: "utf-8",
@@ -106,7 +108,7 @@ def _attribute(pair: bytes) -> str:
         )  # such as a NUL, behind which a C program is blind
     if _MUST_QUOTE & set(text) or text != text.strip():
         text = '"' + text.replace('"', '""') + '"'
-    return f"{_KEYWORDS.get(number, 'OID.' + number)}={text}"
+    return f"{KEYWORDS.get(number, 'OID.' + number)}={text}"
 
 
 def _object_identifier(content: bytes) -> str:

@@ -1,0 +1,149 @@
+"""`lint`, `show unused`, and `explain` and `show filters` with `--policy-file`: answers about policies
+without an agent.
+
+A policy file is a netsh script, a file of Windows (.ipsec, .reg, LDIF) or a policy store of ours. Without one
+the stores of `--home` are read. Nothing is written, and nothing is resolved: DNS names stay unknown.
+"""
+
+import json
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from stockade.agent.paths import Paths
+from stockade.analyze.offline import Offline
+from stockade.model.addresses import Address
+from stockade.model.filters import Direction
+from stockade.model.reasons import CallerError, ReasonCode, error_for
+from stockade.model.traffic import Flow
+from stockade.netsh.interpreter import decode_script, run_script
+from stockade.netsh.memory_store import MemoryStore
+from stockade.netsh.session import Session
+from stockade.policy.objects import PolicySet
+from stockade.store.formats import file_kind, read_policy_file
+from stockade.store.local import LocalStore
+
+MAXIMUM_FILE_BYTES = 256 * 1024 * 1024
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_DIRECTIONS = {"in": Direction.INBOUND, "inbound": Direction.INBOUND}
+_DIRECTIONS |= {"out": Direction.OUTBOUND, "outbound": Direction.OUTBOUND}
+
+
+def load(paths: Paths, policy_file: str | None, policy: str | None, local: Sequence[str]) -> Offline:
+    """What would be in force on a computer with the addresses `local` (this one's own if there are none)."""
+    addresses = [_address(word, "--local") for word in local] or _own_addresses()
+    return Offline.of(policy_sets(paths, policy_file), addresses, policy=policy)
+
+
+def explain(offline: Offline, flow: Flow, direction: str | None, form: str) -> int:
+    explanation = offline.explain(flow, _DIRECTIONS[direction] if direction else None)
+    if form == "json":
+        print(json.dumps(explanation.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(explanation.lines()))
+    return 0
+
+
+def show_filters(offline: Offline, form: str) -> int:
+    answer = {
+        "policy": offline.table.policy_name,
+        "assumed": list(offline.assumed),
+        "filters": list(offline.filters()),
+        "warnings": list(offline.table.warnings),
+    }
+    if form == "json":
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        return 0
+    print(f"Policy: {offline.table.policy_name or 'none'}")
+    for entry in offline.table.filters:
+        print(f"{entry.weight:>11x}  {entry}  ({entry.provenance})")
+    for warning in offline.table.warnings:
+        print(f"Note: {warning}")
+    return 0
+
+
+def lint(offline: Offline, form: str) -> int:
+    """Exit status 1 where a finding is an error."""
+    findings = offline.lint()
+    if form == "json":
+        print(json.dumps([finding.as_dict() for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        for finding in findings:
+            print(f"{finding.severity}: {finding}\n    what to do: {finding.remedy}")
+        if not findings:
+            print("Nothing doubtful was found.")
+    return int(any(finding.severity == "error" for finding in findings))
+
+
+def show_unused(sets: Sequence[PolicySet], form: str) -> int:
+    from stockade.analyze.unused import find_unused
+
+    unused = find_unused(sets)
+    if form == "json":
+        print(json.dumps([entry.as_dict() for entry in unused], indent=2, ensure_ascii=False))
+        return 0
+    for entry in unused:
+        print(f"{entry}\n    to delete it: {entry.remedy}")
+    if not unused:
+        print("Every filter list and filter action is used by a rule.")
+    return 0
+
+
+def flow_of_words(
+    source: str, destination: str, protocol: str, source_port: str, destination_port: str
+) -> Flow:
+    """The flow that words of the command line mean. CallerError SYNTAX names the word."""
+    words = {"any": 0, "icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+    number = words.get(protocol.lower(), int(protocol) if protocol.isdecimal() else -1)
+    if not 0 <= number <= 255:
+        raise error_for(
+            ReasonCode.SYNTAX, f"protocol {protocol!r}: expected tcp, udp, icmp or a number 0–255"
+        )
+    ports = []
+    for name, word in (("source port", source_port), ("destination port", destination_port)):
+        if not word.isdecimal() or int(word) > 65_535:
+            raise error_for(ReasonCode.SYNTAX, f"{name} {word!r}: expected a number 0–65535")
+        ports.append(int(word))
+    ends = (_address(source, "source"), _address(destination, "destination"))
+    return Flow(*ends, number, ports[0], ports[1])
+
+
+def policy_sets(paths: Paths, policy_file: str | None) -> tuple[PolicySet, ...]:
+    return _stores(paths) if policy_file is None else (_read_file(Path(policy_file)),)
+
+
+def _stores(paths: Paths) -> tuple[PolicySet, ...]:
+    found = ((paths.persistent, "persistent"), (paths.policy, "local"))
+    return tuple(LocalStore(path, name).read() for path, name in found if path.exists())
+
+
+def _read_file(path: Path) -> PolicySet:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAXIMUM_FILE_BYTES + 1)
+    except OSError as error:
+        raise error_for(ReasonCode.INVALID_FILE, f"{path}: {error.strerror}") from error
+    if len(content) > MAXIMUM_FILE_BYTES:
+        raise error_for(ReasonCode.INVALID_FILE, f"{path} has more than {MAXIMUM_FILE_BYTES} bytes")
+    if content.startswith(_SQLITE_MAGIC):
+        return LocalStore(path).read()
+    if file_kind(content) is not None:
+        return read_policy_file(content, str(path)).policy_set
+    store = MemoryStore(PolicySet())
+    for outcome in run_script(decode_script(content), Session(store), source=str(path)):
+        if outcome.failed and outcome.reason is not None:
+            raise CallerError(outcome.reason)
+    return store.read()
+
+
+def _own_addresses() -> Sequence[Address]:
+    from stockade.agent.interfaces import local_addresses
+
+    return local_addresses()
+
+
+def _address(word: str, what: str) -> Address:
+    try:
+        return ip_address(word)
+    except ValueError:
+        raise error_for(ReasonCode.SYNTAX, f"{what} {word!r}: expected an IP address") from None

@@ -1,0 +1,139 @@
+"""`stockade policy history | diff | rollback | forget`: the revisions of a policy store."""
+
+import difflib
+import json
+
+from stockade.agent.paths import Paths
+from stockade.console.netsh_world import Console
+from stockade.model.negotiation import PresharedKey
+from stockade.model.reasons import ReasonCode, StockadeError, error_for
+from stockade.netsh.dump import Keys, static_lines
+from stockade.policy.objects import PolicySet
+from stockade.store.local import LocalStore
+from stockade.store.revisions import Revision
+
+
+def history(paths: Paths, store: str, form: str) -> int:
+    """Print the revisions, newest last."""
+    revisions = _store(Console(paths), store).history()
+    if form == "json":
+        print(json.dumps({"store": store, "revisions": [_as_dict(one) for one in revisions]}, indent=2))
+        return 0
+    if not revisions:
+        print("No changes yet.")
+    for one in revisions:
+        counts = [
+            f"{sign}{count}"
+            for sign, count in (("+", one.added), ("~", one.changed), ("-", one.removed))
+            if count
+        ]
+        print(f"{one.number:>5}  {one.made:%Y-%m-%d %H:%M:%S} UTC  {one.author}  [{' '.join(counts) or '='}]")
+        print(f"       {one.command}")
+    return 0
+
+
+def _as_dict(one: Revision) -> dict[str, object]:
+    return {
+        "number": one.number,
+        "made": one.made.isoformat(),
+        "author": one.author,
+        "command": one.command,
+        "added": one.added,
+        "changed": one.changed,
+        "removed": one.removed,
+    }
+
+
+def diff(paths: Paths, store: str, first: int, second: int | None, form: str) -> int:
+    """Print what changed from revision `first` to `second` (None: the present), as commands. Keys are not shown;
+    that one changed is said."""
+    opened = _store(Console(paths), store)
+    old = opened.revision(first)
+    new = opened.read() if second is None else opened.revision(second)
+    lines = list(
+        difflib.unified_diff(
+            _lines(old),
+            _lines(new),
+            f"revision {first}",
+            "now" if second is None else f"revision {second}",
+            n=0,
+            lineterm="",
+        )
+    )
+    changed_keys = _changed_keys(old, new)
+    if form == "json":
+        print(json.dumps({"store": store, "diff": lines, "changed_keys": changed_keys}, indent=2))
+        return 0
+    print(
+        "\n".join([*lines, *(f"~ the pre-shared key of {where}" for where in changed_keys)])
+        or "No difference."
+    )
+    return 0
+
+
+def _lines(objects: PolicySet) -> list[str]:
+    try:
+        return [_timeless(line) for line in static_lines(objects, Keys(shown=False)) if line]
+    except StockadeError as error:
+        raise error_for(
+            ReasonCode.NOT_EXPRESSIBLE, f"{error.reason.detail}; a difference is written as commands"
+        ) from None
+
+
+def _timeless(line: str) -> str:
+    words = [word for word in line.split(" ") if not word.startswith("modified=")]
+    return " ".join(_BLANK if "%PSK_" in word else word for word in words)
+
+
+_BLANK = 'psk="(not shown)"'
+
+
+def _changed_keys(old: PolicySet, new: PolicySet) -> list[str]:
+    before = {rule.guid: rule for policy in old.policies for rule in policy.rules}
+    found = []
+    for policy in new.policies:
+        for rule in policy.rules:
+            earlier = before.get(rule.guid)
+            if earlier is None:
+                continue
+            keys = [method.key for method in rule.authentication if isinstance(method, PresharedKey)]
+            keys_before = [one.key for one in earlier.authentication if isinstance(one, PresharedKey)]
+            if len(keys) == len(keys_before) and keys != keys_before:
+                found.append(f"rule “{rule.name}” of policy “{policy.name}”")
+    return found
+
+
+def rollback(paths: Paths, store: str, number: int, form: str) -> int:
+    """Make the store as it was after revision `number`, and tell a running agent."""
+    console = Console(paths)
+    opened = _store(console, store)
+    opened.describe(f"policy rollback {number}")
+    opened.rollback(number)
+    newest = opened.history()[-1].number
+    if form == "json":
+        print(json.dumps({"store": store, "rolled_back_to": number, "revision": newest}))
+    else:
+        print(f"The {store} store is as it was after revision {number}; this is revision {newest}.")
+    return 0 if console.tell_agent() else 1
+
+
+def forget(paths: Paths, store: str, keep: int, form: str) -> int:
+    """Drop all but the newest `keep` revisions, and the keys in them."""
+    dropped = _store(Console(paths), store).forget(keep)
+    if form == "json":
+        print(json.dumps({"store": store, "dropped": dropped}))
+    else:
+        print(f"{dropped} revisions are gone, and the keys that only they held.")
+    return 0
+
+
+def _store(console: Console, name: str) -> LocalStore:
+    opened = console.store(name)
+    if not isinstance(opened, LocalStore):
+        damage = opened.damage
+        raise error_for(
+            ReasonCode.STORE_UNREADABLE,
+            f"{damage.detail}; its history cannot be read either",
+            **dict(damage.facts),
+        )
+    return opened

@@ -1,0 +1,65 @@
+"""What main modes we can do for some negotiations: their methods and proposals, with the credentials that
+this host has."""
+
+from collections.abc import Iterable, Sequence
+
+from stockade.ike.auth.certificate import certificate_methods
+from stockade.ike.auth.method import AuthMethod
+from stockade.ike.auth.preshared_key import PresharedKeyMethod
+from stockade.ike.v1.proposals import MainModeCandidate
+from stockade.model.negotiation import AuthenticationMethod, Certificate, Negotiation, PresharedKey
+from stockade.model.reasons import Reason, ReasonCode
+from stockade.pki.credentials import CredentialSource, OwnCertificate, VerifiedPeer
+
+MAXIMUM_CANDIDATES = 64  # as many as an offer holds
+
+
+class NoCredentials:
+    """A `CredentialSource` for a host without certificates."""
+
+    def own(self, root_ca: str) -> tuple[OwnCertificate, ...] | Reason:
+        return Reason.of(ReasonCode.NO_CERTIFICATE, "this host has no machine store", root=root_ca)
+
+    def authority_names(self, root_ca: str) -> tuple[bytes, ...]:
+        return ()
+
+    def verify(self, certificates: Sequence[bytes], roots: Sequence[str]) -> VerifiedPeer | Reason:
+        return Reason.of(ReasonCode.CERTIFICATE_UNTRUSTED, "this host has no machine store")
+
+
+def main_mode_candidates(
+    negotiations: Iterable[Negotiation], credentials: CredentialSource
+) -> list[MainModeCandidate] | Reason:
+    """In the order of the negotiations and of the methods in them, without those whose credential is not
+    here. All certificates of a rule stand where its first one does. At most `MAXIMUM_CANDIDATES`."""
+    candidates: list[MainModeCandidate] = []
+    refusals: list[tuple[str, Reason]] = []
+    for negotiation in negotiations:
+        for method in _methods(negotiation.authentication, credentials):
+            if isinstance(method, Reason):
+                refusals.append((negotiation.name, method))
+                continue
+            for proposal in negotiation.main_mode.proposals:
+                lifetime = negotiation.main_mode.lifetime_seconds
+                candidates.append(MainModeCandidate(proposal, method, lifetime, negotiation))
+    if candidates:
+        return candidates[:MAXIMUM_CANDIDATES]
+    detail = "; ".join(f"{name}: {reason}" for name, reason in refusals[:8])
+    return Reason.of(ReasonCode.AUTHENTICATION_METHOD_UNAVAILABLE, detail)
+
+
+def _methods(
+    authentication: Sequence[AuthenticationMethod], credentials: CredentialSource
+) -> "list[AuthMethod | Reason]":
+    methods: list[AuthMethod | Reason] = []
+    certificates = [entry for entry in authentication if isinstance(entry, Certificate)]
+    for configured in authentication:
+        if isinstance(configured, PresharedKey):
+            methods.append(PresharedKeyMethod(configured))
+        elif not isinstance(configured, Certificate):
+            detail = f"{configured} cannot be used by this version"
+            methods.append(Reason.of(ReasonCode.AUTHENTICATION_METHOD_UNAVAILABLE, detail))
+        elif configured is certificates[0]:
+            found = certificate_methods(certificates, credentials)
+            methods += [found] if isinstance(found, Reason) else found
+    return methods

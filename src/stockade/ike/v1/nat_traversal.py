@@ -1,0 +1,121 @@
+"""NAT traversal in IKEv1: RFC 3947, and draft-ietf-ipsec-nat-t-ike-02, which Windows 2000 to 2003 speak.
+
+    1, 2   vendor ids: both ends can
+    3, 4   NAT-D (where I believe you are), NAT-D (where I am)      HASH(CKY-I | CKY-R | address | port)
+    5 …    if a hash does not fit there is a NAT: port 4500, non-ESP marker, keep-alives
+    quick  encapsulation mode UDP-…; NAT-OA in transport mode: the addresses before translation
+
+The first NAT-D is compared with our own address, the others (one per interface of the peer) with the address
+that the message came from. NAT-D is not authenticated: who tampers with it can make two ends encapsulate
+needlessly, or fail to, and no more. Microsoft knows no NAT traversal with IPv6; we follow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from stockade.crypto.hashing import digest
+from stockade.model.addresses import Address, Endpoint
+from stockade.model.negotiation import Mode
+from stockade.model.suites import Hash
+from stockade.wire.isakmp.constants import EncapsulationMode, PayloadType
+from stockade.wire.isakmp.payloads import NatDetectionPayload, NatOriginalAddressPayload, Payload
+from stockade.wire.vendor_ids import DRAFT_NATT_02, DRAFT_NATT_02_N, RFC_3947
+
+VENDOR_IDS = (RFC_3947, DRAFT_NATT_02_N)
+
+
+class Variant(Enum):
+    """What differs between the RFC and the draft: the numbers."""
+
+    RFC = (
+        PayloadType.NAT_DETECTION,
+        PayloadType.NAT_ORIGINAL_ADDRESS,
+        EncapsulationMode.UDP_TRANSPORT,
+        EncapsulationMode.UDP_TUNNEL,
+    )
+    DRAFT = (
+        PayloadType.NAT_DETECTION_DRAFT,
+        PayloadType.NAT_ORIGINAL_ADDRESS_DRAFT,
+        EncapsulationMode.UDP_TRANSPORT_DRAFT,
+        EncapsulationMode.UDP_TUNNEL_DRAFT,
+    )
+
+    def __init__(
+        self, detection: int, original: int, transport: EncapsulationMode, tunnel: EncapsulationMode
+    ) -> None:
+        self.detection = detection
+        self.original = original
+        self.transport = transport
+        self.tunnel = tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """What messages 3 and 4 found. An object only exists where there is a NAT."""
+
+    variant: Variant
+    local_behind: bool
+    peer_behind: bool
+
+    def encapsulation(self, mode: Mode) -> EncapsulationMode:
+        return self.variant.transport if mode is Mode.TRANSPORT else self.variant.tunnel
+
+    def original_addresses(self, own: Address, peer: Address, *, initiator: bool) -> tuple[Payload, ...]:
+        """NAT-OA for a quick mode in transport mode: the RFC sends the initiator's and the responder's, the
+        draft one's own."""
+        if self.variant is Variant.DRAFT:
+            return (NatOriginalAddressPayload(self.variant.original, own),)
+        addresses = (own, peer) if initiator else (peer, own)
+        return tuple(NatOriginalAddressPayload(self.variant.original, address) for address in addresses)
+
+
+PLAIN = {Mode.TRANSPORT: EncapsulationMode.TRANSPORT, Mode.TUNNEL: EncapsulationMode.TUNNEL}
+
+
+def encapsulation(nat: Nat | None, mode: Mode) -> EncapsulationMode:
+    """The encapsulation mode of a quick mode (RFC 2407 §4.5, RFC 3947 §5.1)."""
+    return PLAIN[mode] if nat is None else nat.encapsulation(mode)
+
+
+def common_variant(peer_vendor_ids: Sequence[bytes]) -> Variant | None:
+    """The variant that both ends know, the RFC's before the draft's; None where the peer knows none."""
+    if RFC_3947 in peer_vendor_ids:
+        return Variant.RFC
+    if DRAFT_NATT_02_N in peer_vendor_ids or DRAFT_NATT_02 in peer_vendor_ids:
+        return Variant.DRAFT
+    return None
+
+
+def detection_payloads(
+    variant: Variant | None, hash_name: Hash, cookies: bytes, local: Endpoint, remote: Endpoint
+) -> tuple[Payload, ...]:
+    """NAT-D for message 3 or 4; nothing without a variant."""
+    if variant is None:
+        return ()
+    return tuple(
+        NatDetectionPayload(variant.detection, _detection_hash(hash_name, cookies, end))
+        for end in (remote, local)
+    )
+
+
+def find_nat(
+    variant: Variant | None,
+    hash_name: Hash,
+    cookies: bytes,
+    received: Sequence[NatDetectionPayload],
+    local: Endpoint,
+    remote: Endpoint,
+) -> Nat | None:
+    """What the peer's NAT-D payloads say; `local` and `remote` are where its message came to and from."""
+    if variant is None:
+        return None
+    hashes = [payload.hash for payload in received if payload.type == variant.detection]
+    if len(hashes) < 2:
+        return None  # the peer announced it and does not do it
+    local_behind = hashes[0] != _detection_hash(hash_name, cookies, local)
+    peer_behind = _detection_hash(hash_name, cookies, remote) not in hashes[1:]
+    return Nat(variant, local_behind, peer_behind) if local_behind or peer_behind else None
+
+
+def _detection_hash(hash_name: Hash, cookies: bytes, end: Endpoint) -> bytes:
+    return digest(hash_name, cookies + end.address.packed + end.port.to_bytes(2, "big"))

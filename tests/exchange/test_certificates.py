@@ -1,0 +1,202 @@
+"""Main mode with certificates.
+
+alpha                                beta
+  HDR, SA, VID                   ->
+                                 <-   HDR, SA, VID
+  HDR, KE, Ni, CERTREQ           ->
+                                 <-   HDR, KE, Nr, CERTREQ
+  HDR*, IDii, CERT…, SIG_I, N    ->
+                                 <-   HDR*, IDir, CERT…, SIG_R, N
+"""
+
+from dataclasses import replace
+
+import pytest
+from certificate_maker import NOW, Made, root, root_name
+from exchange_harness import (
+    ALPHA,
+    BETA,
+    EXACT,
+    Network,
+    Node,
+    Policy,
+    assert_matching,
+    established,
+    negotiation,
+)
+
+from stockade.ike.contract import ReportKind
+from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
+from stockade.model.reasons import ReasonCode
+from stockade.model.secret import Secret
+from stockade.pki.chain import ChainRules, Trust
+from stockade.pki.credentials import Credentials
+from stockade.pki.revocation import RevocationCheck, RevocationList
+
+ROOT, OTHER = root(), root("Other")
+ISSUING = ROOT.issue("Issuing", authority=True)
+ALPHA_CERTIFICATE, BETA_CERTIFICATE = ISSUING.issue("alpha"), ISSUING.issue("beta")
+KEY = PresharedKey(Secret(b"correct horse"))
+UNDER_ROOT, UNDER_OTHER = Certificate(root_name()), Certificate(root_name("Other"))
+
+
+def node(
+    address: object,
+    *methods: AuthenticationMethod,
+    machine: tuple[Made, ...] = (),
+    trusted: tuple[Made, ...] = (ROOT,),
+    lists: tuple[RevocationList, ...] = (),
+    check: RevocationCheck = RevocationCheck.REVOKED_ONLY,
+    seed: int = 0,
+) -> Node:
+    trust = Trust(tuple(entry.read for entry in trusted), (ISSUING.read,), lists)
+    credentials = Credentials([entry.own for entry in machine], trust, ChainRules(check), moment=lambda: NOW)
+    rule = replace(negotiation(), authentication=methods)
+    return Node(address, Policy(rule), seed, EXACT, credentials)  # type: ignore[arg-type]
+
+
+def hosts(
+    alphas: tuple[AuthenticationMethod, ...] = (UNDER_ROOT,),
+    betas: tuple[AuthenticationMethod, ...] = (UNDER_ROOT,),
+    *,
+    alpha: Made = ALPHA_CERTIFICATE,
+    beta: Made = BETA_CERTIFICATE,
+    **options: object,
+) -> tuple[Network, Node, Node]:
+    one = node(ALPHA, *alphas, machine=(alpha,), **options)  # type: ignore[arg-type]
+    other = node(BETA, *betas, machine=(beta,), **options)  # type: ignore[arg-type]
+    return Network([one, other]), one, other
+
+
+@pytest.mark.parametrize("kind", ["rsa1024", "rsa2048", "p256", "p384", "p521"])
+def test_both_ends_prove_themselves(kind: str) -> None:
+    one, two = ISSUING.issue("alpha", kind), ISSUING.issue("beta", kind)
+    network, alpha, beta = hosts(alpha=one, beta=two)
+    established(network, alpha, beta)
+    assert_matching(alpha, beta)
+    for host, peer in ((alpha, two), (beta, one)):
+        (view,) = host.engine.main_modes(network.now)
+        assert view.peer_identity == peer.read.identity
+        assert view.authentication.startswith("certificate (")
+        assert not host.reported(ReportKind.MESSAGE_REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("alphas", "betas", "used"),
+    [
+        ((UNDER_ROOT, KEY), (KEY, UNDER_ROOT), "certificate (ECDSA secp256r1)"),
+        ((KEY, UNDER_ROOT), (UNDER_ROOT, KEY), "preshared-key"),
+        ((UNDER_ROOT, KEY), (KEY,), "preshared-key"),
+        ((Kerberos(), UNDER_ROOT), (UNDER_ROOT,), "certificate (ECDSA secp256r1)"),
+        ((UNDER_OTHER, KEY), (UNDER_ROOT, KEY), "preshared-key"),
+        ((UNDER_OTHER, UNDER_ROOT), (UNDER_ROOT,), "certificate (ECDSA secp256r1)"),
+        ((replace(UNDER_ROOT, exclude_ca_name=True),), (UNDER_ROOT,), "certificate (ECDSA secp256r1)"),
+    ],
+)
+def test_the_first_method_that_both_have_is_taken(
+    alphas: tuple[AuthenticationMethod, ...], betas: tuple[AuthenticationMethod, ...], used: str
+) -> None:
+    network, alpha, beta = hosts(alphas, betas)
+    established(network, alpha, beta)
+    assert [view.authentication for view in alpha.engine.main_modes(0)] == [used]
+
+
+def test_the_certificate_that_the_peer_asks_for_is_shown() -> None:
+    """alpha has one under each root, in the wrong order; beta trusts one root only."""
+    under_other = OTHER.issue("alpha elsewhere")
+    alpha = node(
+        ALPHA,
+        UNDER_OTHER,
+        UNDER_ROOT,
+        machine=(under_other, ALPHA_CERTIFICATE),
+        trusted=(ROOT, OTHER),
+    )
+    beta = node(BETA, UNDER_ROOT, machine=(BETA_CERTIFICATE,))
+    for first, second in ((alpha, beta), (beta, alpha)):
+        network = Network([alpha, beta])
+        network.command(first, first.acquire(second.address))
+        assert network.run(5, lambda second=second: bool(second.engine.main_modes(0)))
+        network.run(2)
+        (view,) = beta.engine.main_modes(network.now)[:1]
+        assert view.peer_identity == ALPHA_CERTIFICATE.read.identity
+
+
+def refused(network: Network, alpha: Node, beta: Node) -> tuple[ReasonCode, ReasonCode]:
+    """What alpha, the initiator, and beta say when main mode does not come up."""
+    network.command(alpha, alpha.acquire(BETA))
+    assert network.run(100, lambda: bool(alpha.reported(ReportKind.MAIN_MODE_FAILED)))
+    assert not any(view.established for view in alpha.engine.main_modes(0))
+    network.run(100)
+    assert not alpha.sas
+    assert not beta.sas
+    refusals = [*beta.codes(ReportKind.MESSAGE_REFUSED), *beta.codes(ReportKind.MAIN_MODE_FAILED)]
+    return alpha.codes(ReportKind.MAIN_MODE_FAILED)[0], refusals[0] if refusals else ReasonCode.SA_DELETED
+
+
+def test_an_initiator_whose_certificate_is_under_another_root() -> None:
+    """alpha thinks that its chain leads to the root; beta knows another root of that name."""
+    impostor = root("Root")
+    mine = impostor.issue("alpha")
+    alpha = node(ALPHA, UNDER_ROOT, machine=(mine,), trusted=(impostor, ROOT))
+    beta = node(BETA, UNDER_ROOT, machine=(BETA_CERTIFICATE,))
+    network = Network([alpha, beta])
+    said_alpha, said_beta = refused(network, alpha, beta)
+    assert said_beta is ReasonCode.CERTIFICATE_UNTRUSTED
+    assert said_alpha is ReasonCode.AUTHENTICATION_FAILED
+
+
+def test_a_responder_whose_certificate_is_under_another_root() -> None:
+    impostor = root("Root")
+    alpha = node(ALPHA, UNDER_ROOT, machine=(ALPHA_CERTIFICATE,))
+    beta = node(BETA, UNDER_ROOT, machine=(impostor.issue("beta"),), trusted=(impostor, ROOT))
+    network = Network([alpha, beta])
+    network.command(alpha, alpha.acquire(BETA))
+    assert network.run(100, lambda: bool(alpha.reported(ReportKind.MAIN_MODE_FAILED)))
+    assert alpha.codes(ReportKind.MAIN_MODE_FAILED) == [ReasonCode.CERTIFICATE_UNTRUSTED]
+    assert "link 0" not in str(alpha.reports[-1].reason)  # there is no chain to list
+    assert not alpha.sas
+
+
+def test_a_revoked_peer_is_refused() -> None:
+    lists = (ISSUING.revocation_list(ALPHA_CERTIFICATE),)
+    alpha = node(ALPHA, UNDER_ROOT, machine=(ALPHA_CERTIFICATE,))
+    beta = node(BETA, UNDER_ROOT, machine=(BETA_CERTIFICATE,), lists=lists)
+    assert refused(Network([alpha, beta]), alpha, beta)[1] is ReasonCode.CERTIFICATE_REVOKED
+
+
+def test_a_certificate_with_somebody_elses_key_is_refused() -> None:
+    thief = Made(ALPHA_CERTIFICATE.x509, root("thief").key)
+    network, alpha, beta = hosts(alpha=thief)
+    assert refused(network, alpha, beta) == (
+        ReasonCode.AUTHENTICATION_FAILED,
+        ReasonCode.INVALID_SIGNATURE,
+    )
+
+
+def test_without_a_certificate_of_our_own_nothing_is_sent() -> None:
+    alpha = node(ALPHA, UNDER_ROOT)
+    beta = node(BETA, UNDER_ROOT, machine=(BETA_CERTIFICATE,))
+    network = Network([alpha, beta])
+    network.command(alpha, alpha.acquire(BETA))
+    assert alpha.codes(ReportKind.QUICK_MODE_FAILED) == [ReasonCode.AUTHENTICATION_METHOD_UNAVAILABLE]
+    assert not network.sent
+
+
+def test_mapping_to_accounts_is_not_skipped_silently() -> None:
+    network, alpha, _ = hosts((replace(UNDER_ROOT, map_to_account=True),))
+    network.command(alpha, alpha.acquire(BETA))
+    (report,) = alpha.reported(ReportKind.QUICK_MODE_FAILED)
+    assert report.reason.code is ReasonCode.AUTHENTICATION_METHOD_UNAVAILABLE
+    assert "accounts" in report.reason.detail
+    assert not network.sent
+
+
+def test_a_main_mode_under_one_root_does_not_serve_a_rule_for_another() -> None:
+    """beta's rule changes to another root: the main mode that it has proves nothing there."""
+    network, alpha, beta = hosts()
+    established(network, alpha, beta)
+    beta.policy.rule = replace(negotiation(), authentication=(UNDER_OTHER,))
+    beta.engine.set_lookup(beta.policy, network.now)
+    network.pump()
+    assert not beta.engine.main_modes(network.now)
+    assert not beta.sas

@@ -1,0 +1,245 @@
+"""Main and quick mode through a NAT.
+
+inside (10.0.0.5)     NAT (203.0.113.9)        outside (198.51.100.1)
+  500  1 SA, VID      ->  30001  ->  500
+  500  3 KE, NAT-D    ->  30001  ->  500
+  4500 5 ID, HASH     ->  30002  ->  4500      outside answers there from now on
+  4500 quick mode     ->  30002  ->  4500      ESP in UDP, transport or tunnel
+  4500 FF             ->  30002  ->  4500      every 20 s
+"""
+
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+
+import pytest
+from exchange_harness import (
+    ESP,
+    EXACT,
+    Network,
+    Node,
+    Policy,
+    assert_matching,
+    established,
+    negotiation,
+    pairs_up,
+)
+
+from stockade.ike.config import EngineConfig
+from stockade.ike.contract import DeletePeer, DeleteQuickMode, RekeyQuickMode, ReportKind, Send
+from stockade.model.addresses import Address, AddressRange, Endpoint
+from stockade.model.filters import Direction
+from stockade.model.negotiation import Mode, QuickModePolicy
+from stockade.model.reasons import Reason, ReasonCode
+from stockade.model.sa import UdpEncapsulation
+from stockade.model.traffic import TCP, TrafficSelector
+from stockade.wire.udp_encapsulation import KEEPALIVE
+from stockade.wire.vendor_ids import RFC_3947
+
+INSIDE, SECOND, PUBLIC, OUTSIDE = (
+    ip_address(text) for text in ("10.0.0.5", "10.0.0.6", "203.0.113.9", "198.51.100.1")
+)
+NAT_T = replace(EXACT, nat_traversal=True)
+
+
+@dataclass
+class VirtualNat:
+    """Translates what comes from inside, and back what comes to a port that it gave out."""
+
+    next_port: int = 30_001
+    mappings: dict[Endpoint, int] = field(default_factory=dict)
+    keepalives: list[Send] = field(default_factory=list)
+
+    def __call__(self, send: Send) -> Send | None:
+        if send.datagram == KEEPALIVE:
+            self.keepalives.append(send)
+        if send.local.address in (INSIDE, SECOND):
+            return replace(send, local=Endpoint(PUBLIC, self.port_of(send.local)))
+        if send.remote.address == PUBLIC:
+            for inside, port in self.mappings.items():
+                if port == send.remote.port:
+                    return replace(send, remote=inside)
+            return None
+        return send
+
+    def port_of(self, inside: Endpoint) -> int:
+        if inside not in self.mappings:
+            self.mappings[inside] = self.next_port
+            self.next_port += 1
+        return self.mappings[inside]
+
+    def forget(self) -> None:
+        """Restarted: other ports from now on."""
+        self.mappings.clear()
+
+
+def world(
+    *insiders: Address, config: EngineConfig = NAT_T, other: EngineConfig | None = None, tunnel: bool = False
+) -> tuple[Network, VirtualNat, list[Node], Node]:
+    rule = negotiation()
+    rules = [rule, rule]
+    if tunnel:
+        rules = [
+            replace(rule, quick_mode=QuickModePolicy((ESP,), mode=Mode.TUNNEL, tunnel_endpoint=end))
+            for end in (OUTSIDE, PUBLIC)
+        ]
+    nodes = [Node(address, Policy(rules[0]), 1, config) for address in insiders or (INSIDE,)]
+    outside = Node(OUTSIDE, Policy(rules[1]), 2, other or config)
+    nat = VirtualNat()
+    return Network([*nodes, outside], route=nat), nat, nodes, outside
+
+
+def test_both_ends_move_to_4500_and_encapsulate() -> None:
+    network, _, (inside,), outside = world()
+    established(network, inside, outside)
+    ports = [(packet.send.local.port, packet.send.remote.port) for packet in network.sent]
+    assert ports[:4] == [(500, 500), (500, 30_001), (500, 500), (500, 30_001)]
+    assert ports[4:] == [(4500, 4500), (4500, 30_002), (4500, 4500), (4500, 30_002), (4500, 4500)]
+    (sa,) = inside.of(Direction.OUTBOUND)
+    assert sa.udp == UdpEncapsulation(4500, 4500)
+    assert (sa.source, sa.destination) == (INSIDE, OUTSIDE)
+    (sa,) = outside.of(Direction.OUTBOUND)
+    assert sa.udp == UdpEncapsulation(4500, 30_002)
+    assert (sa.source, sa.destination) == (OUTSIDE, PUBLIC)
+    assert str(sa.selector.destination) == str(PUBLIC)
+    (sa,) = outside.of(Direction.INBOUND)
+    assert sa.udp == UdpEncapsulation(30_002, 4500)
+    keys = {node: {sa.encryption_key.reveal() for sa in node.sas.values()} for node in (inside, outside)}
+    assert keys[inside] == keys[outside]
+    (view,) = outside.engine.main_modes(network.now)
+    assert view.remote == Endpoint(PUBLIC, 30_002)
+    assert str(view.peer_identity) == str(INSIDE)
+
+
+def test_tunnel_mode_in_udp() -> None:
+    network, _, (inside,), outside = world(tunnel=True)
+    established(network, inside, outside)
+    for node in (inside, outside):
+        assert all(sa.udp is not None and sa.mode is Mode.TUNNEL for sa in node.sas.values())
+    (sa,) = outside.of(Direction.OUTBOUND)
+    assert str(sa.selector.destination) == str(INSIDE)  # the inner address is the peer's own
+
+
+def test_the_draft_is_spoken_where_the_peer_has_only_that() -> None:
+    """Windows 2000 to 2003: the draft's vendor id and numbers."""
+    network, _, (inside,), outside = world()
+    network.fate = lambda packet: [(0.01, packet.send.datagram.replace(RFC_3947, bytes(16)))]
+    established(network, inside, outside)
+    assert outside.of(Direction.OUTBOUND)[0].udp == UdpEncapsulation(4500, 30_002)
+    third = next(packet for packet in network.sent if packet.number == 3).send.datagram
+    kinds, position, kind = [], 28, third[16]
+    while kind:
+        kinds.append(kind)
+        kind, position = third[position], position + int.from_bytes(third[position + 2 : position + 4], "big")
+    assert kinds == [4, 10, 130, 130]
+
+
+def test_without_a_nat_everything_stays_on_500() -> None:
+    one, two = (Node(address, Policy(negotiation()), 3, NAT_T) for address in (INSIDE, OUTSIDE))
+    network = Network([one, two])
+    established(network, one, two)
+    assert_matching(one, two)
+    assert {packet.send.remote.port for packet in network.sent} == {500}
+    assert all(sa.udp is None for sa in one.sas.values())
+
+
+@pytest.mark.parametrize("announcing", [0, 1])
+def test_one_end_alone_cannot(announcing: int) -> None:
+    """Without NAT-T at both ends the identity behind the NAT is not the one that is seen: refused, in
+    words."""
+    configs = [EXACT, NAT_T] if announcing else [NAT_T, EXACT]
+    network, _, (inside,), outside = world(config=configs[0], other=configs[1])
+    network.command(inside, inside.acquire(OUTSIDE))
+    network.run(100)
+    assert not inside.sas
+    refused = outside.codes(ReportKind.MESSAGE_REFUSED) + outside.codes(ReportKind.MAIN_MODE_FAILED)
+    assert ReasonCode.INVALID_IDENTITY in refused
+
+
+def test_ipv6_has_no_nat_traversal() -> None:
+    one, two = (Node(ip_address(text), Policy(negotiation()), 3, NAT_T) for text in ("fd00::1", "fd00::2"))
+    network = Network([one, two])
+    established(network, one, two)
+    assert not any(RFC_3947 in packet.send.datagram for packet in network.sent)
+
+
+def test_the_end_behind_the_nat_keeps_the_mapping_alive_as_long_as_it_is_needed() -> None:
+    network, nat, (inside,), outside = world()
+    established(network, inside, outside)
+    network.run(100)
+    assert 5 <= len(nat.keepalives) <= 7
+    assert {(send.local, send.remote) for send in nat.keepalives} == {
+        (Endpoint(INSIDE, 4500), Endpoint(OUTSIDE, 4500))
+    }
+    network.command(inside, DeletePeer(OUTSIDE, Reason.of(ReasonCode.POLICY_CHANGED)))
+    network.run(30)
+    nat.keepalives.clear()
+    network.run(100)
+    assert not nat.keepalives
+
+
+def test_a_changed_mapping_is_followed_when_the_peer_proves_itself() -> None:
+    network, nat, (inside,), outside = world()
+    established(network, inside, outside)
+    nat.forget()
+    old = inside.of(Direction.INBOUND)[0].spi
+    network.command(inside, RekeyQuickMode(old))
+    assert network.run(30, lambda: outside.engine.main_modes(0)[0].remote == Endpoint(PUBLIC, 30_003))
+    network.run(30)
+    assert pairs_up(inside, outside)()
+    assert [sa.udp for sa in outside.of(Direction.OUTBOUND)] == [UdpEncapsulation(4500, 30_003)]
+
+
+def test_pairs_follow_a_peer_that_says_only_a_word_from_elsewhere() -> None:
+    """Two pairs; the peer deletes one of them after its NAT was restarted."""
+    network, nat, (inside,), outside = world()
+    established(network, inside, outside)
+    web = TrafficSelector(AddressRange.host(INSIDE), AddressRange.host(OUTSIDE), TCP, 0, 80)
+    network.command(inside, inside.acquire(OUTSIDE, web))
+    assert network.run(5, pairs_up(inside, outside, pairs=2))
+    network.run(5)
+    nat.forget()
+    gone = inside.of(Direction.INBOUND)[0].spi
+    network.command(inside, DeleteQuickMode(gone, Reason.of(ReasonCode.SA_IDLE)))
+    network.run(30)
+    assert pairs_up(inside, outside)()
+    assert [sa.udp for sa in outside.of(Direction.OUTBOUND)] == [UdpEncapsulation(4500, 30_003)]
+
+
+def test_a_datagram_that_proves_nothing_moves_nobody() -> None:
+    network, _, (inside,), outside = world()
+    established(network, inside, outside)
+    before = outside.engine.main_modes(0)[0].remote
+    elsewhere = Endpoint(PUBLIC, 40_000)
+    local = Endpoint(OUTSIDE, 4500)
+    for packet in list(network.sent):
+        if packet.send.local.address != INSIDE:
+            continue
+        garbled = packet.send.datagram[:-1] + bytes((packet.send.datagram[-1] ^ 1,))
+        for datagram in (packet.send.datagram, garbled):
+            outside.engine.receive(datagram, local, elsewhere, network.now)
+    network.run(5)
+    assert outside.engine.main_modes(0)[0].remote == before
+
+
+def test_two_clients_behind_one_nat_live_side_by_side() -> None:
+    """The second one's INITIAL-CONTACT speaks for itself only."""
+    network, _, (first, second), outside = world(INSIDE, SECOND)
+    established(network, first, outside)
+    network.command(second, second.acquire(OUTSIDE))
+    assert network.run(5, lambda: len(outside.of(Direction.OUTBOUND)) == 2)
+    network.run(5)
+    assert pairs_up(first, second)()
+    ports = {sa.udp.destination_port for sa in outside.of(Direction.OUTBOUND) if sa.udp is not None}
+    assert len(ports) == 2
+    assert len(outside.engine.main_modes(0)) == 2
+
+
+def test_a_client_that_starts_anew_behind_its_nat_replaces_what_it_had() -> None:
+    network, nat, (first,), outside = world()
+    established(network, first, outside)
+    nat.forget()
+    again = Node(INSIDE, first.policy, 9, NAT_T)
+    network.nodes[0] = again
+    network.command(again, again.acquire(OUTSIDE))
+    assert network.run(5, pairs_up(again, outside))
+    assert len(outside.engine.main_modes(0)) == 1

@@ -1,0 +1,95 @@
+"""explain, lint, show filters and show unused about a policy file, without an agent."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stockade.console.main import main
+
+EXAMPLE = str(Path(__file__).parents[3] / "examples" / "two-hosts" / "beta.netsh")
+ASK = ["--policy-file", EXAMPLE, "--local", "10.99.0.2", "--format", "json"]
+
+
+def explain(capsys, *words: str) -> dict:
+    assert main(["explain", *words, *ASK]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("question", "verdict", "action", "inbound_clear", "on_failure", "rule"),
+    [
+        (("10.99.0.3", "10.99.0.2", "tcp", "--dport", "80"), "secure", "negotiate", "drop", "drop",
+         "Require security of everybody"),
+        (("10.99.0.3", "10.99.0.2", "tcp", "--dport", "22"), "permit", "permit", "accept", None,
+         "SSH for everybody"),
+        (("10.99.0.3", "10.99.0.2", "tcp", "--dport", "23"), "block", "block", "drop", None, "No telnet"),
+        (("10.99.0.1", "10.99.0.2", "icmp"), "secure", "negotiate", "drop", "drop", "Secure alpha"),
+        (("10.99.0.3", "10.99.0.2", "udp", "--dport", "500"), "exempt", "permit", "accept", None, None),
+        (("10.99.0.3", "10.99.0.2", "udp", "--dport", "53"), "no-filter", None, "accept", None, None),
+    ],
+)  # fmt: skip
+def test_what_happens_to_a_packet(capsys, question, verdict, action, inbound_clear, on_failure, rule):
+    answer = explain(capsys, *question)
+    assert (answer["verdict"], answer["action"]) == (verdict, action)
+    assert (answer["inbound_clear"], answer["on_failure"]) == (inbound_clear, on_failure)
+    if rule is not None:
+        assert answer["rule"] == rule
+        assert answer["weight"] > 0
+    assert answer["why"]
+    assert all(isinstance(sentence, str) for sentence in answer["why"])
+
+
+def test_options_and_words_mean_the_same(capsys):
+    words = explain(capsys, "10.99.0.3", "10.99.0.2", "tcp", "--port", "80")
+    options = ["--src", "10.99.0.3", "--dst", "10.99.0.2", "--protocol", "tcp", "--dport", "80"]
+    assert explain(capsys, *options, "--direction", "in") == words
+
+
+def test_me_is_an_address_of_the_computer_that_is_asked_about(capsys):
+    answer = explain(capsys, "me", "10.99.0.1", "tcp", "--port", "80")
+    assert answer["direction"] == "outbound"
+    assert answer["flow"] == "tcp 10.99.0.2:0 -> 10.99.0.1:80"
+
+
+@pytest.mark.parametrize(
+    "words", [("10.99.0.300", "10.99.0.2"), ("10.99.0.3", "10.99.0.2", "tpc"), ("10.99.0.3",)]
+)
+def test_a_wrong_word_is_named(capsys, words):
+    assert main(["explain", *words, *ASK]) == 1
+    refusal = json.loads(capsys.readouterr().err)
+    assert refusal["reason"] == "syntax"
+    assert "Traceback" not in refusal["text"]
+
+
+def test_filters_stand_heaviest_first(capsys):
+    assert main(["show", "filters", *ASK]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    weights = [entry["weight"] for entry in answer["filters"]]
+    assert weights == sorted(weights, reverse=True)
+    assert answer["policy"] == "Two hosts (beta)"
+
+
+def test_lint_names_remedies_and_fails_where_something_is_an_error(capsys):
+    assert main(["lint", *ASK]) == 1
+    findings = json.loads(capsys.readouterr().out)
+    assert {"lockout", "preshared-key"} <= {finding["kind"] for finding in findings}
+    assert all(finding["remedy"] for finding in findings)
+    assert "EXAMPLE-ONLY" not in json.dumps(findings)
+
+
+def test_unused_objects_are_shown_with_what_deletes_them(capsys, tmp_path):
+    script = tmp_path / "policy.netsh"
+    script.write_text("ipsec static\nadd filterlist name=lonely\nadd policy name=p activatedefaultrule=no\n")
+    assert main(["show", "unused", "--policy-file", str(script), "--format", "json"]) == 0
+    (unused,) = json.loads(capsys.readouterr().out)
+    assert unused["name"] == "lonely"
+    assert "delete filterlist" in unused["remedy"]
+
+
+@pytest.mark.parametrize("content", [b"\x00" * 100, b"regf" + bytes(200), b"add nonsense", b"\xff\xfe\x00"])
+def test_a_file_that_is_no_policy_is_refused_with_a_reason(capsys, tmp_path, content):
+    file = tmp_path / "policy"
+    file.write_bytes(content)
+    assert main(["lint", "--policy-file", str(file), "--local", "10.0.0.1", "--format", "json"]) == 1
+    assert json.loads(capsys.readouterr().err)["remedy"]
