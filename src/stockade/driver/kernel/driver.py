@@ -12,8 +12,8 @@ SAs of its own for the same peer are in (or ORPHAN_SECONDS are over): it has no 
 their packets need not stop meanwhile.
 
 Held packets: the kernel queues up to 100 for a policy and sends them when an SA is there; it does not tell
-how many, so `held_packets` counts the SAs that it waits for. `release` leaves them there: the kernel forgets an
-unanswered acquire after 3 s (see `system`), so that the next packet acquires anew; packets held for a
+how many, so `held_packets` counts the SAs that it waits for. `release` leaves them there: the kernel forgets
+an unanswered acquire after 3 s (see `system`), so that the next packet acquires anew; packets held for a
 negotiation that failed leave, secured, with those of the next one that does not, or are dropped by the kernel
 within two minutes.
 
