@@ -1,6 +1,6 @@
-"""The kernel driver and agents over it, with real XFRM: a program of its own, since the machine that the tests run on
-may have no ESP. `test_kernel_driver_real.py` starts it (in a User-Mode-Linux kernel, scripts/uml) and reads its
-results:
+"""The kernel driver and agents over it, with real XFRM: a program of its own, since the machine that the
+tests run on may have no ESP. `test_kernel_driver_real.py` starts it (in a User-Mode-Linux kernel,
+scripts/uml) and reads its results:
 
     python kernel_scenarios.py --results FILE --folder DIR [SCENARIO ...]
 
@@ -25,6 +25,7 @@ from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from types import MappingProxyType
 
+from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.driver.contract import Acquire, PacketRefused, SaExpired, SaIdle
 from stockade.driver.kernel.driver import KernelDriver
 from stockade.lab.capture import Capture, WireWatch
@@ -40,29 +41,31 @@ from stockade.model.negotiation import (
     PresharedKey,
     QuickModePolicy,
 )
-from stockade.model.reasons import ReasonCode
+from stockade.model.reasons import HostError, ReasonCode
 from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
 from stockade.model.traffic import ICMP, ICMPV6, TCP, Flow, TrafficSelector
-from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.policy.specific import make_filter
 
 ALPHA, BETA = "10.79.0.1", "10.79.0.2"
 ALPHA6, BETA6 = "fd79::1", "fd79::2"
 SECURED_PORT, PERMITTED_PORT, BLOCKED_PORT, OTHER_PORT = 7001, 7002, 7003, 7004
 
+_NUMBERS = itertools.count(1)
+"""Each agent has a home of its own."""
+
 POLICY = """
-ipsec static delete all
+ipsec static
 add filterlist name=secured
 add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=ICMP
 add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=TCP
 add filterlist name=open
-add filter filterlist=open srcaddr=any dstaddr=me protocol=TCP dstport={permitted}
-add filter filterlist=open srcaddr=me dstaddr=any protocol=TCP dstport={permitted}
+add filter filterlist=open srcaddr={peer} dstaddr=me protocol=TCP dstport={permitted}
+add filter filterlist=open srcaddr=me dstaddr={peer} protocol=TCP dstport={permitted}
 add filterlist name=shut
-add filter filterlist=shut srcaddr=any dstaddr=me protocol=TCP dstport={blocked}
-add filter filterlist=shut srcaddr=me dstaddr=any protocol=TCP dstport={blocked}
+add filter filterlist=shut srcaddr={peer} dstaddr=me protocol=TCP dstport={blocked}
+add filter filterlist=shut srcaddr=me dstaddr={peer} protocol=TCP dstport={blocked}
 add filteraction name=require inpass=no soft=no qmsecmethods="{methods}"
 add filteraction name=permit action=permit
 add filteraction name=block action=block
@@ -74,18 +77,20 @@ set policy name=test assign=yes
 """
 
 
+def speak_ipv6() -> None:
+    """A lab network is silent about IPv6 by itself."""
+    for device in ("lo", "eth0"):
+        Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("0\n", encoding="ascii")
+
+
 class World:
     """alpha and beta on one wire, IPv4 and IPv6."""
 
     def __init__(self, network: Network, folder: Path) -> None:
         self.network = network
         self.folder = folder
-        self.numbers = itertools.count(1)
         for name, address in (("alpha", ALPHA6), ("beta", BETA6)):
-            with suppress(OSError):
-                network[name].call(
-                    lambda: Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text("0\n", encoding="ascii")
-                )
+            network[name].call(speak_ipv6)
             network[name].ip(f"address add {address}/64 dev eth0 nodad")
 
     @property
@@ -96,10 +101,14 @@ class World:
     def beta(self) -> Namespace:
         return self.network["beta"]
 
-    def capture(self, protocols: tuple[int, ...] = (ICMP,), ports: tuple[int, ...] = (SECURED_PORT,)) -> Capture:
+    def capture(
+        self, protocols: tuple[int, ...] = (ICMP,), ports: tuple[int, ...] = (SECURED_PORT,)
+    ) -> Capture:
         """The wire; what must be secured is counted where it is clear."""
 
         def must_be_secured(flow: Flow) -> bool:
+            if flow.source.is_link_local:  # of the kernel itself, for its IPv6 neighbours
+                return False
             return flow.protocol in protocols or (
                 flow.protocol == TCP and bool({flow.source_port, flow.destination_port} & set(ports))
             )
@@ -108,10 +117,17 @@ class World:
 
 
 def xfrm(namespace: Namespace, what: str) -> list[str]:
-    """What `ip xfrm state` or `ip xfrm policy` prints, one text for each entry; policies of sockets left out."""
+    """What `ip xfrm state` or `ip xfrm policy` prints, one text for each entry; policies of sockets left
+    out."""
     text = namespace.run(["ip", "xfrm", what]).stdout
     entries = re.split(r"\n(?=src )", text.strip()) if text.strip() else []
     return [" ".join(entry.split()) for entry in entries if "socket " not in entry]
+
+
+def is_loopback(policy: str) -> bool:
+    """Whether this policy is one of those for loopback over IPv6, which is no filter of the table."""
+    to_all = re.match(r"src ::/0 dst \S+ (dev lo )?dir", policy) is not None
+    return to_all and "tmpl" not in policy and "action block" not in policy
 
 
 def ping(namespace: Namespace, target: str, count: int = 3, patience: float = 3, size: int = 56) -> int:
@@ -158,7 +174,7 @@ def eventually(question: Callable[[], object], seconds: float = 20.0) -> object:
     return answer
 
 
-# ---- agents --------------------------------------------------------------------------------------------------
+# ---- agents -----------------------------------------------------------------------------------------------
 
 
 class Host:
@@ -166,7 +182,7 @@ class Host:
 
     def __init__(self, world: World, namespace: Namespace, peer: str) -> None:
         self.namespace, self.peer = namespace, peer
-        self.home = world.folder / f"{namespace.name}-{next(world.numbers)}"
+        self.home = world.folder / f"{namespace.name}-{next(_NUMBERS)}"
         self.agent = Agent(namespace, self.home)
 
     def stockade(self, *words: str) -> str:
@@ -202,7 +218,7 @@ def two_agents(world: World, methods: str = "ESP[AES128,SHA256]") -> Iterator[tu
             journal = host.home / "journal" / "journal.jsonl"
             print(host.namespace.name, host.agent.last_words(), sep="\n")
             if journal.exists():
-                print("\n".join(journal.read_text().splitlines()[-15:]))
+                print("\n".join(journal.read_text().splitlines()[-8:]))
             print(*xfrm(host.namespace, "state"), *xfrm(host.namespace, "policy"), sep="\n")
         raise
     finally:
@@ -212,7 +228,8 @@ def two_agents(world: World, methods: str = "ESP[AES128,SHA256]") -> Iterator[tu
 
 
 def agents_negotiate_and_carry_traffic(world: World) -> None:
-    """Two agents, real IKE, real ESP in the kernel; `ip xfrm` reads what they wrote; at the end nothing is left."""
+    """Two agents, real IKE, real ESP in the kernel; `ip xfrm` reads what they wrote; at the end nothing is
+    left."""
     with world.capture() as wire, two_agents(world, "ESP[AES128,SHA256]") as (alpha, beta):
         assert ping(world.alpha, BETA, 3) == 3, "the first packet is held, none is lost"
         assert ping(world.beta, ALPHA, 2, size=3000) == 2, "in fragments"
@@ -225,7 +242,9 @@ def agents_negotiate_and_carry_traffic(world: World) -> None:
             sas = host.ask("show", "sas")
             assert len(sas["main_modes"]) == 1, sas
             assert len(sas["quick_modes"]) == 2, sas  # ICMP and TCP
-            assert all(row["inbound_packets"] > 0 and row["outbound_packets"] > 0 for row in sas["quick_modes"])
+            assert all(
+                row["inbound_packets"] > 0 and row["outbound_packets"] > 0 for row in sas["quick_modes"]
+            )
             written = xfrm(host.namespace, "state")
             for row in sas["quick_modes"]:
                 for spi, ends in (
@@ -241,7 +260,8 @@ def agents_negotiate_and_carry_traffic(world: World) -> None:
         ours = {row["inbound_spi"] for row in alpha.ask("show", "sas")["quick_modes"]}
         assert ours == {row["outbound_spi"] for row in beta.ask("show", "sas")["quick_modes"]}
 
-        policies = xfrm(world.alpha, "policy")
+        # loopback is left alone; those policies belong to no filter
+        policies = [text for text in xfrm(world.alpha, "policy") if not is_loopback(text)]
         rows = alpha.ask("show", "filters")["filters"]
         for direction, word in (("inbound", "dir in"), ("outbound", "dir out")):
             mine = [text for text in policies if f" {word} " in text]
@@ -275,9 +295,13 @@ def permit_and_block_are_kept(world: World) -> None:
         (state, *_) = xfrm(world.alpha, "state")
         assert "aead rfc4106(gcm(aes))" in state, state
         # another policy under way: what was secured becomes blocked, and comes back
-        alpha.stockade("netsh", "ipsec", "static", "set", "rule", "name=secure", "policy=test", "filteraction=block")
+        alpha.stockade(
+            "netsh", "ipsec", "static", "set", "rule", "name=secure", "policy=test", "filteraction=block"
+        )
         assert eventually(lambda: ping(world.alpha, BETA, 1, 1) == 0)
-        alpha.stockade("netsh", "ipsec", "static", "set", "rule", "name=secure", "policy=test", "filteraction=require")
+        alpha.stockade(
+            "netsh", "ipsec", "static", "set", "rule", "name=secure", "policy=test", "filteraction=require"
+        )
         assert eventually(lambda: ping(world.alpha, BETA, 1, 2) == 1)
 
 
@@ -306,8 +330,9 @@ def clear_traffic_is_refused(world: World) -> None:
 
 
 def a_killed_agent_comes_back(world: World) -> None:
-    """kill -9 under traffic: the SAs in the kernel go on, nothing passes in clear, the new agent takes over."""
-    with world.capture() as wire, two_agents(world) as (alpha, beta):
+    """kill -9 under traffic: the SAs in the kernel go on, nothing passes in clear, the new agent takes
+    over."""
+    with world.capture() as wire, two_agents(world) as (alpha, _):
         assert ping(world.alpha, BETA, 2) == 2
         before = {row["inbound_spi"] for row in alpha.ask("show", "sas")["quick_modes"]}
         alpha.agent.kill()
@@ -330,7 +355,7 @@ def a_killed_agent_comes_back(world: World) -> None:
         assert tally.protected_clear == 0, tally
 
 
-# ---- the driver alone ----------------------------------------------------------------------------------------
+# ---- the driver alone -------------------------------------------------------------------------------------
 
 
 class Here:
@@ -380,7 +405,9 @@ def two_drivers(world: World) -> Iterator[tuple[Here, Here]]:
         assert xfrm(driver.namespace, "policy") == []
 
 
-def table_of(local: str, peer: str, protocol: int, proposal: QuickModeProposal, **options: bool) -> FilterTable:
+def table_of(
+    local: str, peer: str, protocol: int, proposal: QuickModeProposal, **options: bool
+) -> FilterTable:
     negotiation = Negotiation(
         "local/test/rule",
         MainModePolicy(),
@@ -435,7 +462,12 @@ def sas_of(
 
 
 def secure(
-    alpha: Here, beta: Here, ends: tuple[str, str], protocol: int, proposal: QuickModeProposal, **fields: object
+    alpha: Here,
+    beta: Here,
+    ends: tuple[str, str],
+    protocol: int,
+    proposal: QuickModeProposal,
+    **fields: object,
 ) -> tuple[int, int]:
     """SAs in both directions, inbound first; the SPIs of alpha -> beta and of beta -> alpha."""
     one, other = ends
@@ -452,13 +484,16 @@ def secure(
 SUITES = [
     QuickModeProposal(EspSuite(encryption, None if encryption.is_aead else integrity))
     for encryption, integrity in zip(
-        Encryption, itertools.cycle((Hash.SHA1, Hash.SHA_256, Hash.SHA_512, Hash.MD5, Hash.SHA_384)), strict=False
+        Encryption,
+        itertools.cycle((Hash.SHA1, Hash.SHA_256, Hash.SHA_512, Hash.MD5, Hash.SHA_384)),
+        strict=False,
     )
 ] + [QuickModeProposal(ah=Hash.SHA_256)]
 
 
 def every_suite_carries_packets(world: World) -> None:
-    """The keys, sizes and names of each suite are right: two kernels' ends agree, IPv4 and IPv6, all windows."""
+    """The keys, sizes and names of each suite are right: two kernels' ends agree, IPv4 and IPv6, all
+    windows."""
     windows = itertools.cycle((32, 64, 1024, 4096))
     for proposal, window in zip(SUITES, windows, strict=False):
         ends, protocol = ((ALPHA, BETA), ICMP) if window != 64 else ((ALPHA6, BETA6), ICMPV6)
@@ -468,7 +503,10 @@ def every_suite_carries_packets(world: World) -> None:
             forth, _ = secure(alpha, beta, ends, protocol, proposal, replay_window=window)
             if protocol == ICMPV6:
                 # neighbour discovery is ICMPv6 too: a real table exempts it, here the neighbours are given
-                for one, other, address in ((world.alpha, world.beta, BETA6), (world.beta, world.alpha, ALPHA6)):
+                for one, other, address in (
+                    (world.alpha, world.beta, BETA6),
+                    (world.beta, world.alpha, ALPHA6),
+                ):
                     link = other.run(["cat", "/sys/class/net/eth0/address"], check=False).stdout.strip()
                     if not link:
                         text = other.run(["ip", "-brief", "link", "show", "eth0"]).stdout
@@ -485,7 +523,8 @@ def every_suite_carries_packets(world: World) -> None:
 
 
 def the_kernel_reports_what_happens(world: World) -> None:
-    """Acquire, soft and hard expiry, idle, an SPI that nobody knows, and packets that are not what they should be."""
+    """Acquire, soft and hard expiry, idle, an SPI that nobody knows, and packets that are not what they
+    should be."""
     proposal = SUITES[6]
     with two_drivers(world) as (alpha, beta):
         tables = table_of(ALPHA, BETA, ICMP, proposal), table_of(BETA, ALPHA, ICMP, proposal)
@@ -510,13 +549,16 @@ def the_kernel_reports_what_happens(world: World) -> None:
         alpha.wait_for(SaExpired, spi=forth, direction=Direction.OUTBOUND, hard=True)
         beta.wait_for(SaExpired, spi=forth, direction=Direction.INBOUND, hard=True)
         assert alpha.statistics().sas == ()
-        assert any(row.packets >= 2 for row in alpha.statistics().filters) or True
 
         # alpha still sends, beta knows nothing
         alpha.add_sa(sas_of(ALPHA, BETA, ICMP, proposal, 0x2000)[1])
         pinger = world.alpha.popen(["ping", "-n", "-c", "30", "-i", "0.2", BETA])
         refused = beta.wait_for(PacketRefused)
-        assert (refused.reason.code, refused.spi, str(refused.source)) == (ReasonCode.UNKNOWN_SPI, 0x2000, ALPHA)
+        assert (refused.reason.code, refused.spi, str(refused.source)) == (
+            ReasonCode.UNKNOWN_SPI,
+            0x2000,
+            ALPHA,
+        )
         pinger.kill()
         pinger.wait()
 
@@ -561,6 +603,34 @@ def esp_in_udp_passes(world: World) -> None:
             sock.close()
 
 
+def loopback_is_left_alone(world: World) -> None:
+    """Everything is blocked, but for what does not leave the host."""
+    ranges = [AddressRange.everything(version) for version in (4, 6)]
+    filters = (
+        make_filter(
+            TrafficSelector(everything, everything),
+            direction,
+            Action.BLOCK,
+            1,
+            Provenance("local", "test", "rule"),
+        )
+        for everything in ranges
+        for direction in Direction
+    )
+    alpha = Here(world.alpha)
+    alpha.start()
+    try:
+        alpha.install_filters(FilterTable(tuple(filters)))
+        for address in (ALPHA, "127.0.0.1", ALPHA6, "::1"):
+            assert ping(world.alpha, address, 1) == 1, address
+        for address in (BETA, BETA6):
+            assert world.alpha.run(["ping", "-c1", "-W1", address], check=False).returncode != 0, address
+        assert ping(world.beta, ALPHA, 1, 1) == 0
+        assert ping(world.beta, ALPHA6, 1, 1) == 0
+    finally:
+        alpha.stop()
+
+
 def accept_clear_lets_clear_packets_in(world: World) -> None:
     """inpass: beta takes clear packets from alpha, and answers them secured (so alpha hears nothing)."""
     proposal = SUITES[6]
@@ -582,11 +652,9 @@ def accept_clear_lets_clear_packets_in(world: World) -> None:
         # a second driver in the same namespace is refused and changes nothing
         second = Here(world.beta)
         before = xfrm(world.beta, "policy")
-        try:
+        with suppress(HostError):
             second.start()
             raise AssertionError("two drivers in one namespace")
-        except Exception as error:
-            assert "another agent" in str(error), error
         second.stop()
         assert xfrm(world.beta, "policy") == before
     finally:
@@ -597,6 +665,7 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "every-suite-carries-packets": every_suite_carries_packets,
     "the-kernel-reports-what-happens": the_kernel_reports_what_happens,
     "esp-in-udp-passes": esp_in_udp_passes,
+    "loopback-is-left-alone": loopback_is_left_alone,
     "accept-clear-lets-clear-packets-in": accept_clear_lets_clear_packets_in,
     "agents-negotiate-and-carry-traffic": agents_negotiate_and_carry_traffic,
     "permit-and-block-are-kept": permit_and_block_are_kept,

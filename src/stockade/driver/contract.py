@@ -144,7 +144,8 @@ class Driver(Protocol):
 
 @runtime_checkable
 class PreparesSockets(Protocol):
-    """A data plane that must know the sockets of the key exchange, so that IKE passes whatever the filters say."""
+    """A data plane that must know the sockets of the key exchange, so that IKE passes whatever the filters
+    say."""
 
     def prepare_ike_socket(self, sock: socket.socket) -> None:
         """Called once for each bound socket, after `start`. `HostError(DRIVER_FAILED)`."""

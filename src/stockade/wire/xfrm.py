@@ -8,13 +8,12 @@ A message is one fixed structure, then attributes; `wire/netlink.py` has the fra
     ACQUIRE             Acquired           EXPIRE                 Expired
     NEWSADINFO          SaStatistics       NEWSPDINFO             PolicyStatistics
 
-Numbers are in the host's byte order, but for addresses, SPIs and ports, which are in the network's. `bytes` here
-are the bodies behind the netlink header. Decoders raise `HostError(DRIVER_FAILED)` for what the kernel never sends.
-Selectors have prefixes and port masks, not ranges: a range is several policies.
+Numbers are in the host's byte order, but for addresses, SPIs and ports, which are in the network's. `bytes`
+here are the bodies behind the netlink header. Decoders raise `HostError(DRIVER_FAILED)` for what the kernel
+never sends. Selectors have prefixes and port masks, not ranges: a range is several policies.
 
-Left out: compression, security contexts, PF_KEY's leftovers, and decoding of keys: what comes back from the kernel
-is never asked for its keys, so that a dump cannot leak them.
-"""
+Left out: compression, security contexts, PF_KEY's leftovers, and decoding of keys: what comes back from the
+kernel is never asked for its keys, so that a dump cannot leak them."""
 
 import socket
 from collections.abc import Sequence
@@ -118,6 +117,7 @@ class OffloadFlag(IntFlag):
     PACKET = 4
 
 
+NO_FLAGS = StateFlag(0)
 INFINITY = 0xFFFF_FFFF_FFFF_FFFF
 """XFRM_INF: no limit, for bytes and packets. For seconds that is 0."""
 
@@ -161,8 +161,8 @@ _ANY_PORT_MASK = 0xFFFF
 
 @dataclass(frozen=True, slots=True)
 class XfrmSelector:
-    """The packets of an SA or policy, as they are on the wire: a prefix on each side. Protocol and port 0 mean any.
-    For ICMP the ports are type and code."""
+    """The packets of an SA or policy, as they are on the wire: a prefix on each side. Protocol and port 0
+    mean any. For ICMP the ports are type and code."""
 
     source: Network
     destination: Network
@@ -222,8 +222,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an SA carried. Times in seconds since the epoch by the system's clock, 0 for never; `last_used` is the
-    time of the last packet, `first_used` that of the first."""
+    """What an SA carried. Times in seconds since the epoch by the system's clock, 0 for never; `last_used` is
+    the time of the last packet, `first_used` that of the first."""
 
     bytes: int = 0
     packets: int = 0
@@ -237,9 +237,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """A transform by its kernel name. `icv_bits` for truncated integrity and for combined modes; `is_aead` tells
-    which. The key of a combined mode ends with its salt. Empty keys are those of the null cipher, and of what was
-    decoded."""
+    """A transform by its kernel name. `icv_bits` for truncated integrity and for combined modes; `is_aead`
+    tells which. The key of a combined mode ends with its salt. Empty keys are those of the null cipher, and
+    of what was decoded."""
 
     name: str
     key: Secret = field(default_factory=lambda: Secret(b""))
@@ -275,8 +275,8 @@ class Offload:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One SA (xfrm_usersa_info and its attributes). `window`: replay window in packets, 0 none. A decoded one has
-    no keys. An SPI of 0 is a larval SA: the kernel waits for a key exchange."""
+    """One SA (xfrm_usersa_info and its attributes). `window`: replay window in packets, 0 none. A decoded one
+    has no keys. An SPI of 0 is a larval SA: the kernel waits for a key exchange."""
 
     selector: XfrmSelector | None
     source: Address
@@ -287,7 +287,7 @@ class State:
     mode: XfrmMode
     limits: Limits = Limits()
     window: int = 0
-    flags: StateFlag = StateFlag(0)
+    flags: StateFlag = NO_FLAGS
     encryption: Algorithm | None = None
     integrity: Algorithm | None = None
     encapsulation: Encapsulation | None = None
@@ -344,8 +344,8 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What secures the packets of a policy. Without addresses: those of the packet (transport mode). `optional`:
-    inbound, a packet that is not secured passes too (`level use`)."""
+    """What secures the packets of a policy. Without addresses: those of the packet (transport mode).
+    `optional`: inbound, a packet that is not secured passes too (`level use`)."""
 
     protocol: int
     mode: XfrmMode
@@ -372,8 +372,8 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One policy (xfrm_userpolicy_info, its templates and its mark). Smaller `priority` is looked at earlier. The
-    kernel gives the `index`. Limits in packets mean nothing to it, but it keeps them."""
+    """One policy (xfrm_userpolicy_info, its templates and its mark). Smaller `priority` is looked at earlier.
+    The kernel gives the `index`. Limits in packets mean nothing to it, but it keeps them."""
 
     selector: XfrmSelector
     direction: PolicyDirection
@@ -581,7 +581,7 @@ def _policy(fields: tuple[bytes | int, ...], attributes: dict[int, bytes]) -> Po
     selector, limits, _ = (_bytes(part) for part in fields[:3])
     priority, index, direction, action, _, _ = (_int(part) for part in fields[3:])
     decoded = _decode_selector(selector)
-    if decoded is None or direction not in iter(PolicyDirection) or action not in iter(PolicyAction):
+    if decoded is None or direction > max(PolicyDirection) or action > max(PolicyAction):
         raise _malformed("policy")
     return Policy(
         selector=decoded,

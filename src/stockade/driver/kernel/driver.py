@@ -1,20 +1,24 @@
-"""The kernel driver: the filter table and the SAs live in the kernel's XFRM, this process only writes and listens.
+"""The kernel driver: the filter table and the SAs live in the kernel's XFRM, this process only writes and
+listens.
 
     install_filters ──▶ policies (see `policies`)        ACQUIRE ──▶ Acquire
     add_sa, remove_sa ──▶ states (see `states`)          EXPIRE  ──▶ SaExpired
     statistics ◀── dump of the states                    look every second ──▶ SaIdle, PacketRefused
 
-What belongs to this process ends with it; states and policies do not. So a killed agent leaves a host that secures
-what it secured and lets nothing pass that it did not: where an SA ends, nobody makes a new one. The next start finds
-the policies by their tag and takes them over. It finds the SAs too, and leaves them until SAs of its own for the same
-peer are in (or ORPHAN_SECONDS are over): it has no key exchange for them, but their packets need not stop meanwhile.
+What belongs to this process ends with it; states and policies do not. So a killed agent leaves a host that
+secures what it secured and lets nothing pass that it did not: where an SA ends, nobody makes a new one. The
+next start finds the policies by their tag and takes them over. It finds the SAs too, and leaves them until
+SAs of its own for the same peer are in (or ORPHAN_SECONDS are over): it has no key exchange for them, but
+their packets need not stop meanwhile.
 
-Held packets: the kernel queues up to 100 for a policy and sends them when an SA is there; it does not tell how many,
-so `held_packets` counts the SAs that it waits for. `release` has nothing to do: the kernel itself forgets an
-unanswered acquire after 3 s (see `system`), and the next packet acquires anew.
+Held packets: the kernel queues up to 100 for a policy and sends them when an SA is there; it does not tell
+how many, so `held_packets` counts the SAs that it waits for. `release` leaves them there: the kernel forgets
+an unanswered acquire after 3 s (see `system`), so that the next packet acquires anew; packets held for a
+negotiation that failed leave, secured, with those of the next one that does not, or are dropped by the kernel
+within two minutes.
 
-Counted are SAs, and the filters whose packets went through an SA. For permit and block the kernel keeps no numbers.
-"""
+Counted are SAs, and the filters whose packets went through an SA. For permit and block the kernel keeps no
+numbers."""
 
 import errno
 import os
@@ -23,7 +27,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -43,7 +47,7 @@ from stockade.driver.contract import (
 from stockade.driver.kernel import policies, states
 from stockade.driver.kernel.listener import Listener, UnknownSpiWatch, bypass_socket, take_esp_in_udp
 from stockade.driver.kernel.policies import Change, Step
-from stockade.driver.kernel.system import Claim, Settings, read_refusals
+from stockade.driver.kernel.system import Claim, Settings, own_ipv6_addresses, read_refusals
 from stockade.driver.limits import check_table
 from stockade.driver.netlink import NetlinkError, NetlinkSocket
 from stockade.driver.refusals import Refusals
@@ -54,11 +58,11 @@ from stockade.model.sa import MAXIMUM_SPI, MINIMUM_SPI, SaCounters, SecurityAsso
 from stockade.model.traffic import ESP, PROTOCOLS_WITH_PORTS, Flow
 from stockade.wire import xfrm
 from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
-from stockade.wire.xfrm import Acquired, Expired, MessageType, Policy, State
+from stockade.wire.xfrm import Acquired, Expired, MessageType, Policy, PolicyDirection, State
 
 LOOK_SECONDS: Final = 1.0
-"""Between two looks at what the kernel does not tell by itself. With many SAs less often: a look may take a fiftieth
-of the time."""
+"""Between two looks at what the kernel does not tell by itself. With many SAs less often: a look may take a
+fiftieth of the time."""
 
 ACQUIRE_SECONDS: Final = 1.0
 """Between two acquires of the same filter and pair of hosts."""
@@ -74,6 +78,8 @@ HANDOVER_SECONDS: Final = 2.0
 
 NAT_TRAVERSAL_PORT: Final = 4500
 
+NOTHING_USED: Final = xfrm.Usage()
+
 StateKey = tuple[Address, int, int]
 
 
@@ -84,7 +90,7 @@ class _Entry:
     sa: SecurityAssociation
     installed: float
     used: float
-    usage: xfrm.Usage = xfrm.Usage()
+    usage: xfrm.Usage = NOTHING_USED
     idle_reported: bool = False
 
 
@@ -97,8 +103,8 @@ class _Orphan:
 
 
 class KernelDriver:
-    """Implements `Driver`. One per network namespace: that of the thread that calls `start`. Not safe for several
-    threads."""
+    """Implements `Driver`. One per network namespace: that of the thread that calls `start`. Not safe for
+    several threads."""
 
     def __init__(self) -> None:
         self._capabilities: Capabilities | None = None
@@ -117,6 +123,7 @@ class KernelDriver:
         self._next_look = 0.0
         self._table = FilterTable()
         self._installed: dict[policies.Key, Policy] = {}
+        self._by_filter: dict[str, list[Policy]] = {}
         self._request_ids: dict[str, int] = {}
         self._entries: dict[StateKey, _Entry] = {}
         self._orphans: dict[StateKey, _Orphan] = {}
@@ -137,7 +144,8 @@ class KernelDriver:
         return self._capabilities
 
     def start(self) -> None:
-        """`HostError`: NOT_PRIVILEGED, or DRIVER_FAILED where the kernel has no ESP or another driver runs here."""
+        """`HostError`: NOT_PRIVILEGED, or DRIVER_FAILED where the kernel has no ESP or another driver runs
+        here."""
         if self._netlink is not None:
             return
         refusal = probe.esp_refusal()
@@ -171,8 +179,8 @@ class KernelDriver:
         self._ticker.start()
 
     def stop(self, keep_filters: bool = False) -> None:
-        """May be called at any time, more than once, and without `start`: then it removes what a killed run left,
-        unless another driver runs here."""
+        """May be called at any time, more than once, and without `start`: then it removes what a killed run
+        left, unless another driver runs here."""
         if self._netlink is None:
             if keep_filters:
                 return
@@ -214,9 +222,11 @@ class KernelDriver:
     def install_filters(self, table: FilterTable) -> None:
         capabilities = self.capabilities
         check_table(table, capabilities)
-        names = [name for name in table.negotiations if isinstance(name, str)]
+        names = list(table.negotiations)
         ids = policies.request_ids(names, self._request_ids)
         wanted = policies.policies_of(table, ids, capabilities)
+        if any(entry.selector.version == 6 for entry in table.filters):
+            wanted = [*policies.loopback_policies(*own_ipv6_addresses()), *wanted]
         before = list(self._installed.values())
         try:
             for step in policies.steps_between(before, wanted):
@@ -226,6 +236,9 @@ class KernelDriver:
                 for step in policies.steps_between(list(self._installed.values()), before):
                     self._apply(step)
             raise
+        self._by_filter = {}
+        for policy in self._installed.values():
+            self._by_filter.setdefault(policies.filter_id_of(policy), []).append(policy)
         # Ids of negotiations that are gone stay known while SAs of theirs may live.
         used = {entry.sa.negotiation for entry in self._entries.values()} | set(names)
         self._request_ids = {
@@ -264,6 +277,20 @@ class KernelDriver:
             for orphan in self._orphans.values():
                 if sa.peer in (orphan.state.source, orphan.state.destination):
                     orphan.end = min(orphan.end, now + HANDOVER_SECONDS)
+            self._send_held(sa)
+
+    def _send_held(self, sa: SecurityAssociation) -> None:
+        """Send what waits for this SA. The kernel looks at its queue by a timer of up to a minute; a policy
+        that is replaced, if only by itself, hands its queue on to be sent at once."""
+        for policy in self._by_filter.get(sa.filter_id, ()):
+            selector = policy.selector
+            if policy.direction is PolicyDirection.OUT and (
+                sa.selector.source.first in selector.source
+                and sa.selector.destination.first in selector.destination
+            ):
+                self._open_netlink().change(MessageType.UPDATE_POLICY, policy.encode())
+        for key in [key for key in self._acquired if (key[0], key[2]) == (sa.filter_id, sa.peer)]:
+            del self._acquired[key]
 
     def _add_state(self, state: State, *, reserved: bool) -> None:
         """An inbound SPI may have a larval SA from `get_spi`, which is updated to become the SA."""
@@ -340,8 +367,8 @@ class KernelDriver:
     # ---- sockets of the key exchange -----------------------------------------------------------------------
 
     def prepare_ike_socket(self, sock: socket.socket) -> None:
-        """Let IKE pass whatever the filters say, and have the kernel take ESP in UDP from the socket of port 4500.
-        `HostError(DRIVER_FAILED)`."""
+        """Let IKE pass whatever the filters say, and have the kernel take ESP in UDP from the socket of port
+        4500. `HostError(DRIVER_FAILED)`."""
         try:
             bypass_socket(sock)
             if sock.family == socket.AF_INET and sock.getsockname()[1] == NAT_TRAVERSAL_PORT:
@@ -399,8 +426,8 @@ class KernelDriver:
         self._next_look = now + max(LOOK_SECONDS * 0.9, 50 * (time.monotonic() - started))
 
     def _take_usage(self, now: float) -> int:
-        """Read what the SAs carried, tell what they refused; returns how many SAs the kernel waits for. An SA that
-        is no longer there (its expiry was lost) expires now."""
+        """Read what the SAs carried, tell what they refused; returns how many SAs the kernel waits for. An SA
+        that is no longer there (its expiry was lost) expires now."""
         found: set[StateKey] = set()
         larval = 0
         for state in self._read_states():
@@ -453,7 +480,7 @@ class KernelDriver:
             entry.idle_reported = True
             self._events.append(SaIdle(sa.spi, sa.direction))
 
-    # ---- packets with an SPI that nobody knows ---------------------------------------------------------------
+    # ---- packets with an SPI that nobody knows -------------------------------------------------------------
 
     def _open_watch(self, now: float) -> None:
         self._watch_end = now + 2 * LOOK_SECONDS
@@ -529,7 +556,8 @@ class KernelDriver:
             if error.number == errno.EEXIST:
                 raise error_for(
                     ReasonCode.DRIVER_FAILED,
-                    f"another program has a policy for {policy.selector.source} -> {policy.selector.destination}",
+                    f"another program has a policy for {policy.selector.source} -> "
+                    f"{policy.selector.destination}",
                 ) from None
             raise
         self._installed[key] = policy
@@ -575,7 +603,7 @@ class KernelDriver:
 class _Ticker(threading.Thread):
     """Calls `wake` every so often."""
 
-    def __init__(self, wake: "object", seconds: float) -> None:
+    def __init__(self, wake: Callable[[], None], seconds: float) -> None:
         super().__init__(name="kernel-driver-ticker", daemon=True)
         self._wake = wake
         self._seconds = seconds
@@ -583,7 +611,7 @@ class _Ticker(threading.Thread):
 
     def run(self) -> None:
         while not self._end.wait(self._seconds):
-            self._wake()  # type: ignore[operator]
+            self._wake()
 
     def stop(self) -> None:
         self._end.set()

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Iterator
-from struct import Struct
 from typing import Final
 
 from stockade.model.addresses import Address, AddressRange
@@ -36,12 +35,11 @@ _IP_XFRM_POLICY: Final = 17
 _IPV6_XFRM_POLICY: Final = 35
 _UDP_ENCAP: Final = 100
 _UDP_ENCAP_ESP_IN_UDP: Final = 2
-_FIRST_PACKET_BYTES: Final = Struct("=I")
 
 
 class Listener:
-    """A netlink socket in the groups ACQUIRE and EXPIRE. Where it overflows, messages are lost: the kernel asks again
-    for what it still needs, and SAs that are gone are found missing at the next look."""
+    """A netlink socket in the groups ACQUIRE and EXPIRE. Where it overflows, messages are lost: the kernel
+    asks again for what it still needs, and SAs that are gone are found missing at the next look."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -82,8 +80,8 @@ def _decode(data: bytes) -> Iterator[Acquired | Expired]:
 
 
 class UnknownSpiWatch:
-    """Copies of the ESP packets that come in, for a short time after the kernel counted some without an SA: it does
-    not say from whom they came. IPv4 only."""
+    """Copies of the ESP packets that come in, for a short time after the kernel counted some without an SA:
+    it does not say from whom they came. IPv4 only."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -115,8 +113,8 @@ class UnknownSpiWatch:
 
 
 def bypass_socket(sock: socket.socket) -> None:
-    """Let what this socket sends and receives pass in clear, whatever the policies say (IP_XFRM_POLICY). For the
-    sockets of the key exchange. Raises OSError."""
+    """Let what this socket sends and receives pass in clear, whatever the policies say (IP_XFRM_POLICY). For
+    the sockets of the key exchange. Raises OSError."""
     versions = {socket.AF_INET: (4,), socket.AF_INET6: (6,)}[socket.AddressFamily(sock.family)]
     for version in versions:
         everything = next(AddressRange.everything(version).networks())
@@ -131,6 +129,6 @@ def bypass_socket(sock: socket.socket) -> None:
 
 
 def take_esp_in_udp(sock: socket.socket) -> None:
-    """Have the kernel open the ESP in UDP that comes to this socket (RFC 3948); IKE behind its marker still comes to
-    the socket. Raises OSError."""
+    """Have the kernel open the ESP in UDP that comes to this socket (RFC 3948); IKE behind its marker still
+    comes to the socket. Raises OSError."""
     sock.setsockopt(socket.IPPROTO_UDP, _UDP_ENCAP, _UDP_ENCAP_ESP_IN_UDP)

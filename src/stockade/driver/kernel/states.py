@@ -1,8 +1,7 @@
 """Security associations as XFRM states, and what the kernel counts for them. Pure.
 
-Ours carry STOCKADE as their hard limit in packets, which no SA reaches: the kernel refuses to send when the 32-bit
-sequence numbers are used up, and the soft limit asks for a rekey before that.
-"""
+Ours carry STOCKADE as their hard limit in packets, which no SA reaches: the kernel refuses to send when the
+32-bit sequence numbers are used up, and the soft limit asks for a rekey before that."""
 
 import math
 from typing import Final
@@ -131,8 +130,8 @@ def _selector(selector: TrafficSelector) -> XfrmSelector:
 
 
 def _covering(addresses: AddressRange) -> Network:
-    """The smallest prefix that holds the range. Where it holds more, the policies (which are exact) still decide
-    what the SA is used for and what it lets in."""
+    """The smallest prefix that holds the range. Where it holds more, the policies (which are exact) still
+    decide what the SA is used for and what it lets in."""
     different = int(addresses.first) ^ int(addresses.last)
     length = addresses.bits - different.bit_length()
     network = next(AddressRange.host(addresses.first).networks())
