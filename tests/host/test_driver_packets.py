@@ -52,7 +52,9 @@ class Capture:
             except TimeoutError:
                 continue
             if frame[12:14] == b"\x08\x00":
-                if frame[23] != IGMP:  # the kernel's own when an address comes up; no filter here speaks of it
+                if (
+                    frame[23] != IGMP
+                ):  # the kernel's own when an address comes up; no filter here speaks of it
                     self.packets.append((frame[23], frame[14:]))
 
     def stop(self) -> list[tuple[int, bytes]]:

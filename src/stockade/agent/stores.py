@@ -1,5 +1,5 @@
-"""The policy stores of an agent: persistent first, then local, and what is in memory; with the copies of what was
-last in force, for a start that finds one of them damaged."""
+"""The policy stores of an agent: persistent first, then local, and what is in memory; with the copies of what
+was last in force, for a start that finds one of them damaged."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class Stores:
         return self._configuration(self._stores)
 
     def read_at_start(self, refused: Callable[[Reason], None]) -> Configuration:
-        """Everything; of a damaged store the last good copy, and `refused` is told why. HostError where there is
-        no copy: without it nobody knows what to protect."""
+        """Everything; of a damaged store the last good copy, and `refused` is told why. HostError where there
+        is no copy: without it nobody knows what to protect."""
         readable = []
         for store in self._stores:
             try:

@@ -1,7 +1,7 @@
 """`stockade netsh`: commands on the policy stores and the running agent.
 
-The stores are written directly, as netsh static writes the registry: no agent need run. A running agent is told
-at once and its refusal is shown, because a policy that cannot be enforced is not in force.
+The stores are written directly, as netsh static writes the registry: no agent need run. A running agent is
+told at once and its refusal is shown, because a policy that cannot be enforced is not in force.
 """
 
 import json
@@ -28,8 +28,8 @@ def run_netsh(
     form: str,
     context: str | None = None,
 ) -> int:
-    """Run one command or a script, or the shell where there is neither; the exit status is 0 when every command
-    succeeded. `context` is entered first, as netsh -c does."""
+    """Run one command or a script, or the shell where there is neither; the exit status is 0 when every
+    command succeeded. `context` is entered first, as netsh -c does."""
     words, form = own_options(words, form)
     if script is not None and words:
         raise error_for(ReasonCode.SYNTAX, "a command and -f FILE exclude each other")

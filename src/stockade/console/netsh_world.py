@@ -1,5 +1,6 @@
-"""What the command language needs of the world (`stockade.netsh.contract.World`), as the console gives it: stores in
-their files, the running agent through its local API, files, names, and the person at the terminal."""
+"""What the command language needs of the world (`stockade.netsh.contract.World`), as the console gives it:
+stores in their files, the running agent through its local API, files, names, and the person at the
+terminal."""
 
 import os
 import socket
@@ -46,8 +47,8 @@ class Console:
         self._versions = self._present_versions()
 
     def store(self, name: str) -> LocalStore | ReadOnlyStore:
-        """The store called `local` or `persistent`; where it is damaged, its last good copy, and standard error
-        says so. HostError where there is no copy."""
+        """The store called `local` or `persistent`; where it is damaged, its last good copy, and standard
+        error says so. HostError where there is no copy."""
         opened = self._opened.get(name)
         if opened is None:
             path = self._paths.policy if name == "local" else self._paths.persistent
@@ -55,7 +56,8 @@ class Console:
             if opened.damage is not None:
                 made = "" if opened.copied is None else f" of {opened.copied:%Y-%m-%d %H:%M:%S} UTC"
                 print(
-                    f"stockade: {opened.damage}\nwhat follows is its last good copy{made}, which is read-only",
+                    f"stockade: {opened.damage}\n"
+                    f"what follows is its last good copy{made}, which is read-only",
                     file=sys.stderr,
                 )
         return opened.store
@@ -66,8 +68,8 @@ class Console:
         }
 
     def tell_agent(self) -> bool:
-        """Have a running agent take over what was changed since the last call. False, with the reason on standard
-        error, if it refuses."""
+        """Have a running agent take over what was changed since the last call. False, with the reason on
+        standard error, if it refuses."""
         before, self._versions = self._versions, self._present_versions()
         changed = any(before.get(name) != version for name, version in self._versions.items())
         if not changed or not self._paths.socket.exists():

@@ -45,8 +45,8 @@ def _as_dict(one: Revision) -> dict[str, object]:
 
 
 def diff(paths: Paths, store: str, first: int, second: int | None, form: str) -> int:
-    """Print what changed from revision `first` to `second` (None: the present), as commands. Keys are not shown;
-    that one changed is said."""
+    """Print what changed from revision `first` to `second` (None: the present), as commands. Keys are not
+    shown; that one changed is said."""
     opened = _store(Console(paths), store)
     old = opened.revision(first)
     new = opened.read() if second is None else opened.revision(second)

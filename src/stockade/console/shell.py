@@ -3,8 +3,8 @@
     netsh> ipsec static
     netsh ipsec static> add policy ?
 
-Where standard input is no terminal it is read line by line without a prompt. Lines with a key are not kept in the
-history, neither in memory nor in the file."""
+Where standard input is no terminal it is read line by line without a prompt. Lines with a key are not kept in
+the history, neither in memory nor in the file."""
 
 import os
 import sys

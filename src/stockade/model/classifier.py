@@ -18,7 +18,6 @@ families at once, and numbers that no packet can carry; `FilterTable.lookup` wal
 """
 
 import gc
-from bisect import insort
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -31,15 +30,30 @@ MAXIMUM_ENDS = 65_536
 """Addresses of each end whose prefixes are remembered, per direction and family."""
 
 _RANK_GAP = 1 << 20
+_NO_RANK = 1 << 200
 _SMALL_CELL = 8
 _FEW_CHANGES = 64
+_TOP_SHIFT = {4: 16, 6: 80}
+"""Bits behind the first 16 of an IPv4 address, and the first 48 of an IPv6 address."""
 
 Bounds = tuple[int, int, int, int]
 Entry = tuple[int, int, str, Bounds | None]
 """Rank, protocol and ports as one number, filter id, and first and last address of both ends (near, far)
 where the prefixes say too little."""
 
-Cell = tuple[Entry, ...] | dict[int, tuple[Entry, ...]]
+
+class LargeCell:
+    """More entries than one walks over: by what they name of protocol and ports. `first`: no entry has a
+    smaller rank."""
+
+    __slots__ = ("entries", "first")
+
+    def __init__(self, first: int, entries: dict[int, tuple[Entry, ...]]) -> None:
+        self.first = first
+        self.entries = entries
+
+
+Cell = tuple[Entry, ...] | LargeCell
 Row = dict[int, Cell]
 Value = TypeVar("Value")
 
@@ -80,11 +94,27 @@ def prefixes_of(addresses: "AddressRange") -> tuple[list[tuple[int, int]], bool]
 class _Plane:
     """The filters of one direction and address family."""
 
-    __slots__ = ("_far", "_far_nodes", "_near", "_near_rows", "_next_node", "_owned", "_patterns")
+    __slots__ = (
+        "_far",
+        "_far_nodes",
+        "_far_shifts",
+        "_near",
+        "_near_rows",
+        "_next_node",
+        "_owned",
+        "_patterns",
+        "_short",
+        "_top",
+    )
 
-    def __init__(self) -> None:
-        self._near: list[tuple[int, dict[int, Row]]] = []
-        self._far: list[tuple[int, dict[int, int]]] = []
+    def __init__(self, version: int) -> None:
+        self._near: dict[int, dict[int, Row]] = {}
+        self._far: dict[int, dict[int, int]] = {}
+        # Which levels of the far end are worth a look, by the address's first bits; shorter prefixes always
+        # are.
+        self._top = _TOP_SHIFT[version]
+        self._far_shifts: dict[int, tuple[int, ...]] = {}
+        self._short: tuple[int, ...] = ()
         self._next_node = 0
         self._patterns: tuple[int, ...] = ()
         self._far_nodes: dict[int, tuple[int, ...]] = {}
@@ -93,8 +123,9 @@ class _Plane:
 
     def copy(self) -> "_Plane":
         """A plane that can be changed without a change to this one."""
-        other = _Plane()
-        other._near, other._far = list(self._near), list(self._far)
+        other = _Plane(4)
+        other._near, other._far = dict(self._near), dict(self._far)
+        other._top, other._short, other._far_shifts = self._top, self._short, self._far_shifts
         other._next_node, other._patterns = self._next_node, self._patterns
         other._far_nodes = self._far_nodes  # true for both until a prefix is added
         other._owned = set()
@@ -156,56 +187,66 @@ class _Plane:
         return row
 
     def _node(self, shift: int, prefix: int) -> int:
-        node = next((nodes.get(prefix) for depth, nodes in self._far if depth == shift), None)
+        level = self._far.get(shift)
+        node = None if level is None else level.get(prefix)
         if node is None:
             node = self._next_node
             self._next_node += 1
             self._level(self._far, shift)[prefix] = node
             self._far_nodes = {}
+            if shift > self._top:
+                if shift not in self._short:
+                    self._short = tuple(sorted((*self._short, shift)))
+            else:
+                top = prefix >> (self._top - shift)
+                shifts = self._far_shifts.get(top, ())
+                if shift not in shifts:
+                    self._far_shifts, _ = self._mine(self._far_shifts)
+                    self._far_shifts[top] = tuple(sorted((*shifts, shift)))
         return node
 
-    def _level(self, levels: list[tuple[int, dict[int, Value]]], shift: int) -> dict[int, Value]:
-        for position, (depth, found) in enumerate(levels):
-            if depth == shift:
-                table, copied = self._mine(found)
-                if copied:
-                    levels[position] = (shift, table)
-                return table
-        table = self._new({})
-        insort(levels, (shift, table), key=lambda level: level[0])
+    def _level(self, levels: dict[int, dict[int, Value]], shift: int) -> dict[int, Value]:
+        table, copied = self._mine(levels[shift]) if shift in levels else (self._new({}), True)
+        if copied:
+            levels[shift] = table
         return table
 
     def _with(self, cell: Cell, entry: Entry) -> Cell:
-        if isinstance(cell, dict):
-            cell, _ = self._mine(cell)
-            cell[entry[1]] = tuple(sorted((*cell.get(entry[1], ()), entry), key=_rank))
-            return cell
-        entries = sorted((*cell, entry), key=_rank)
-        if len(entries) <= _SMALL_CELL:
-            return tuple(entries)
+        rank, key = entry[:2]
+        if isinstance(cell, LargeCell):
+            entries, _ = self._mine(cell.entries)
+            entries[key] = tuple(sorted((*entries.get(key, ()), entry), key=_rank))
+            return LargeCell(min(cell.first, rank), entries)
+        few = sorted((*cell, entry), key=_rank)
+        if len(few) <= _SMALL_CELL:
+            return tuple(few)
         large: dict[int, tuple[Entry, ...]] = self._new({})
-        for one in entries:
+        for one in few:
             large[one[1]] = (*large.get(one[1], ()), one)
-        return large
+        return LargeCell(few[0][0], large)
 
     def _without(self, cell: Cell, key: int, entry_id: str) -> Cell:
-        if not isinstance(cell, dict):
+        if not isinstance(cell, LargeCell):
             return tuple(entry for entry in cell if entry[2] != entry_id)
-        cell, _ = self._mine(cell)
-        cell[key] = tuple(entry for entry in cell.get(key, ()) if entry[2] != entry_id)
-        return cell
+        entries, _ = self._mine(cell.entries)
+        entries[key] = tuple(entry for entry in entries.get(key, ()) if entry[2] != entry_id)
+        return LargeCell(cell.first, entries)
 
     # ---- looking
 
     def _nodes(self, far: int) -> tuple[int, ...]:
-        nodes = tuple([node for shift, table in self._far if (node := table.get(far >> shift)) is not None])
+        tables = self._far
+        # the longest prefix first: mostly it has the heaviest filter, and the others can be passed over
+        shifts = self._far_shifts.get(far >> self._top, ()) + self._short
+        nodes = tuple([node for shift in shifts if (node := tables[shift].get(far >> shift)) is not None])
         if len(self._far_nodes) >= MAXIMUM_ENDS:
             self._far_nodes.clear()
         self._far_nodes[far] = nodes
         return nodes
 
     def _rows(self, near: int) -> tuple[Row, ...]:
-        rows = tuple([row for shift, table in self._near if (row := table.get(near >> shift)) is not None])
+        levels = sorted(self._near)
+        rows = tuple([row for one in levels if (row := self._near[one].get(near >> one)) is not None])
         if len(self._near_rows) >= MAXIMUM_ENDS:
             self._near_rows.clear()
         self._near_rows[near] = rows
@@ -221,23 +262,25 @@ class _Plane:
             rows = self._rows(near)
         keys = [traffic & pattern for pattern in self._patterns]
         best: str | None = None
-        best_rank = 0
+        best_rank = _NO_RANK
         for row in rows:
             for node in nodes:
                 cell = row.get(node)
-                if not cell:
+                if cell is None:
                     continue
                 if isinstance(cell, tuple):
                     for rank, key, entry, bounds in cell:
-                        if best_rank and rank > best_rank:
+                        if rank > best_rank:
                             break
                         if key in keys and (bounds is None or _inside(bounds, near, far)):
                             best, best_rank = entry, rank
                             break
                     continue
+                if cell.first > best_rank:
+                    continue
                 for wanted in keys:
-                    for rank, _, entry, bounds in cell.get(wanted, ()):
-                        if best_rank and rank > best_rank:
+                    for rank, _, entry, bounds in cell.entries.get(wanted, ()):
+                        if rank > best_rank:
                             break
                         if bounds is None or _inside(bounds, near, far):
                             best, best_rank = entry, rank
@@ -252,7 +295,7 @@ class _Plane:
         for row in self._near_rows.get(near) or self._rows(near):
             for node in nodes:
                 cell = row.get(node, ())
-                cells = (cell,) if isinstance(cell, tuple) else cell.values()
+                cells = (cell,) if isinstance(cell, tuple) else cell.entries.values()
                 for entries in cells:
                     for rank, _, entry, bounds in entries:
                         if bounds is None or _inside(bounds, near, far):
@@ -293,7 +336,7 @@ class Classifier:
     def _plane(self, outbound: bool, version: int) -> _Plane:
         plane = self._planes.get((outbound, version))
         if plane is None:
-            plane = self._planes[(outbound, version)] = _Plane()
+            plane = self._planes[(outbound, version)] = _Plane(version)
         return plane
 
     def find(self, outbound: bool, version: int, source: int, destination: int, traffic: int) -> str | None:
@@ -339,7 +382,7 @@ class Classifier:
             where = (entry.direction == "outbound", entry.selector.version)
             if where not in touched:
                 found = other._planes.get(where)
-                touched[where] = other._planes[where] = _Plane() if found is None else found.copy()
+                touched[where] = other._planes[where] = _Plane(where[1]) if found is None else found.copy()
             return touched[where]
 
         for entry_id in went:

@@ -34,7 +34,10 @@ class Action(StrEnum):
     def restrictiveness(self) -> int:
         """Block > negotiate > permit: the more restrictive one wins a conflict (the FAQ on conflicting
         filters)."""
-        return {"permit": 0, "negotiate": 1, "block": 2}[self.value]
+        return _RESTRICTIVENESS[self._value_]
+
+
+_RESTRICTIVENESS = {"permit": 0, "negotiate": 1, "block": 2}
 
 
 class FilterClass(IntEnum):

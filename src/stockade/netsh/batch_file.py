@@ -7,11 +7,11 @@
 
 What a command shell does around its commands is either harmless here and passed over (echo, setlocal, pause,
 redirections, pipes, other programs that are known), or acted on (`set NAME=value`, `%NAME%`, `&&`, `||`, `&`,
-`exit /b`), or it decides what runs (goto, labels, if, for, call, blocks): such a script is refused before its first
-command, for half of it could be applied wrongly.
+`exit /b`), or it decides what runs (goto, labels, if, for, call, blocks): such a script is refused before its
+first command, for half of it could be applied wrongly.
 
-A line belongs to the command shell where it begins with `netsh`, with `@` or with a word of the command shell. All
-other lines are netsh's own, and `&`, `>` and `^` mean themselves there."""
+A line belongs to the command shell where it begins with `netsh`, with `@` or with a word of the command
+shell. All other lines are netsh's own, and `&`, `>` and `^` mean themselves there."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -101,8 +101,8 @@ def script_lines(text: str) -> list[tuple[int, str]]:
 
 
 def _goes_on(line: str) -> bool:
-    """Whether a caret at the line's end continues it. In a line that need not be the shell's (it may begin with a
-    variable that holds `netsh`) a blank before the caret says so: a value hardly ends with ` ^`."""
+    """Whether a caret at the line's end continues it. In a line that need not be the shell's (it may begin
+    with a variable that holds `netsh`) a blank before the caret says so: a value hardly ends with ` ^`."""
     if not line.endswith("^") or line.endswith("^^") or line.count('"') % 2:
         return False
     return _is_shell_line(line) or line.lstrip().startswith("%") or line[-2:-1].isspace()
@@ -166,8 +166,8 @@ class BatchReader:
             self._variables.pop(name.casefold(), None)
 
     def segments(self, line: str) -> list[Segment]:
-        """What the line does, in its order. CallerError SYNTAX for an unknown variable, an open quote, a program
-        that is not known."""
+        """What the line does, in its order. CallerError SYNTAX for an unknown variable, an open quote, a
+        program that is not known."""
         if COMMENT.match(line):
             return []
         if _LABEL.match(line):
@@ -181,12 +181,17 @@ class BatchReader:
         expanded = self._expanded(line)
         if not _is_shell_line(expanded):
             return [Segment(Kind.COMMAND, expanded)]
+        pieces = _split(expanded.lstrip().removeprefix("@"))
+        # What is passed over is told as it is written: a variable in it may be a key.
+        raw = _split(line.lstrip().removeprefix("@"))
+        told = [piece.text for piece in raw] if len(raw) == len(pieces) else [""] * len(pieces)
+        hidden = "psk" in expanded.casefold()
         segments: list[Segment] = []
-        for piece in _split(expanded.lstrip().removeprefix("@")):
-            segments += self._segment(piece)
+        for piece, as_written in zip(pieces, told, strict=True):
+            segments += self._segment(piece, as_written.strip(), hidden=hidden)
         return segments
 
-    def _segment(self, piece: _Piece) -> Iterator[Segment]:
+    def _segment(self, piece: _Piece, as_written: str, *, hidden: bool) -> Iterator[Segment]:
         text = _CALL.sub("", piece.text).strip()
         assigned = _SET.match(text)
         if assigned is not None:
@@ -200,11 +205,11 @@ class BatchReader:
             yield Segment(Kind.EXIT, text, piece.join, "0")
         elif not text or COMMENT.match(text) or _HARMLESS.match(text) or piece.join is Join.PIPE:
             if text:
-                yield Segment(Kind.NOTE, text, piece.join)
+                yield Segment(Kind.NOTE, as_written or "a command", piece.join)
         else:
             raise syntax_error(
                 "a program that is neither netsh nor known to be harmless; nothing of the line was run",
-                word=text.split()[0],
+                word=None if hidden else text.split()[0],
                 expected="netsh",
             )
         for redirection in piece.redirections:

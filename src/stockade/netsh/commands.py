@@ -1,5 +1,5 @@
-"""The whole table: contexts, groups, commands. To add a command: write it in the file of its group and add it to
-that file's COMMANDS."""
+"""The whole table: contexts, groups, commands. To add a command: write it in the file of its group and add it
+to that file's COMMANDS."""
 
 from stockade.netsh import (
     config,

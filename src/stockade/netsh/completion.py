@@ -1,4 +1,5 @@
-"""What could come next on a line: command words, tags, values, names of objects. For the interactive shell."""
+"""What could come next on a line: command words, tags, values, names of objects. For the interactive
+shell."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

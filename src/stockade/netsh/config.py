@@ -1,7 +1,7 @@
 """`netsh ipsec dynamic set config` and `show config`: the settings of the service. Kept over restarts.
 
-Values are kept as text under the property's name. A property that is not set has its default; what Windows has
-no word for is marked as ours."""
+Values are kept as text under the property's name. A property that is not set has its default; what Windows
+has no word for is marked as ours."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -170,7 +170,7 @@ def config_data(settings: Settings) -> dict[str, JsonValue]:
     """All properties with their values as text; the boot exemptions as a list."""
     data: dict[str, JsonValue] = {entry.name: setting(settings, entry.name) for entry in PROPERTIES}
     kept = setting(settings, "bootexemptions")
-    data["bootexemptions"] = [] if kept == "none" else [word for word in kept.split()]
+    data["bootexemptions"] = [] if kept == "none" else list(kept.split())
     return data
 
 

@@ -33,8 +33,8 @@ def end_word(end: FilterAddress) -> str:
 
 
 def filter_data(entry: Filter) -> JsonObject:
-    """`source` and `destination`: me, any, dns, wins, dhcp, gateway, a DNS name, an address, `prefix/length` or
-    `first-last`; `…_kind` tells which. Port 0 is any."""
+    """`source` and `destination`: me, any, dns, wins, dhcp, gateway, a DNS name, an address, `prefix/length`
+    or `first-last`; `…_kind` tells which. Port 0 is any."""
     return {
         "source": end_word(entry.source),
         "source_kind": entry.source.kind.value,

@@ -9,9 +9,9 @@
     …
 
 The script is exact: GUIDs and times of last modification are in it (parameters of ours). Every value is read
-back by its own parser before it is written; what the language cannot say (a name with a control character, for
-one) is refused as NOT_EXPRESSIBLE, never written as something else. Characters that a line cannot hold, and the
-percent sign, are written `%U+hhhh%`.
+back by its own parser before it is written; what the language cannot say (a name with a control character,
+for one) is refused as NOT_EXPRESSIBLE, never written as something else. Characters that a line cannot hold,
+and the percent sign, are written `%U+hhhh%`.
 
 Without keys the script does not run: `refuse_blanks` finds what is not filled in before the first command."""
 

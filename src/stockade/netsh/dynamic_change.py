@@ -1,5 +1,5 @@
-"""`netsh ipsec dynamic add`, `set`, `delete`: objects in the memory of the running agent. They act at once, and
-are gone when it stops."""
+"""`netsh ipsec dynamic add`, `set`, `delete`: objects in the memory of the running agent. They act at once,
+and are gone when it stops."""
 
 from dataclasses import replace
 
@@ -320,7 +320,7 @@ COMMANDS = (
     Command(
         DYNAMIC,
         ("set", "rule"),
-        "Changes the rule that is the same in addresses, protocol, ports, mirroring, connection type and tunnel.",
+        "Changes the rule that has the same addresses, protocol, ports, mirroring, connection type, tunnel.",
         (
             *IDENTIFYING,
             SET_MAIN_MODE_POLICY,
@@ -362,7 +362,7 @@ COMMANDS = (
     Command(
         DYNAMIC,
         ("delete", "rule"),
-        "Deletes the rule that is the same in addresses, protocol, ports, mirroring, connection type and tunnel.",
+        "Deletes the rule that has the same addresses, protocol, ports, mirroring, connection type, tunnel.",
         IDENTIFYING,
         delete_rule,
         example="delete rule srcaddr=me dstaddr=10.0.0.2",

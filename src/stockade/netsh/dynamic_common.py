@@ -113,7 +113,7 @@ def chosen_rule(
     if found is None:
         raise error_for(
             ReasonCode.UNKNOWN_NAME,
-            "no dynamic rule is the same in addresses, protocol, ports, mirroring, connection type and tunnel",
+            "no dynamic rule has the same addresses, protocol, ports, mirroring, connection type and tunnel",
             rules=len(objects.rules),
         )
     return found

@@ -1,4 +1,5 @@
-"""Commands about whole stores and files: `dump`, `exportpolicy`, `importpolicy`, `restorepolicyexamples`, `exec`."""
+"""Commands about whole stores and files: `dump`, `exportpolicy`, `importpolicy`, `restorepolicyexamples`,
+`exec`."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -195,8 +196,8 @@ def import_policy(session: Session, arguments: Arguments) -> Outcome:
 
 
 def read_script(content: bytes, store: str, name: str) -> PolicySet:
-    """The objects that our own readable form describes. CallerError INVALID_FILE where it is none, or a command in
-    it fails; it may hold the commands of a dump and no others."""
+    """The objects that our own readable form describes. CallerError INVALID_FILE where it is none, or a
+    command in it fails; it may hold the commands of a dump and no others."""
     # Scripts are run by the interpreter, whose table this file is part of.
     from stockade.netsh.interpreter import decode_script, run_script
 
@@ -241,7 +242,8 @@ def _merged_outcome(merged: Merged, problems: tuple[Reason, ...], title: str) ->
     lines += [f"  {reason}" for reason in problems]
     if merged.was_assigned:
         lines.append(
-            f"“{merged.was_assigned}” was in force where the file comes from. An import puts nothing in force:"
+            f"“{merged.was_assigned}” was in force where the file comes from. An import puts nothing in "
+            f"force:"
             f" set policy name={quoted(merged.was_assigned)} assign=yes does."
         )
     data: dict[str, JsonValue] = {
@@ -273,7 +275,8 @@ def show_gpo_assigned(session: Session, arguments: Arguments) -> Outcome:
 
 
 _DUMP_NOTE = (
-    "Without keys the script has blanks in their place, and does not run before they are filled in. Windows never "
+    "Without keys the script has blanks in their place, and does not run before they are filled in. "
+    "Windows never "
     "had this command."
 )
 
@@ -315,7 +318,8 @@ COMMANDS = (
         "Writes all policies of the store to a file, with their keys.",
         (FILE, EXPORT_SECRETS, EXPORT_LOSSES),
         export_policy,
-        "A name that ends in .reg makes a file for Windows' regedit. Any other makes a readable script, which "
+        "A name that ends in .reg makes a file for Windows' regedit. Any other makes a readable script, "
+        "which "
         "importpolicy takes; a name without an ending gets .ipsec. The file is for its owner only.",
         "exportpolicy file=policies.ipsec",
         changes=False,

@@ -48,8 +48,8 @@ class Parameter(Generic[T_co]):
 
 
 class Arguments:
-    """The values of one command line, by parameter; iterating gives them in the order of the line. `written` is
-    the parameters as text again, keys hidden."""
+    """The values of one command line, by parameter; iterating gives them in the order of the line. `written`
+    is the parameters as text again, keys hidden."""
 
     __slots__ = ("_given", "written")
 
@@ -167,6 +167,24 @@ def read_arguments(command: Command, words: Sequence[Word]) -> Arguments:
     return reader.finish()
 
 
+class _Layout:
+    """What the reading of parameters needs to know of a command, found once."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command  # held, so that its id stays its own
+        self.tags = [parameter.tag for parameter in command.parameters]
+        self.theirs = [parameter.tag for parameter in command.parameters if not parameter.ours]
+        self.ours = [parameter.tag for parameter in command.parameters if parameter.ours]
+        self.by_tag = {parameter.tag: parameter for parameter in command.parameters}
+        # The places that a value without a tag may fill.
+        self.places = list(dict.fromkeys(p.slot for p in command.parameters if not p.ours))
+        self.required = list(dict.fromkeys(p.slot for p in command.parameters if p.required))
+        self.has_secret = any(parameter.kind.secret for parameter in command.parameters)
+
+
+_layouts: dict[int, _Layout] = {}
+
+
 class _Reader:
     """One pass over the words after the command."""
 
@@ -174,11 +192,13 @@ class _Reader:
         self._command = command
         self._given: list[tuple[Parameter[object], object]] = []
         self._written: list[str] = []
-        self._slots = list(dict.fromkeys(parameter.slot for parameter in command.parameters))
-        # Those that a value without a tag may fill.
-        self._places = list(dict.fromkeys(p.slot for p in command.parameters if not p.ours))
+        layout = _layouts.get(id(command))
+        if layout is None:
+            layout = _layouts[id(command)] = _Layout(command)
+        self._layout = layout
+        self._places = layout.places
+        self._has_secret = layout.has_secret
         self._filled: set[str] = set()
-        self._has_secret = any(parameter.kind.secret for parameter in command.parameters)
         self._after_secret = False
 
     def take(self, word: Word) -> None:
@@ -205,9 +225,9 @@ class _Reader:
         self._written.append(f"{parameter.tag}={'***' if parameter.kind.secret else quoted(text)}")
 
     def finish(self) -> Arguments:
-        for slot in self._slots:
-            choices = [parameter for parameter in self._command.parameters if parameter.slot == slot]
-            if slot not in self._filled and any(parameter.required for parameter in choices):
+        for slot in self._layout.required:
+            if slot not in self._filled:
+                choices = [parameter for parameter in self._command.parameters if parameter.slot == slot]
                 tags = " or ".join(f"{parameter.tag}=" for parameter in choices if not parameter.unavailable)
                 raise syntax_error(
                     f"{self._command.title} needs {tags}",
@@ -217,10 +237,13 @@ class _Reader:
         return Arguments(self._given, " ".join(self._written))
 
     def _by_tag(self, tag: str, word: Word) -> Parameter[object]:
-        tags = [parameter.tag for parameter in self._command.parameters]
-        found = matches(tag, [p.tag for p in self._command.parameters if not p.ours])
+        exact = self._layout.by_tag.get(tag)
+        if exact is not None:
+            return exact
+        tags = self._layout.tags
+        found = matches(tag, self._layout.theirs)
         if not found or found[0].casefold() != tag.casefold():
-            ours = matches(tag, [p.tag for p in self._command.parameters if p.ours])
+            ours = matches(tag, self._layout.ours)
             if not found or (ours and ours[0].casefold() == tag.casefold()):
                 found = ours
         if len(found) == 1:

@@ -221,12 +221,12 @@ def run_script(text: str, session: Session, *, source: str = "", atomic: bool = 
     """Run the commands of a script, one outcome for each, with its line number.
 
     Blank lines and comments (`rem`, `::`, `#`) are passed over; what a batch file has around its commands is
-    passed over with a note, which is an outcome too (`Outcome.note`). As in netsh a failed command does not stop
-    the script; a store that fails does. A script with control flow (goto, if, for …) is refused whole, and so
-    is one of `dump` whose keys are not filled in. With `atomic` the script is one change: the first failure
-    ends it and nothing of it is kept. The session's context and store are the same afterwards as before. A
-    failed command is an outcome here, not an exception; HostError is raised only where an atomic script cannot
-    begin or be kept."""
+    passed over with a note, which is an outcome too (`Outcome.note`). As in netsh a failed command does not
+    stop the script; a store that fails does. A script with control flow (goto, if, for …) is refused whole,
+    and so is one of `dump` whose keys are not filled in. With `atomic` the script is one change: the first
+    failure ends it and nothing of it is kept. The session's context and store are the same afterwards as
+    before. A failed command is an outcome here, not an exception; HostError is raised only where an atomic
+    script cannot begin or be kept."""
     context, store = session.context, session.store
     try:
         lines = script_lines(text)

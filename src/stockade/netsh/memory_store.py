@@ -74,6 +74,7 @@ class MemoryTransaction:
         self._keep(filter_actions=actions, policies=policies)
 
     def put_policy(self, policy: Policy) -> None:
+        _put("policy", self._objects.policies, policy, self._objects.store)  # its name is looked at first
         names: set[str] = set()
         guids = {
             rule.guid: one for one in self._objects.policies if one.guid != policy.guid for rule in one.rules

@@ -1,9 +1,9 @@
 """Taking policies from elsewhere into a store: `importpolicy`, `restorepolicyexamples`.
 
-An object with the GUID of one in the store takes its place. An object with the name of another one in the store
-is the same thing where the two say the same (then the store's stays, and rules use it), else a conflict: refused,
-or with `replace` it takes the place of that object, GUID included. Nothing is ever put in force by an import:
-a policy stays assigned where it is replaced, and no other one becomes so."""
+An object with the GUID of one in the store takes its place. An object with the name of another one in the
+store is the same thing where the two say the same (then the store's stays, and rules use it), else a
+conflict: refused, or with `replace` it takes the place of that object, GUID included. Nothing is ever put in
+force by an import: a policy stays assigned where it is replaced, and no other one becomes so."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ T = TypeVar("T", FilterList, FilterAction, Policy)
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What an import did: names of what was added, replaced, and found to be there already; and the policy that
-    its file had in force."""
+    """What an import did: names of what was added, replaced, and found to be there already; and the policy
+    that its file had in force."""
 
     added: tuple[str, ...]
     replaced: tuple[str, ...]

@@ -120,7 +120,7 @@ class Session:
 
     def describe(self, command: str) -> None:
         """Tell the store what the next changes come from."""
-        if isinstance(self.store, DescribedStore):
+        if self.buffer is None and isinstance(self.store, DescribedStore):
             self.store.describe(command)
 
     def confirmed(self, question: str) -> bool:

@@ -204,7 +204,8 @@ COMMANDS = (
             DUPLICATE,
         ),
         add_filter,
-        "A filter list that does not exist is made. A mask for me, any, a name or a kind of server is ignored. "
+        "A filter list that does not exist is made. A mask for me, any, a name or a kind of server is "
+        "ignored. "
         "DNS, WINS, DHCP and GATEWAY are the servers that this computer is configured with; the other end is "
         "me then. A name stands for the addresses that it has at the time, and is looked up again later. "
         "Ours: a single /length, and me@4, any@6 … for one address family.",
@@ -284,7 +285,8 @@ COMMANDS = (
         ),
         add_rule,
         "The order of kerberos=, psk= and rootca= on the line is the order of preference; without any of "
-        "them it is Kerberos. A tunnel needs one rule for each direction, its filters not mirrored; a name as its end "
+        "them it is Kerberos. A tunnel needs one rule for each direction, its filters not mirrored; a name "
+        "as its end "
         "is looked up now.",
         'add rule name="Web" policy="Servers" filterlist="Web" filteraction="Secure" psk="a long random key"',
     ),

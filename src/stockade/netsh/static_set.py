@@ -1,5 +1,5 @@
-"""`netsh ipsec static set`: batch, defaultrule, filteraction, filterlist, interactive, policy, rule, store. What
-a command does not name stays as it is."""
+"""`netsh ipsec static set`: batch, defaultrule, filteraction, filterlist, interactive, policy, rule, store.
+What a command does not name stays as it is."""
 
 from dataclasses import replace
 from enum import StrEnum

@@ -248,8 +248,8 @@ def _is_address(word: str) -> bool:
 
 
 def looks_mistyped(name: str) -> bool:
-    """Whether a DNS name of one label is close to one of the words for addresses. It takes a dot at its end then:
-    a mistyped word must not become a name that matches nothing."""
+    """Whether a DNS name of one label is close to one of the words for addresses. It takes a dot at its end
+    then: a mistyped word must not become a name that matches nothing."""
     return "." not in name and nearest(name, _KEYWORDS) is not None
 
 

@@ -32,13 +32,25 @@ def make_filter(
     )
     source, destination = selector.source, selector.destination
     numbers = (
-        f"{source.first.version} {int(source.first):x} {int(source.last):x}"
-        f" {int(destination.first):x} {int(destination.last):x}"
-        f" {selector.protocol} {selector.source_port} {selector.destination_port}"
-        f" {direction.value} {action.value} {weight} {int(filter_class)} {negotiation is None}"
-        f" {where.mirrored} {accept_clear} {allow_soft} "
+        source.first.version,
+        int(source.first),
+        int(source.last),
+        int(destination.first),
+        int(destination.last),
+        selector.protocol,
+        selector.source_port,
+        selector.destination_port,
+        direction._value_,
+        action._value_,
+        weight,
+        filter_class == 1,
+        negotiation is None,
+        where.mirrored,
+        accept_clear,
+        allow_soft,
     )
-    identifier = sha256((numbers + text).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    content = f"{numbers!r}{text}"
+    identifier = sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return SpecificFilter(
         identifier,
         selector,

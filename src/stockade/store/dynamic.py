@@ -1,7 +1,8 @@
 """The dynamic store: objects in the memory of the agent, gone when it stops (`netsh ipsec dynamic`).
 
-The agent holds a `DynamicMemory`; the command line reads its content as JSON, changes it as a whole and sends it
-back with the version that it read. If somebody else was faster the agent says STORE_BUSY and nothing is lost."""
+The agent holds a `DynamicMemory`; the command line reads its content as JSON, changes it as a whole and sends
+it back with the version that it read. If somebody else was faster the agent says STORE_BUSY and nothing is
+lost."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -69,7 +70,8 @@ class DynamicMemory:
 
 
 def check_dynamic(objects: DynamicSet) -> None:
-    """CallerError where the objects do not fit together: a name twice, a rule with an unknown policy, too many."""
+    """CallerError where the objects do not fit together: a name twice, a rule with an unknown policy, too
+    many."""
     count = len(objects.main_mode_policies) + len(objects.quick_mode_policies) + len(objects.rules)
     if count > MAXIMUM_OBJECTS:
         raise error_for(

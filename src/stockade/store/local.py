@@ -19,10 +19,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
-from stockade.policy.objects import PolicySet
+from stockade.policy.objects import Filter, FilterList, PolicySet
 from stockade.store import revisions
 from stockade.store.file_watch import FileWatch
 from stockade.store.revisions import PolicyObject, Revision
@@ -54,6 +56,9 @@ class LocalStore:
         self._connection: sqlite3.Connection | None = None
         self._watch: FileWatch | None = None
         self._process = 0
+        # What was read last, and at which change: most commands read everything and change one object.
+        self._seen: tuple[int, PolicySet] | None = None
+        self._change: LocalTransaction | None = None
         self._author = current_author()
         self._command = ""
 
@@ -75,7 +80,7 @@ class LocalStore:
     def version(self) -> int:
         """Differs after every committed change, by any process, and after the file was replaced."""
         with self._opened() as connection:
-            return self._scalar(connection, "SELECT value FROM meta WHERE key = 'changes'")
+            return self._changes(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[LocalTransaction]:
@@ -86,7 +91,11 @@ class LocalStore:
                 if connection.in_transaction:
                     raise RuntimeError("a transaction of this store is open in this thread already")
                 connection.execute("BEGIN IMMEDIATE")
-            change = LocalTransaction(connection, self._name, self._read_set, self._guard)
+                if self._seen is not None and self._seen[0] != self._changes(connection):
+                    self._seen = None  # somebody else has changed it since
+            change = self._change = LocalTransaction(
+                connection, self._name, self._read_set, self._guard, self._seen_filters
+            )
             try:
                 with self._guard():
                     self._begin_history(connection)
@@ -96,11 +105,13 @@ class LocalStore:
                         connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'changes'")
                         self._add_revision(connection, change)
                     connection.execute("COMMIT")
+                self._carry_over(change)
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
             finally:
+                self._change = None
                 change.close()
 
     def describe(self, command: str) -> None:
@@ -208,6 +219,7 @@ class LocalStore:
             if self._connection is not None and self._process == os.getpid():
                 self._connection.close()
             self._connection = None
+            self._seen = None
             self._release_watch()
 
     def __repr__(self) -> str:
@@ -284,13 +296,16 @@ class LocalStore:
         problem = watch.problem()
         if problem:
             self._abandon()
-            raise self._unreadable(problem, "restore it from a backup, or delete it to begin anew")
+            # By another inode: SQLite keeps what it knows of this one as long as the process lives.
+            remedy = "restore it from a backup (by mv, not by cp), or delete it to begin anew"
+            raise self._unreadable(problem, remedy)
 
     def _abandon(self) -> None:
         """Let go of the connection without closing it."""
         if self._connection is not None:
             _abandoned.append(self._connection)
         self._connection = None
+        self._seen = None
         self._release_watch()
 
     def _release_watch(self) -> None:
@@ -393,12 +408,45 @@ class LocalStore:
             connection.execute("ROLLBACK")
 
     def _read_set(self, connection: sqlite3.Connection) -> PolicySet:
+        changed = self._change is not None and self._change.changed
+        version = self._changes(connection)
+        if self._seen is not None and self._seen[0] == version and not changed:
+            return self._seen[1]
         try:
-            return read_policy_set(connection, self._name)
+            objects = read_policy_set(connection, self._name)
         except (ValueError, KeyError, TypeError) as error:
             raise self._unreadable(
                 f"an object in it is not valid ({error})", "restore it from a backup"
             ) from error
+        if not changed:
+            self._seen = (version, objects)
+        return objects
+
+    def _seen_filters(self, guid: UUID) -> tuple[Filter, ...] | None:
+        """The filters of a list as they were read in this transaction, before any change."""
+        if self._seen is None:
+            return None
+        return next((entry.filters for entry in self._seen[1].filter_lists if entry.guid == guid), None)
+
+    def _carry_over(self, change: LocalTransaction) -> None:
+        """After a commit: what was seen, with what was changed. Nothing, where that is not simple."""
+        seen, self._seen = self._seen, None
+        if seen is None or not change.changed:
+            self._seen = seen
+            return
+        lists = {entry.guid: entry for entry in seen[1].filter_lists}
+        for entry in change.touched.values():
+            if not isinstance(entry, FilterList) or (
+                entry.guid in lists and lists[entry.guid].name != entry.name
+            ):
+                return
+            lists[entry.guid] = entry
+        if not change.replaced:
+            self._seen = (seen[0] + 1, replace(seen[1], filter_lists=tuple(lists.values())))
+
+    def _changes(self, connection: sqlite3.Connection) -> int:
+        """The change counter: one more after every committed change."""
+        return self._scalar(connection, "SELECT value FROM meta WHERE key = 'changes'")
 
     def _scalar(self, connection: sqlite3.Connection, query: str) -> int:
         row = connection.execute(query).fetchone()

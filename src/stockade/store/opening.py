@@ -1,7 +1,7 @@
 """Opening a store that may be damaged: then its last good copy, read-only, with the reason why.
 
-The agent keeps a copy of every store whose content it could put in force (`LocalStore.copy_to`). A damaged store is
-never repaired by itself and never read as an empty one."""
+The agent keeps a copy of every store whose content it could put in force (`LocalStore.copy_to`). A damaged
+store is never repaired by itself and never read as an empty one."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -60,8 +60,8 @@ class Opened:
 
 
 def open_store(path: Path, name: str) -> Opened:
-    """The store in `path`; where it is damaged, its last good copy. HostError STORE_UNREADABLE where there is none
-    either, STORE_BUSY."""
+    """The store in `path`; where it is damaged, its last good copy. HostError STORE_UNREADABLE where there is
+    none either, STORE_BUSY."""
     store = LocalStore(path, name)
     try:
         store.read()

@@ -10,7 +10,7 @@ from datetime import datetime
 from uuid import UUID
 
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
-from stockade.policy.objects import FilterAction, FilterList, Policy, PolicySet, Rule
+from stockade.policy.objects import Filter, FilterAction, FilterList, Policy, PolicySet, Rule
 from stockade.store.revisions import PolicyObject
 from stockade.store.rows import Value, authentication_values, filter_values, main_mode_text, quick_mode_text
 
@@ -21,7 +21,17 @@ _KINDS = {"policies": "policy", "filter_lists": "filter list", "filter_actions":
 class LocalTransaction:
     """Valid inside its `with` block only (RuntimeError after it)."""
 
-    __slots__ = ("_connection", "_guard", "_open", "_read", "_store", "changed", "replaced", "touched")
+    __slots__ = (
+        "_connection",
+        "_guard",
+        "_open",
+        "_read",
+        "_seen",
+        "_store",
+        "changed",
+        "replaced",
+        "touched",
+    )
 
     def __init__(
         self,
@@ -29,11 +39,13 @@ class LocalTransaction:
         store: str,
         read: Callable[[sqlite3.Connection], PolicySet],
         guard: Callable[[], AbstractContextManager[None]],
+        seen: Callable[[UUID], tuple[Filter, ...] | None],
     ) -> None:
         self._connection = connection
         self._store = store
         self._read = read
         self._guard = guard  # turns SQLite's errors into ours
+        self._seen = seen  # the filters of a list as this transaction read them
         self._open = True
         self.changed = False
         # For the history: what was put (None: deleted), and whether that is all there is.
@@ -60,19 +72,16 @@ class LocalTransaction:
             modified=_time(filter_list.modified),
         )
         guid = str(filter_list.guid)
-        rows = [(guid, position, *filter_values(entry)) for position, entry in enumerate(filter_list.filters)]
         # Most changes append one filter: what is there already as it shall be is left alone.
-        there = self._run("SELECT * FROM filters WHERE filter_list = ? ORDER BY position", (guid,)).fetchall()
-        same = 0
-        for old, new in zip(there, rows, strict=False):
-            if tuple(old) != new:
-                break
-            same += 1
-        if same < len(there):
+        same, there = self._common_beginning(filter_list, guid)
+        if same < there:
             self._run("DELETE FROM filters WHERE filter_list = ? AND position >= ?", (guid, same))
         self._run_many(
             f"INSERT INTO filters VALUES ({_marks(17)})",  # noqa: S608 - question marks only
-            rows[same:],
+            [
+                (guid, position, *filter_values(entry))
+                for position, entry in enumerate(filter_list.filters[same:], start=same)
+            ],
         )
         self._touch("filter_lists", guid, filter_list)
 
@@ -160,6 +169,28 @@ class LocalTransaction:
             self._run("DELETE FROM settings WHERE key = ?", (key,))
         else:
             self._run("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, value))
+
+    def _common_beginning(self, filter_list: FilterList, guid: str) -> tuple[int, int]:
+        """How many filters the list begins with that the store has as they shall be, and how many it has."""
+        seen = None if self.changed_before(guid) else self._seen(filter_list.guid)
+        if seen is not None:
+            same = 0
+            for old, new in zip(seen, filter_list.filters, strict=False):
+                if old is not new:
+                    break
+                same += 1
+            return same, len(seen)
+        rows = self._run("SELECT * FROM filters WHERE filter_list = ? ORDER BY position", (guid,)).fetchall()
+        same = 0
+        for row, entry in zip(rows, filter_list.filters, strict=False):
+            if tuple(row) != (guid, same, *filter_values(entry)):
+                break
+            same += 1
+        return same, len(rows)
+
+    def changed_before(self, guid: str) -> bool:
+        """Whether this transaction has changed the filter list already."""
+        return self.replaced or ("filter_lists", guid) in self.touched
 
     # -- one row
 

@@ -204,7 +204,10 @@ def test_a_table_that_differs_much_gets_an_index_of_its_own():
 
 
 def test_a_table_in_another_order_is_answered_in_its_order():
-    wide, narrow = TrafficSelector(EVERYTHING, EVERYTHING), TrafficSelector(EVERYTHING, AddressRange.host(PEER))
+    wide, narrow = (
+        TrafficSelector(EVERYTHING, EVERYTHING),
+        TrafficSelector(EVERYTHING, AddressRange.host(PEER)),
+    )
     old = table_of(wide, narrow)
     old.prepare()
     new = FilterTable(old.filters[::-1])
@@ -214,7 +217,10 @@ def test_a_table_in_another_order_is_answered_in_its_order():
 
 
 def test_filters_can_be_put_into_the_same_gap_again_and_again():
-    first, last = TrafficSelector(EVERYTHING, AddressRange.host(PEER)), TrafficSelector(EVERYTHING, EVERYTHING)
+    first, last = (
+        TrafficSelector(EVERYTHING, AddressRange.host(PEER)),
+        TrafficSelector(EVERYTHING, EVERYTHING),
+    )
     table = table_of(first, last)
     table.prepare()
     for number in range(2, 60):
@@ -246,7 +252,7 @@ def test_the_search_for_garbage_goes_on_after_an_error():
     import gc
 
     assert gc.isenabled()
-    with pytest.raises(RuntimeError), collector_paused():
+    with pytest.raises(RuntimeError), collector_paused():  # noqa: PT012 - both lines are what is tested
         assert not gc.isenabled()
         raise RuntimeError
     assert gc.isenabled()

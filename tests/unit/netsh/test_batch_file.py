@@ -55,11 +55,9 @@ def test_one_line(line: str, expected: list[tuple[Kind, str]]) -> None:
 
 def test_chains_run_as_the_shell_would(session: Session) -> None:
     session.context = ()
-    static = "netsh ipsec static add filterlist"
-    outcomes = run_script(
-        f"{static} A && {static} B\n{static} A && {static} C\n{static} A || {static} D\n{static} E || {static} F\n",
-        session,
-    )
+    add = "netsh ipsec static add filterlist"
+    lines = (f"{add} A && {add} B", f"{add} A && {add} C", f"{add} A || {add} D", f"{add} E || {add} F")
+    outcomes = run_script("\n".join(lines), session)
     assert [entry.name for entry in session.store.read().filter_lists] == ["A", "B", "D", "E"]
     assert [outcome.line for outcome in outcomes if outcome.failed] == [2, 3]
 
@@ -125,6 +123,20 @@ def test_a_key_that_looks_like_a_variable_is_not_repeated(session: Session, line
     (outcome,) = run_script(line, session)
     assert outcome.failed
     assert "def" not in outcome.text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "netsh ipsec static add rule r p f a psk=%PSK% && echo %PSK%",
+        "netsh ipsec static add rule r p f a psk=%PSK%",  # without quotes the & in the key parts the line
+        "echo %PSK%",
+    ],
+)
+def test_a_key_in_a_variable_is_not_told(session: Session, line: str) -> None:
+    outcomes = run_script(f'set "PSK=open&sesame"\n{line}\n', session)
+    assert outcomes
+    assert not any("sesame" in outcome.text + str(outcome.data) for outcome in outcomes)
 
 
 def test_a_part_of_a_variable_is_refused(session: Session) -> None:

@@ -1,4 +1,4 @@
-"""Scripts as administrators write them (tests/data/scripts): what they do, what is passed over, what is refused."""
+"""Scripts as administrators write them (tests/data/scripts): what is done, passed over, refused."""
 
 from pathlib import Path
 

@@ -111,7 +111,7 @@ def edit(draw, policy_set):
     return build(lists, actions)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data(), policy_sets())
 def test_compiling_the_change_gives_the_table_of_compiling_everything(data, policy_set):
     facts = HostFacts(

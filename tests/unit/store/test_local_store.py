@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import zlib
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -18,6 +19,7 @@ from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModePro
 from stockade.policy.objects import (
     DEFAULT_RESPONSE_ACTION,
     DYNAMIC_FILTER_LIST,
+    AddressKind,
     ConnectionType,
     Filter,
     FilterAction,
@@ -420,8 +422,10 @@ def test_a_child_after_fork_has_its_own_connection(store: LocalStore) -> None:
     assert store.read().filter_list("From the child") is not None
 
 
-def test_a_preshared_key_is_in_no_repr_and_gone_from_the_file_when_deleted(store: LocalStore) -> None:
-    key = b"a-key-that-must-not-be-seen"
+def test_a_preshared_key_is_in_no_repr_and_gone_from_the_file_when_forgotten(store: LocalStore) -> None:
+    # A key that does not compress: the history keeps objects compressed.
+    key = os.urandom(16).hex().encode()
+    hidden = store.path.with_name(store.path.name + "-wal")
     with store.transaction() as change:
         change.put_filter_list(WEB)
         change.put_filter_action(SECURE)
@@ -429,5 +433,155 @@ def test_a_preshared_key_is_in_no_repr_and_gone_from_the_file_when_deleted(store
     assert key.decode() not in repr(store.read()) + repr(store)
     with store.transaction() as change:
         change.delete_policy("P")
+    assert len(store.history()) == 3
+    assert store.revision(2).policies[0].rules[0].authentication == (PresharedKey(Secret(key)),)
+    assert store.forget(1) == 2
+    assert not hidden.exists() or not hidden.stat().st_size
     store.close()  # the last one out folds the log into the file
-    assert key not in store.path.read_bytes()
+    content = store.path.read_bytes()
+    assert key not in content
+    # Nor compressed: no stored object holds it.
+    with sqlite3.connect(store.path) as connection:
+        bodies = [zlib.decompress(row[0]) for row in connection.execute("SELECT body FROM contents")]
+    connection.close()
+    assert not any(key.hex().encode() in body for body in bodies)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no database at all" * 1000, "overwritten"),
+        (b"", "empty"),
+        (b"SQLite format 3\0" + bytes(200), "another program"),
+    ],
+)
+def test_a_file_overwritten_in_place_is_noticed(store: LocalStore, content: bytes, words: str) -> None:
+    fill(store)
+    other = LocalStore(store.path)
+    good = other.read()
+    whole = _whole(store)
+    for leftover in ("-wal", "-shm"):
+        store.path.with_name(store.path.name + leftover).unlink(missing_ok=True)
+    inode = store.path.stat().st_ino
+    store.path.write_bytes(content)
+    assert store.path.stat().st_ino == inode
+    for call in (store.read, store.version, other.read, store.history):
+        with pytest.raises(HostError, match=words) as error:
+            call()
+        assert refusal(error) is ReasonCode.STORE_UNREADABLE
+    assert store.path.read_bytes() == content  # nothing was folded into the ruins
+    restored = store.path.with_name("restored.db")
+    restored.write_bytes(whole)
+    restored.chmod(0o600)
+    restored.replace(store.path)
+    assert store.read() == good
+    assert other.read() == good
+
+
+def _whole(store: LocalStore) -> bytes:
+    """The content of a copy without a log."""
+    copy = store.path.with_name("whole.db")
+    store.copy_to(copy)
+    return copy.read_bytes()
+
+
+def test_the_look_at_the_file_leaves_the_locks_alone(store: LocalStore) -> None:
+    fill(store)
+    hurried = LocalStore(store.path, busy_seconds=0.05)
+    hurried.read()
+    with store.transaction() as change:
+        change.put_filter_list(FilterList("Other"))
+        for _ in range(3):
+            hurried.version()
+            hurried.close()  # closes its connection: ours must keep its lock
+        child = os.fork()
+        if child == 0:  # pragma: no cover - another process
+            status = 1
+            try:
+                with LocalStore(store.path, busy_seconds=0.05).transaction() as theirs:
+                    theirs.put_filter_list(FilterList("Theirs"))
+                status = 0
+            except HostError:
+                status = 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    assert store.read().filter_list("Other") is not None
+    assert store.read().filter_list("Theirs") is None
+
+
+def test_every_kind_of_address_comes_back(store: LocalStore) -> None:
+    filters = (
+        Filter(ME, FilterAddress.named("Host.Example.com")),
+        Filter(ME, FilterAddress(AddressKind.NAME, name="h.example", version=6)),
+        Filter(ME, FilterAddress.server(AddressKind.DNS)),
+        Filter(FilterAddress.server(AddressKind.GATEWAY), ME),
+        Filter(FilterAddress(AddressKind.ANY, version=4), FilterAddress(AddressKind.ME, version=4)),
+    )
+    with store.transaction() as change:
+        change.put_filter_list(FilterList("L", filters))
+    assert LocalStore(store.path).read().filter_lists[0].filters == filters
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "policy.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    schema.migrate(connection, to=1)
+    connection.execute("INSERT INTO filter_lists VALUES ('g', 'Old', 'old', '', '2020-01-01T00:00:00+00:00')")
+    connection.execute("UPDATE filter_lists SET guid = '00000000-0000-0000-0000-000000000001'")
+    connection.execute(
+        "INSERT INTO filters VALUES ('00000000-0000-0000-0000-000000000001', 0, 'me', NULL, NULL,"
+        " 'any', NULL, NULL, 6, 0, 80, 1, '')"
+    )
+    connection.close()
+    path.chmod(0o600)
+    store = LocalStore(path)
+    assert store.read().filter_lists[0].filters == (Filter(ME, ANY, 6, 0, 80),)
+    assert store.history() == ()
+    with store.transaction() as change:
+        change.delete_filter_list("Old")
+    first, second = store.history()
+    assert (first.added, second.removed) == (1, 1)
+    store.rollback(first.number)
+    assert store.read().filter_lists[0].name == "Old"
+
+
+def test_filters_are_changed_in_any_way(store: LocalStore) -> None:
+    one, two, three = (Filter(ME, ANY, 6, 0, port) for port in (1, 2, 3))
+    lists = ((one,), (one, two), (one, two, three), (two, three), (three, two), (), (one, one), (one,))
+    guid = FilterList("L").guid
+    for filters in lists:
+        with store.transaction() as change:
+            change.put_filter_list(FilterList("L", filters, guid=guid))
+        assert store.read().filter_lists[0].filters == filters
+
+
+def test_two_writers_do_not_build_on_what_the_other_has_changed(store: LocalStore) -> None:
+    one, two, three = (Filter(ME, ANY, 6, 0, port) for port in (1, 2, 3))
+    other = LocalStore(store.path)
+    guid = FilterList("L").guid
+    with store.transaction() as change:
+        change.put_filter_list(FilterList("L", (one, two), guid=guid))
+    seen = store.read().filter_lists[0].filters
+    with other.transaction() as change:
+        change.put_filter_list(FilterList("L", (three,), guid=guid))
+    with store.transaction() as change:  # without reading first
+        change.put_filter_list(FilterList("L", (*seen, three), guid=guid))
+    assert other.read().filter_lists[0].filters == (one, two, three)
+    assert LocalStore(store.path).read() == store.read()
+
+
+def test_what_is_remembered_is_what_is_there(store: LocalStore) -> None:
+    fill(store)
+    for filters in (WEB.filters[:1], WEB.filters, ()):
+        store.read()
+        with store.transaction() as change:
+            change.put_filter_list(replace(WEB, filters=filters))
+            assert change.read().filter_lists[0].filters == filters
+        assert store.read() == LocalStore(store.path).read()
+    with store.transaction() as change:
+        change.put_filter_list(replace(WEB, name="Renamed"))
+    assert store.read() == LocalStore(store.path).read()
+    with store.transaction() as change:
+        change.put_policy(Policy("Second", assigned=True))
+    assert store.read() == LocalStore(store.path).read()
