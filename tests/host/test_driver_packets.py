@@ -51,11 +51,9 @@ class Capture:
                 frame = self._socket.recv(65535)
             except TimeoutError:
                 continue
-            if frame[12:14] == b"\x08\x00":
-                if (
-                    frame[23] != IGMP
-                ):  # the kernel's own when an address comes up; no filter here speaks of it
-                    self.packets.append((frame[23], frame[14:]))
+            # IGMP is the kernel's own when an address comes up; no filter here speaks of it.
+            if frame[12:14] == b"\x08\x00" and frame[23] != IGMP:
+                self.packets.append((frame[23], frame[14:]))
 
     def stop(self) -> list[tuple[int, bytes]]:
         time.sleep(0.2)
