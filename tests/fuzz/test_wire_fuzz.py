@@ -11,7 +11,7 @@ import pkgutil
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 from hypothesis import example, given, settings
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import stockade.wire
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import HostError, PeerError
+from stockade.model.secret import Secret
 from stockade.wire.cursor import Cursor
 from stockade.wire.esp import EspHeader, decode_esp_header, remove_esp_trailer
 from stockade.wire.ip import build_packet, flow_of, ipv4_checksum_is_right, parse_packet, replace_payload
@@ -91,6 +92,25 @@ from stockade.wire.transport import (
 )
 from stockade.wire.udp_encapsulation import add_marker, classify, remove_marker
 from stockade.wire.vendor_ids import microsoft_version, vendor_name
+from stockade.wire.xfrm import (
+    Algorithm,
+    Encapsulation,
+    Offload,
+    OffloadFlag,
+    Policy,
+    PolicyAction,
+    PolicyDirection,
+    State,
+    Template,
+    XfrmMode,
+    XfrmSelector,
+    decode_acquire,
+    decode_expire,
+    decode_policy,
+    decode_policy_statistics,
+    decode_sa_statistics,
+    decode_state,
+)
 
 # ---- the decoders
 SELF_CONTAINED_TYPES = [
@@ -228,6 +248,12 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "link message": netlink(decode_link_mtu),
     "route message": netlink(decode_route),
     "rule message": netlink(decode_rule),
+    "XFRM state": netlink(decode_state),
+    "XFRM policy": netlink(decode_policy),
+    "XFRM acquire": netlink(decode_acquire),
+    "XFRM expire": netlink(decode_expire),
+    "XFRM SA statistics": netlink(decode_sa_statistics),
+    "XFRM policy statistics": netlink(decode_policy_statistics),
 }
 NAMES = list(DECODERS)
 
@@ -314,7 +340,38 @@ def seeds() -> dict[str, list[bytes]]:
     table["link message"] = [set_link(2, mtu=1500, queue=100)]
     table["route message"] = [route]
     table["rule message"] = [rule]
-    return table
+    return table | xfrm_seeds()
+
+
+def xfrm_seeds() -> dict[str, list[bytes]]:
+    """One message of each kind that the kernel sends."""
+    ends = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
+    selector = XfrmSelector(IPv4Network("10.0.0.1/32"), IPv4Network("10.0.0.0/24"), 6, 0, 443)
+    template = Template(50, XfrmMode.TRANSPORT, 7, 4, destination=ends[1])
+    policy = Policy(selector, PolicyDirection.OUT, PolicyAction.ALLOW, 9, (template,), mark=(1, 2))
+    state = State(
+        selector,
+        *ends,
+        0x1234,
+        50,
+        7,
+        XfrmMode.TRANSPORT,
+        window=1024,
+        encryption=Algorithm("rfc4106(gcm(aes))", Secret(bytes(20)), 128, is_aead=True),
+        integrity=Algorithm("hmac(sha1)", Secret(bytes(20)), 96),
+        encapsulation=Encapsulation(4500, 4500),
+        offload=Offload(2, OffloadFlag.INBOUND),
+    )
+    identity = ends[1].packed + bytes(12) + bytes(4) + bytes((50, 0, 0, 0))
+    acquire = identity + ends[0].packed + bytes(12) + selector.encode() + policy.encode_fixed() + bytes(16)
+    return {
+        "XFRM state": [state.encode()],
+        "XFRM policy": [policy.encode()],
+        "XFRM acquire": [acquire + encode_attributes({5: template.encode()})],
+        "XFRM expire": [state.encode()[:224] + b"\1" + bytes(7)],
+        "XFRM SA statistics": [bytes(4) + encode_attributes({1: bytes(4), 2: bytes(8)})],
+        "XFRM policy statistics": [bytes(4) + encode_attributes({1: bytes(24)})],
+    }
 
 
 SEEDS = seeds()
@@ -411,6 +468,12 @@ def test_every_decoder_of_the_room_is_fuzzed() -> None:
         "decode_link_mtu",
         "decode_route",
         "decode_rule",
+        "decode_state",
+        "decode_policy",
+        "decode_acquire",
+        "decode_expire",
+        "decode_sa_statistics",
+        "decode_policy_statistics",
         "remove_marker",
         "classify",
     }

@@ -4,6 +4,7 @@ reason word}."""
 
 import json
 import sys
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter
 from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, PresharedKey, QuickModePolicy
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
-from stockade.model.sa import Lifetime, SecurityAssociation
+from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
@@ -27,7 +28,12 @@ def table_of(rules: list[dict[str, object]]) -> FilterTable:
     """Each rule: action, protocol, port (of the server), accept_clear; mirrored into both directions, between
     any hosts; `port` makes four filters, for either side may be the server."""
     filters = []
+    tunnel_endpoint = None
     for number, rule in enumerate(rules):
+        if "tunnel" in rule:
+            tunnel_endpoint = ip_address(str(rule["tunnel"]))
+            filters += tunnel_filters(number, rule)
+            continue
         everyone = AddressRange.everything(int(str(rule.get("version", 4))))
         action = Action(str(rule["action"]))
         protocol, port = int(str(rule.get("protocol", 0))), int(str(rule.get("port", 0)))
@@ -55,7 +61,28 @@ def table_of(rules: list[dict[str, object]]) -> FilterTable:
         QuickModePolicy((QuickModeProposal(SUITE),)),
         (PresharedKey(Secret(b"key")),),
     )
+    if tunnel_endpoint is not None:
+        quick_mode = replace(negotiation.quick_mode, mode=Mode.TUNNEL, tunnel_endpoint=tunnel_endpoint)
+        negotiation = replace(negotiation, quick_mode=quick_mode)
     return FilterTable(tuple(filters), MappingProxyType({NEGOTIATION: negotiation}))
+
+
+def tunnel_filters(number: int, rule: dict[str, object]) -> list[SpecificFilter]:
+    """`source` and `destination` are networks, `tunnel` the peer's end; its mirror comes in by the same."""
+    networks = [AddressRange.network(str(rule[name])) for name in ("source", "destination")]
+    selector = TrafficSelector(networks[0], networks[1])
+    return [
+        SpecificFilter(
+            f"{number:012x}{place:04x}",
+            selector if direction is Direction.OUTBOUND else selector.reversed(),
+            direction,
+            Action.NEGOTIATE,
+            1000 - number,
+            Provenance("test", "policy", f"rule {number}"),
+            negotiation=NEGOTIATION,
+        )
+        for place, direction in enumerate(Direction)
+    ]
 
 
 def sa_of(call: dict[str, object]) -> SecurityAssociation:
@@ -64,13 +91,16 @@ def sa_of(call: dict[str, object]) -> SecurityAssociation:
     integrity, ah = (str(call.get(name) or "") for name in ("integrity", "ah"))
     bundle = call.get("bundle")
     protocol = int(str(call.get("protocol", 0)))
+    ends = [AddressRange.host(source), AddressRange.host(destination)]
+    if "networks" in call:
+        ends = [AddressRange.network(str(network)) for network in call["networks"]]
     return SecurityAssociation(
         spi=spi,
         direction=Direction(str(call["direction"])),
         source=source,
         destination=destination,
-        selector=TrafficSelector(AddressRange.host(source), AddressRange.host(destination), protocol),
-        mode=Mode.TRANSPORT,
+        selector=TrafficSelector(ends[0], ends[1], protocol),
+        mode=Mode.TUNNEL if "networks" in call else Mode.TRANSPORT,
         esp=None
         if ah
         else EspSuite(Encryption(str(call["encryption"])), Hash(integrity) if integrity else None),
@@ -82,6 +112,7 @@ def sa_of(call: dict[str, object]) -> SecurityAssociation:
         filter_id="0" * 16,
         main_mode="",
         lifetime=Lifetime(),
+        udp=UdpEncapsulation(4500, 4500) if call.get("udp") else None,
         bundle=None if bundle is None else int(str(bundle)),
     )
 

@@ -82,9 +82,12 @@ def add_pair(
     version: int = 4,
     ah: Hash | None = None,
     bundle: int | None = None,
+    networks: tuple[str, str] | None = None,
+    udp: bool = False,
 ) -> None:
     """An SA in each direction between two hosts, installed as IKE would: inbound before outbound. With `ah`
-    it is AH; `bundle` is the `base` of the other half of AH over ESP."""
+    it is AH; `bundle` is the `base` of the other half of AH over ESP. With `networks`
+    (behind `one`, behind `other`) it is a tunnel."""
     addresses = [address_of(side, version) for side in (one, other)]
     sides = [one, other]
     calls = []
@@ -94,6 +97,7 @@ def add_pair(
             "destination": addresses[1 - number],
             "spi": base + number,
             "pair": base + 1 - number,
+            "udp": udp,
             "ah": ah.value if ah else None,
             "bundle": None if bundle is None else bundle + number,
             "encryption": encryption.value,
@@ -103,6 +107,8 @@ def add_pair(
                 hash_algorithm(hashed).integrity_key_size if (hashed := ah or integrity) else 0
             ).hex(),
         }
+        if networks is not None:
+            values["networks"] = [networks[number], networks[1 - number]]
         calls.append((sides[1 - number], {**values, "direction": "inbound"}))
         calls.append((sides[number], {**values, "direction": "outbound"}))
     for side, values in sorted(calls, key=lambda item: str(item[1]["direction"])):

@@ -34,12 +34,10 @@ class Host:
 
 @pytest.fixture
 def host(wire: Network, tmp_path: Path) -> Host:
-    tmp_path.chmod(0o755)  # the data plane is nobody; nothing in the homes is for it
     return Host(wire, tmp_path / "alpha")
 
 
 def test_dynamic_rules_act_at_once_and_end_with_the_agent(host: Host) -> None:
-    host.netsh("ipsec", "static", "add", "policy", "Empty", "assign=yes")
     host.agent.start()
     host.agent.wait_until_ready()
     assert host.ping()
@@ -49,8 +47,9 @@ def test_dynamic_rules_act_at_once_and_end_with_the_agent(host: Host) -> None:
     assert not host.ping()
     shown = json.loads(host.netsh(*dynamic, "show", "rule", "--format", "json").stdout)
     assert [rule["destination"] for rule in shown["data"]["rules"]] == [BETA]
-    specific = (*dynamic, "show", "qmfilter", "all", "type=specific", "--format", "json")
-    filters = json.loads(host.netsh(*specific).stdout)
+    filters = json.loads(
+        host.netsh(*dynamic, "show", "qmfilter", "all", "type=specific", "--format", "json").stdout
+    )
     assert any("dynamic" in row["provenance"] for row in filters["data"]["filters"])
     refused = host.netsh(*dynamic, "add", "rule", "me", "224.0.0.1", "MM", "QM", ok=False)
     assert "QM" in refused.stderr
@@ -89,10 +88,6 @@ def test_the_persistent_policy_is_added_to_the_local_one(host: Host) -> None:
 
 
 def test_the_exemption_level_is_taken_over(host: Host) -> None:
-    host.netsh("ipsec", "static", "add", "filter", "L", "me", "10.99.0.0/16")
-    host.netsh("ipsec", "static", "add", "filteraction", "B", "action=block")
-    host.netsh("ipsec", "static", "add", "policy", "P", "assign=yes")
-    host.netsh("ipsec", "static", "add", "rule", "R", "P", "L", "B")
     host.agent.start()
     host.agent.wait_until_ready()
 
@@ -100,6 +95,10 @@ def test_the_exemption_level_is_taken_over(host: Host) -> None:
         answer = json.loads(host.netsh("ipsec", "dynamic", "show", "all", "--format", "json").stdout)
         return any("Kerberos" in row["provenance"] for row in answer["data"]["filters"])
 
+    host.netsh("ipsec", "static", "add", "filter", "L", "me", "10.99.0.0/16")
+    host.netsh("ipsec", "static", "add", "filteraction", "B", "action=block")
+    host.netsh("ipsec", "static", "add", "policy", "P", "assign=yes")
+    host.netsh("ipsec", "static", "add", "rule", "R", "P", "L", "B")
     assert not exempt()
     host.netsh("ipsec", "dynamic", "set", "config", "ipsecexempt", "0")
     assert exempt()

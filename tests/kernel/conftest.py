@@ -1,6 +1,7 @@
-"""Lets the tests of this tier import the helpers beside them."""
+"""Lets the tests of this tier import the helpers beside them, and the scenarios with strongSwan."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "peers")]

@@ -25,6 +25,7 @@ from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from types import MappingProxyType
 
+from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.driver.contract import Acquire, PacketRefused, SaExpired, SaIdle
 from stockade.driver.kernel.driver import KernelDriver
 from stockade.lab.capture import Capture, WireWatch
@@ -40,29 +41,31 @@ from stockade.model.negotiation import (
     PresharedKey,
     QuickModePolicy,
 )
-from stockade.model.reasons import ReasonCode
+from stockade.model.reasons import HostError, ReasonCode
 from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
 from stockade.model.traffic import ICMP, ICMPV6, TCP, Flow, TrafficSelector
-from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.policy.specific import make_filter
 
 ALPHA, BETA = "10.79.0.1", "10.79.0.2"
 ALPHA6, BETA6 = "fd79::1", "fd79::2"
 SECURED_PORT, PERMITTED_PORT, BLOCKED_PORT, OTHER_PORT = 7001, 7002, 7003, 7004
 
+_NUMBERS = itertools.count(1)
+"""Each agent has a home of its own."""
+
 POLICY = """
-ipsec static delete all
+ipsec static
 add filterlist name=secured
 add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=ICMP
 add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=TCP
 add filterlist name=open
-add filter filterlist=open srcaddr=any dstaddr=me protocol=TCP dstport={permitted}
-add filter filterlist=open srcaddr=me dstaddr=any protocol=TCP dstport={permitted}
+add filter filterlist=open srcaddr={peer} dstaddr=me protocol=TCP dstport={permitted}
+add filter filterlist=open srcaddr=me dstaddr={peer} protocol=TCP dstport={permitted}
 add filterlist name=shut
-add filter filterlist=shut srcaddr=any dstaddr=me protocol=TCP dstport={blocked}
-add filter filterlist=shut srcaddr=me dstaddr=any protocol=TCP dstport={blocked}
+add filter filterlist=shut srcaddr={peer} dstaddr=me protocol=TCP dstport={blocked}
+add filter filterlist=shut srcaddr=me dstaddr={peer} protocol=TCP dstport={blocked}
 add filteraction name=require inpass=no soft=no qmsecmethods="{methods}"
 add filteraction name=permit action=permit
 add filteraction name=block action=block
@@ -74,20 +77,20 @@ set policy name=test assign=yes
 """
 
 
+def speak_ipv6() -> None:
+    """A lab network is silent about IPv6 by itself."""
+    for device in ("lo", "eth0"):
+        Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("0\n", encoding="ascii")
+
+
 class World:
     """alpha and beta on one wire, IPv4 and IPv6."""
 
     def __init__(self, network: Network, folder: Path) -> None:
         self.network = network
         self.folder = folder
-        self.numbers = itertools.count(1)
         for name, address in (("alpha", ALPHA6), ("beta", BETA6)):
-            with suppress(OSError):
-                network[name].call(
-                    lambda: Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text(
-                        "0\n", encoding="ascii"
-                    )
-                )
+            network[name].call(speak_ipv6)
             network[name].ip(f"address add {address}/64 dev eth0 nodad")
 
     @property
@@ -104,6 +107,8 @@ class World:
         """The wire; what must be secured is counted where it is clear."""
 
         def must_be_secured(flow: Flow) -> bool:
+            if flow.source.is_link_local:  # of the kernel itself, for its IPv6 neighbours
+                return False
             return flow.protocol in protocols or (
                 flow.protocol == TCP and bool({flow.source_port, flow.destination_port} & set(ports))
             )
@@ -117,6 +122,12 @@ def xfrm(namespace: Namespace, what: str) -> list[str]:
     text = namespace.run(["ip", "xfrm", what]).stdout
     entries = re.split(r"\n(?=src )", text.strip()) if text.strip() else []
     return [" ".join(entry.split()) for entry in entries if "socket " not in entry]
+
+
+def is_loopback(policy: str) -> bool:
+    """Whether this policy is one of those for loopback over IPv6, which is no filter of the table."""
+    to_all = re.match(r"src ::/0 dst \S+ (dev lo )?dir", policy) is not None
+    return to_all and "tmpl" not in policy and "action block" not in policy
 
 
 def ping(namespace: Namespace, target: str, count: int = 3, patience: float = 3, size: int = 56) -> int:
@@ -163,8 +174,7 @@ def eventually(question: Callable[[], object], seconds: float = 20.0) -> object:
     return answer
 
 
-# ---- agents
-# --------------------------------------------------------------------------------------------------
+# ---- agents -----------------------------------------------------------------------------------------------
 
 
 class Host:
@@ -172,7 +182,7 @@ class Host:
 
     def __init__(self, world: World, namespace: Namespace, peer: str) -> None:
         self.namespace, self.peer = namespace, peer
-        self.home = world.folder / f"{namespace.name}-{next(world.numbers)}"
+        self.home = world.folder / f"{namespace.name}-{next(_NUMBERS)}"
         self.agent = Agent(namespace, self.home)
 
     def stockade(self, *words: str) -> str:
@@ -208,7 +218,7 @@ def two_agents(world: World, methods: str = "ESP[AES128,SHA256]") -> Iterator[tu
             journal = host.home / "journal" / "journal.jsonl"
             print(host.namespace.name, host.agent.last_words(), sep="\n")
             if journal.exists():
-                print("\n".join(journal.read_text().splitlines()[-15:]))
+                print("\n".join(journal.read_text().splitlines()[-8:]))
             print(*xfrm(host.namespace, "state"), *xfrm(host.namespace, "policy"), sep="\n")
         raise
     finally:
@@ -250,7 +260,8 @@ def agents_negotiate_and_carry_traffic(world: World) -> None:
         ours = {row["inbound_spi"] for row in alpha.ask("show", "sas")["quick_modes"]}
         assert ours == {row["outbound_spi"] for row in beta.ask("show", "sas")["quick_modes"]}
 
-        policies = xfrm(world.alpha, "policy")
+        # loopback is left alone; those policies belong to no filter
+        policies = [text for text in xfrm(world.alpha, "policy") if not is_loopback(text)]
         rows = alpha.ask("show", "filters")["filters"]
         for direction, word in (("inbound", "dir in"), ("outbound", "dir out")):
             mine = [text for text in policies if f" {word} " in text]
@@ -321,7 +332,7 @@ def clear_traffic_is_refused(world: World) -> None:
 def a_killed_agent_comes_back(world: World) -> None:
     """kill -9 under traffic: the SAs in the kernel go on, nothing passes in clear, the new agent takes
     over."""
-    with world.capture() as wire, two_agents(world) as (alpha, beta):
+    with world.capture() as wire, two_agents(world) as (alpha, _):
         assert ping(world.alpha, BETA, 2) == 2
         before = {row["inbound_spi"] for row in alpha.ask("show", "sas")["quick_modes"]}
         alpha.agent.kill()
@@ -344,8 +355,7 @@ def a_killed_agent_comes_back(world: World) -> None:
         assert tally.protected_clear == 0, tally
 
 
-# ---- the driver alone
-# ----------------------------------------------------------------------------------------
+# ---- the driver alone -------------------------------------------------------------------------------------
 
 
 class Here:
@@ -539,7 +549,6 @@ def the_kernel_reports_what_happens(world: World) -> None:
         alpha.wait_for(SaExpired, spi=forth, direction=Direction.OUTBOUND, hard=True)
         beta.wait_for(SaExpired, spi=forth, direction=Direction.INBOUND, hard=True)
         assert alpha.statistics().sas == ()
-        assert any(row.packets >= 2 for row in alpha.statistics().filters) or True
 
         # alpha still sends, beta knows nothing
         alpha.add_sa(sas_of(ALPHA, BETA, ICMP, proposal, 0x2000)[1])
@@ -594,6 +603,34 @@ def esp_in_udp_passes(world: World) -> None:
             sock.close()
 
 
+def loopback_is_left_alone(world: World) -> None:
+    """Everything is blocked, but for what does not leave the host."""
+    ranges = [AddressRange.everything(version) for version in (4, 6)]
+    filters = (
+        make_filter(
+            TrafficSelector(everything, everything),
+            direction,
+            Action.BLOCK,
+            1,
+            Provenance("local", "test", "rule"),
+        )
+        for everything in ranges
+        for direction in Direction
+    )
+    alpha = Here(world.alpha)
+    alpha.start()
+    try:
+        alpha.install_filters(FilterTable(tuple(filters)))
+        for address in (ALPHA, "127.0.0.1", ALPHA6, "::1"):
+            assert ping(world.alpha, address, 1) == 1, address
+        for address in (BETA, BETA6):
+            assert world.alpha.run(["ping", "-c1", "-W1", address], check=False).returncode != 0, address
+        assert ping(world.beta, ALPHA, 1, 1) == 0
+        assert ping(world.beta, ALPHA6, 1, 1) == 0
+    finally:
+        alpha.stop()
+
+
 def accept_clear_lets_clear_packets_in(world: World) -> None:
     """inpass: beta takes clear packets from alpha, and answers them secured (so alpha hears nothing)."""
     proposal = SUITES[6]
@@ -615,11 +652,9 @@ def accept_clear_lets_clear_packets_in(world: World) -> None:
         # a second driver in the same namespace is refused and changes nothing
         second = Here(world.beta)
         before = xfrm(world.beta, "policy")
-        try:
+        with suppress(HostError):
             second.start()
             raise AssertionError("two drivers in one namespace")
-        except Exception as error:
-            assert "another agent" in str(error), error
         second.stop()
         assert xfrm(world.beta, "policy") == before
     finally:
@@ -630,6 +665,7 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "every-suite-carries-packets": every_suite_carries_packets,
     "the-kernel-reports-what-happens": the_kernel_reports_what_happens,
     "esp-in-udp-passes": esp_in_udp_passes,
+    "loopback-is-left-alone": loopback_is_left_alone,
     "accept-clear-lets-clear-packets-in": accept_clear_lets_clear_packets_in,
     "agents-negotiate-and-carry-traffic": agents_negotiate_and_carry_traffic,
     "permit-and-block-are-kept": permit_and_block_are_kept,

@@ -23,9 +23,10 @@ STOP_SECONDS = 30.0
 class StockadeNode:
     """One agent, a context manager: started on entry, told to stop on exit."""
 
-    def __init__(self, namespace: Namespace, folder: Path) -> None:
+    def __init__(self, namespace: Namespace, folder: Path, driver: str = "userspace") -> None:
         self.namespace = namespace
         self._folder = folder
+        self._driver = driver
         self._home = folder / "home"
         self._output = folder / "agent.out"
         self._process: subprocess.Popen[str] | None = None
@@ -61,6 +62,7 @@ class StockadeNode:
     def start(self) -> None:
         """Run the agent and wait until its policy is in force."""
         command = [sys.executable, "-m", "stockade.console.main", "--home", str(self._home), "agent", "run"]
+        command += ["--driver", self._driver]
         with self._output.open("a", encoding="utf-8") as output:
             self._process = self.namespace.popen(command, stdout=output.fileno())
         deadline = time.monotonic() + START_SECONDS

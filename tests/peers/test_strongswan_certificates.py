@@ -125,6 +125,19 @@ def test_strongswan_initiates(network: Network, stack: ExitStack, tmp_path: Path
     assert_both_up(ours, theirs)
 
 
+def test_a_large_chain_comes_and_goes_in_fragments(
+    network: Network, stack: ExitStack, tmp_path: Path
+) -> None:
+    """strongSwan sends fragments at once where a message is long; having seen them, so do we."""
+    ours, theirs = start(network, stack, tmp_path, Public("rsa4096"))
+    verdict = theirs.initiate()
+    assert ours.run_until(ours.established), f"{ours.reports}\n{theirs.log()}"
+    assert ours.run_until(lambda: verdict.poll() is not None, 30)
+    assert_both_up(ours, theirs)
+    assert "splitting IKE message" in theirs.log()
+    assert "received fragment #1" in theirs.log()
+
+
 @pytest.fixture(scope="module")
 def one_public() -> Public:
     return Public("p256")

@@ -318,12 +318,13 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--folder", type=Path, help="where logs go (default: a temporary folder)")
+    parser.add_argument("--driver", default="userspace", help="our data plane (default: userspace)")
     parser.add_argument("scenarios", nargs="*", help=f"some of: {', '.join(SCENARIOS)}")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="stockade-peers-"))
     results: dict[str, dict[str, object]] = {}
     hosts = {"ours": ip_interface(f"{OURS}/24"), "theirs": ip_interface(f"{THEIRS}/24")}
-    with Network(hosts) as network, StockadeNode(network["ours"], folder) as stockade:
+    with Network(hosts) as network, StockadeNode(network["ours"], folder, options.driver) as stockade:
         laboratory = Laboratory(network, stockade, folder)
         load_algorithms(network["theirs"])
         for name in options.scenarios or SCENARIOS:

@@ -20,7 +20,8 @@ from stockade.ike.config import EngineConfig
 from stockade.ike.engine import Engine
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
-from stockade.model.reasons import Reason, ReasonCode, StockadeError
+from stockade.model.negotiation import Mode
+from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import TrafficSelector
 from stockade.pki.credentials import CredentialSource
@@ -101,6 +102,7 @@ class HostCore:
         try:
             versions = self.driver.capabilities.ip_versions
             table = compile_table(policy_sets, self.local_addresses, self.exempt_level, versions, dynamic)
+            _refuse_tunnels(table)
             self.driver.install_filters(table)
         except StockadeError as error:
             self._note("policy-refused", error.reason, now)
@@ -308,6 +310,17 @@ class HostCore:
     def _note(self, kind: str, reason: Reason, now: float, **fields: object) -> None:
         kept: Iterable[tuple[str, object]] = ((name, value) for name, value in fields.items() if value != "")
         self._journal(Entry(kind, reason, tuple((name, str(value)) for name, value in kept)))
+
+
+def _refuse_tunnels(table: FilterTable) -> None:
+    """An acquire here is for the two hosts that talk; one for the end points of a tunnel is not made yet."""
+    for entry in table.filters:
+        if entry.negotiation is None:
+            continue
+        if table.negotiations[entry.negotiation].quick_mode.mode is Mode.TUNNEL:
+            raise error_for(
+                ReasonCode.DRIVER_LACKS, "this agent negotiates no tunnels", rule=entry.provenance.rule
+            )
 
 
 def _same_ports(one: TrafficSelector, other: TrafficSelector) -> bool:

@@ -1,6 +1,6 @@
 """The agent's own settings: `agent.toml` in /etc/stockade, or in the home folder with `--home`.
 
-    driver = "auto"               # or "userspace"
+    driver = "auto"               # or "kernel" or "userspace"
 
     [ike]
     microsoft_version = 8         # the Windows release that our vendor id names: 2 (2000) to 9 (8 and 2012)

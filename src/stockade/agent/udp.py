@@ -4,6 +4,7 @@ A wildcard socket serves all addresses of the host; IP_PKTINFO (RFC 3542 for IPv
 came to and sets the one that an answer leaves from: IKE peers look for the address that they wrote to.
 """
 
+import ctypes
 import errno
 import socket
 import struct
@@ -21,6 +22,15 @@ BATCH = 64
 
 _IP_PKTINFO = 8
 _SO_MARK = 36
+_SO_ATTACH_FILTER = 26
+_IKE_ONLY = (
+    # Classic BPF over UDP header and payload: on port 4500 ESP has its SPI where IKE has four zero bytes.
+    # ESP is the data plane's, which has a socket of its own for it; copies would only keep this one busy.
+    (0x20, 0, 0, 8),  # A = the word behind the UDP header; a keepalive is too short and is not taken
+    (0x15, 0, 1, 0),
+    (0x06, 0, 0, 0xFFFF_FFFF),
+    (0x06, 0, 0, 0),
+)
 
 
 class UdpSockets:
@@ -87,6 +97,11 @@ def _open(family: int, port: int, mark: int | None) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+        if port == NAT_TRAVERSAL_PORT:
+            program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _IKE_ONLY)
+            buffer = ctypes.create_string_buffer(program, len(program))  # the kernel copies it
+            header = struct.pack("@HP", len(_IKE_ONLY), ctypes.addressof(buffer))
+            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
         sock.bind(("", port))
     except OSError as error:
         sock.close()

@@ -158,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = certificate_commands.add_parser("list", help="what is in the machine store", parents=[shared])
     listing.set_defaults(command=_certificate_list)
 
+    add("doctor", _doctor, "what this host can do, which data plane an agent would use, and why")
     add("demo", _demo, "two hosts, one policy, real packets: the whole story in a minute")
     return parser
 
@@ -354,6 +355,12 @@ def _own_address(value: str, ends: dict[str, str], addresses: Sequence[str]) -> 
         return value
     wants_ipv6 = any(":" in other for other in ends.values())
     return next((address for address in addresses if (":" in address) == wants_ipv6), "me")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from stockade.console.doctor import run_doctor
+
+    return run_doctor(options.format)
 
 
 def _demo(options: argparse.Namespace) -> int:

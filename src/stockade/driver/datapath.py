@@ -6,10 +6,11 @@ events out.
     from the wire ──▶ inbound ──▶ SA of (destination, SPI) ──▶ replay ──▶ integrity ──▶ open
                               ──▶ do the SA's selector and the filter table agree? ──▶ to the host's stack
 
-RFC 4301 §5.1 and §5.2 in transport mode. Both drivers run this: `memory` for tests and the laboratory,
-`userspace` with real packets. What comes to `outbound` was classified as traffic to secure; it is looked up
-again here all the same, for the filter that decides names the negotiation. A packet that no longer has a
-negotiate filter is dropped: nothing that was meant to be secured leaves in clear from here, ever.
+RFC 4301 §5.1 and §5.2, in transport and in tunnel mode (`tunnel`). Both drivers run this: `memory` for tests
+and the laboratory, `userspace` with real packets. What comes to `outbound` was classified as traffic to
+secure; it is looked up again here all the same, for the filter that decides names the negotiation. A packet
+that no longer has a negotiate filter is dropped: nothing that was meant to be secured leaves in clear from
+here, ever.
 
 IPv6 extension headers of an outbound packet stay before the ESP header and in clear, the destination options
 among them (RFC 4303 §3.1.1 leaves the choice); what a peer puts behind it is read. Neighbour discovery
@@ -19,15 +20,17 @@ among them (RFC 4303 §3.1.1 leaves the choice); what a peer puts behind it is r
 Transport mode secures whole datagrams (RFC 4303 §3.3.4): outbound fragments are put together first, and
 sealed packets are fragmented afterwards. Inbound fragments are put together before they come here.
 
-Left out: tunnel mode, ESP in UDP, and IPv6 link-local destinations (a routing table of ours cannot say
+Left out: IPv6 link-local destinations (a routing table of ours cannot say
 which link).
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from itertools import groupby
+from types import MappingProxyType
 from typing import Final
 
 from stockade.driver.ah import AH
@@ -49,11 +52,14 @@ from stockade.driver.packets import (
     MINIMUM_HEADER,
     SMALLEST_IPV6_MTU,
     TCP,
+    UDP,
     addresses_of,
     exchange_payload,
     flow_key,
     fragment,
+    in_udp,
     locate,
+    out_of_udp,
     segment_tcp,
     too_big,
     with_header,
@@ -61,8 +67,10 @@ from stockade.driver.packets import (
 from stockade.driver.reassembly import Reassembled, Reassembly
 from stockade.driver.refusals import Refusals
 from stockade.driver.sad import MAXIMUM_KNOWN_FLOWS, InboundEntry, OutboundEntry, SaDatabase
+from stockade.driver.tunnel import IP_IN_IP, outer_header, outer_size, shape_of, take_out
 from stockade.model.addresses import Address
 from stockade.model.filters import Action, Direction, SpecificFilter
+from stockade.model.negotiation import Mode
 from stockade.model.reasons import PeerError, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import Flow
@@ -81,6 +89,7 @@ TELL_INTERVAL: Final = 1.0
 """Seconds between two messages of an SA about IPv6 packets that had to be fragmented."""
 
 _NOWHERE = IPv4Address(0)
+_NO_TUNNELS: Final[Mapping[str, Address]] = MappingProxyType({})
 _BROADCAST = IPv4Address("255.255.255.255")
 _UNREPORTED_POLICY = ReasonCode.POLICY_CHANGED.word
 _UNREPORTED_MULTICAST = ReasonCode.NOT_SECURABLE.word
@@ -113,6 +122,7 @@ class Datapath:
             Direction.OUTBOUND: (),
         }
         self._filter_counts: dict[str, list[int]] = {}
+        self._tunnels: dict[str, Address] = {}
         self._sad = SaDatabase()
         self._flows: dict[bytes, OutboundEntry] = {}
         self._acquired: dict[tuple[str, Address, Address], float] = {}
@@ -124,9 +134,13 @@ class Datapath:
 
     # ---- filters and SAs -----------------------------------------------------------------------------------
 
-    def install_filters(self, filters: Sequence[SpecificFilter], now: float) -> Output:
-        """Make these the filters in force (heaviest first). What is held is looked up anew."""
+    def install_filters(
+        self, filters: Sequence[SpecificFilter], now: float, tunnels: Mapping[str, Address] = _NO_TUNNELS
+    ) -> Output:
+        """Make these the filters in force (heaviest first). What is held is looked up anew. `tunnels`: the
+        end point of each negotiation that asks for tunnel mode."""
         self._now = now
+        self._tunnels = dict(tunnels)
         for direction in Direction:
             self._filters[direction] = tuple(entry for entry in filters if entry.direction is direction)
         kept = {entry.id: self._filter_counts.get(entry.id, [0, 0]) for entry in filters}
@@ -215,7 +229,23 @@ class Datapath:
         self._now = now
         return self._inbound(packets, now, None)
 
-    def _inbound(self, packets: Sequence[bytes], now: float, outer: InboundEntry | None) -> list[bytes]:
+    def inbound_udp(self, packets: Sequence[bytes], now: float) -> list[bytes]:
+        """As `inbound`, for UDP datagrams to the NAT-traversal port. An SA without UDP refuses what comes so,
+        and one with UDP what comes bare: whoever changes the way has changed the agreement."""
+        self._now = now
+        unwrapped: list[bytes] = []
+        for packet in packets:
+            place = locate(packet)
+            esp = None if place is None or place[1] != UDP else out_of_udp(packet, place[0])
+            if esp is None:
+                self._refuse_malformed(packet, now)
+            else:
+                unwrapped.append(esp)
+        return self._inbound(unwrapped, now, None, in_udp=True)
+
+    def _inbound(
+        self, packets: Sequence[bytes], now: float, outer: InboundEntry | None, in_udp: bool = False
+    ) -> list[bytes]:
         """`outer`: the AH entry of a bundle, whose packets these are with their AH taken out."""
         clear: list[bytes] = []
         run: list[bytes] = []
@@ -234,7 +264,9 @@ class Datapath:
             if entry is None:
                 self._refuse(ReasonCode.UNKNOWN_SPI, packet, now, from_bytes(packet[spi : spi + 4], "big"))
                 continue
-            if (entry.sa.bundle is not None or outer is not None) and not _bundle_is_whole(entry, outer):
+            if (entry.sa.udp is not None) is not in_udp or (
+                (entry.sa.bundle is not None or outer is not None) and not _bundle_is_whole(entry, outer)
+            ):
                 entry.selector_mismatches += 1
                 self._refuse(ReasonCode.SELECTOR_MISMATCH, packet, now, entry.sa.spi)
                 continue
@@ -321,16 +353,17 @@ class Datapath:
             return None
         sa = self._sad.outbound_for(flow, entry.negotiation)
         if sa is None:
-            self._hold.add(Held(entry.id, entry.negotiation, flow.destination, packet, now))
-            self._acquire(entry.id, flow, now)
+            peer = self._tunnels.get(entry.negotiation, flow.destination)
+            self._hold.add(Held(entry.id, entry.negotiation, peer, packet, now))
+            self._acquire(entry.id, flow, peer, now)
             return None
         if len(self._flows) >= MAXIMUM_FLOWS:
             self._flows.clear()
         self._flows[key] = sa
         return sa
 
-    def _acquire(self, filter_id: str, flow: Flow, now: float) -> None:
-        key = (filter_id, flow.source, flow.destination)
+    def _acquire(self, filter_id: str, flow: Flow, peer: Address, now: float) -> None:
+        key = (filter_id, flow.source, peer)
         last = self._acquired.get(key)
         if last is not None and now - last < ACQUIRE_INTERVAL:
             return
@@ -349,6 +382,9 @@ class Datapath:
     ) -> None:
         """Seal packets of one SA and protocol. A hard lifetime is checked between batches, so it is overrun
         by one batch at most; the sequence number never is."""
+        if entry.is_tunnel:
+            self._seal_tunnel(entry, packets, output, now)
+            return
         owners: list[tuple[bytes, int, int]] = []  # packet, its header's length, how many payloads it became
         payloads: list[bytes] = []
         for packet, at in packets:
@@ -371,6 +407,9 @@ class Datapath:
         if entry.sealer is not None:
             sealed = entry.sealer.seal(protocol, payloads)
             protocol = ESP
+            if entry.sa.udp is not None:
+                sealed = in_udp(sealed, entry.sa.udp.source_port, entry.sa.udp.destination_port)
+                protocol = UDP
         done = 0
         for packet, at, count in owners:
             made = with_header(packet, at, protocol, sealed[done : done + count])
@@ -380,10 +419,51 @@ class Datapath:
             if made and len(made[0]) > entry.mtu:
                 made = fragment(made[0], entry.mtu)
             output.wire += made
+        self._count_sealed(entry, payloads, now)
+
+    def _count_sealed(self, entry: OutboundEntry, payloads: list[bytes], now: float) -> None:
+        outer = entry.outer
         size = sum(map(len, payloads))
         for each in (entry,) if outer is None or outer is entry else (entry, outer):
             each.count(len(payloads), size, now)
             self._check_lifetime(each, now)
+
+    def _seal_tunnel(
+        self, entry: OutboundEntry, packets: list[tuple[bytes, int]], output: Output, now: float
+    ) -> None:
+        """Seal whole packets of one SA, in runs that get the same outer header."""
+        sa, outer = entry.sa, entry.outer
+        space = entry.mtu - outer_size(sa.source.version)
+        inner: list[bytes] = []
+        for packet, at in packets:
+            largest = entry.largest_payload(space, sa.source.version)
+            if len(packet) > largest:
+                is_tcp = (packet[9] if packet[0] < 0x60 else packet[6]) == TCP
+                segments = segment_tcp(packet, largest - at, at) if is_tcp else None
+                if segments is not None:
+                    inner += with_header(packet, at, TCP, segments)
+                    continue
+                if not self._may_be_fragmented(entry, packet, largest, output, now):
+                    continue
+            inner.append(packet)
+        used = entry.sequence if outer is None else max(entry.sequence, outer.sequence)
+        del inner[MAXIMUM_SEQUENCE - used :]
+        for shape, run in groupby(inner, shape_of):
+            payloads = list(run)
+            protocol = IP_IN_IP[shape[0]]
+            header = outer_header(sa.source, sa.destination, shape, entry.number + 1)
+            entry.number = (entry.number + len(payloads)) & 0xFFFF
+            if entry.sealer is not None:
+                payloads, protocol = entry.sealer.seal(protocol, payloads), ESP
+                if sa.udp is not None:
+                    payloads = in_udp(payloads, sa.udp.source_port, sa.udp.destination_port)
+                    protocol = UDP
+            made = with_header(header, len(header), protocol, payloads)
+            if outer is not None and outer.authenticator is not None:
+                made = outer.authenticator.protect(made)
+            for packet in made:
+                output.wire += fragment(packet, entry.mtu) if len(packet) > entry.mtu else (packet,)
+        self._count_sealed(entry, inner, now)
 
     @staticmethod
     def _may_be_fragmented(
@@ -412,6 +492,7 @@ class Datapath:
         self, entry: InboundEntry, at: int, packets: list[bytes], clear: list[bytes], now: float
     ) -> None:
         accept, known_flows = entry.window.accept, entry.known_flows
+        is_tunnel = entry.sa.mode is Mode.TUNNEL
         number = at + 4 if entry.sa.ah is None else at + 8
         count = size = 0
         bundled: list[bytes] = []
@@ -432,11 +513,21 @@ class Datapath:
             size += len(payload)
             if next_header == NO_NEXT_HEADER:
                 continue
-            plain = exchange_payload(packet, at, next_header, payload)
             if entry.sa.bundle is not None and entry.sa.ah is not None:
-                bundled.append(plain)
+                bundled.append(exchange_payload(packet, at, next_header, payload))
                 continue
-            key = flow_key(plain, at, next_header)
+            if is_tunnel:
+                inside = take_out(packet, next_header, payload)
+                if inside is None:
+                    self._refuse_malformed(packet, now, entry.sa.spi)
+                    continue
+                plain = inside
+                # A fragment inside has no ports, nor a key of its own.
+                place = locate(plain)
+                key = b"" if place is None else flow_key(plain, *place)
+            else:
+                plain = exchange_payload(packet, at, next_header, payload)
+                key = flow_key(plain, at, next_header)
             accepted = known_flows.get(key)
             if accepted is None:
                 accepted = self._accepts(entry, plain, key)
@@ -462,14 +553,26 @@ class Datapath:
             entry.sa.selector.matches(flow)
             and found is not None
             and found.action is Action.NEGOTIATE
-            and found.negotiation == entry.sa.negotiation
+            and self._is_of_rule(entry.sa, found.negotiation)
         )
         # Behind an IPv6 extension header stand ports that the key does not have: asked every time.
-        if key[0] == flow.protocol:
+        if key and key[0] == flow.protocol:
             if len(entry.known_flows) >= MAXIMUM_KNOWN_FLOWS:
                 entry.known_flows.clear()
             entry.known_flows[key] = accepted
         return accepted
+
+    def _is_of_rule(self, sa: SecurityAssociation, negotiation: str | None) -> bool:
+        """Whether the SA was made for the negotiation that a filter names. Windows has one rule for each
+        direction of a tunnel: the inbound one's end point is our own address, and the SA was made for the one
+        whose end point is the peer's."""
+        if negotiation is None or negotiation == sa.negotiation:
+            return negotiation is not None
+        return (
+            sa.mode is Mode.TUNNEL
+            and self._tunnels.get(negotiation) == sa.destination
+            and self._tunnels.get(sa.negotiation) == sa.source
+        )
 
     # ---- inside --------------------------------------------------------------------------------------------
 

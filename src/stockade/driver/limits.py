@@ -2,22 +2,24 @@
 anything."""
 
 from stockade.driver.contract import Capabilities
-from stockade.model.filters import Action, FilterTable
+from stockade.model.addresses import Address
+from stockade.model.filters import Action, Direction, FilterTable
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Encryption, Hash, QuickModeProposal
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
 SOFTWARE_ENCRYPTIONS = frozenset(Encryption)
 SOFTWARE_INTEGRITIES = frozenset(Hash)
 
 
 def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4, 6})) -> Capabilities:
-    """What `datapath` can do: ESP, AH and AH over ESP in transport mode, every suite that the model names.
+    """What `datapath` can do: ESP, AH and AH over ESP in both modes, every suite that the model names.
     `ip_versions` is what the host has."""
     return Capabilities(
         name=name,
-        modes=frozenset({Mode.TRANSPORT}),
+        modes=frozenset(Mode),
         encryptions=SOFTWARE_ENCRYPTIONS,
         integrities=SOFTWARE_INTEGRITIES,
         authentication_header=True,
@@ -28,6 +30,15 @@ def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4,
 def secures_ipv6(table: FilterTable) -> bool:
     """Whether a filter negotiates about IPv6: then neighbour discovery needs an exemption, and only then."""
     return any(entry.action is Action.NEGOTIATE and entry.selector.version == 6 for entry in table.filters)
+
+
+def tunnels_of(table: FilterTable) -> dict[str, Address]:
+    """The tunnel end points of the negotiations that ask for tunnel mode."""
+    return {
+        name: negotiation.quick_mode.tunnel_endpoint
+        for name, negotiation in table.negotiations.items()
+        if negotiation.quick_mode.tunnel_endpoint is not None
+    }
 
 
 def check_table(table: FilterTable, capabilities: Capabilities) -> None:
@@ -45,6 +56,9 @@ def check_table(table: FilterTable, capabilities: Capabilities) -> None:
         quick_mode = table.negotiations[entry.negotiation].quick_mode
         if quick_mode.mode not in capabilities.modes:
             raise _lacks(capabilities, f"{quick_mode.mode} mode", rule=rule)
+        endpoint = quick_mode.tunnel_endpoint
+        if endpoint is not None and endpoint.version not in capabilities.ip_versions:
+            raise _lacks(capabilities, f"tunnel over IPv{endpoint.version}", rule=rule)
         for proposal in quick_mode.proposals:
             missing = _missing(proposal, capabilities)
             if missing is not None:
@@ -56,8 +70,10 @@ def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
     missing = None
     if sa.mode not in capabilities.modes:
         missing = f"{sa.mode} mode"
-    elif sa.udp is not None:
-        missing = "ESP in UDP"
+    elif sa.udp is not None and sa.bundle is not None:
+        missing = "AH through a NAT"
+    elif sa.udp is not None and NAT_TRAVERSAL_PORT not in _own_port(sa):
+        missing = "ESP in UDP at another port than 4500"
     elif sa.source.version != sa.destination.version or sa.source.version not in capabilities.ip_versions:
         missing = f"security between {sa.source} and {sa.destination}"
     elif sa.ah is not None:
@@ -71,6 +87,13 @@ def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
         missing = str(sa.esp.integrity)
     if missing is not None:
         raise _lacks(capabilities, missing, spi=f"{sa.spi:#010x}", peer=sa.peer)
+
+
+def _own_port(sa: SecurityAssociation) -> tuple[int, ...]:
+    """The port of this host in an SA with UDP: where its datagrams are looked for."""
+    if sa.udp is None:
+        return ()
+    return (sa.udp.destination_port if sa.direction is Direction.INBOUND else sa.udp.source_port,)
 
 
 def _missing(proposal: QuickModeProposal, capabilities: Capabilities) -> str | None:

@@ -10,16 +10,17 @@ from contextlib import suppress
 
 from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics
 from stockade.driver.datapath import DEFAULT_MTU, Datapath, Output
-from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities
-from stockade.driver.packets import is_neighbour_discovery, locate
+from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities, tunnels_of
+from stockade.driver.packets import is_neighbour_discovery, locate, out_of_udp
 from stockade.driver.reassembly import Reassembly
 from stockade.driver.spis import SpiSource
 from stockade.model.addresses import Address
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.sa import SecurityAssociation
-from stockade.model.traffic import AH, ESP
+from stockade.model.traffic import AH, ESP, UDP
 from stockade.wire.ip import flow_of
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
 
 class MemoryDriver:
@@ -39,6 +40,7 @@ class MemoryDriver:
         self._mtu = mtu
         self._random = random
         self._filters: tuple[SpecificFilter, ...] = ()
+        self._tunnels: dict[str, Address] = {}
         self._secures_ipv6 = False
         self._datapath = Datapath(random)
         self._reassembly = Reassembly()
@@ -87,6 +89,12 @@ class MemoryDriver:
             if self._running:
                 self._open(ip_packet, now)
             return
+        if self._running and flow.protocol == UDP and flow.destination_port == NAT_TRAVERSAL_PORT:
+            place = locate(ip_packet)
+            if place is not None and out_of_udp(ip_packet, place[0]) is not None:
+                for clear in self._datapath.inbound_udp([ip_packet], now):
+                    self._deliver(clear)
+                return
         entry = self._datapath.lookup(flow, Direction.INBOUND)
         if entry is not None:
             self._datapath.count_filter(entry, 1, len(ip_packet))
@@ -124,13 +132,14 @@ class MemoryDriver:
         # The SAs and what is held end here; the filters may stay.
         self._datapath = Datapath(self._random)
         if keep_filters:
-            self._datapath.install_filters(self._filters, self._now)
+            self._datapath.install_filters(self._filters, self._now, self._tunnels)
 
     def install_filters(self, table: FilterTable) -> None:
         check_table(table, self.capabilities)
         self._filters = table.filters
         self._secures_ipv6 = secures_ipv6(table)
-        self._emit(self._datapath.install_filters(table.filters, self._now))
+        self._tunnels = tunnels_of(table)
+        self._emit(self._datapath.install_filters(table.filters, self._now, self._tunnels))
 
     def get_spi(self, local: Address, peer: Address) -> int:
         return self._spis.reserve(self._datapath.inbound_spis())

@@ -18,7 +18,9 @@ from stockade.model.traffic import PROTOCOLS_WITH_PORTS
 from stockade.wire.ip import DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING, parse_packet
 
 TCP: Final = 6
+UDP: Final = 17
 ESP: Final = 50
+UDP_HEADER: Final = 8
 MINIMUM_HEADER: Final = 20
 IPV6_HEADER: Final = 40
 SMALLEST_IPV6_MTU: Final = 1280
@@ -204,6 +206,25 @@ def fragment(packet: bytes, mtu: int) -> list[bytes]:
             extension = bytes((protocol, 0)) + _SHORT.pack(start - at | more) + identification
             pieces += with_header(packet, at, FRAGMENT, (extension + payload,))
     return pieces
+
+
+def in_udp(payloads: Sequence[bytes], source_port: int, destination_port: int) -> list[bytes]:
+    """ESP packets as UDP datagrams (RFC 3948 §2.1). The checksum is 0, as that section wants it, over IPv6
+    too (RFC 6935 allows it for tunnels, and ESP has its own integrity)."""
+    ports, pack = _TWO_SHORTS.pack(source_port, destination_port), _SHORT.pack
+    return [b"".join((ports, pack(UDP_HEADER + len(payload)), b"\0\0", payload)) for payload in payloads]
+
+
+def out_of_udp(packet: bytes, at: int) -> bytes | None:
+    """A packet with ESP in UDP as one with bare ESP; None where there is no ESP in it (IKE has four zero
+    bytes in the SPI's place, RFC 3948 §2.2; a keepalive is one byte)."""
+    size = len(packet) - at
+    if size < UDP_HEADER + 8 or packet[at + 4] << 8 | packet[at + 5] != size:
+        return None
+    esp = at + UDP_HEADER
+    if packet[esp : esp + 4] == b"\0\0\0\0":
+        return None
+    return exchange_payload(packet, at, ESP, packet[esp:])
 
 
 def big_sum(data: bytes) -> int:

@@ -1,19 +1,23 @@
 """The SA database (RFC 4301 §4.4.2): what each SA has carried, and how a packet finds its SA.
 
 Inbound by (destination, SPI), the bytes of both as they stand in a packet.
-Outbound by the pair of hosts, newest first: after a rekey the new SA is used as soon as it is there.
+Outbound by the pair of hosts (in tunnel mode by the negotiation), newest first: after a rekey the new SA is
+used as soon as it is there.
 
 A bundle (AH over ESP) is two entries that know each other as `other`. Packets find the ESP one; it is used
 only with the other beside it.
 """
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from stockade.driver.ah import Authenticator, Verifier
 from stockade.driver.esp import MAXIMUM_SEQUENCE, Opener, Sealer, make_opener, make_sealer
+from stockade.driver.packets import UDP_HEADER
 from stockade.driver.replay import ReplayWindow
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
+from stockade.model.negotiation import Mode
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.sa import SaCounters, SecurityAssociation
 from stockade.model.traffic import Flow
@@ -95,11 +99,13 @@ class OutboundEntry(Entry):
     """An SA that seals: with ESP (`sealer`) or AH (`authenticator`). `mtu` is what fits on the path to the
     peer, in bytes of IP packet. `told`: when a sender was last told that its packets do not fit."""
 
-    __slots__ = ("authenticator", "mtu", "sealer", "told")
+    __slots__ = ("authenticator", "is_tunnel", "mtu", "number", "sealer", "told")
 
     def __init__(self, sa: SecurityAssociation, now: float, mtu: int, random: Callable[[int], bytes]) -> None:
         super().__init__(sa, now)
         self.mtu = mtu
+        self.is_tunnel = sa.mode is Mode.TUNNEL
+        self.number = 0  # of the last IPv4 outer header
         self.told = float("-inf")
         self.sealer: Sealer | None = None
         self.authenticator: Authenticator | None = None
@@ -124,6 +130,8 @@ class OutboundEntry(Entry):
     def largest_payload(self, space: int, version: int) -> int:
         """How many bytes of payload fit behind the IP header in `space` bytes; negative where none do."""
         outer = self.outer
+        if self.sa.udp is not None:
+            space -= UDP_HEADER
         if outer is not None and outer.authenticator is not None:
             space -= outer.authenticator.overhead(version)
         return space if self.sealer is None else self.sealer.largest_payload(space)
@@ -149,6 +157,15 @@ def inbound_key(spi: int, destination: Address) -> bytes:
     return destination.packed + spi.to_bytes(4, "big")
 
 
+Key = TypeVar("Key")
+
+
+def _take(table: dict[Key, list[OutboundEntry]], key: Key, entry: OutboundEntry) -> None:
+    table[key].remove(entry)
+    if not table[key]:
+        del table[key]
+
+
 class SaDatabase:
     """All SAs of a data plane."""
 
@@ -156,6 +173,7 @@ class SaDatabase:
         self.inbound: dict[bytes, InboundEntry] = {}
         self.inbound_ah: dict[bytes, InboundEntry] = {}
         self._outbound: dict[tuple[Address, Address], list[OutboundEntry]] = {}
+        self._tunnels: dict[str, list[OutboundEntry]] = {}
         self._by_spi: dict[tuple[bool, Direction, int, Address], InboundEntry | OutboundEntry] = {}
 
     def __iter__(self) -> Iterator[InboundEntry | OutboundEntry]:
@@ -180,6 +198,8 @@ class SaDatabase:
                 entry.other, other.other = other, entry
         if isinstance(entry, InboundEntry):
             inbound[key] = entry
+        elif sa.mode is Mode.TUNNEL:
+            self._tunnels.setdefault(sa.negotiation, []).insert(0, entry)
         else:
             self._outbound.setdefault((sa.source, sa.destination), []).insert(0, entry)
 
@@ -195,10 +215,10 @@ class SaDatabase:
                 inbound = self.inbound if entry.sa.ah is None else self.inbound_ah
                 del inbound[inbound_key(spi, entry.sa.destination)]
                 continue
-            pair = (entry.sa.source, entry.sa.destination)
-            self._outbound[pair].remove(entry)
-            if not self._outbound[pair]:
-                del self._outbound[pair]
+            if entry.sa.mode is Mode.TUNNEL:
+                _take(self._tunnels, entry.sa.negotiation, entry)
+            else:
+                _take(self._outbound, (entry.sa.source, entry.sa.destination), entry)
         return any(entries)
 
     def partner(self, entry: Entry) -> Entry | None:
@@ -208,9 +228,10 @@ class SaDatabase:
         return self._by_spi.get((sa.ah is not None, other, sa.pair, sa.peer))
 
     def outbound_for(self, flow: Flow, negotiation: str) -> OutboundEntry | None:
-        """The newest SA between these hosts whose selector has the flow and which was made for this
-        negotiation."""
-        for entry in self._outbound.get((flow.source, flow.destination), ()):
+        """The newest SA between these hosts, or tunnel between any, whose selector has the flow and which was
+        made for this negotiation."""
+        found = self._tunnels.get(negotiation) or self._outbound.get((flow.source, flow.destination), [])
+        for entry in found:
             if entry.sa.bundle is not None and (entry.other is None or entry.sealer is None):
                 continue
             if entry.sa.negotiation == negotiation and entry.sa.selector.matches(flow):

@@ -19,6 +19,16 @@ class EngineConfig:
     keepalive_seconds: float = 20.0
     """An end behind a NAT sends a keep-alive so often (RFC 3948 §2.3)."""
 
+    fragmentation: bool = True
+    """Announce and do IKE fragmentation ([MS-IKEE] §3.3). Received fragments are put together, and long
+    messages that got no answer for two repetitions go out in fragments."""
+
+    dead_peer_detection: bool = True
+    """Announce dead peer detection (RFC 3706), answer it, and ask peers that announce it when told to
+    doubt."""
+    probe_intervals: tuple[float, ...] = (1, 2, 4)
+    """Waits after each R-U-THERE; silent through all of them is dead."""
+
     # -- retransmission
     retransmission_intervals: tuple[float, ...] = (1, 2, 4, 8, 16, 16, 16)
     """Waits after each sending: sent at 0, 1, 3, 7, 15, 31, 47 s, failed at 63 s."""

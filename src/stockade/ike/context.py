@@ -61,6 +61,7 @@ class Context:
         self.credentials = credentials
         self.timers = TimerQueue()
         self.effects: list[Effect] = []
+        self.fragment_id = 0
         self.statistics: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self._reports: dict[ReportKind, RateLimiter] = {}
         self._notifications = RateLimiter(config.notifications_per_second, 1.0)

@@ -86,13 +86,23 @@ class DeletePeer:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbePeer:
+    """Somebody doubts that this peer lives (traffic without an answer): ask, where it announced dead peer
+    detection (RFC 3706). Silence deletes what there is with it, reason PEER_DEAD. Peers that cannot be asked
+    are left alone."""
+
+    local: Address
+    peer: Address
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Delete everything and tell every peer once. Afterwards the engine refuses all."""
 
     reason: Reason
 
 
-Command = Acquire | RekeyQuickMode | DeleteQuickMode | DeletePeer | Shutdown
+Command = Acquire | RekeyQuickMode | DeleteQuickMode | DeletePeer | ProbePeer | Shutdown
 
 
 # ---- effects

@@ -26,6 +26,7 @@ from stockade.ike.contract import (
     InstallSa,
     MainModeView,
     NegotiationLookup,
+    ProbePeer,
     QuickModeView,
     RandomSource,
     RekeyQuickMode,
@@ -50,7 +51,13 @@ from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType, ProtocolId
 from stockade.wire.isakmp.message import Header, decode_header
 from stockade.wire.udp_encapsulation import KEEPALIVE
-from stockade.wire.vendor_ids import NLBS_PRESENT, VID_INITIAL_CONTACT, microsoft_vendor_id
+from stockade.wire.vendor_ids import (
+    DEAD_PEER_DETECTION,
+    FRAGMENTATION,
+    NLBS_PRESENT,
+    VID_INITIAL_CONTACT,
+    microsoft_vendor_id,
+)
 
 DEFAULT_CONFIG = EngineConfig()
 MAXIMUM_DELETES = 64  # SPIs in one delete payload
@@ -108,6 +115,9 @@ class Engine:
                     self._delete_pairs([pair], reason, now)
             case DeletePeer(peer=peer, reason=reason):
                 self._delete_all(lambda address: address == peer, reason, now)
+            case ProbePeer(local=local, peer=peer):
+                for mode in self._table.with_peer(local, peer):
+                    mode.probe(now)
             case Shutdown(reason=reason):
                 self._delete_all(lambda address: True, reason, now)
                 self._stopping = reason
@@ -280,6 +290,10 @@ class Engine:
         vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
         if not self._knows(local.address, remote.address):
             vendor_ids.append(VID_INITIAL_CONTACT)
+        if self._config.fragmentation:
+            vendor_ids.append(FRAGMENTATION)
+        if self._config.dead_peer_detection:
+            vendor_ids.append(DEAD_PEER_DETECTION)
         if self._config.nat_traversal and local.address.version == 4:
             vendor_ids += nat_traversal.VENDOR_IDS
         if self._config.advertise_cluster:
@@ -503,6 +517,17 @@ class Engine:
         self._table.keep_departed(mode)
         forget = now + self._config.departed_seconds
         self._context.timers.set(("departed", mode), forget, lambda _: self._table.forget_departed(mode))
+
+    def peer_dead(self, main_mode: MainMode, reason: Reason, now: float) -> None:
+        """Its main mode, and the pairs that this main mode (or one that is gone) made: the next packet
+        negotiates anew. Another living main mode keeps its own."""
+        local, remote = main_mode.local.address, main_mode.remote.address
+        modes = self._table.with_peer(local, remote)
+        others = {mode.cookies for mode in modes if mode is not main_mode}
+        self._end(main_mode, reason, now, tell=False)
+        for pair in self._table.pairs_with(local, remote):
+            if pair.main_mode not in others:
+                self._remove_pair(pair, reason, now)
 
     # ---- ends
     def _end(self, mode: MainMode, reason: Reason, now: float, *, tell: bool) -> None:

@@ -341,6 +341,13 @@ class ReasonCode(Enum):
         "the SA was not used for the idle time",
         "none: traffic negotiates anew",
     )
+    PEER_DEAD = (
+        "peer-dead",
+        Fault.PEER,
+        13813,
+        "the peer no longer answers",
+        "none: traffic negotiates anew; see whether the peer and the path are up",
+    )
     SA_REPLACED = ("sa-replaced", Fault.HOST, 13878, "a newer SA took its place", "none")
     MAIN_MODE_EXPIRED = (
         "main-mode-expired",

@@ -47,7 +47,7 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFLA_MTU, _IFLA_TXQLEN = 4, 13
 _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE, _RTA_MARK = 1, 4, 6, 8, 15, 16
 _RTAX_MTU = 2
-_FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 6, 10, 15, 16
+_FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 3, 6, 10, 15, 16
 _IFF_UP = 1
 _FR_ACT_TO_TABLE = 1
 _RTPROT_STATIC = 4
@@ -154,14 +154,20 @@ def decode_route(body: bytes) -> Route:
     )
 
 
-def mark_rule(version: int, table: int, priority: int, mark: int, mask: int) -> bytes:
-    """Body of a NEW_RULE or DELETE_RULE request: packets with `mark` under `mask` go to `table`."""
+def mark_rule(
+    version: int, table: int, priority: int, mark: int, mask: int, incoming: str | None = None
+) -> bytes:
+    """Body of a NEW_RULE or DELETE_RULE request: packets with `mark` under `mask` go to `table`; with
+    `incoming` only those that came by this interface."""
     attributes = {
         _FRA_PRIORITY: _U32.pack(priority),
         _FRA_FWMARK: _U32.pack(mark),
         _FRA_FWMASK: _U32.pack(mask),
         _FRA_TABLE: _U32.pack(table),
     }
+    if incoming is not None:
+        attributes[_FRA_IIFNAME] = incoming.encode() + b"\0"
+    # The old field of the table has 8 bits; 0 stands for "see the attribute".
     header = _ROUTE.pack(_FAMILIES[version], 0, 0, 0, 0, 0, 0, _FR_ACT_TO_TABLE, 0)
     return header + encode_attributes(attributes)
 

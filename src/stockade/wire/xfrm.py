@@ -13,8 +13,7 @@ here are the bodies behind the netlink header. Decoders raise `HostError(DRIVER_
 never sends. Selectors have prefixes and port masks, not ranges: a range is several policies.
 
 Left out: compression, security contexts, PF_KEY's leftovers, and decoding of keys: what comes back from the
-kernel is never asked for its keys, so that a dump cannot leak them.
-"""
+kernel is never asked for its keys, so that a dump cannot leak them."""
 
 import socket
 from collections.abc import Sequence
@@ -118,6 +117,7 @@ class OffloadFlag(IntFlag):
     PACKET = 4
 
 
+NO_FLAGS = StateFlag(0)
 INFINITY = 0xFFFF_FFFF_FFFF_FFFF
 """XFRM_INF: no limit, for bytes and packets. For seconds that is 0."""
 
@@ -287,7 +287,7 @@ class State:
     mode: XfrmMode
     limits: Limits = Limits()
     window: int = 0
-    flags: StateFlag = StateFlag(0)
+    flags: StateFlag = NO_FLAGS
     encryption: Algorithm | None = None
     integrity: Algorithm | None = None
     encapsulation: Encapsulation | None = None
@@ -581,7 +581,7 @@ def _policy(fields: tuple[bytes | int, ...], attributes: dict[int, bytes]) -> Po
     selector, limits, _ = (_bytes(part) for part in fields[:3])
     priority, index, direction, action, _, _ = (_int(part) for part in fields[3:])
     decoded = _decode_selector(selector)
-    if decoded is None or direction not in iter(PolicyDirection) or action not in iter(PolicyAction):
+    if decoded is None or direction > max(PolicyDirection) or action > max(PolicyAction):
         raise _malformed("policy")
     return Policy(
         selector=decoded,

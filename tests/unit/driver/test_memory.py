@@ -5,6 +5,7 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 
 from stockade.driver.contract import Acquire, Driver, PacketRefused
+from stockade.driver.limits import software_capabilities
 from stockade.driver.memory import MemoryDriver
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.negotiation import Mode
@@ -141,12 +142,18 @@ def with_proposal(table: FilterTable, proposal: QuickModeProposal, **values: obj
 
 
 def test_what_the_driver_lacks_is_refused_whole_with_the_rules_name(
-    host: Host, hosts: SimpleNamespace
+    host: Host, hosts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = hosts.make_table(("negotiate", 0, 0))
     host.driver.install_filters(hosts.make_table(("block", 0, 0)))
-    tunnel = {"mode": Mode.TUNNEL, "tunnel_endpoint": hosts.BETA}
-    bad = with_proposal(good, QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None)), **tunnel)
+    bad = hosts.make_table(("negotiate", 0, 0), version=6)
+    monkeypatch.setattr(
+        MemoryDriver, "capabilities", software_capabilities("memory", ip_versions=frozenset({4}))
+    )
+    over_ipv6 = {"mode": Mode.TUNNEL, "tunnel_endpoint": hosts.BETA6}
+    tunnel = with_proposal(good, QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None)), **over_ipv6)
+    with pytest.raises(CallerError, match="rule 0"):
+        host.driver.install_filters(tunnel)
     with pytest.raises(CallerError, match="rule 0") as caught:
         host.driver.install_filters(bad)
     assert caught.value.reason.code is ReasonCode.DRIVER_LACKS
@@ -156,9 +163,9 @@ def test_what_the_driver_lacks_is_refused_whole_with_the_rules_name(
 
 def test_an_sa_beyond_the_capabilities_is_refused(host: Host, hosts: SimpleNamespace) -> None:
     for values in (
-        {"udp": UdpEncapsulation(4500, 4500)},
-        {"mode": Mode.TUNNEL},
-        {"esp": None, "ah": Hash.SHA1},
+        {"udp": UdpEncapsulation(4501, 4500)},
+        {"esp": None, "ah": Hash.SHA1},  # with a key of another size
+        {"esp": EspSuite(Encryption.AES_CBC_128, None)},
     ):
         with pytest.raises(CallerError):
             host.driver.add_sa(hosts.make_sa(**values))

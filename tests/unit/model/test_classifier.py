@@ -252,7 +252,7 @@ def test_the_search_for_garbage_goes_on_after_an_error():
     import gc
 
     assert gc.isenabled()
-    with pytest.raises(RuntimeError), collector_paused():
+    with pytest.raises(RuntimeError), collector_paused():  # noqa: PT012 - both lines are what is tested
         assert not gc.isenabled()
         raise RuntimeError
     assert gc.isenabled()

@@ -12,12 +12,13 @@ SAs of its own for the same peer are in (or ORPHAN_SECONDS are over): it has no 
 their packets need not stop meanwhile.
 
 Held packets: the kernel queues up to 100 for a policy and sends them when an SA is there; it does not tell
-how many, so `held_packets` counts the SAs that it waits for. `release` has nothing to do: the kernel itself
-forgets an unanswered acquire after 3 s (see `system`), and the next packet acquires anew.
+how many, so `held_packets` counts the SAs that it waits for. `release` leaves them there: the kernel forgets
+an unanswered acquire after 3 s (see `system`), so that the next packet acquires anew; packets held for a
+negotiation that failed leave, secured, with those of the next one that does not, or are dropped by the kernel
+within two minutes.
 
 Counted are SAs, and the filters whose packets went through an SA. For permit and block the kernel keeps no
-numbers.
-"""
+numbers."""
 
 import errno
 import os
@@ -26,7 +27,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -46,7 +47,7 @@ from stockade.driver.contract import (
 from stockade.driver.kernel import policies, states
 from stockade.driver.kernel.listener import Listener, UnknownSpiWatch, bypass_socket, take_esp_in_udp
 from stockade.driver.kernel.policies import Change, Step
-from stockade.driver.kernel.system import Claim, Settings, read_refusals
+from stockade.driver.kernel.system import Claim, Settings, own_ipv6_addresses, read_refusals
 from stockade.driver.limits import check_table
 from stockade.driver.netlink import NetlinkError, NetlinkSocket
 from stockade.driver.refusals import Refusals
@@ -57,7 +58,7 @@ from stockade.model.sa import MAXIMUM_SPI, MINIMUM_SPI, SaCounters, SecurityAsso
 from stockade.model.traffic import ESP, PROTOCOLS_WITH_PORTS, Flow
 from stockade.wire import xfrm
 from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
-from stockade.wire.xfrm import Acquired, Expired, MessageType, Policy, State
+from stockade.wire.xfrm import Acquired, Expired, MessageType, Policy, PolicyDirection, State
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at what the kernel does not tell by itself. With many SAs less often: a look may take a
@@ -77,6 +78,8 @@ HANDOVER_SECONDS: Final = 2.0
 
 NAT_TRAVERSAL_PORT: Final = 4500
 
+NOTHING_USED: Final = xfrm.Usage()
+
 StateKey = tuple[Address, int, int]
 
 
@@ -87,7 +90,7 @@ class _Entry:
     sa: SecurityAssociation
     installed: float
     used: float
-    usage: xfrm.Usage = xfrm.Usage()
+    usage: xfrm.Usage = NOTHING_USED
     idle_reported: bool = False
 
 
@@ -120,6 +123,7 @@ class KernelDriver:
         self._next_look = 0.0
         self._table = FilterTable()
         self._installed: dict[policies.Key, Policy] = {}
+        self._by_filter: dict[str, list[Policy]] = {}
         self._request_ids: dict[str, int] = {}
         self._entries: dict[StateKey, _Entry] = {}
         self._orphans: dict[StateKey, _Orphan] = {}
@@ -218,9 +222,11 @@ class KernelDriver:
     def install_filters(self, table: FilterTable) -> None:
         capabilities = self.capabilities
         check_table(table, capabilities)
-        names = [name for name in table.negotiations if isinstance(name, str)]
+        names = list(table.negotiations)
         ids = policies.request_ids(names, self._request_ids)
         wanted = policies.policies_of(table, ids, capabilities)
+        if any(entry.selector.version == 6 for entry in table.filters):
+            wanted = [*policies.loopback_policies(*own_ipv6_addresses()), *wanted]
         before = list(self._installed.values())
         try:
             for step in policies.steps_between(before, wanted):
@@ -230,6 +236,9 @@ class KernelDriver:
                 for step in policies.steps_between(list(self._installed.values()), before):
                     self._apply(step)
             raise
+        self._by_filter = {}
+        for policy in self._installed.values():
+            self._by_filter.setdefault(policies.filter_id_of(policy), []).append(policy)
         # Ids of negotiations that are gone stay known while SAs of theirs may live.
         used = {entry.sa.negotiation for entry in self._entries.values()} | set(names)
         self._request_ids = {
@@ -268,6 +277,20 @@ class KernelDriver:
             for orphan in self._orphans.values():
                 if sa.peer in (orphan.state.source, orphan.state.destination):
                     orphan.end = min(orphan.end, now + HANDOVER_SECONDS)
+            self._send_held(sa)
+
+    def _send_held(self, sa: SecurityAssociation) -> None:
+        """Send what waits for this SA. The kernel looks at its queue by a timer of up to a minute; a policy
+        that is replaced, if only by itself, hands its queue on to be sent at once."""
+        for policy in self._by_filter.get(sa.filter_id, ()):
+            selector = policy.selector
+            if policy.direction is PolicyDirection.OUT and (
+                sa.selector.source.first in selector.source
+                and sa.selector.destination.first in selector.destination
+            ):
+                self._open_netlink().change(MessageType.UPDATE_POLICY, policy.encode())
+        for key in [key for key in self._acquired if (key[0], key[2]) == (sa.filter_id, sa.peer)]:
+            del self._acquired[key]
 
     def _add_state(self, state: State, *, reserved: bool) -> None:
         """An inbound SPI may have a larval SA from `get_spi`, which is updated to become the SA."""
@@ -457,8 +480,7 @@ class KernelDriver:
             entry.idle_reported = True
             self._events.append(SaIdle(sa.spi, sa.direction))
 
-    # ---- packets with an SPI that nobody knows
-    # ---------------------------------------------------------------
+    # ---- packets with an SPI that nobody knows -------------------------------------------------------------
 
     def _open_watch(self, now: float) -> None:
         self._watch_end = now + 2 * LOOK_SECONDS
@@ -534,7 +556,8 @@ class KernelDriver:
             if error.number == errno.EEXIST:
                 raise error_for(
                     ReasonCode.DRIVER_FAILED,
-                    f"another program has a policy for {policy.selector.source} -> {policy.selector.destination}",
+                    f"another program has a policy for {policy.selector.source} -> "
+                    f"{policy.selector.destination}",
                 ) from None
             raise
         self._installed[key] = policy
@@ -580,7 +603,7 @@ class KernelDriver:
 class _Ticker(threading.Thread):
     """Calls `wake` every so often."""
 
-    def __init__(self, wake: "object", seconds: float) -> None:
+    def __init__(self, wake: Callable[[], None], seconds: float) -> None:
         super().__init__(name="kernel-driver-ticker", daemon=True)
         self._wake = wake
         self._seconds = seconds
@@ -588,7 +611,7 @@ class _Ticker(threading.Thread):
 
     def run(self) -> None:
         while not self._end.wait(self._seconds):
-            self._wake()  # type: ignore[operator]
+            self._wake()
 
     def stop(self) -> None:
         self._end.set()

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Iterator
-from struct import Struct
 from typing import Final
 
 from stockade.model.addresses import Address, AddressRange
@@ -36,7 +35,6 @@ _IP_XFRM_POLICY: Final = 17
 _IPV6_XFRM_POLICY: Final = 35
 _UDP_ENCAP: Final = 100
 _UDP_ENCAP_ESP_IN_UDP: Final = 2
-_FIRST_PACKET_BYTES: Final = Struct("=I")
 
 
 class Listener:

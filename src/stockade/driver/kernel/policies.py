@@ -12,26 +12,25 @@ XFRM has no transactions. `steps_between` therefore orders the single changes so
 packet meets the verdict of the old table or that of the new one, never a third:
 
 * What both tables have keeps its priority, if the order of those is the same in both. New policies are added
-between
-  them, heaviest first, changed ones replaced in their place; then what only the old table has goes, lightest
-  first.
+  between them, heaviest first, changed ones replaced in their place; then what only the old table has goes,
+  lightest first.
 * Otherwise (or where no number is free between two) the old policies first move behind a border, lightest
-first,
-  which keeps their order; the new table is then written before the border, heaviest first; then the rest
-  goes.
+  first, which keeps their order; the new table is then written before the border, heaviest first; then the
+  rest goes.
 
 Ours are told from those of other programs by a tag where the kernel keeps numbers that it does not look at:
 the hard limit in packets says STOCKADE, the soft one is the id of the filter. So they are known again after a
-restart, and an acquire names its filter.
-"""
+restart, and an acquire names its filter."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
+from ipaddress import IPv6Address
 from typing import Final
 
 from stockade.driver.contract import Capabilities
+from stockade.model.addresses import AddressRange, Network
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.negotiation import Mode, Negotiation
 from stockade.model.reasons import ReasonCode, error_for
@@ -48,6 +47,8 @@ from stockade.wire.xfrm import (
 
 OWNER: Final = int.from_bytes(b"STOCKADE", "big")
 FIRST_PRIORITY: Final = 0x400
+"""Of a table that is written anew; filters that come before it later find room below."""
+
 BORDER: Final = 0x8000_0000
 LAST_PRIORITY: Final = 0xFFFF_0000
 STEP: Final = 16
@@ -133,6 +134,25 @@ def policies_of(table: FilterTable, ids: Mapping[str, int], capabilities: Capabi
     return policies
 
 
+def loopback_policies(addresses: Sequence[IPv6Address], interface: int) -> list[Policy]:
+    """Policies that leave loopback alone over IPv6: the kernel looks at policies there, other than over IPv4.
+
+    Outbound whatever goes to an address of our own; inbound what comes by the loopback interface, for a
+    packet from the wire can bear any source."""
+    everything = next(AddressRange.everything(6).networks())
+    limits = Limits(soft_packets=0, hard_packets=OWNER)
+
+    def permit(destination: Network, direction: PolicyDirection, number: int) -> Policy:
+        selector = XfrmSelector(everything, destination, interface=number)
+        return Policy(selector, direction, PolicyAction.ALLOW, 0, limits=limits)
+
+    hosts = [next(AddressRange.host(address).networks()) for address in addresses]
+    return [
+        permit(everything, PolicyDirection.IN, interface),
+        *(permit(host, PolicyDirection.OUT, 0) for host in hosts),
+    ]
+
+
 def steps_between(current: Sequence[Policy], wanted: Sequence[Policy]) -> list[Step]:
     """What to do, in this order. `current`: ours in the kernel, in any order; `wanted`: as from
     `policies_of`."""
@@ -169,24 +189,34 @@ def _steps(current: list[Policy], wanted: list[Policy]) -> list[Step]:
 
 def _fitting_priorities(current: Mapping[Key, int], wanted: Sequence[Policy]) -> list[int] | None:
     """A priority for each wanted policy, in which those that are there keep theirs; None where that cannot
-    be."""
+    be.
+
+    No number is given that any of the current ones has: two of one priority would have no order."""
+    taken = set(current.values())
     priorities: list[int] = []
     waiting = 0
-    last = FIRST_PRIORITY - STEP
-    for policy in wanted:
-        kept = current.get(key_of(policy))
-        if kept is None:
+    last = 0
+    for policy in [*wanted, None]:
+        kept = current.get(key_of(policy)) if policy is not None else None
+        if policy is not None and kept is None:
             waiting += 1
             continue
-        step = (kept - last) // (waiting + 1)
-        if step < 1:
+        if kept is not None and kept <= last:
             return None
-        priorities += [last + step * (number + 1) for number in range(waiting)]
-        priorities.append(kept)
-        last, waiting = kept, 0
-    priorities += [last + STEP * (number + 1) for number in range(waiting)]
-    limit = BORDER if last < BORDER else LAST_PRIORITY
-    return priorities if not priorities or priorities[-1] < limit else None
+        end = kept if kept is not None else BORDER if last < BORDER else LAST_PRIORITY
+        step = max(1, (kept - last) // (waiting + 1)) if kept is not None else STEP
+        start = last if last or kept is not None else FIRST_PRIORITY - STEP
+        for position in range(waiting):
+            last = max(last + 1, start + step * (position + 1))
+            while last in taken:
+                last += 1
+            if last >= end:
+                return None
+            priorities.append(last)
+        if kept is not None:
+            priorities.append(kept)
+            last, waiting = kept, 0
+    return priorities
 
 
 def _behind_border(current: list[Policy], steps: list[Step]) -> list[Policy]:
@@ -210,8 +240,8 @@ def _selectors(entry: SpecificFilter, capabilities: Capabilities) -> Iterator[Xf
     if len(sources) * len(destinations) > MAXIMUM_PIECES:
         raise error_for(
             ReasonCode.DRIVER_LACKS,
-            f"the {capabilities.name} data plane would need {len(sources) * len(destinations)} policies for one "
-            f"filter; the limit is {MAXIMUM_PIECES}",
+            f"the {capabilities.name} data plane would need {len(sources) * len(destinations)} policies "
+            f"for one filter; the limit is {MAXIMUM_PIECES}",
             rule=entry.provenance.rule,
         )
     for source in sources:

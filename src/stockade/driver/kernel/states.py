@@ -1,8 +1,7 @@
 """Security associations as XFRM states, and what the kernel counts for them. Pure.
 
 Ours carry STOCKADE as their hard limit in packets, which no SA reaches: the kernel refuses to send when the
-32-bit sequence numbers are used up, and the soft limit asks for a rekey before that.
-"""
+32-bit sequence numbers are used up, and the soft limit asks for a rekey before that."""
 
 import math
 from typing import Final

@@ -1,22 +1,23 @@
 """The kernel driver's parts of the network namespace beside states and policies.
 
 * An abstract Unix socket says that a driver runs here: such names belong to the network namespace and end
-with the
-  process, so two drivers never meet and a killed one leaves nothing.
+  with the process, so two drivers never meet and a killed one leaves nothing.
 * `xfrm_larval_drop` off: a packet that waits for an SA is queued (the kernel keeps up to 100 for a policy)
-instead of
-  dropped. `xfrm_acq_expires`: how long the kernel waits for the key exchange before it asks again; its own 30
-  s would make the first packet after a failed negotiation wait that long.
+  instead of dropped. `xfrm_acq_expires`: how long the kernel waits for the key exchange before it asks again;
+  its own 30 s would make the first packet after a failed negotiation wait that long.
 * /proc/net/xfrm_stat counts what was dropped, and why. Only the kernel's configuration decides whether it is
-there.
+  there.
 """
 
 import socket
 from contextlib import suppress
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Final
 
+from stockade.driver.netlink import NetlinkSocket
 from stockade.model.reasons import ReasonCode, error_for
+from stockade.wire import rtnetlink
 
 _CLAIM: Final = "\0stockade-kernel-driver"
 _SYSCTL: Final = Path("/proc/sys/net/core")
@@ -80,6 +81,20 @@ class Settings:
             with suppress(OSError):
                 (_SYSCTL / name).write_text(value)
         self._found.clear()
+
+
+def own_ipv6_addresses() -> tuple[list[IPv6Address], int]:
+    """The IPv6 addresses of this host, loopback's too, and the number of the loopback interface. The agent
+    installs its filters anew when addresses change."""
+    netlink = NetlinkSocket()
+    try:
+        answers = netlink.dump(rtnetlink.MessageType.GET_ADDRESS, rtnetlink.get_addresses())
+    finally:
+        netlink.close()
+    entries = (rtnetlink.decode_address(answer.body) for answer in answers)
+    found = {entry.address for entry in entries if entry is not None}
+    addresses = {address for address in found if isinstance(address, IPv6Address)} | {IPv6Address("::1")}
+    return sorted(addresses), socket.if_nametoindex("lo")
 
 
 def read_refusals() -> dict[ReasonCode, int]:

@@ -29,7 +29,7 @@ from stockade.driver.contract import (
     DriverStatistics,
     SaExpired,
 )
-from stockade.driver.limits import check_sa, check_table, software_capabilities
+from stockade.driver.limits import check_sa, check_table, software_capabilities, tunnels_of
 from stockade.driver.spis import SpiSource
 from stockade.driver.userspace import clear_log, messages, nft, raw
 from stockade.driver.userspace.system import System, has_ipv6
@@ -45,6 +45,10 @@ TABLE_SECONDS: Final = 15.0
 START_SECONDS: Final = 15.0
 RESTART_INTERVAL: Final = 5.0
 """Seconds between two attempts to start a data plane that keeps dying."""
+
+
+def _filters_message(table: FilterTable) -> messages.InstallFilters:
+    return messages.filters_message(table.filters, tunnels_of(table))
 
 
 class UserspaceDriver:
@@ -136,11 +140,11 @@ class UserspaceDriver:
             return
         before = self._table
         # The process first: packets that the new table marks find their filter there.
-        self._request(messages.filters_message(table.filters), TABLE_SECONDS)
+        self._request(_filters_message(table), TABLE_SECONDS)
         try:
             nft.install(text)
         except StockadeError:
-            self._request(messages.filters_message(before.filters), TABLE_SECONDS)
+            self._request(_filters_message(before), TABLE_SECONDS)
             raise
         self._table = table
         self._installed_text = text
@@ -373,7 +377,7 @@ class UserspaceDriver:
             return
         try:
             self._start_process()
-            self._request(messages.filters_message(self._table.filters), TABLE_SECONDS)
+            self._request(_filters_message(self._table), TABLE_SECONDS)
         except HostError as error:
             self._events.append(DriverFailed(error.reason))
             self._wake_later()

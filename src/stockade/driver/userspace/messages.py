@@ -10,9 +10,10 @@ filter table goes without its negotiations (the process needs no pre-shared keys
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from struct import Struct
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import msgspec
@@ -30,7 +31,7 @@ from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Direction, Provenance, SpecificFilter
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import Reason, ReasonCode, error_for
-from stockade.model.sa import Lifetime, SaCounters, SecurityAssociation
+from stockade.model.sa import Lifetime, SaCounters, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import EspSuite, Hash
 from stockade.model.traffic import Flow, TrafficSelector
@@ -54,6 +55,7 @@ class Filter(msgspec.Struct, frozen=True, array_like=True):
 
 class InstallFilters(msgspec.Struct, frozen=True, tag=True):
     filters: list[Filter]
+    tunnels: dict[str, str]
 
 
 class AddSa(msgspec.Struct, frozen=True, tag=True):
@@ -68,6 +70,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     esp: EspSuite | None
     ah: Hash | None
     bundle: int | None
+    udp: UdpEncapsulation | None
     encryption_key: bytes
     integrity_key: bytes
     pair: int
@@ -200,7 +203,9 @@ def receive_frame(connection: socket.socket, frames: Frames) -> bytes | None:
 # ---- model <-> messages
 
 
-def filters_message(filters: Sequence[SpecificFilter]) -> InstallFilters:
+def filters_message(
+    filters: Sequence[SpecificFilter], tunnels: Mapping[str, Address] = MappingProxyType({})
+) -> InstallFilters:
     return InstallFilters(
         [
             Filter(
@@ -212,7 +217,8 @@ def filters_message(filters: Sequence[SpecificFilter]) -> InstallFilters:
                 entry.accept_clear,
             )
             for entry in filters
-        ]
+        ],
+        {name: str(address) for name, address in tunnels.items()},
     )
 
 
@@ -235,6 +241,10 @@ def filters_of(message: InstallFilters) -> tuple[SpecificFilter, ...]:
     )
 
 
+def tunnels_of(message: InstallFilters) -> dict[str, Address]:
+    return {name: ip_address(address) for name, address in message.tunnels.items()}
+
+
 def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
     return AddSa(
         spi=sa.spi,
@@ -246,6 +256,7 @@ def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
         esp=sa.esp,
         ah=sa.ah,
         bundle=sa.bundle,
+        udp=sa.udp,
         encryption_key=sa.encryption_key.reveal(),
         integrity_key=sa.integrity_key.reveal(),
         pair=sa.pair,
@@ -269,6 +280,7 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         esp=message.esp,
         ah=message.ah,
         bundle=message.bundle,
+        udp=message.udp,
         encryption_key=Secret(message.encryption_key),
         integrity_key=Secret(message.integrity_key),
         pair=message.pair,

@@ -10,8 +10,11 @@
                        (inpass)
 
 So permitted traffic never leaves the kernel, blocked traffic dies in it, and with the agent killed the chains
-go on: nothing that needs security passes in clear. Forwarded traffic is left alone. Each filter has a named
-counter, `f_` and its id. Loopback is never touched, as in Windows.
+go on: nothing that needs security passes in clear. Forwarded traffic is left alone but for tunnels
+(`_forwarding`). Each filter has a named counter, `f_` and its id. Loopback is never touched, as in Windows.
+
+IPv6 fragments meet the input chain one by one. Later ones have no ports and pass: without the first, which is
+asked about (and which the kernel wants to hold the whole upper header, RFC 7112), nothing comes of them.
 
 Left out: sets and maps. Filters are rules in their order, which is easy to read in `nft list table inet
 stockade` and costs the kernel some nanoseconds a filter and packet.
@@ -20,11 +23,12 @@ stockade` and costs the kernel some nanoseconds a filter and packet.
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from types import MappingProxyType
 from typing import Final
 
 from stockade.driver.contract import FilterCounters
-from stockade.driver.limits import secures_ipv6
+from stockade.driver.limits import secures_ipv6, tunnels_of
 from stockade.driver.userspace.system import DEVICE, LOG_GROUP, MARK_MASK, OWN_MARK, SECURE_MARK
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
@@ -43,6 +47,9 @@ delete table inet {TABLE}
 table inet {TABLE} {{
 """
 
+_TUNNEL_INBOUND: Final = MappingProxyType(
+    {Action.PERMIT: "return", Action.BLOCK: "drop", Action.NEGOTIATE: "goto clear_refused"}
+)
 _NEIGHBOUR_DISCOVERY: Final = "\t\ticmpv6 type 133-137 ip6 hoplimit 255 accept\n"
 
 
@@ -64,6 +71,10 @@ def render(table: FilterTable) -> str:
     secure = f"meta mark set meta mark & {~MARK_MASK & 0xFFFF_FFFF:#010x} | {SECURE_MARK:#010x}"
     lines.append(
         f"""\
+	chain clear_refused {{
+		limit rate 100/second burst 100 packets log group {LOG_GROUP} snaplen 40
+		drop
+	}}
 	chain prerouting {{
 		type filter hook prerouting priority raw; policy accept;
 		iifname "{DEVICE}" {secure}
@@ -76,16 +87,15 @@ def render(table: FilterTable) -> str:
     )
     verdicts = {Action.PERMIT: "accept", Action.BLOCK: "drop", Action.NEGOTIATE: f"{secure} accept"}
     lines += _rules(table, Direction.OUTBOUND, verdicts)
+    lines.append("\t}\n")
+    tunnels = frozenset(tunnels_of(table))
+    if tunnels:
+        lines += _forwarding(table, secure, tunnels)
     lines.append(
         f"""\
-	}}
 	chain guard {{
 		type filter hook postrouting priority raw; policy accept;
 		meta mark & {MARK_MASK:#010x} == {SECURE_MARK:#010x} oifname != "{DEVICE}" drop
-	}}
-	chain clear_refused {{
-		limit rate 100/second burst 100 packets log group {LOG_GROUP} snaplen 40
-		drop
 	}}
 	chain input {{
 		type filter hook input priority filter; policy accept;
@@ -93,12 +103,40 @@ def render(table: FilterTable) -> str:
 		meta l4proto {{ esp, ah }} accept
 		ip6 nexthdr ah accept
 		frag nexthdr ah accept
+		frag frag-off != 0 accept
 {discovery}"""
     )
     verdicts = {Action.PERMIT: "accept", Action.BLOCK: "drop", Action.NEGOTIATE: "goto clear_refused"}
     lines += _rules(table, Direction.INBOUND, verdicts)
     lines.append("\t}\n}\n")
     return "".join(lines)
+
+
+def _forwarding(table: FilterTable, secure: str, tunnels: Set[str]) -> Iterator[str]:
+    """Forwarded traffic, by the tunnel filters and those that stand above them; the rest is left alone.
+
+    Before routing, for the mark decides the way. What came out of a tunnel has the mark too and is routed
+    without it (see `system`); it is taken off before the guard sees it."""
+    unmark = f"meta mark set meta mark & {~MARK_MASK & 0xFFFF_FFFF:#010x}"
+    yield "\tchain forwarded_inbound {\n"
+    yield from _rules(table, Direction.INBOUND, _TUNNEL_INBOUND, tunnels)
+    yield "\t}\n\tchain forwarded_outbound {\n"
+    verdicts = {Action.PERMIT: "accept", Action.BLOCK: "drop", Action.NEGOTIATE: f"{secure} accept"}
+    yield from _rules(table, Direction.OUTBOUND, verdicts, tunnels)
+    yield f"""\
+	}}
+	chain before_forwarding {{
+		type filter hook prerouting priority mangle; policy accept;
+		iifname {{ "lo", "{DEVICE}" }} accept
+		fib daddr type != unicast accept
+		jump forwarded_inbound
+		goto forwarded_outbound
+	}}
+	chain forward {{
+		type filter hook forward priority raw; policy accept;
+		iifname "{DEVICE}" {unmark} accept
+	}}
+"""
 
 
 def install(text: str) -> None:
@@ -131,10 +169,18 @@ def _counters(entries: list[Mapping[str, Mapping[str, object]]]) -> Iterator[Fil
             yield FilterCounters(name.removeprefix(COUNTER_PREFIX), packets, size)
 
 
-def _rules(table: FilterTable, direction: Direction, verdicts: Mapping[Action, str]) -> Iterator[str]:
+def _rules(
+    table: FilterTable,
+    direction: Direction,
+    verdicts: Mapping[Action, str],
+    tunnels: Set[str] | None = None,
+) -> Iterator[str]:
+    """With `tunnels` for forwarded traffic: what other negotiations say is not for it."""
     for entry in table.filters:
         if entry.direction is direction:
             verdict = "accept" if _lets_clear_in(entry) else verdicts[entry.action]
+            if tunnels is not None and entry.negotiation is not None and entry.negotiation not in tunnels:
+                verdict = verdicts[Action.PERMIT]
             yield f"\t\t{_match(entry.selector)} counter name {COUNTER_PREFIX}{entry.id} {verdict}\n"
 
 

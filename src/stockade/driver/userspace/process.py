@@ -22,14 +22,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
 from stockade.driver.datapath import Datapath, Output
-from stockade.driver.packets import load_accelerator
+from stockade.driver.packets import UDP, load_accelerator
 from stockade.driver.userspace import clear_log, messages, virtio
 from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender
 from stockade.model.reasons import ReasonCode, StockadeError
@@ -89,7 +89,8 @@ class Process:
             protocol = RAW_PROTOCOLS.get(name[:-1])
             if protocol is not None:
                 receiver = Receiver(entry, int(name[-1]), protocol)
-                self._handlers[entry.fileno()] = partial(self._on_receiving, receiver)
+                take = self._datapath.inbound_udp if protocol == UDP else self._datapath.inbound
+                self._handlers[entry.fileno()] = partial(self._on_receiving, receiver, take)
         if log is not None:
             self._handlers[log.fileno()] = self._on_log
         for descriptor in self._handlers:
@@ -125,12 +126,14 @@ class Process:
         if packets:
             self._emit(self._datapath.outbound(packets, time.monotonic()))
 
-    def _on_receiving(self, receiver: Receiver) -> None:
+    def _on_receiving(
+        self, receiver: Receiver, take: Callable[[Sequence[bytes], float], list[bytes]]
+    ) -> None:
         for _ in range(BATCHES_PER_TURN):
             packets = receiver.receive()
             if not packets:
                 return
-            self._deliver(self._datapath.inbound(packets, time.monotonic()))
+            self._deliver(take(packets, time.monotonic()))
 
     def _emit(self, output: Output) -> None:
         wire = output.wire
@@ -177,7 +180,8 @@ class Process:
         try:
             match request:
                 case messages.InstallFilters():
-                    self._emit(self._datapath.install_filters(messages.filters_of(request), now))
+                    filters, tunnels = messages.filters_of(request), messages.tunnels_of(request)
+                    self._emit(self._datapath.install_filters(filters, now, tunnels))
                 case messages.AddSa(mtu=mtu):
                     path = min(mtu, virtio.ALWAYS_CUT)
                     self._emit(self._datapath.add_sa(messages.sa_of(request), now, path))

@@ -7,6 +7,11 @@ together by the kernel first, and its own IPsec does not exist or has no SA. An 
 header: it is made anew from what the kernel says about the packet (addresses, hop limit, traffic class), so
 what comes out of here is whole packets in both families. Its extension headers and flow label are lost.
 
+ESP in UDP comes by a raw UDP socket of its own whose filter takes port 4500 with ESP in it (RFC 3948); the
+agent keeps its IKE socket there, which must exist (or the kernel answers that the port is closed) and filters
+ESP out, see `agent.udp`. So neither needs the other to be started first, and no IKE message passes the data
+plane.
+
 Python has no sendmmsg and recvmmsg; they are called through ctypes on one arena of slots, set up once. Where
 that cannot be done (another size of the structures than on 64-bit Linux), one packet a call does the same.
 """
@@ -16,6 +21,7 @@ import ctypes
 import errno
 import select
 import socket
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from struct import Struct
@@ -23,8 +29,9 @@ from struct import error as StructError
 from typing import Final
 
 from stockade.driver.ah import AH
-from stockade.driver.packets import ESP, fragment, locate
+from stockade.driver.packets import ESP, UDP, UDP_HEADER, fragment, locate
 from stockade.driver.userspace.system import OWN_MARK, SMALLEST_MTU, has_ipv6
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
 SLOTS: Final = 64
 SEND_SLOT: Final = 16 * 1024
@@ -35,7 +42,7 @@ SEND_WAIT_MS: Final = 50
 """How long a full device may hold the data plane up; then packets are dropped, as they would be in the
 kernel."""
 
-RAW_PROTOCOLS: Final = {"esp": ESP, "ah": AH}
+RAW_PROTOCOLS: Final = {"esp": ESP, "ah": AH, "udp": UDP}
 """What is received, by the first part of its socket's name (`esp4`, `esp6`)."""
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -47,6 +54,8 @@ _IPV6_START: Final = Struct(">IHBB")
 _NAME_SIZES: Final = {4: 16, 6: 28}
 _NAME_ADDRESSES: Final = {4: slice(4, 8), 6: slice(8, 24)}
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SO_ATTACH_FILTER = 26
+_BPF: Final = Struct("=HBBI")
 _MSG_DONTWAIT = 0x40
 
 
@@ -90,6 +99,33 @@ def open_sockets() -> dict[str, socket.socket]:
     return sockets
 
 
+def _udp_filter(version: int) -> bytes:
+    """A classic BPF program: datagrams to port 4500 with ESP in them, and nothing else of all the host's UDP
+    (RFC 3948 §2). A raw socket's filter sees the IPv4 header too, and not the IPv6 one."""
+    if version == 4:
+        start = [(0xB1, 0, 0, 0), (0x48, 0, 0, 2)]  # X = header length; A = half word at X + 2
+        marker = (0x40, 0, 0, UDP_HEADER)
+    else:
+        start = [(0x28, 0, 0, 2)]
+        marker = (0x20, 0, 0, UDP_HEADER)
+    program = [
+        *start,
+        (0x15, 0, 3, NAT_TRAVERSAL_PORT),
+        marker,  # beyond the end: the packet is not taken
+        (0x15, 1, 0, 0),
+        (0x06, 0, 0, 0xFFFF_FFFF),
+        (0x06, 0, 0, 0),
+    ]
+    return b"".join(_BPF.pack(*instruction) for instruction in program)
+
+
+def attach_filter(target: socket.socket, program: bytes) -> None:
+    """SO_ATTACH_FILTER; the kernel copies the program."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("@HP", len(program) // _BPF.size, ctypes.addressof(buffer))
+    target.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+
+
 def _open_raw(version: int, protocol: int) -> socket.socket:
     return socket.socket(_FAMILIES[version], socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
 
@@ -111,6 +147,8 @@ def _open_sending(version: int) -> socket.socket:
 def _open_receiving(version: int, protocol: int) -> socket.socket:
     receiving = _open_raw(version, protocol)
     try:
+        if protocol == UDP:
+            attach_filter(receiving, _udp_filter(version))
         receiving.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
         if version == 6:
             for option in (socket.IPV6_RECVPKTINFO, socket.IPV6_RECVHOPLIMIT, socket.IPV6_RECVTCLASS):

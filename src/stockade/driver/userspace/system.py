@@ -9,6 +9,9 @@ not fall through to the main table. What comes in by the device carries the SECU
 device's own) finds the way back by the device and accepts it, whatever this host has set; nobody else's
 setting is touched.
 
+What comes out of a tunnel for another host must not go back into it: a rule before ours (RETURN_PRIORITY)
+takes what came by the device to the main table. The reverse-path filter's question does not meet that rule.
+
 Every name and number is a constant of this file. They belong to one network namespace, so agents in different
 namespaces do not meet; two agents in one namespace do, at the device, which only one of them can open.
 
@@ -46,6 +49,8 @@ OWN_MARK: Final = 0x5200_0000
 
 ROUTING_TABLE: Final = 0x5170
 RULE_PRIORITY: Final = 5170
+RETURN_PRIORITY: Final = 5169
+MAIN_TABLE: Final = 254
 WORST_METRIC: Final = 0xFFFF_FFFF
 LOG_GROUP: Final = 5170
 """nflog group for clear packets that were dropped."""
@@ -151,7 +156,11 @@ def _claim_rule(netlink: NetlinkSocket) -> None:
             version, ROUTING_TABLE, metric=WORST_METRIC, kind=RouteType.UNREACHABLE
         )
         netlink.change(MessageType.NEW_ROUTE, nowhere, NLM_F_CREATE | NLM_F_REPLACE)
-        if not _rules(netlink, version):
+        there = {rule.priority for rule in _rules(netlink, version)}
+        if RETURN_PRIORITY not in there:
+            rule = rtnetlink.mark_rule(version, MAIN_TABLE, RETURN_PRIORITY, SECURE_MARK, MARK_MASK, DEVICE)
+            netlink.change(MessageType.NEW_RULE, rule, NLM_F_CREATE | NLM_F_EXCL)
+        if RULE_PRIORITY not in there:
             rule = rtnetlink.mark_rule(version, ROUTING_TABLE, RULE_PRIORITY, SECURE_MARK, MARK_MASK)
             netlink.change(MessageType.NEW_RULE, rule, NLM_F_CREATE | NLM_F_EXCL)
 
@@ -176,7 +185,8 @@ def _claim_device(netlink: NetlinkSocket) -> None:
 def _remove(netlink: NetlinkSocket) -> None:
     for version in _versions():
         for rule in _rules(netlink, version):
-            body = rtnetlink.mark_rule(version, rule.table, rule.priority, rule.mark, rule.mask)
+            incoming = DEVICE if rule.priority == RETURN_PRIORITY else None
+            body = rtnetlink.mark_rule(version, rule.table, rule.priority, rule.mark, rule.mask, incoming)
             netlink.change(MessageType.DELETE_RULE, body)
         for message in netlink.dump(MessageType.GET_ROUTE, rtnetlink.get_routes(version)):
             if rtnetlink.decode_route(message.body).table == ROUTING_TABLE:
@@ -187,7 +197,11 @@ def _remove(netlink: NetlinkSocket) -> None:
 def _rules(netlink: NetlinkSocket, version: int) -> list[rtnetlink.Rule]:
     answers = netlink.dump(MessageType.GET_RULE, rtnetlink.get_routes(version))
     rules = [rtnetlink.decode_rule(message.body) for message in answers]
-    return [rule for rule in rules if rule.table == ROUTING_TABLE]
+    return [
+        rule
+        for rule in rules
+        if rule.priority in (RETURN_PRIORITY, RULE_PRIORITY) and rule.mark == SECURE_MARK
+    ]
 
 
 def _path_mtu(netlink: NetlinkSocket, peer: Address) -> int | None:

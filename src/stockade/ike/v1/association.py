@@ -9,7 +9,8 @@ from typing import Protocol
 
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import ReportKind, Send
-from stockade.ike.v1 import informational, main_mode
+from stockade.ike.v1 import dead_peer_detection, fragments, informational, main_mode
+from stockade.ike.v1.dead_peer_detection import Probe
 from stockade.ike.v1.exchange import NO_COOKIE, Conversation, Exchange
 from stockade.ike.v1.main_mode import MainModeOutcome, MainModeSetup
 from stockade.ike.v1.nat_traversal import Nat
@@ -21,10 +22,12 @@ from stockade.model.addresses import Endpoint
 from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation
-from stockade.wire.isakmp.constants import ExchangeType, NotifyType
+from stockade.wire.isakmp.constants import ExchangeType, NotifyType, PayloadType
 from stockade.wire.isakmp.message import HEADER_SIZE, Header
 from stockade.wire.isakmp.payloads import NotificationPayload, Payload, microsoft_value
 from stockade.wire.vendor_ids import (
+    DEAD_PEER_DETECTION,
+    FRAGMENTATION,
     MS_NT5_ISAKMPOAKLEY,
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
@@ -70,6 +73,8 @@ class MainModeHost(Protocol):
 
     def peer_moved(self, main_mode: "MainMode", previous: Endpoint) -> None:
         """The peer, behind a NAT, now speaks from another port than `previous`."""
+
+    def peer_dead(self, main_mode: "MainMode", reason: Reason, now: float) -> None: ...
 
     def take_back(self, job: Job, now: float) -> None:
         """The main mode can no longer serve this job: find it another one."""
@@ -117,6 +122,9 @@ class MainMode:
         self._host = host
         self.quick_modes = QuickModes(self, host)
         self.nat: Nat | None = None
+        self._probe: Probe | None = None
+        self._reassembly = fragments.Reassembly()
+        self._fragments_active = False
         self._arrived = (local, remote)
         self._last_block = b""
         setup = MainModeSetup(
@@ -199,18 +207,69 @@ class MainMode:
         return now < self.expires and (not limit or self.quick_modes.made < limit)
 
     # ---- ExchangeOwner
-    def transmit(self, datagram: bytes) -> None:
-        self.context.count("datagrams_sent")
-        if self.local.port == NAT_TRAVERSAL_PORT:
-            datagram = NON_ESP_MARKER + datagram
-        self.context.effects.append(Send(datagram, self.local, self.remote))
+    def transmit(self, datagram: bytes, *, repeated: int = 0) -> None:
+        marker = NON_ESP_MARKER if self.local.port == NAT_TRAVERSAL_PORT else b""
+        room = fragments.room_for(self.local.address.version, len(marker))
+        parts = [datagram]
+        if len(datagram) > room and self._may_fragment(repeated):
+            self.context.fragment_id = self.context.fragment_id % 0xFFFF + 1
+            parts = fragments.split(datagram, self.context.fragment_id, room)
+        for part in parts:
+            self.context.count("datagrams_sent")
+            self.context.effects.append(Send(marker + part, self.local, self.remote))
+
+    def _may_fragment(self, repeated: int) -> bool:
+        """At once towards a peer that sent fragments itself; else when the message was lost twice, after the
+        sum of the first two waits ([MS-IKEE] §3.3)."""
+        if not self.config.fragmentation or not self._peer_has(FRAGMENTATION):
+            return False
+        encrypted = self.exchange.conversation.protection is not None
+        return encrypted and (self._fragments_active or repeated >= 2)
 
     def install(self, sa: SecurityAssociation) -> None:
         raise AssertionError("main mode installs no SA")
 
+    # ---- whether the peer lives
+    def probe(self, now: float) -> None:
+        """Ask the peer, if it can be asked and is not being asked already."""
+        may = self.config.dead_peer_detection and self._peer_has(DEAD_PEER_DETECTION)
+        if not may or self.established is None or self.closed:
+            return
+        if self._probe is not None and self._probe.due is not None:
+            return
+        # RFC 3706 §6.2: the sequence begins at random, without the top bit.
+        sequence = int.from_bytes(self.random(4), "big") & 0x7FFF_FFFF
+        self._probe = Probe(
+            self.config.probe_intervals,
+            lambda number: self._ask_whether_it_lives(number),
+            lambda reason, moment: self._host.peer_dead(self, reason, moment),
+            sequence,
+        )
+        self._probe.start(now)
+        self._arm_probe()
+
+    def _ask_whether_it_lives(self, number: int) -> None:
+        self.send_protected((dead_peer_detection.question(self._cookie_pair, number),))
+
+    def _arm_probe(self) -> None:
+        assert self._probe is not None
+        self.context.timers.set(("probe", self), self._probe.due, self._probe_timeout)
+
+    def _probe_timeout(self, now: float) -> None:
+        if self._probe is not None and not self.closed:
+            self._probe.timeout(now)
+            self._arm_probe()
+
+    @property
+    def _cookie_pair(self) -> bytes:
+        return self.conversation.initiator_cookie + self.conversation.responder_cookie
+
     def accepted(self, *, protected: bool) -> None:
         """Behind a NAT a peer's port may change at any time; only what is authentic moves us there. The
         address stays: it is what policy chose the credentials by."""
+        if protected and self._probe is not None:
+            self._probe.heard()
+            self.context.timers.cancel(("probe", self))
         if self.nat is None or not protected or (self.local, self.remote) == self._arrived:
             return
         previous = self.remote
@@ -238,6 +297,11 @@ class MainMode:
         """A message that bears the cookies of this main mode. `arrived`: where to and from it came, if not
         at the main mode's own end points."""
         self._arrived = (self.local, self.remote) if arrived is None else arrived
+        if header.next_payload == PayloadType.FRAGMENT:
+            whole = self._receive_fragment(header, datagram, now)
+            if whole is None:
+                return
+            header, datagram = whole
         if self.closed:
             self._receive_last_words(header, datagram, now)
         elif header.exchange_type == ExchangeType.IDENTITY_PROTECTION and header.message_id == 0:
@@ -250,6 +314,21 @@ class MainMode:
         else:
             detail = f"exchange type {header.exchange_type} with message id {header.message_id:#x}"
             self.refused(Reason.of(ReasonCode.UNEXPECTED_MESSAGE, detail), now)
+
+    def _receive_fragment(self, header: Header, datagram: bytes, now: float) -> tuple[Header, bytes] | None:
+        """The whole message, if this was the fragment that it lacked. Only encrypted messages come in
+        fragments, so none is kept before there are keys."""
+        if not self.config.fragmentation or self.closed or self.conversation.protection is None:
+            detail = "a fragment before there are keys, or where none is expected"
+            self.refused(Reason.of(ReasonCode.UNEXPECTED_MESSAGE, detail), now)
+            return None
+        try:
+            whole = self._reassembly.add(header, datagram, now)
+        except PeerError as error:
+            self.refused(error.reason, now)
+            return None
+        self._fragments_active = True
+        return whole
 
     def close(self, now: float, *, tell: bool) -> list[Job]:
         """End it, with all that runs under it; established pairs are not touched. The jobs that it leaves
@@ -264,6 +343,7 @@ class MainMode:
         timers = self.context.timers
         timers.cancel(self)
         timers.cancel(self.exchange)
+        timers.cancel(("probe", self))
         return self.quick_modes.close()
 
     def send_protected(self, payloads: tuple[Payload, ...]) -> bytes:
@@ -432,6 +512,12 @@ class MainMode:
 
     def _notified(self, notification: NotificationPayload, now: float) -> None:
         """An authenticated notification."""
+        if notification.type == NotifyType.R_U_THERE_ACK:
+            return
+        answer = dead_peer_detection.answer(notification, self._cookie_pair)
+        if answer is not None and self.config.dead_peer_detection:
+            self.send_protected((answer,))
+            return
         if notification.type == NotifyType.INITIAL_CONTACT:
             self._host.initial_contact(self, now)
             return

@@ -220,7 +220,8 @@ class ExchangeOwner(Protocol):
     config: EngineConfig
     random: RandomSource
 
-    def transmit(self, datagram: bytes) -> None: ...
+    def transmit(self, datagram: bytes, *, repeated: int = 0) -> None:
+        """Send; `repeated`: how often it was sent before."""
 
     def install(self, sa: SecurityAssociation) -> None: ...
 
@@ -323,7 +324,7 @@ class Exchange(Generic[T]):
                 self._retransmission.repeat(now)
                 self.repeats += 1
                 assert self._sent is not None
-                self._owner.transmit(self._sent)
+                self._owner.transmit(self._sent, repeated=self.repeats)
 
     def suspect(self, reason: Reason, now: float) -> None:
         """Somebody, perhaps the peer, says that this will fail: wait a little for something better."""
@@ -355,7 +356,7 @@ class Exchange(Generic[T]):
             return
         if self._sent is not None and self.repeats < self._owner.config.repeats_per_reply:
             self.repeats += 1
-            self._owner.transmit(self._sent)
+            self._owner.transmit(self._sent, repeated=self.repeats)
 
     def _advance(
         self,

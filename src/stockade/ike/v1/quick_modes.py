@@ -332,8 +332,8 @@ class _RunOwner:
         self._main_mode = main_mode
         self._run = run
 
-    def transmit(self, datagram: bytes) -> None:
-        self._main_mode.transmit(datagram)
+    def transmit(self, datagram: bytes, *, repeated: int = 0) -> None:
+        self._main_mode.transmit(datagram, repeated=repeated)
 
     def accepted(self, *, protected: bool) -> None:
         self._main_mode.accepted(protected=protected)

@@ -1,0 +1,49 @@
+"""Runs a program of scenarios in a User-Mode-Linux kernel over the same files (scripts/uml)."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypedDict
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SCRIPTS = CHECKOUT / "scripts" / "uml"
+TESTS = CHECKOUT / "tests"
+LIMIT_SECONDS = 420
+
+
+class Result(TypedDict):
+    """What became of one scenario."""
+
+    outcome: str
+    detail: str
+
+
+def run_scenarios(program: Path, folder: Path, names: Iterable[str], *options: str) -> Mapping[str, Result]:
+    """Run the named scenarios in one go. Skips where there is no User-Mode Linux."""
+    built = subprocess.run(
+        [SCRIPTS / "build-uml.sh"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if built.returncode != 0:
+        reason = (built.stderr.strip().splitlines() or ["build-uml.sh failed"])[-1]
+        pytest.skip(f"there is no User-Mode Linux: {reason}")
+    file = folder / "results.json"
+    runner = [SCRIPTS / "uml-run.sh", "-t", str(LIMIT_SECONDS), "-s", folder]
+    command = [sys.executable, program, "--results", file, *options, *names]
+    process = subprocess.run(
+        [*runner, "--", "env", f"PYTHONPATH={CHECKOUT / 'src'}", *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=CHECKOUT,
+    )
+    said = f"{process.stdout[-8000:]}\n{process.stderr[-4000:]}"
+    if not file.exists():
+        pytest.fail(f"no scenario was run (exit status {process.returncode}):\n{said}")
+    loaded: dict[str, Result] = json.loads(file.read_text(encoding="utf-8"))
+    missing = Result(outcome="not run", detail=f"exit status {process.returncode}:\n{said}")
+    return {name: loaded.get(name, missing) for name in names}
