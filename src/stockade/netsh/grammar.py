@@ -16,7 +16,7 @@ from typing import Generic, TypeVar, cast
 
 from stockade.model.reasons import ReasonCode
 from stockade.netsh.session import Outcome, Session
-from stockade.netsh.values import Kind, UnavailableError
+from stockade.netsh.values import Kind
 from stockade.netsh.words import Word, matches, quoted, shown, syntax_error
 
 WITH_SECRETS = "--with-secrets"  # as the command line writes `secrets=yes`
@@ -312,10 +312,8 @@ class _Reader:
         kind = parameter.kind
         try:
             return kind.parse(text)
-        except UnavailableError as error:
-            code, problem = ReasonCode.NOT_AVAILABLE, str(error)
         except ValueError as error:
-            code, problem = ReasonCode.SYNTAX, str(error)
+            problem = str(error)
         # A mistyped `psk:…` in the place of another value must not be repeated either; a key's own problems
         # never quote it.
         hidden = kind.secret
@@ -327,5 +325,4 @@ class _Reader:
             position=word.position,
             expected=kind.expected,
             candidates=() if hidden else kind.words,
-            code=code,
         ) from None

@@ -42,10 +42,6 @@ class Kind(Generic[T_co]):
     secret: bool = False
 
 
-class UnavailableError(ValueError):
-    """The value is right in the language, but this version cannot do it yet."""
-
-
 def choice(members: type[E], label: str = "") -> Kind[E]:
     """One of the values of an enumeration."""
     by_word = {member.value.casefold(): member for member in members}
