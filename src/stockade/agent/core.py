@@ -9,7 +9,7 @@ so that a coroutine decides nothing. Times are seconds on one monotonic clock.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stockade.agent.journal import Entry
 from stockade.agent.known_peers import KnownPeers, KnownQuickMode
@@ -103,6 +103,8 @@ class HostCore:
             versions = self.driver.capabilities.ip_versions
             table = compile_table(policy_sets, self.local_addresses, self.exempt_level, versions, dynamic)
             _refuse_tunnels(table)
+            # Its temporary filters are not kept here yet: an SA without one would carry nothing.
+            table = replace(table, default_response=None)
             self.driver.install_filters(table)
         except StockadeError as error:
             self._note("policy-refused", error.reason, now)
