@@ -38,6 +38,7 @@ def host(wire: Network, tmp_path: Path) -> Host:
 
 
 def test_dynamic_rules_act_at_once_and_end_with_the_agent(host: Host) -> None:
+    host.netsh("ipsec", "static", "add", "policy", "Empty", "assign=yes")
     host.agent.start()
     host.agent.wait_until_ready()
     assert host.ping()
@@ -88,6 +89,10 @@ def test_the_persistent_policy_is_added_to_the_local_one(host: Host) -> None:
 
 
 def test_the_exemption_level_is_taken_over(host: Host) -> None:
+    host.netsh("ipsec", "static", "add", "filter", "L", "me", "10.99.0.0/16")
+    host.netsh("ipsec", "static", "add", "filteraction", "B", "action=block")
+    host.netsh("ipsec", "static", "add", "policy", "P", "assign=yes")
+    host.netsh("ipsec", "static", "add", "rule", "R", "P", "L", "B")
     host.agent.start()
     host.agent.wait_until_ready()
 
@@ -95,10 +100,6 @@ def test_the_exemption_level_is_taken_over(host: Host) -> None:
         answer = json.loads(host.netsh("ipsec", "dynamic", "show", "all", "--format", "json").stdout)
         return any("Kerberos" in row["provenance"] for row in answer["data"]["filters"])
 
-    host.netsh("ipsec", "static", "add", "filter", "L", "me", "10.99.0.0/16")
-    host.netsh("ipsec", "static", "add", "filteraction", "B", "action=block")
-    host.netsh("ipsec", "static", "add", "policy", "P", "assign=yes")
-    host.netsh("ipsec", "static", "add", "rule", "R", "P", "L", "B")
     assert not exempt()
     host.netsh("ipsec", "dynamic", "set", "config", "ipsecexempt", "0")
     assert exempt()

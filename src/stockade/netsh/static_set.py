@@ -229,7 +229,8 @@ COMMANDS = (
             MODIFIED,
         ),
         set_default_rule,
-        "The rule answers peers that ask for security where no filter speaks of their traffic.",
+        "The rule is for peers that ask for security where no filter speaks of their traffic. This version "
+        "keeps it and does not act on it yet.",
         'set defaultrule policy="Servers" activate=no',
     ),
     Command(
