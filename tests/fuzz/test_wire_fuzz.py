@@ -21,6 +21,7 @@ import stockade.wire
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import HostError, PeerError
 from stockade.model.secret import Secret
+from stockade.wire.ah import AuthenticationHeader, decode_ah_header
 from stockade.wire.cursor import Cursor
 from stockade.wire.esp import EspHeader, decode_esp_header, remove_esp_trailer
 from stockade.wire.ip import build_packet, flow_of, ipv4_checksum_is_right, parse_packet, replace_payload
@@ -240,6 +241,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "TCP": decode_tcp,
     "ICMP": decode_icmp,
     "ESP header": decode_esp_header,
+    "AH": decode_ah_header,
     "ESP trailer": esp_trailer,
     "capture": capture,
     "netlink messages": netlink(lambda data: [message.error for message in decode_messages(data)]),
@@ -324,6 +326,8 @@ def seeds() -> dict[str, list[bytes]]:
     table["UDP"] = [table["IP packet"][1][40:]]
     table["TCP"] = [table["IP packet"][0][20:]]
     table["ICMP"] = [table["IP packet"][2][20:]]
+    longest = AuthenticationHeader(6, 256, 1, bytes(1016)).encode()
+    table["AH"] = [AuthenticationHeader(6, 256, 1, bytes(12)).encode(), longest]
     table["ESP header"] = [EspHeader(256, 1).encode()]
     table["ESP trailer"] = [b"data\1\2\2\6"]
     table["capture"] = [
@@ -464,6 +468,7 @@ def test_every_decoder_of_the_room_is_fuzzed() -> None:
         "decode_messages",
         "decode_attributes",
         "decode_number",
+        "decode_ah_header",
         "decode_address",
         "decode_link_mtu",
         "decode_route",

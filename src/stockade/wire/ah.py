@@ -24,7 +24,7 @@ _MAY_CHANGE = 0x20
 
 @dataclass(frozen=True, slots=True)
 class AuthenticationHeader:
-    """`icv` with its padding, as it stands in the packet; a multiple of 4 bytes, at most 1012."""
+    """`icv` with its padding, as it stands in the packet; a multiple of 4 bytes, at most 1016."""
 
     next_header: int
     spi: int
@@ -36,7 +36,7 @@ class AuthenticationHeader:
             raise ValueError(f"next header {self.next_header} or SPI {self.spi} is out of range")
         if not 0 <= self.sequence <= 0xFFFF_FFFF:
             raise ValueError(f"sequence number {self.sequence} is outside 32 bits")
-        if len(self.icv) % 4 or len(self.icv) > 1012:
+        if len(self.icv) % 4 or len(self.icv) > 1016:
             raise ValueError(f"an ICV of {len(self.icv)} bytes with padding does not fill whole words")
 
     @property
