@@ -38,7 +38,7 @@ from typing import Self, TypeVar
 
 from stockade.lab.needs import SYSTEM_PATH, find_program
 from stockade.model.addresses import Address
-from stockade.model.reasons import ReasonCode, error_for
+from stockade.model.reasons import HostError, ReasonCode, error_for
 
 PREFIX = "stockade-lab"
 NETNS_FOLDER = Path("/run/netns")
@@ -313,7 +313,7 @@ def _run(
 def _processes_in(full_name: str) -> list[int]:
     try:
         return [int(word) for word in _ip("netns", "pids", full_name).split()]
-    except Exception:  # removed meanwhile
+    except HostError:  # removed meanwhile
         return []
 
 
