@@ -28,7 +28,7 @@ from stockade.ike.negotiator import Negotiator
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable
 from stockade.ike.v1.candidates import NoCredentials, main_mode_candidates
-from stockade.ike.v1.proposals import MainModeCandidate
+from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_modes import Job
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Endpoint
@@ -95,7 +95,7 @@ class Engine:
                 self._negotiator.delete_all(lambda address: address == peer, reason, now)
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
-                    mode.probe(now)
+                    mode.notices.probe(now)
             case Shutdown(reason=reason):
                 self._negotiator.delete_all(lambda address: True, reason, now)
                 self._negotiator.stopping = reason
@@ -212,7 +212,7 @@ class Engine:
         )
         if refusal is not None:
             context.refuse(refusal, local, remote, now)
-            mode.notify_unprotected(NotifyType.NO_PROPOSAL_CHOSEN, now)
+            mode.notices.notify_unprotected(NotifyType.NO_PROPOSAL_CHOSEN, now)
             return
         if len(self._table.half_open) >= config.half_open_total:
             oldest = next(iter(self._table.half_open))
@@ -240,6 +240,6 @@ class Engine:
             return
         mode = self._negotiator.make(local, remote, [], header.initiator_cookie, now)
         mode.conversation.responder_cookie = header.responder_cookie
-        mode.notify_unprotected(NotifyType.INVALID_COOKIE, now)
+        mode.notices.notify_unprotected(NotifyType.INVALID_COOKIE, now)
 
     # ---- ends

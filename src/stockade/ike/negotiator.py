@@ -17,7 +17,7 @@ from stockade.ike.v1 import nat_traversal
 from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.candidates import main_mode_candidates
 from stockade.ike.v1.informational import Deleted
-from stockade.ike.v1.proposals import MainModeCandidate
+from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.ike.v1.quick_modes import DEAD, Job, QuickModeRun
 from stockade.model.addresses import Address, Endpoint
