@@ -16,6 +16,7 @@ from stockade.agent.known_peers import KnownPeers, KnownQuickMode
 from stockade.driver import contract as driver_contract
 from stockade.driver.contract import Driver
 from stockade.ike import contract as ike
+from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.engine import Engine
 from stockade.model.addresses import Address, Endpoint
@@ -52,7 +53,9 @@ class HostCore:
     """Policy + engine + driver of one host.
 
     `random(size)` gives bytes for cookies, nonces and keys. `journal` is called with every entry.
-    `known_peers` remembers with whom we had SAs, over restarts. `credentials` are the host's certificates.
+    `known_peers` remembers with whom we had SAs, over restarts. `credentials` are the host's certificates,
+    `kerberos` is its keytab. `perform` has work done that may block, and answers by `performed`; without it
+    the work is done at once.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class HostCore:
         config: EngineConfig | None = None,
         exempt_level: int = 3,
         credentials: CredentialSource | None = None,
+        kerberos: GssSource | None = None,
+        perform: Callable[[ike.Perform], None] | None = None,
     ) -> None:
         self.driver = driver
         self.table = FilterTable()
@@ -77,12 +82,14 @@ class HostCore:
         self._inbound_of: dict[tuple[Direction, int], SecurityAssociation] = {}
         self._recovered: dict[Address, float] = {}
         self._stopping = False
+        self._perform = perform
         self.engine = Engine(
             FilterTableLookup(self.table),
             driver.get_spi,
             random,
             config if config is not None else EngineConfig(),
             credentials,
+            kerberos,
         )
 
     # ---- policy
@@ -253,7 +260,11 @@ class HostCore:
     # ---- engine -> driver
     # ------------------------------------------------------------------------------------------
 
-    def _apply(self, effect: ike.InstallSa | ike.RemoveSa | ike.Report, now: float) -> None:
+    def performed(self, answer: ike.Performed, now: float) -> None:
+        """What `perform` was given is done."""
+        self.engine.command(answer, now)
+
+    def _apply(self, effect: ike.InstallSa | ike.RemoveSa | ike.Report | ike.Perform, now: float) -> None:
         if isinstance(effect, ike.InstallSa):
             self._install(effect.sa, now)
         elif isinstance(effect, ike.RemoveSa):
@@ -261,6 +272,11 @@ class HostCore:
             if sa is not None and effect.direction is Direction.INBOUND:
                 self._inbound_of.pop((Direction.OUTBOUND, sa.pair), None)
             self.driver.remove_sa(effect.spi, effect.direction, effect.peer)
+        elif isinstance(effect, ike.Perform):
+            if self._perform is None:
+                self.engine.command(ike.perform(effect), now)
+            else:
+                self._perform(effect)
         else:
             self._on_report(effect, now)
 
