@@ -158,6 +158,14 @@ class Engine:
     def quick_modes(self, now: float) -> tuple[QuickModeView, ...]:
         return tuple(quick_mode_view(pair, now) for pair in self._table.pairs())
 
+    def has_answered(self, local: Address, peer: Address) -> bool:
+        """Whether this peer has said a word of IKE to us under any main mode that there is: a peer that has
+        not may have no IPsec at all."""
+        return any(
+            mode.established is not None or any(mode.conversation.responder_cookie)
+            for mode in self._table.with_peer(local, peer)
+        )
+
     def set_lookup(self, lookup: NegotiationLookup, now: float) -> None:
         """The policy changed: what it no longer supports is deleted, the rest goes on."""
         self._context.lookup = lookup
