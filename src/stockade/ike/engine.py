@@ -31,7 +31,7 @@ from stockade.ike.v1.candidates import NoCredentials, main_mode_candidates
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_modes import Job
 from stockade.ike.views import main_mode_view, quick_mode_view
-from stockade.model.addresses import Endpoint
+from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType
