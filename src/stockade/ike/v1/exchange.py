@@ -356,7 +356,7 @@ class Exchange(Generic[T]):
         if self.done or work is None or self._last is None:
             return
         last = self._last
-        self._confirm_by = None
+        self.suspicion = self._confirm_by = None
         work.finish(outcome)
         self._advance(lambda: self._steps.send(last), now, None)
 
