@@ -44,9 +44,10 @@ from stockade.ike.v1.nat_traversal import Nat, encapsulation
 from stockade.ike.v1.quick_mode_proposals import (
     QuickModeChoice,
     QuickModeTerms,
-    can_offer,
     check_quick_mode_choice,
     choose_quick_mode,
+    is_bundle,
+    offered_methods,
     offers_encapsulation,
     quick_mode_offer,
 )
@@ -65,6 +66,7 @@ from stockade.wire.isakmp.constants import (
     LifeType,
     NotifyType,
     PayloadType,
+    ProtocolId,
 )
 from stockade.wire.isakmp.message import encode_payloads
 from stockade.wire.isakmp.payloads import (
@@ -117,7 +119,8 @@ class QuickModeSetup:
 
 @dataclass(frozen=True, slots=True)
 class QuickModeOutcome:
-    """A pair of SAs. `selector` is outbound; `proposal` has the lifetimes in force."""
+    """A pair of SAs. `selector` is outbound; `proposal` has the lifetimes in force. `headers`: the two SAs of
+    AH, inbound and outbound, where AH and ESP go together; `inbound` and `outbound` are then ESP's."""
 
     inbound: SecurityAssociation
     outbound: SecurityAssociation
@@ -125,6 +128,11 @@ class QuickModeOutcome:
     proposal: QuickModeProposal
     group: Group | None
     match: QuickModeMatch
+    headers: tuple[SecurityAssociation, ...] = ()
+
+    def of(self, direction: Direction) -> tuple[SecurityAssociation, ...]:
+        """All SAs of one direction."""
+        return tuple(sa for sa in (self.inbound, self.outbound, *self.headers) if sa.direction is direction)
 
 
 # ---- the ladder, from both sides
@@ -133,17 +141,20 @@ def initiate(
 ) -> Steps[QuickModeOutcome]:
     """Messages 1 and 3."""
     policy = match.negotiation.quick_mode
-    if not can_offer(policy):
-        raise error_for(ReasonCode.INVALID_POLICY, "AH and ESP in one security method cannot be negotiated")
+    encapsulated = encapsulation(setup.nat, policy.mode)
+    methods = offered_methods(policy, encapsulated)
+    if not methods:
+        detail = "every security method of the rule has AH, which does not pass the NAT between the hosts"
+        raise error_for(ReasonCode.INVALID_POLICY, detail, rule=match.negotiation.name)
     _check_hosts(match, setup)
     spi = setup.reserve_spi()
+    ah_spi = setup.reserve_spi() if any(is_bundle(method) for method in methods) else 0
     group = required_group(match.negotiation, setup.main_mode_group)
     private = None if group is None else generate(group, setup.random)
     nonce = setup.random(NONCE_SIZE)
     identities = selector_payloads(match.selector)
-    encapsulated = encapsulation(setup.nat, policy.mode)
     rest: tuple[Payload, ...] = (
-        quick_mode_offer(policy, spi, group, encapsulated),
+        quick_mode_offer(policy, spi, group, encapsulated, ah_spi),
         NoncePayload(nonce),
     )
     if private is not None:
@@ -176,12 +187,19 @@ def initiate(
     peer_nonce = answer.one(NoncePayload).data
     shared = private.shared(peer_public) if private is not None and peer_public is not None else None
     outcome = _make_pair(
-        setup, match, choice, spi, nonce_i=nonce, nonce_r=peer_nonce, shared=shared, initiator=True
+        setup,
+        match,
+        choice,
+        (spi, ah_spi),
+        nonce_i=nonce,
+        nonce_r=peer_nonce,
+        shared=shared,
+        initiator=True,
     )
     last = quick_mode_hash_3(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
     )
-    return Finish(outcome, (HashPayload(last),), protected=True, install=(outcome.inbound,))
+    return Finish(outcome, (HashPayload(last),), protected=True, install=outcome.of(Direction.INBOUND))
 
 
 def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickModeOutcome]:
@@ -211,7 +229,8 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     if isinstance(refusal, Reason):
         raise PeerError(refusal)
     spi = setup.reserve_spi()
-    choice = choose_quick_mode(offer, terms, spi)
+    ah_spi = setup.reserve_spi() if refusal.peer_ah_spi else 0
+    choice = choose_quick_mode(offer, terms, spi, ah_spi)
     assert not isinstance(choice, Reason)
     private: PrivateValue | None = None
     shared: Secret | None = None
@@ -221,7 +240,14 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     peer_nonce = request.one(NoncePayload).data
     nonce = setup.random(NONCE_SIZE)
     outcome = _make_pair(
-        setup, match, choice, spi, nonce_i=peer_nonce, nonce_r=nonce, shared=shared, initiator=False
+        setup,
+        match,
+        choice,
+        (spi, ah_spi),
+        nonce_i=peer_nonce,
+        nonce_r=nonce,
+        shared=shared,
+        initiator=False,
     )
     rest: tuple[Payload, ...] = (choice.reply, NoncePayload(nonce))
     if private is not None:
@@ -237,13 +263,13 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
             MESSAGE_3,
             (HashPayload(proof), *rest),
             protected=True,
-            install=(outcome.inbound,),
+            install=outcome.of(Direction.INBOUND),
             repeat=setup.repeat,
         ),
         lambda message: _verified(message, last, "HASH(3)"),
         suspicious=False,
     )
-    return Finish(outcome, install=(outcome.outbound,))
+    return Finish(outcome, install=outcome.of(Direction.OUTBOUND))
 
 
 # ---- the rungs that both share
@@ -306,31 +332,38 @@ def _make_pair(
     setup: QuickModeSetup,
     match: QuickModeMatch,
     choice: QuickModeChoice,
-    spi: int,
+    spis: tuple[int, int],
     *,
     nonce_i: bytes,
     nonce_r: bytes,
     shared: Secret | None,
     initiator: bool,
 ) -> QuickModeOutcome:
+    """`spis`: ours, of ESP (or AH alone) and of AH beside ESP."""
     proposal, policy = choice.proposal, match.negotiation.quick_mode
-    if proposal.esp is not None:
-        sizes = esp_key_sizes(proposal.esp)
-    else:
-        assert proposal.ah is not None
-        sizes = (0, hash_algorithm(proposal.ah).integrity_key_size)
     selector = match.selector
     if policy.mode is Mode.TRANSPORT:
         selector = selector.narrowed_to(setup.local, setup.remote)
     lifetime = _lifetime(proposal, initiator, setup.random)
+    bundled = is_bundle(proposal)
 
-    def one(direction: Direction) -> SecurityAssociation:
+    def one(direction: Direction, protocol: ProtocolId) -> SecurityAssociation:
         inbound = direction is Direction.INBOUND
-        own, other = (spi, choice.peer_spi) if inbound else (choice.peer_spi, spi)
+        is_header = bundled and protocol is ProtocolId.AH
+        ours, theirs = (spis[1], choice.peer_ah_spi) if is_header else (spis[0], choice.peer_spi)
+        partner = (spis[0], choice.peer_spi) if is_header else (spis[1], choice.peer_ah_spi)
+        own, other = (ours, theirs) if inbound else (theirs, ours)
+        esp = proposal.esp if protocol is ProtocolId.ESP else None
+        ah = proposal.ah if protocol is ProtocolId.AH else None
+        sizes = (0, 0)
+        if esp is not None:
+            sizes = esp_key_sizes(esp)
+        elif ah is not None:
+            sizes = (0, hash_algorithm(ah).integrity_key_size)
         material = keymat(
             setup.hash,
             setup.keys.skeyid_d,
-            choice.protocol,
+            protocol,
             own.to_bytes(4, "big"),
             nonce_i,
             nonce_r,
@@ -344,8 +377,8 @@ def _make_pair(
             destination=setup.local if inbound else setup.remote,
             selector=selector.reversed() if inbound else selector,
             mode=policy.mode,
-            esp=proposal.esp,
-            ah=proposal.ah if proposal.esp is None else None,
+            esp=esp,
+            ah=ah,
             encryption_key=Secret(material[: sizes[0]]),
             integrity_key=Secret(material[sizes[0] :]),
             pair=other,
@@ -356,15 +389,22 @@ def _make_pair(
             replay_window=setup.replay_window,
             idle_seconds=setup.idle_seconds,
             udp=_udp(setup, inbound=inbound),
+            bundle=partner[0 if inbound else 1] if bundled else None,
         )
 
+    headers = (
+        tuple(one(direction, ProtocolId.AH) for direction in (Direction.INBOUND, Direction.OUTBOUND))
+        if bundled
+        else ()
+    )
     return QuickModeOutcome(
-        one(Direction.INBOUND),
-        one(Direction.OUTBOUND),
+        one(Direction.INBOUND, choice.protocol),
+        one(Direction.OUTBOUND, choice.protocol),
         selector,
         proposal,
         choice.group,
         replace(match, selector=selector),
+        headers,
     )
 
 
