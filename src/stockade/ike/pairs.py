@@ -110,7 +110,7 @@ class PairKeeper:
         for (mode, protocol), spis in told.items():
             for start in range(0, len(spis), MAXIMUM_DELETES):
                 part = spis[start : start + MAXIMUM_DELETES]
-                mode.notices.send_protected((informational.delete_quick_modes(protocol, part),))
+                mode.notices.deletes.send(informational.delete_quick_modes(protocol, part), now)
 
     def _speaker(self, pair: QuickModePair) -> MainMode | None:
         """A main mode to tell the peer of this pair something: its own, else the newest."""
