@@ -48,6 +48,9 @@ class EngineConfig:
     """Let a quick-mode responder repeat message 2 until message 3 comes. Windows' responder never runs a
     timer; but when message 3 is lost its outbound SA stays away although the initiator believes that all is
     well, and nothing would ever mend it. RFC 2408 §5.1 lets either end repeat."""
+    commit_bit: bool = True
+    """As a quick-mode responder, ask Microsoft's implementation (and ours) to wait for our word before it
+    sends, as Windows does. Others' commit bits are obeyed in any case."""
     outbound_delay_seconds: float = 0.05
     """With a peer that is not Microsoft's (nor ours), the initiator of a quick mode waits so long after
     message 3 before it sends packets: strongSwan makes its SAs at message 3 and would lose what comes

@@ -50,7 +50,9 @@ class PairKeeper:
         pair = QuickModePair(outcome, main_mode.local, main_mode.remote, run.initiator, now)
         self._table.add_pair(pair)
         if run.initiator:
-            delay = 0.0 if main_mode.is_microsoft else self._config.outbound_delay_seconds
+            delay = (
+                0.0 if main_mode.is_microsoft or outcome.connected else self._config.outbound_delay_seconds
+            )
             if delay:
                 self._context.timers.set(
                     ("outbound", pair), now + delay, lambda moment: self._install_outbound(pair)

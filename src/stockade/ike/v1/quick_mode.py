@@ -12,8 +12,17 @@ it: it releases the packets that wait for it, and to a responder that makes its 
 does) they would come too early. KE is perfect forward secrecy. N is RESPONDER-LIFETIME (RFC 2407 §4.6.3.1),
 sent where our lifetime is shorter than the offer says, and obeyed where the peer's is.
 
-The commit bit is tolerated and not obeyed. NAT-OA is sent in transport mode
-and not used: packets are what they are. Left out: several SA payloads in one quick mode."""
+With the commit bit (RFC 2408 §3.1) in message 2 the responder says: do not send before you hear that I am
+ready. Windows sets it as a responder; so do we towards Windows (and each other), and obey whoever sets it.
+Message 3 is then repeated until message 4 comes, so its loss cannot leave the two ends of different minds.
+
+      2                           <-  HDR*[commit], HASH(2), SA, Nr …
+      3  HDR*, HASH(3)                                ->                   outbound SA in place
+      4                           <-  HDR*, HASH(4), N(CONNECTED)          HASH(4) = prf(SKEYID_a, M-ID | N)
+         outbound SA in place
+
+NAT-OA is sent in transport mode and not used: packets are what they are. Left out: several SA payloads in one
+quick mode."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +30,7 @@ from dataclasses import dataclass, replace
 from stockade.crypto.hashing import equal
 from stockade.crypto.ikev1_keys import (
     MainModeKeys,
+    informational_hash,
     keymat,
     quick_mode_hash_1,
     quick_mode_hash_2,
@@ -94,12 +104,16 @@ MESSAGE_1 = Expectation("quick mode message 1", _NEEDS, _MAY, protected=True)
 MESSAGE_2 = Expectation("quick mode message 2", _NEEDS, _MAY, protected=True)
 MESSAGE_3 = Expectation("quick mode message 3", (PayloadType.HASH,), protected=True)
 
+MESSAGE_4 = Expectation(
+    "quick mode message 4 (connected)", (PayloadType.HASH, PayloadType.NOTIFICATION), protected=True
+)
+
 
 @dataclass(frozen=True, slots=True)
 class QuickModeSetup:
     """What a quick mode takes from its main mode and from the engine. `find_rule` is policy's answer to a
-    peer's request (responder). `repeat` lets the responder repeat message 2. `ports`: local and remote UDP
-    ports, for encapsulation where there is a NAT."""
+    peer's request (responder). `repeat` lets the responder repeat message 2, `commit` asks the initiator to
+    wait for its word. `ports`: local and remote UDP ports, for encapsulation where there is a NAT."""
 
     local: Address
     remote: Address
@@ -113,6 +127,7 @@ class QuickModeSetup:
     idle_seconds: float | None
     replay_window: int
     repeat: bool
+    commit: bool
     nat: Nat | None
     ports: Callable[[], tuple[int, int]]
 
@@ -120,7 +135,8 @@ class QuickModeSetup:
 @dataclass(frozen=True, slots=True)
 class QuickModeOutcome:
     """A pair of SAs. `selector` is outbound; `proposal` has the lifetimes in force. `headers`: the two SAs of
-    AH, inbound and outbound, where AH and ESP go together; `inbound` and `outbound` are then ESP's."""
+    AH, inbound and outbound, where AH and ESP go together; `inbound` and `outbound` are then ESP's.
+    `connected`: the peer has said that it is ready to receive."""
 
     inbound: SecurityAssociation
     outbound: SecurityAssociation
@@ -129,6 +145,7 @@ class QuickModeOutcome:
     group: Group | None
     match: QuickModeMatch
     headers: tuple[SecurityAssociation, ...] = ()
+    connected: bool = False
 
     def of(self, direction: Direction) -> tuple[SecurityAssociation, ...]:
         """All SAs of one direction."""
@@ -199,7 +216,14 @@ def initiate(
     last = quick_mode_hash_3(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
     )
-    return Finish(outcome, (HashPayload(last),), protected=True, install=outcome.of(Direction.INBOUND))
+    if not answer.header.commit:
+        return Finish(outcome, (HashPayload(last),), protected=True, install=outcome.of(Direction.INBOUND))
+    yield from answered(
+        Step(MESSAGE_4, (HashPayload(last),), protected=True, install=outcome.of(Direction.INBOUND)),
+        lambda message: _connected(message, setup, conversation.message_id_bytes),
+        suspicious=False,
+    )
+    return Finish(replace(outcome, connected=True))
 
 
 def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickModeOutcome]:
@@ -265,11 +289,20 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
             protected=True,
             install=outcome.of(Direction.INBOUND),
             repeat=setup.repeat,
+            commit=setup.commit,
         ),
         lambda message: _verified(message, last, "HASH(3)"),
         suspicious=False,
     )
-    return Finish(outcome, install=outcome.of(Direction.OUTBOUND))
+    if not setup.commit:
+        return Finish(outcome, install=outcome.of(Direction.OUTBOUND))
+    connected = NotificationPayload(
+        DomainOfInterpretation.IPSEC, choice.protocol, spi.to_bytes(4, "big"), NotifyType.CONNECTED
+    )
+    proof = informational_hash(setup.hash, skeyid_a, message_id, encode_payloads((connected,))[1])
+    return Finish(
+        outcome, (HashPayload(proof), connected), protected=True, install=outcome.of(Direction.OUTBOUND)
+    )
 
 
 # ---- the rungs that both share
@@ -284,6 +317,14 @@ def _verified(message: Incoming, wanted: bytes, name: str) -> Incoming:
     if not equal(message.one(HashPayload).data, wanted):
         raise error_for(ReasonCode.INVALID_HASH, f"{name} of quick mode does not verify")
     return message
+
+
+def _connected(message: Incoming, setup: QuickModeSetup, message_id: bytes) -> None:
+    """`PeerError` unless this is the responder's word that it is ready."""
+    wanted = informational_hash(setup.hash, setup.keys.skeyid_a, message_id, message.after_hash())
+    _verified(message, wanted, "HASH(4)")
+    if all(entry.type != NotifyType.CONNECTED for entry in message.all(NotificationPayload)):
+        raise error_for(ReasonCode.UNEXPECTED_MESSAGE, "quick mode message 4 does not say CONNECTED")
 
 
 def _public_value(message: Incoming) -> bytes | None:

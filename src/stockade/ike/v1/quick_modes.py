@@ -309,6 +309,7 @@ class QuickModes:
             idle_seconds=config.cluster_idle_seconds if main_mode.fast_failover else config.idle_seconds,
             replay_window=config.replay_window,
             repeat=config.responder_retransmits_quick_mode,
+            commit=config.commit_bit and main_mode.is_microsoft,
             nat=main_mode.nat,
             ports=main_mode.ports,
         )
