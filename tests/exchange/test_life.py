@@ -232,7 +232,7 @@ def test_peer_that_deletes_a_main_mode_under_a_running_quick_mode() -> None:
     network.fate = no_quick_mode
     network.command(alpha, alpha.acquire(BETA))
     main_mode = main_mode_of(beta)
-    beta.engine._end(main_mode, Reason.of(ReasonCode.POLICY_CHANGED), network.now, tell=True)
+    beta.engine._negotiator.end(main_mode, Reason.of(ReasonCode.POLICY_CHANGED), network.now, tell=True)
     network.fate = deliver
     assert network.run(5, pairs_up(alpha, beta, pairs=2))
     assert_matching(alpha, beta)

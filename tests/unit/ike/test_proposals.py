@@ -5,17 +5,19 @@ from dataclasses import replace
 import pytest
 
 from stockade.ike.auth.preshared_key import PresharedKeyMethod
-from stockade.ike.v1.proposals import (
+from stockade.ike.v1.main_mode_proposals import (
     MainModeCandidate,
     MainModeChoice,
+    check_main_mode_choice,
+    choose_main_mode,
+    main_mode_offer,
+)
+from stockade.ike.v1.quick_mode_proposals import (
     QuickModeChoice,
     QuickModeTerms,
     can_offer,
-    check_main_mode_choice,
     check_quick_mode_choice,
-    choose_main_mode,
     choose_quick_mode,
-    main_mode_offer,
     quick_mode_offer,
 )
 from stockade.model.negotiation import (

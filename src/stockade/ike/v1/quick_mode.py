@@ -41,7 +41,7 @@ from stockade.ike.v1.exchange import (
 )
 from stockade.ike.v1.identities import requested_selector, selector_payloads
 from stockade.ike.v1.nat_traversal import Nat, encapsulation
-from stockade.ike.v1.proposals import (
+from stockade.ike.v1.quick_mode_proposals import (
     QuickModeChoice,
     QuickModeTerms,
     can_offer,

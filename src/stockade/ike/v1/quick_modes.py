@@ -246,7 +246,7 @@ class QuickModes:
             reason, run.message_id, b"", microsoft=main_mode.is_microsoft
         )
         if payloads and reason.code not in DEAD and run.exchange is not None and not main_mode.closed:
-            run.exchange.store_reply(main_mode.send_protected(payloads))
+            run.exchange.store_reply(main_mode.notices.send_protected(payloads))
 
     def _withdraw(self, run: QuickModeRun, reason: Reason) -> None:
         """A quick mode ends without a pair: give back its SPI and take out what was installed."""
