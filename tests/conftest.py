@@ -11,7 +11,8 @@ from stockade.lab.needs import TIERS, missing_for
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS / "support"))  # helpers that several tiers share
-SLOWEST_FIRST = ("peers", "directory", "kernel", "host")  # what mostly waits starts first, beside what computes
+# what mostly waits starts first, beside what computes
+SLOWEST_FIRST = ("peers", "directory", "kernel", "host")
 WORDS = ("passed", "failed", "error", "xpassed", "xfailed", "skipped")
 
 
