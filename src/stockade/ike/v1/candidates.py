@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from stockade.ike.auth.certificate import certificate_methods
 from stockade.ike.auth.method import AuthMethod
 from stockade.ike.auth.preshared_key import PresharedKeyMethod
-from stockade.ike.v1.proposals import MainModeCandidate
+from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.model.negotiation import AuthenticationMethod, Certificate, Negotiation, PresharedKey
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.pki.credentials import CredentialSource, OwnCertificate, VerifiedPeer

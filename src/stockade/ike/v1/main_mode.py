@@ -42,14 +42,14 @@ from stockade.ike.v1.exchange import (
     Steps,
     answered,
 )
-from stockade.ike.v1.nat_traversal import Nat, Variant, common_variant, detection_payloads, find_nat
-from stockade.ike.v1.proposals import (
+from stockade.ike.v1.main_mode_proposals import (
     MainModeCandidate,
     MainModeChoice,
     check_main_mode_choice,
     choose_main_mode,
     main_mode_offer,
 )
+from stockade.ike.v1.nat_traversal import Nat, Variant, common_variant, detection_payloads, find_nat
 from stockade.ike.v1.protection import MessageProtection
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.identities import Identity
