@@ -36,6 +36,8 @@ from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
+from stockade.pki.access import AccessList
+from stockade.pki.access_file import closed_access, read_access
 from stockade.pki.chain import ChainRules
 from stockade.pki.credentials import Credentials
 from stockade.pki.machine_store import MachineStore
@@ -108,6 +110,7 @@ class Service:
                 kerberos=self._kerberos,
                 perform=self._perform,
             )
+            self._core.engine.set_access(self._read_access(), time.monotonic())
             result = self._core.load(configuration.policy_sets, time.monotonic())
             if result.refusal is not None:
                 # There is no last good policy in this process; what an earlier run left in the kernel stays.
@@ -259,6 +262,15 @@ class Service:
             self._journal.write(Entry("certificate-not-read", problem))
         return credentials
 
+    def _read_access(self) -> AccessList:
+        """The access list as it is now. One that cannot be read closes the host: who may connect is then not
+        known."""
+        try:
+            return read_access(self._paths.access)
+        except StockadeError as error:
+            self._journal.write(Entry("access-list-not-read", error.reason))
+            return closed_access(error.reason)
+
     def _load(self, addresses: tuple[Address, ...] | None = None) -> None:
         """Read and enforce the stores' present content; on failure the last good policy stays and the error
         says why."""
@@ -271,6 +283,7 @@ class Service:
         self._versions, self._store_refused = versions, False
         self._core.exempt_level = configuration.exempt_level
         self._core.engine.set_credentials(self._read_certificates())
+        self._core.engine.set_access(self._read_access(), time.monotonic())
         result = self._core.load(
             configuration.policy_sets, time.monotonic(), addresses, dynamic=configuration.dynamic
         )

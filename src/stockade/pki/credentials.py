@@ -38,6 +38,8 @@ class VerifiedPeer:
 
     certificate: Certificate
     root_ca: str
+    authorities: tuple[str, ...] = ()
+    """The subjects of the authorities above it, nearest first."""
 
 
 class CredentialSource(Protocol):
@@ -123,7 +125,7 @@ class Credentials:
                 continue
             verdict = build_chain(peer, others, self.trust, named, self.rules, self._moment())
             if not isinstance(verdict, Reason):
-                return VerifiedPeer(peer, root)
+                return VerifiedPeer(peer, root, tuple(link.subject_text for link in verdict[1:]))
             refusal = refusal or verdict
         return refusal or Reason.of(ReasonCode.CERTIFICATE_UNTRUSTED, "the rule names no root")
 
