@@ -14,6 +14,7 @@ from stockade.netsh.show import columns
 from stockade.netsh.values import Kind, number
 from stockade.netsh.words import nearest, quoted, syntax_error
 from stockade.policy.boot import BootMode, parse_exemptions
+from stockade.policy.simple import SIMPLE_POLICY_SETTING
 
 DYNAMIC = ("ipsec", "dynamic")
 
@@ -112,6 +113,15 @@ PROPERTIES = (
         "3",
         "seconds that a cluster has to answer a quick mode before main mode begins anew",
         _number(3, 60),
+        ours=True,
+    ),
+    Property(
+        SIMPLE_POLICY_SETTING,
+        "SimplePolicyUpdate",
+        "0|1",
+        "0",
+        "1: rules with soft fall back to clear after 500 ms without an answer; 0: after 3 s",
+        _number(0, 1),
         ours=True,
     ),
 )
