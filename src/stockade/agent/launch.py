@@ -10,8 +10,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from stockade.agent.boot import close_gate
 from stockade.agent.paths import Paths
 from stockade.agent.settings import read_settings
+from stockade.agent.stores import Stores
 from stockade.driver.contract import Driver
 from stockade.driver.probe import esp_refusal
 from stockade.model.reasons import ReasonCode, error_for
@@ -29,12 +31,14 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
     settings = read_settings(paths.settings)
     lock = _lock(paths.lock)
     try:
+        stores = Stores(paths)
+        gate = close_gate(stores)
         driver = make_driver(driver_name or settings.driver, paths)
         driver.start()
         try:
             from stockade.agent.service import Service
 
-            asyncio.run(Service(paths, driver, ready, settings.ike, settings.chains).run())
+            asyncio.run(Service(paths, driver, ready, settings, stores, gate).run())
         finally:
             # After an orderly end this finds nothing to do; after any other what is in force stays in force.
             driver.stop(keep_filters=True)
