@@ -527,6 +527,8 @@ class Datapath:
                 key = b"" if place is None else flow_key(plain, *place)
             else:
                 plain = exchange_payload(packet, at, next_header, payload)
+                if entry.mend is not None:
+                    plain = entry.mend(plain, at, next_header)
                 key = flow_key(plain, at, next_header)
             accepted = known_flows.get(key)
             if accepted is None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from stockade.driver.ah import Authenticator, Verifier
 from stockade.driver.esp import MAXIMUM_SEQUENCE, Opener, Sealer, make_opener, make_sealer
+from stockade.driver.nat import checksum_mender
 from stockade.driver.packets import UDP_HEADER
 from stockade.driver.replay import ReplayWindow
 from stockade.model.addresses import Address
@@ -140,7 +141,7 @@ class OutboundEntry(Entry):
 class InboundEntry(Entry):
     """An SA that opens. `known_flows`: flow key to whether policy accepts that flow on this SA."""
 
-    __slots__ = ("known_flows", "opener", "window")
+    __slots__ = ("known_flows", "mend", "opener", "window")
 
     def __init__(self, sa: SecurityAssociation, now: float) -> None:
         super().__init__(sa, now)
@@ -151,6 +152,7 @@ class InboundEntry(Entry):
             self.opener = make_opener(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key)
         self.window = ReplayWindow(sa.replay_window)
         self.known_flows: dict[bytes, bool] = {}
+        self.mend = checksum_mender(sa)
 
 
 def inbound_key(spi: int, destination: Address) -> bytes:

@@ -12,8 +12,8 @@ it: it releases the packets that wait for it, and to a responder that makes its 
 does) they would come too early. KE is perfect forward secrecy. N is RESPONDER-LIFETIME (RFC 2407 §4.6.3.1),
 sent where our lifetime is shorter than the offer says, and obeyed where the peer's is.
 
-The commit bit is tolerated and not obeyed. NAT-OA is sent in transport mode
-and not used: packets are what they are. Left out: several SA payloads in one quick mode."""
+The commit bit is tolerated and not obeyed. NAT-OA goes with the inbound SA of transport
+mode, for the checksums of what it opens. Left out: several SA payloads in one quick mode."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ from stockade.ike.v1.exchange import (
     answered,
 )
 from stockade.ike.v1.identities import requested_selector, selector_payloads
-from stockade.ike.v1.nat_traversal import Nat, encapsulation
+from stockade.ike.v1.nat_traversal import Nat, Variant, encapsulation
 from stockade.ike.v1.quick_mode_proposals import (
     QuickModeChoice,
     QuickModeTerms,
@@ -72,6 +72,7 @@ from stockade.wire.isakmp.payloads import (
     HashPayload,
     IdentificationPayload,
     KeyExchangePayload,
+    NatOriginalAddressPayload,
     NoncePayload,
     NotificationPayload,
     Payload,
@@ -176,7 +177,15 @@ def initiate(
     peer_nonce = answer.one(NoncePayload).data
     shared = private.shared(peer_public) if private is not None and peer_public is not None else None
     outcome = _make_pair(
-        setup, match, choice, spi, nonce_i=nonce, nonce_r=peer_nonce, shared=shared, initiator=True
+        setup,
+        match,
+        choice,
+        spi,
+        nonce_i=nonce,
+        nonce_r=peer_nonce,
+        shared=shared,
+        initiator=True,
+        original=_original_of_peer(setup, answer, initiator=True),
     )
     last = quick_mode_hash_3(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
@@ -221,7 +230,15 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     peer_nonce = request.one(NoncePayload).data
     nonce = setup.random(NONCE_SIZE)
     outcome = _make_pair(
-        setup, match, choice, spi, nonce_i=peer_nonce, nonce_r=nonce, shared=shared, initiator=False
+        setup,
+        match,
+        choice,
+        spi,
+        nonce_i=peer_nonce,
+        nonce_r=nonce,
+        shared=shared,
+        initiator=False,
+        original=_original_of_peer(setup, request, initiator=False),
     )
     rest: tuple[Payload, ...] = (choice.reply, NoncePayload(nonce))
     if private is not None:
@@ -302,6 +319,22 @@ def _original_addresses(setup: QuickModeSetup, mode: Mode, *, initiator: bool) -
     return setup.nat.original_addresses(setup.local, setup.remote, initiator=initiator)
 
 
+def _original_of_peer(
+    setup: QuickModeSetup, message: Incoming, *, initiator: bool
+) -> tuple[Address, Address] | None:
+    """Source and destination of the peer's packets as the peer has them, where its NAT-OA payloads tell both:
+    with the RFC the initiator's address comes first, then the responder's. Packets' checksums are corrected
+    by them and nothing else, so a peer that lies spoils its own packets."""
+    told = message.all(NatOriginalAddressPayload)
+    addresses = [payload.address for payload in told]
+    if setup.nat is None or setup.nat.variant is not Variant.RFC or len(addresses) != 2:
+        return None
+    if any(address.version != setup.local.version for address in addresses):
+        return None
+    initiators, responders = addresses
+    return (responders, initiators) if initiator else (initiators, responders)
+
+
 def _make_pair(
     setup: QuickModeSetup,
     match: QuickModeMatch,
@@ -312,6 +345,7 @@ def _make_pair(
     nonce_r: bytes,
     shared: Secret | None,
     initiator: bool,
+    original: tuple[Address, Address] | None,
 ) -> QuickModeOutcome:
     proposal, policy = choice.proposal, match.negotiation.quick_mode
     if proposal.esp is not None:
@@ -356,6 +390,7 @@ def _make_pair(
             replay_window=setup.replay_window,
             idle_seconds=setup.idle_seconds,
             udp=_udp(setup, inbound=inbound),
+            original=original if inbound and policy.mode is Mode.TRANSPORT else None,
         )
 
     return QuickModeOutcome(
