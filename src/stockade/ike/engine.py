@@ -65,8 +65,6 @@ class Engine:
         """A UDP datagram that came from `remote` to `local`. On port 4500 with its non-ESP marker."""
         context = self._context
         context.count("datagrams_received")
-        if self._negotiator.stopping is not None:
-            return
         try:
             if local.port == NAT_TRAVERSAL_PORT:
                 if not datagram.startswith(NON_ESP_MARKER):
@@ -165,6 +163,11 @@ class Engine:
         self, header: Header, datagram: bytes, local: Endpoint, remote: Endpoint, now: float
     ) -> None:
         context = self._context
+        if self._negotiator.stopping is not None:
+            departed = self._table.find(header, local.address, remote.address)
+            if departed is not None:  # it may acknowledge what we deleted
+                departed.receive(header, datagram, now, (local, remote))
+            return
         if header.major_version != 1:
             reason = Reason.of(
                 ReasonCode.UNSUPPORTED_EXCHANGE, f"IKE version {header.major_version}", peer=remote

@@ -31,6 +31,8 @@ from stockade.wire.vendor_ids import (
     microsoft_vendor_id,
 )
 
+FORGETTING_SECONDS = 10.0  # for the jitter of repeated deletes
+
 
 class Negotiator:
     """All main modes of one engine. Implements `MainModeHost`."""
@@ -240,12 +242,13 @@ class Negotiator:
                 conversation = mode.conversation
                 if cookies == conversation.initiator_cookie + conversation.responder_cookie:
                     self.end(mode, reason, now, tell=False)
-                    self._keep_departed(mode, now)
+                    self._keep_departed(mode, now, self._config.departed_seconds)
 
-    def _keep_departed(self, mode: MainMode, now: float) -> None:
-        """A peer that says good-bye deletes its quick modes first, but the network may swap the messages."""
+    def _keep_departed(self, mode: MainMode, now: float, seconds: float) -> None:
+        """A peer that says good-bye deletes its quick modes first, but the network may swap the messages; and
+        what we delete is acknowledged under the main mode that we have deleted."""
         self._table.keep_departed(mode)
-        forget = now + self._config.departed_seconds
+        forget = now + seconds
         self._context.timers.set(("departed", mode), forget, lambda _: self._table.forget_departed(mode))
 
     def peer_dead(self, main_mode: MainMode, reason: Reason, now: float) -> None:
@@ -275,6 +278,9 @@ class Negotiator:
         if not was_established:
             self._table.settle(mode)
         self._table.remove(mode)
+        if mode.notices.deletes.pending:
+            mode.notices.deletes.settled = partial(self._table.forget_departed, mode)
+            self._keep_departed(mode, now, sum(self._config.delete_intervals) + FORGETTING_SECONDS)
         kind = ReportKind.MAIN_MODE_DELETED if was_established else ReportKind.MAIN_MODE_FAILED
         if was_established or (mode.initiator and not jobs):
             context.report(kind, reason, mode.local, mode.remote, mode.cookies)

@@ -30,6 +30,7 @@ from stockade.wire.vendor_ids import (
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
     is_vendor,
+    microsoft_version,
     vendor_name,
 )
 
@@ -175,6 +176,12 @@ class MainMode:
         return self.peer_has(MS_NT5_ISAKMPOAKLEY)
 
     @property
+    def microsoft_version(self) -> int | None:
+        """The version in the peer's implementation id (2: Windows 2000); None for other makers."""
+        versions = (microsoft_version(data) for data in self.peer_vendor_ids)
+        return next((version for version in versions if version is not None), None)
+
+    @property
     def peer_vendor(self) -> str:
         names = [vendor_name(data) for data in self.peer_vendor_ids]
         known = [name for name in names if name is not None]
@@ -301,12 +308,12 @@ class MainMode:
         if tell and self.established is not None:
             conversation = self.conversation
             cookies = conversation.initiator_cookie + conversation.responder_cookie
-            self.notices.send_protected((informational.delete_main_mode(cookies),))
+            self.notices.deletes.send(informational.delete_main_mode(cookies), now)
         self.closed = True
         timers = self.context.timers
         timers.cancel(self)
         timers.cancel(self.exchange)
-        self.notices.close()
+        self.notices.close(tell=tell)
         return self.quick_modes.close()
 
     # ---- main mode

@@ -108,7 +108,8 @@ class Incoming:
 @dataclass(frozen=True, slots=True)
 class Step:
     """Send `send` (nothing if empty), then wait for `expect`. `install` are SAs that must be in place before
-    the message leaves. `attempts` limits how often it is sent; `repeat` lets a responder run a timer."""
+    the message leaves. `attempts` limits how often it is sent; `repeat` lets a responder run a timer;
+    `commit` sets the commit bit (RFC 2408 §3.1)."""
 
     expect: Expectation
     send: tuple[Payload, ...] = ()
@@ -116,6 +117,7 @@ class Step:
     install: tuple[SecurityAssociation, ...] = ()
     attempts: int | None = None
     repeat: bool = False
+    commit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +178,14 @@ class Conversation:
     def message_id_bytes(self) -> bytes:
         return self.message_id.to_bytes(4, "big")
 
-    def encode(self, payloads: tuple[Payload, ...], protected: bool) -> bytes:
+    def encode(self, payloads: tuple[Payload, ...], protected: bool, *, commit: bool = False) -> bytes:
         """The datagram that carries `payloads`; moves the IV if it is encrypted."""
         first, body = encode_payloads(payloads)
-        flags = 0
+        flags = int(HeaderFlag.COMMIT) if commit else 0
         if protected:
             assert self.protection is not None
             body = self.protection.seal(body)
-            flags = int(HeaderFlag.ENCRYPTION)
+            flags |= int(HeaderFlag.ENCRYPTION)
         header = Header(
             self.initiator_cookie,
             self.responder_cookie,
@@ -389,7 +391,8 @@ class Exchange(Generic[T]):
             self._owner.accepted(protected=self.expect is not None and self.expect.protected)
         for sa in step.install:
             self._owner.install(sa)
-        self._sent = self.conversation.encode(step.send, step.protected) if step.send else None
+        commit = isinstance(step, Step) and step.commit
+        self._sent = self.conversation.encode(step.send, step.protected, commit=commit) if step.send else None
         self._retransmission = None
         self.suspicion = self._confirm_by = None
         self.repeats = 0
