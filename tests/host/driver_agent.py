@@ -68,9 +68,11 @@ def table_of(rules: list[dict[str, object]]) -> FilterTable:
     return FilterTable(tuple(filters), MappingProxyType({NEGOTIATION: negotiation}))
 
 
-def identifier(*content: object) -> str:
-    """As the compiler's: made from all that matters, so that another filter has another one."""
-    return sha256(repr(content).encode()).hexdigest()[:16]
+def identifier(number: int, rule: dict[str, object], index: int, direction: Direction) -> str:
+    """As the compiler's: made from all that matters, so that another filter has another one. It begins with
+    the rule's number, the filter's, and the direction's."""
+    place = list(Direction).index(direction)
+    return f"{number:04x}{index:02x}{place:02x}" + sha256(repr(rule).encode()).hexdigest()[:8]
 
 
 def tunnel_filters(number: int, rule: dict[str, object]) -> list[SpecificFilter]:

@@ -30,6 +30,7 @@ Place = tuple[Direction, int]
 PLACES: Final[tuple[Place, ...]] = tuple(
     (direction, version) for direction in Direction for version in (4, 6)
 )
+FEW_CHANGES: Final = 64
 ALONE: Final = ""
 """The key of the one filter of a step that is a rule."""
 
@@ -126,6 +127,9 @@ class Step:
     members: dict[str, str] = field(default_factory=dict)
 
 
+Move = tuple[str, str | None, str | None]
+"""A key, and the filter that had it and that has it."""
+
 Steps = dict[str, Step]
 """By name, in the order in which they are looked at."""
 
@@ -142,17 +146,33 @@ class _Piece:
 
 
 class Layout:
-    """The steps of a table. `previous` saves work: filters that were in it are not taken apart again (an
-    identifier is made from all that matters, so the same one is the same filter)."""
+    """The steps of a table. `previous` saves work (an identifier is made from all that matters, so the same
+    one is the same filter): where few filters came or went, and into steps that are there, only those steps
+    are made anew."""
 
     def __init__(self, table: FilterTable, previous: "Layout | None" = None) -> None:
-        known = previous._pieces if previous is not None else {}
-        self._pieces: dict[str, _Piece] = {}
         self.table = table
+        self._pieces: dict[str, _Piece] = {}
         self.steps: dict[Place, Steps] = {place: {} for place in PLACES}
+        self._has_doubles = False
+        self._mark = object()
+        self._followed: object = None
+        self._moves: dict[tuple[Place, str], dict[str, Move]] = {}
+        if previous is None or not self._follow(previous):
+            self._lay_out(previous._pieces if previous is not None else {})
+
+    def moves(self, previous: "Layout", place: Place, name: str) -> Sequence[Move]:
+        """What differs in a step that both have."""
+        if self._followed is previous._mark:
+            return tuple(self._moves.get((place, name), {}).values())
+        old, new = previous.steps[place][name], self.steps[place][name]
+        return () if old.members == new.members else tuple(moved(old.members, new.members))
+
+    def _lay_out(self, known: Mapping[str, _Piece]) -> None:
+        self.steps = {place: {} for place in PLACES}
+        pieces: dict[str, _Piece] = {}
         last: dict[Place, tuple[str, Step] | None] = dict.fromkeys(PLACES)
-        pieces = self._pieces
-        for entry in table.filters:
+        for entry in self.table.filters:
             entry_id = entry.id
             piece = known.get(entry_id)
             if piece is None:
@@ -162,7 +182,68 @@ class Layout:
             current = last[place]
             if current is None or current[0] != piece.name:
                 current = last[place] = (piece.name, self._begin(piece))
-            current[1].members.setdefault(piece.key, entry_id)
+            if current[1].members.setdefault(piece.key, entry_id) != entry_id:
+                self._has_doubles = True
+        self._pieces = pieces
+
+    def _follow(self, previous: "Layout") -> bool:
+        """Take the steps of `previous` over, with what changed; False where that is not so simple: many
+        changes, steps that come or go, filters that say the same as another."""
+        changes = self.table.since(previous.table)
+        if changes.reordered or previous._has_doubles or len(changes.came) + len(changes.went) > FEW_CHANGES:
+            return False
+        self.steps = {place: dict(steps) for place, steps in previous.steps.items()}
+        self._pieces = pieces = previous._pieces.copy()
+        filters = self.table.filters
+        came = (
+            [number for number, entry in enumerate(filters) if entry.id in changes.came]
+            if changes.came
+            else []
+        )
+        for number in came:
+            pieces[filters[number].id] = _taken_apart(filters[number])
+        own: dict[int, Step] = {}  # steps that are not those of `previous`, by identity
+        for entry_id in changes.went:
+            piece = pieces.pop(entry_id)
+            step = self._own(piece, own)
+            if step is None or step.members.pop(piece.key, None) != entry_id or not step.members:
+                return False
+            self._moves.setdefault((piece.place, piece.name), {})[piece.key] = (piece.key, entry_id, None)
+        for number in came:
+            entry_id = filters[number].id
+            piece = pieces[entry_id]
+            step = self._own(piece, own)
+            if step is None or piece.key in step.members or not self._stands_beside(number, piece):
+                return False
+            step.members[piece.key] = entry_id
+            moves = self._moves.setdefault((piece.place, piece.name), {})
+            before = moves[piece.key][1] if piece.key in moves else None
+            moves[piece.key] = (piece.key, before, entry_id)
+        self._followed = previous._mark
+        return True
+
+    def _own(self, piece: _Piece, own: dict[int, Step]) -> Step | None:
+        """The one step that the piece fits in, as a copy that may be changed."""
+        steps = self.steps[piece.place]
+        step = steps.get(piece.name)
+        if step is None or step.shape is None or f"{piece.name}_2" in steps:
+            return None
+        if id(step) not in own:
+            step = steps[piece.name] = Step(step.name, step.shape, step.members.copy())
+            own[id(step)] = step
+        return step
+
+    def _stands_beside(self, number: int, piece: _Piece) -> bool:
+        """Whether the filter before it or behind it in its place of the table is of its step."""
+        filters, pieces = self.table.filters, self._pieces
+        for way in (range(number - 1, -1, -1), range(number + 1, len(filters))):
+            for other in way:
+                found = pieces[filters[other].id]
+                if found.place == piece.place:
+                    if found.name == piece.name:
+                        return True
+                    break
+        return False
 
     def _begin(self, piece: _Piece) -> Step:
         """A step after the others. One of the same name is there already where a table has something else in
@@ -207,7 +288,7 @@ def merged(old: Sequence[str], new: Sequence[str]) -> list[str] | None:
     return result
 
 
-def moved(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
+def moved(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Move]:
     """(key, old filter, new filter) wherever the two differ."""
     for key, entry_id in new.items() - old.items():
         yield key, old.get(key), entry_id

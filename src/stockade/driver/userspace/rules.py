@@ -34,7 +34,7 @@ from types import MappingProxyType
 from typing import Final
 
 from stockade.driver.limits import secures_ipv6, tunnels_of
-from stockade.driver.userspace.layout import ALONE, Layout, Step, Steps, merged, moved
+from stockade.driver.userspace.layout import ALONE, Layout, Step, Steps, merged
 from stockade.driver.userspace.system import DEVICE, LOG_GROUP, MARK_MASK, OWN_MARK, SECURE_MARK
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
@@ -165,9 +165,9 @@ class Rules:
         generation: int = 1,
         track_answers: bool = False,
     ) -> None:
-        self.layout = Layout(table, previous.layout if previous is not None else None)
+        self.layout: Layout = Layout(table, previous.layout if previous is not None else None)
         self.frame = Frame.of(table, track_answers)
-        self.generation = generation if previous is None else previous.generation
+        self.generation: int = generation if previous is None else previous.generation
 
     # ---- the whole table
 
@@ -359,11 +359,10 @@ class Rules:
                     )
                     first.append(self._add(made, plane, step.members.items()))
                 continue
-            before = old[name].members
-            if step.members == before or step.shape is None:
+            changes = self.layout.moves(previous.layout, (plane.direction, version), name)
+            if not changes or step.shape is None:
                 continue
             made = self._map(plane, version, step)
-            changes = list(moved(before, step.members))
             touched += len(changes)
             # A key has one place: the old filter leaves it in the transaction in which the new one takes it.
             replaced = [key for key, was, becomes in changes if was is not None and becomes is not None]
