@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from stockade import __version__
 from stockade.agent.paths import Paths
+from stockade.bench import BENCHMARKS
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
 if TYPE_CHECKING:
@@ -159,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=_certificate_list)
 
     add("doctor", _doctor, "what this host can do, which data plane an agent would use, and why")
+    bench = add("bench", _bench, "what things cost on this machine, beside what they may cost")
+    bench.add_argument("benchmark", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
+    bench.add_argument("words", nargs=argparse.REMAINDER, help="its options (NAME --help lists them)")
     add("demo", _demo, "two hosts, one policy, real packets: the whole story in a minute")
     return parser
 
@@ -361,6 +365,12 @@ def _doctor(options: argparse.Namespace) -> int:
     from stockade.console.doctor import run_doctor
 
     return run_doctor(options.format)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from stockade.bench.command import run_benchmark
+
+    return run_benchmark(options.benchmark, options.words, options.format)
 
 
 def _demo(options: argparse.Namespace) -> int:

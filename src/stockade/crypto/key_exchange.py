@@ -1,25 +1,44 @@
-"""Diffie-Hellman of IKE: MODP groups 1, 2 (RFC 2409 §6) and 14 (RFC 3526 §3), ECP 19 and 20 (RFC 5903).
+"""Diffie-Hellman of IKE: MODP groups 1, 2 (RFC 2409 §6) and 14 (RFC 3526 §3), ECP 19 and 20 (RFC 5903), and
+Curve25519 (31, RFC 8031, which defines it for IKEv2; strongSwan takes it in IKEv1 too).
 
 On the wire a MODP value is big-endian, as long as the prime (RFC 2409 §5); an ECP value is x|y, each as long
 as the field (RFC 5903 §7). The shared secret that goes into the prf is as long as the prime for MODP and x
-alone for ECP (RFC 5903 §7 and §9).
+alone for ECP (RFC 5903 §7 and §9); for Curve25519 both are 32 bytes as RFC 7748 writes them.
 
 A peer's value is accepted only if it generates the group that we mean: MODP 1 < y < p-1 and in the subgroup
 of prime order, ECP a point on the curve. The MODP primes are safe primes with p = 7 (mod 8), so the
 prime-order subgroup that 2 generates is exactly the quadratic residues; one Jacobi symbol of a public value
-(some microseconds) decides it, where an exponentiation would cost more than the exchange itself.
+(some microseconds) decides it, where an exponentiation would cost more than the exchange itself. A value of
+Curve25519 that gives the zero secret is refused (RFC 7748 §6.1).
+
+MODP exponentiation is OpenSSL's, in constant time and twice as fast as gmpy2's; the library calls it
+deprecated and will drop it, so gmpy2's `powmod_sec` stands behind it.
 """
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Final, Protocol
 
 import gmpy2
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.utils import CryptographyDeprecationWarning
+
+try:
+    from cryptography.hazmat.primitives.asymmetric import dh
+except ImportError:  # a later release of the library
+    dh = None  # type: ignore[assignment]
 
 from stockade.crypto.registry import group_algorithm
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.model.secret import Secret
 from stockade.model.suites import Group
+
+warnings.filterwarnings(
+    "ignore", message="Diffie-Hellman over finite fields", category=CryptographyDeprecationWarning
+)
 
 RandomBytes = Callable[[int], bytes]
 
@@ -63,12 +82,12 @@ MODP_PRIMES: Final = {
 _GENERATOR = gmpy2.mpz(2)
 _MPZ_PRIMES = {group: gmpy2.mpz(prime) for group, prime in MODP_PRIMES.items()}
 
-# Bytes of the private exponent, which needs at least twice as many bits as the group has strength. RFC 3526
-# §8 gives two estimates: 110 to 160 bits for the 2048-bit group, so exponents of 220 to 320 bits, and 90 to
-# 120 bits for 1536, so 180 to 240. We take the larger estimate; 256 bits for 1024 and 768 lie above what the
-# table asks even of 1536. Short exponents are safe here because the primes are safe primes: no small subgroup
-# can betray parts of them. Whole 64-bit limbs, because powmod_sec's time counts limbs.
-_EXPONENT_SIZES: Final = {Group.MODP_768: 32, Group.MODP_1024: 32, Group.MODP_2048: 40}
+# Bytes of the private exponent, which needs at least twice as many bits as the group has strength: finding a
+# short exponent takes 2^(bits / 2) steps. NIST SP 800-57 rates the 2048-bit group at 112 bits (SP 800-56A: so
+# exponents of 224), RFC 3526 §8 at 110 to 160 (220 to 320). With 256 bits the exponent (2^128 steps) is not
+# where that group is weakest; for 1024 and 768 they are far more than enough. Short exponents are safe here
+# because the primes are safe primes: no small subgroup can betray parts of them.
+_EXPONENT_SIZE: Final = 32
 
 _CURVES: Final[dict[Group, ec.EllipticCurve]] = {Group.ECP_256: ec.SECP256R1(), Group.ECP_384: ec.SECP384R1()}
 # Orders of the curves' groups: RFC 5903 §3.1, §3.2.
@@ -86,7 +105,11 @@ def generate(group: Group, random: RandomBytes) -> PrivateValue:
 
     `HostError` (INTERNAL) where the source gives the wrong number of bytes or never a usable value.
     """
-    return _EcpPrivateValue(group, random) if group in _CURVES else _ModpPrivateValue(group, random)
+    if group in _CURVES:
+        return _EcpPrivateValue(group, random)
+    if group is Group.CURVE_25519:
+        return _MontgomeryPrivateValue(random)
+    return _ModpPrivateValue(group, random)
 
 
 def _draw(random: RandomBytes, size: int) -> bytes:
@@ -106,16 +129,48 @@ def _check_length(group: Group, peer_public: bytes) -> None:
         raise _refuse(group, "wrong length", expected=size, received=len(peer_public))
 
 
+Power = Callable[[int], int]
+"""base → base^exponent mod p, in a time that does not depend on the exponent, which it holds."""
+
+
+def _powmod_sec(group: Group, exponent: int) -> Power:
+    prime = _MPZ_PRIMES[group]
+    return lambda base: int(gmpy2.powmod_sec(gmpy2.mpz(base), exponent, prime))
+
+
+@cache
+def _parameters(group: Group) -> "dh.DHParameterNumbers | None":
+    """The group as the library takes it; None where it does not (any more)."""
+    if dh is None:
+        return None
+    try:
+        numbers = dh.DHParameterNumbers(MODP_PRIMES[group], int(_GENERATOR))
+        # The generator as the "peer's" value: what the library calls an exchange is then our public value.
+        key = dh.DHPrivateNumbers(1 << 255, dh.DHPublicNumbers(4, numbers)).private_key()
+        key.exchange(dh.DHPublicNumbers(int(_GENERATOR), numbers).public_key())
+    except (UnsupportedAlgorithm, ValueError):
+        return None
+    return numbers
+
+
+def _library_power(parameters: "dh.DHParameterNumbers", exponent: int) -> Power:
+    # The library wants our public value beside the exponent and does not use it.
+    key = dh.DHPrivateNumbers(exponent, dh.DHPublicNumbers(4, parameters)).private_key()
+    return lambda base: int.from_bytes(key.exchange(dh.DHPublicNumbers(base, parameters).public_key()))
+
+
 class _ModpPrivateValue:
-    __slots__ = ("_exponent", "_group", "_public")
+    __slots__ = ("_group", "_power", "_public")
 
     def __init__(self, group: Group, random: RandomBytes) -> None:
-        exponent = bytearray(_draw(random, _EXPONENT_SIZES[group]))
-        # The set top bit makes every exponent equally long, and so powmod_sec's time the same for all.
-        exponent[0] |= 0x80
+        # The set top bit makes every exponent equally long, and so the time the same for all.
+        exponent = int.from_bytes(_draw(random, _EXPONENT_SIZE)) | 1 << (8 * _EXPONENT_SIZE - 1)
         self._group = group
-        self._exponent = Secret(exponent)
-        self._public = self._power(_GENERATOR)
+        parameters = _parameters(group)
+        self._power = (
+            _powmod_sec(group, exponent) if parameters is None else _library_power(parameters, exponent)
+        )
+        self._public = self._padded(self._power(int(_GENERATOR)))
 
     @property
     def group(self) -> Group:
@@ -133,12 +188,10 @@ class _ModpPrivateValue:
             raise _refuse(self._group, "the value is outside 2 to p-2")
         if gmpy2.jacobi(value, prime) != 1:
             raise _refuse(self._group, "the value is not in the subgroup of prime order")
-        return Secret(self._power(value))
+        return Secret(self._padded(self._power(int(value))))
 
-    def _power(self, base: gmpy2.mpz) -> bytes:
-        exponent = int.from_bytes(self._exponent.reveal())
-        result = int(gmpy2.powmod_sec(base, exponent, _MPZ_PRIMES[self._group]))
-        return result.to_bytes(group_algorithm(self._group).public_size)
+    def _padded(self, value: int) -> bytes:
+        return value.to_bytes(group_algorithm(self._group).public_size)
 
     def __repr__(self) -> str:
         return f"<private value of {self._group}>"
@@ -182,3 +235,30 @@ class _EcpPrivateValue:
 
     def __repr__(self) -> str:
         return f"<private value of {self._group}>"
+
+
+class _MontgomeryPrivateValue:
+    """Curve25519."""
+
+    __slots__ = ("_key", "_public")
+
+    group = Group.CURVE_25519
+
+    def __init__(self, random: RandomBytes) -> None:
+        # Any 32 bytes are a private value: the library sets the bits that RFC 7748 §5 wants set.
+        self._key = X25519PrivateKey.from_private_bytes(_draw(random, 32))
+        self._public = self._key.public_key().public_bytes_raw()
+
+    @property
+    def public(self) -> bytes:
+        return self._public
+
+    def shared(self, peer_public: bytes) -> Secret:
+        _check_length(self.group, peer_public)
+        try:
+            return Secret(self._key.exchange(X25519PublicKey.from_public_bytes(peer_public)))
+        except ValueError:
+            raise _refuse(self.group, "the value is of small order") from None
+
+    def __repr__(self) -> str:
+        return f"<private value of {self.group}>"

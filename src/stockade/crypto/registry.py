@@ -71,7 +71,8 @@ class HashAlgorithm:
 @dataclass(frozen=True, slots=True)
 class GroupAlgorithm:
     """One Diffie-Hellman group. `public_size` and `shared_size` are bytes on the wire and into the prf: for
-    ECP x|y and x alone (RFC 5903 §7 and §9), for MODP the length of the prime for both."""
+    ECP x|y and x alone (RFC 5903 §7 and §9), for MODP the length of the prime for both, for Curve25519 32
+    bytes for both (RFC 8031 §2)."""
 
     name: Group
     number: int
@@ -115,6 +116,7 @@ def _group_table() -> Mapping[Group, GroupAlgorithm]:
         Group.MODP_2048: (256, 256),
         Group.ECP_256: (64, 32),
         Group.ECP_384: (96, 48),
+        Group.CURVE_25519: (32, 32),
     }
     return MappingProxyType({group: GroupAlgorithm(group, group.number, *sizes[group]) for group in Group})
 

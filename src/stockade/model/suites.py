@@ -59,13 +59,15 @@ class Hash(StrEnum):
 
 
 class Group(StrEnum):
-    """Diffie-Hellman groups (RFC 2409 §6, RFC 3526, RFC 5903). The number is IANA's."""
+    """Diffie-Hellman groups (RFC 2409 §6, RFC 3526, RFC 5903, RFC 8031). The number is IANA's. Windows has no
+    Curve25519 in IKEv1; strongSwan takes it there under the number of IKEv2, and so do we."""
 
     MODP_768 = "modp-768"
     MODP_1024 = "modp-1024"
     MODP_2048 = "modp-2048"
     ECP_256 = "ecp-256"
     ECP_384 = "ecp-384"
+    CURVE_25519 = "curve-25519"
 
     @property
     def number(self) -> int:
@@ -73,7 +75,8 @@ class Group(StrEnum):
 
     @property
     def netsh_word(self) -> str:
-        """What `mmsecmethods` writes after the second dash: 1, 2 and 3 as in Windows, `ECP256`, `ECP384`."""
+        """What `mmsecmethods` writes after the second dash: 1, 2 and 3 as in Windows, `ECP256`, `ECP384`;
+        `X25519` is ours."""
         return _GROUP_WORDS[self]
 
 
@@ -83,6 +86,7 @@ _GROUP_NUMBERS = {
     Group.MODP_2048: 14,
     Group.ECP_256: 19,
     Group.ECP_384: 20,
+    Group.CURVE_25519: 31,
 }
 _GROUP_WORDS = {
     Group.MODP_768: "1",
@@ -90,6 +94,7 @@ _GROUP_WORDS = {
     Group.MODP_2048: "3",
     Group.ECP_256: "ECP256",
     Group.ECP_384: "ECP384",
+    Group.CURVE_25519: "X25519",
 }
 
 

@@ -37,6 +37,7 @@ _GROUP_NAMES = {
     Group.MODP_2048: "2048(3)",
     Group.ECP_256: "ECP256",
     Group.ECP_384: "ECP384",
+    Group.CURVE_25519: "X25519",
 }
 _KIND_NAMES = {
     AddressKind.ME: "<My IP Address>",

@@ -73,7 +73,7 @@ from stockade.policy.objects import (
 
 
 def add_filter(session: Session, arguments: Arguments) -> Outcome:
-    entry = filter_from(arguments)
+    entry = replace(filter_from(arguments), origin=session.origin)
     name = arguments[FILTER_LIST]
     with session.store.transaction() as change:
         filter_list = change.read().filter_list(name)
@@ -260,7 +260,7 @@ COMMANDS = (
         ),
         add_policy,
         "A main-mode method is encryption-hash-group: DES or 3DES, MD5 or SHA1, 1 (768), 2 (1024) or 3 "
-        "(2048 bits); ours: AES128, AES192, AES256, SHA256, SHA384, SHA512, ECP256, ECP384.",
+        "(2048 bits); ours: AES128, AES192, AES256, SHA256, SHA384, SHA512, ECP256, ECP384, X25519.",
         'add policy name="Servers" mmsecmethods="AES256-SHA256-ECP256 3DES-SHA1-2" assign=yes',
     ),
     Command(

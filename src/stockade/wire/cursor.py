@@ -12,7 +12,7 @@ class Cursor:
     """Reads `data` from front to back, big-endian. `where` names the structure for errors, `offset` is where
     `data` begins in the whole message, `code` the reason of every error (fault: peer)."""
 
-    __slots__ = ("_code", "_data", "_offset", "_position", "_where")
+    __slots__ = ("_code", "_data", "_name", "_offset", "_outer", "_position")
 
     def __init__(
         self,
@@ -21,12 +21,19 @@ class Cursor:
         *,
         offset: int = 0,
         code: ReasonCode = ReasonCode.MALFORMED_PAYLOAD,
+        outer: "Cursor | None" = None,
     ) -> None:
         self._data = data
-        self._where = where
+        self._name = where
+        self._outer = outer  # the path of structures is put together only when there is an error to tell
         self._offset = offset
         self._code = code
         self._position = 0
+
+    @property
+    def data(self) -> bytes:
+        """All the bytes, read or not."""
+        return self._data
 
     @property
     def remaining(self) -> int:
@@ -45,27 +52,29 @@ class Cursor:
 
     @property
     def where(self) -> str:
-        return self._where
+        return self._name if self._outer is None else f"{self._outer.where} > {self._name}"
 
     def error(self, detail: str, *, offset: int | None = None) -> StockadeError:
         """The error for what stands here (or at `offset` of the whole message), ready to raise."""
         return error_for(
-            self._code, detail, where=self._where, offset=self.offset if offset is None else offset
+            self._code, detail, where=self.where, offset=self.offset if offset is None else offset
         )
 
-    def take(self, size: int, what: str) -> bytes:
-        """The next `size` bytes; `what` names the field."""
-        if size < 0 or size > self.remaining:
-            raise self.error(f"{what}: {size} bytes expected, {self.remaining} left")
+    def take(self, size: int, what: str, which: int | None = None) -> bytes:
+        """The next `size` bytes; `what` names the field and `which` numbers it, where there are several."""
         start = self._position
-        self._position = start + size
-        return self._data[start : self._position]
+        end = start + size
+        if size < 0 or end > len(self._data):
+            name = what if which is None else f"{what} {which}"
+            raise self.error(f"{name}: {size} bytes expected, {self.remaining} left")
+        self._position = end
+        return self._data[start:end]
 
     def u8(self, what: str) -> int:
         return self.take(1, what)[0]
 
-    def u16(self, what: str) -> int:
-        return int.from_bytes(self.take(2, what), "big")
+    def u16(self, what: str, which: int | None = None) -> int:
+        return int.from_bytes(self.take(2, what, which), "big")
 
     def u32(self, what: str) -> int:
         return int.from_bytes(self.take(4, what), "big")
@@ -81,7 +90,7 @@ class Cursor:
         """A cursor over the next `size` bytes, which this cursor thereby has read."""
         offset = self.offset
         data = self.take(size, what)
-        return Cursor(data, f"{self._where} > {what}", offset=offset, code=self._code)
+        return Cursor(data, what, offset=offset, code=self._code, outer=self)
 
     def rest(self) -> bytes:
         """All that is left; may be empty."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stockade.crypto import key_exchange
 from stockade.crypto.key_exchange import ECP_ORDERS, MODP_PRIMES, generate
 from stockade.crypto.registry import group_algorithm
 from stockade.model.reasons import HostError, PeerError, ReasonCode
@@ -15,7 +16,7 @@ from stockade.model.suites import Group
 
 MODP_GROUPS = list(MODP_PRIMES)
 ECP_GROUPS = list(ECP_ORDERS)
-EXPONENT_SIZES = {Group.MODP_768: 32, Group.MODP_1024: 32, Group.MODP_2048: 40}
+EXPONENT_SIZES = dict.fromkeys(MODP_PRIMES, 32)
 
 
 def counting(size):
@@ -72,8 +73,18 @@ def test_modp_exchange_agrees_with_pow(group):
     assert ours.shared(theirs.to_bytes(size)).reveal() == pow(theirs, exponent, prime).to_bytes(size)
 
 
+@pytest.mark.parametrize("group", MODP_GROUPS)
+def test_without_the_librarys_exponentiation_ours_gives_the_same(group, monkeypatch):
+    with_library, peer = generate(group, counting), generate(group, os.urandom)
+    assert key_exchange._parameters(group) is not None  # else this compares nothing
+    monkeypatch.setattr(key_exchange, "_parameters", lambda group: None)
+    without = generate(group, counting)
+    assert without.public == with_library.public
+    assert without.shared(peer.public) == with_library.shared(peer.public) == peer.shared(without.public)
+
+
 @pytest.mark.parametrize(
-    ("group", "strength"), [(Group.MODP_768, 80), (Group.MODP_1024, 80), (Group.MODP_2048, 160)]
+    ("group", "strength"), [(Group.MODP_768, 80), (Group.MODP_1024, 80), (Group.MODP_2048, 128)]
 )
 def test_modp_private_exponents_have_twice_the_strength_of_the_group(group, strength):
     drawn = []
@@ -189,6 +200,29 @@ def test_ecp_points_off_the_curve_are_refused(group):
         with pytest.raises(PeerError) as caught:
             ours.shared(value)
         assert caught.value.reason.code is ReasonCode.INVALID_KEY_EXCHANGE
+
+
+# ---- Curve25519: RFC 7748 §6.1
+def test_curve25519_gives_the_vector_of_rfc_7748():
+    alice, bob = (
+        generate(Group.CURVE_25519, lambda size, value=value: bytes.fromhex(value))
+        for value in (
+            "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
+            "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb",
+        )
+    )
+    assert alice.public.hex() == "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
+    assert bob.public.hex() == "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
+    shared = "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"
+    assert alice.shared(bob.public).reveal().hex() == bob.shared(alice.public).reveal().hex() == shared
+
+
+@pytest.mark.parametrize("value", [0, 1, 2**255 - 20, 2**255 - 19, 2**255 - 18])
+def test_curve25519_values_of_small_order_are_refused(value):
+    """They give the zero secret whatever our private value is (RFC 7748 §6.1)."""
+    with pytest.raises(PeerError) as caught:
+        generate(Group.CURVE_25519, counting).shared(value.to_bytes(32, "little"))
+    assert caught.value.reason.code is ReasonCode.INVALID_KEY_EXCHANGE
 
 
 # ---- all groups

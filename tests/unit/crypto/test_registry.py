@@ -71,6 +71,7 @@ def test_hash_row(hash_name, digest_bits, ike_id, authentication_id, ah_id, icv_
         (Group.MODP_2048, 14, 256, 256),
         (Group.ECP_256, 19, 64, 32),
         (Group.ECP_384, 20, 96, 48),
+        (Group.CURVE_25519, 31, 32, 32),
     ],
 )
 def test_group_row(group, number, public_size, shared_size):

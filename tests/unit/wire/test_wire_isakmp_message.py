@@ -79,9 +79,9 @@ def test_a_payload_shorter_than_its_header_is_refused(size: int) -> None:
 @pytest.mark.parametrize(
     ("body", "text", "offset"),
     [
-        ("00", "generic header of vendor id", 29),
+        ("00", "generic header of vendor id", 28),
         ("0000 0009 00000000", "vendor id: 5 bytes expected, 4 left", 32),
-        ("0d00 0004", "generic header of vendor id: 1 bytes expected, 0 left", 32),
+        ("0d00 0004", "generic header of vendor id: 4 bytes expected, 0 left", 32),
         ("0000 0004 00", "1 bytes left over", 32),
     ],
 )

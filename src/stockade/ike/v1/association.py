@@ -7,14 +7,15 @@ concerns more than one main mode is the host's business (`MainModeHost`: the eng
 from collections.abc import Sequence
 from typing import Protocol
 
+from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import ReportKind, Send
-from stockade.ike.v1 import dead_peer_detection, fragments, informational, main_mode
-from stockade.ike.v1.dead_peer_detection import Probe
+from stockade.ike.v1 import fragments, informational, main_mode
 from stockade.ike.v1.exchange import NO_COOKIE, Conversation, Exchange
 from stockade.ike.v1.main_mode import MainModeOutcome, MainModeSetup
+from stockade.ike.v1.main_mode_proposals import MainModeCandidate, MainModeChoice
 from stockade.ike.v1.nat_traversal import Nat
-from stockade.ike.v1.proposals import MainModeCandidate, MainModeChoice
+from stockade.ike.v1.notices import Notices
 from stockade.ike.v1.protection import phase_2_protection
 from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.ike.v1.quick_modes import Job, QuickModeRun, QuickModes
@@ -22,16 +23,15 @@ from stockade.model.addresses import Endpoint
 from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation
-from stockade.wire.isakmp.constants import ExchangeType, NotifyType, PayloadType
-from stockade.wire.isakmp.message import HEADER_SIZE, Header
-from stockade.wire.isakmp.payloads import NotificationPayload, Payload, microsoft_value
+from stockade.wire.isakmp.constants import ExchangeType, PayloadType
+from stockade.wire.isakmp.message import Header
 from stockade.wire.vendor_ids import (
-    DEAD_PEER_DETECTION,
     FRAGMENTATION,
     MS_NT5_ISAKMPOAKLEY,
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
     is_vendor,
+    microsoft_version,
     vendor_name,
 )
 
@@ -47,6 +47,12 @@ _AUTHENTICATION = (
     ReasonCode.CERTIFICATE_USAGE,
     ReasonCode.CERTIFICATE_REVOKED,
     ReasonCode.CERTIFICATE_UNTRUSTED,
+    ReasonCode.KERBEROS_REFUSED,
+    ReasonCode.KERBEROS_CLOCK_SKEW,
+    ReasonCode.KERBEROS_NO_TICKET,
+    ReasonCode.KERBEROS_EXPIRED,
+    ReasonCode.KERBEROS_UNREACHABLE,
+    ReasonCode.KERBEROS_UNAVAILABLE,
 )
 
 
@@ -122,7 +128,7 @@ class MainMode:
         self._host = host
         self.quick_modes = QuickModes(self, host)
         self.nat: Nat | None = None
-        self._probe: Probe | None = None
+        self.notices = Notices(self, host)
         self._reassembly = fragments.Reassembly()
         self._fragments_active = False
         self._arrived = (local, remote)
@@ -155,6 +161,18 @@ class MainMode:
             refused=self.refused,
         )
 
+    def give_away(self, task: Task) -> None:
+        self.context.give_away(task, self._worked, self._overburdened)
+
+    def _worked(self, outcome: AuthMethod | Reason, now: float) -> None:
+        if not self.closed:
+            self.exchange.worked(outcome, now)
+            self.arm()
+
+    def _overburdened(self, reason: Reason) -> None:
+        # Not from within the exchange, which is just about to wait.
+        self.context.timers.set(("task", self), 0.0, lambda now: self._worked(reason, now))
+
     # ---- what it is
     @property
     def cookies(self) -> str:
@@ -164,17 +182,23 @@ class MainMode:
     @property
     def fast_failover(self) -> bool:
         """The peer is a cluster member ([MS-IKEE] §3.5)."""
-        return self._peer_has(NLBS_PRESENT)
+        return self.peer_has(NLBS_PRESENT)
 
     @property
     def peer_says_initial_contact(self) -> bool:
         """By vendor id or notification; both count only when the main mode is established."""
         told = self.outcome is not None and self.outcome.initial_contact
-        return told or self._peer_has(VID_INITIAL_CONTACT)
+        return told or self.peer_has(VID_INITIAL_CONTACT)
 
     @property
     def is_microsoft(self) -> bool:
-        return self._peer_has(MS_NT5_ISAKMPOAKLEY)
+        return self.peer_has(MS_NT5_ISAKMPOAKLEY)
+
+    @property
+    def microsoft_version(self) -> int | None:
+        """The version in the peer's implementation id (2: Windows 2000); None for other makers."""
+        versions = (microsoft_version(data) for data in self.peer_vendor_ids)
+        return next((version for version in versions if version is not None), None)
 
     @property
     def peer_vendor(self) -> str:
@@ -182,7 +206,7 @@ class MainMode:
         known = [name for name in names if name is not None]
         return next((name for name in known if name.startswith("MS NT5")), known[0] if known else "")
 
-    def _peer_has(self, known: bytes) -> bool:
+    def peer_has(self, known: bytes) -> bool:
         return any(is_vendor(data, known) for data in self.peer_vendor_ids)
 
     def suits(self, negotiation: Negotiation) -> bool:
@@ -221,7 +245,7 @@ class MainMode:
     def _may_fragment(self, repeated: int) -> bool:
         """At once towards a peer that sent fragments itself; else when the message was lost twice, after the
         sum of the first two waits ([MS-IKEE] §3.3)."""
-        if not self.config.fragmentation or not self._peer_has(FRAGMENTATION):
+        if not self.config.fragmentation or not self.peer_has(FRAGMENTATION):
             return False
         encrypted = self.exchange.conversation.protection is not None
         return encrypted and (self._fragments_active or repeated >= 2)
@@ -229,47 +253,12 @@ class MainMode:
     def install(self, sa: SecurityAssociation) -> None:
         raise AssertionError("main mode installs no SA")
 
-    # ---- whether the peer lives
-    def probe(self, now: float) -> None:
-        """Ask the peer, if it can be asked and is not being asked already."""
-        may = self.config.dead_peer_detection and self._peer_has(DEAD_PEER_DETECTION)
-        if not may or self.established is None or self.closed:
-            return
-        if self._probe is not None and self._probe.due is not None:
-            return
-        # RFC 3706 §6.2: the sequence begins at random, without the top bit.
-        sequence = int.from_bytes(self.random(4), "big") & 0x7FFF_FFFF
-        self._probe = Probe(
-            self.config.probe_intervals,
-            lambda number: self._ask_whether_it_lives(number),
-            lambda reason, moment: self._host.peer_dead(self, reason, moment),
-            sequence,
-        )
-        self._probe.start(now)
-        self._arm_probe()
-
-    def _ask_whether_it_lives(self, number: int) -> None:
-        self.send_protected((dead_peer_detection.question(self._cookie_pair, number),))
-
-    def _arm_probe(self) -> None:
-        assert self._probe is not None
-        self.context.timers.set(("probe", self), self._probe.due, self._probe_timeout)
-
-    def _probe_timeout(self, now: float) -> None:
-        if self._probe is not None and not self.closed:
-            self._probe.timeout(now)
-            self._arm_probe()
-
-    @property
-    def _cookie_pair(self) -> bytes:
-        return self.conversation.initiator_cookie + self.conversation.responder_cookie
-
+    # ---- whether the peer is there
     def accepted(self, *, protected: bool) -> None:
         """Behind a NAT a peer's port may change at any time; only what is authentic moves us there. The
         address stays: it is what policy chose the credentials by."""
-        if protected and self._probe is not None:
-            self._probe.heard()
-            self.context.timers.cancel(("probe", self))
+        if protected:
+            self.notices.heard()
         if self.nat is None or not protected or (self.local, self.remote) == self._arrived:
             return
         previous = self.remote
@@ -285,7 +274,7 @@ class MainMode:
     # ---- doors
     def start(self, now: float) -> None:
         self.exchange.start(now)
-        self._arm_main_mode()
+        self.arm()
 
     def receive(
         self,
@@ -303,14 +292,14 @@ class MainMode:
                 return
             header, datagram = whole
         if self.closed:
-            self._receive_last_words(header, datagram, now)
+            self.notices.receive_last_words(header, datagram, now)
         elif header.exchange_type == ExchangeType.IDENTITY_PROTECTION and header.message_id == 0:
             self.exchange.receive(header, datagram, now)
-            self._arm_main_mode()
+            self.arm()
         elif header.exchange_type == ExchangeType.QUICK_MODE and header.message_id:
             self.quick_modes.receive(header, datagram, now)
         elif header.exchange_type == ExchangeType.INFORMATIONAL:
-            self._receive_informational(header, datagram, now)
+            self.notices.receive(header, datagram, now)
         else:
             detail = f"exchange type {header.exchange_type} with message id {header.message_id:#x}"
             self.refused(Reason.of(ReasonCode.UNEXPECTED_MESSAGE, detail), now)
@@ -338,44 +327,23 @@ class MainMode:
         if tell and self.established is not None:
             conversation = self.conversation
             cookies = conversation.initiator_cookie + conversation.responder_cookie
-            self.send_protected((informational.delete_main_mode(cookies),))
+            self.notices.deletes.send(informational.delete_main_mode(cookies), now)
         self.closed = True
         timers = self.context.timers
         timers.cancel(self)
         timers.cancel(self.exchange)
-        timers.cancel(("probe", self))
+        self.notices.close(tell=tell)
         return self.quick_modes.close()
 
-    def send_protected(self, payloads: tuple[Payload, ...]) -> bytes:
-        """A protected informational message; returns the datagram."""
-        assert self.outcome is not None
-        conversation = self.phase_2(ExchangeType.INFORMATIONAL, self.quick_modes.new_message_id())
-        datagram = informational.encode_protected(
-            conversation, self.outcome.proposal.hash, self.outcome.keys.skeyid_a, payloads
-        )
-        self.transmit(datagram)
-        return datagram
-
-    def notify_unprotected(self, kind: NotifyType, now: float) -> None:
-        """Tell the peer what went wrong before there are keys; at most once a second."""
-        if self.context.may_notify(self.remote, now):
-            conversation = Conversation(
-                self.conversation.initiator_cookie,
-                self.conversation.responder_cookie,
-                ExchangeType.INFORMATIONAL,
-                int.from_bytes(self.random(4), "big") | 1,
-            )
-            self.transmit(conversation.encode((informational.notification(kind),), protected=False))
-
     # ---- main mode
-    def _arm_main_mode(self) -> None:
+    def arm(self) -> None:
         if not self.closed:
             self.context.timers.set(self.exchange, self.exchange.due, self._main_mode_timeout)
 
     def _main_mode_timeout(self, now: float) -> None:
         self.exchange.timeout(now)
         self.context.count("retransmissions", int(not self.exchange.done))
-        self._arm_main_mode()
+        self.arm()
 
     def _note_choice(self, choice: MainModeChoice) -> None:
         self.choice = choice
@@ -416,7 +384,7 @@ class MainMode:
             self.context.count("authentication_failures")
         kind = informational.notify_type_for(reason)
         if kind is not None and not self.initiator and self.exchange.suspicion is None:
-            self.notify_unprotected(kind, now)
+            self.notices.notify_unprotected(kind, now)
         self._host.main_mode_failed(self, reason, now)
 
     def refused(self, reason: Reason, now: float) -> None:
@@ -424,7 +392,7 @@ class MainMode:
         self.context.refuse(reason, self.local, self.remote, now, self.cookies)
         kind = informational.notify_type_for(reason)
         if kind is not None and self.established is None:
-            self.notify_unprotected(kind, now)
+            self.notices.notify_unprotected(kind, now)
 
     def phase_2(self, exchange_type: ExchangeType, message_id: int) -> Conversation:
         assert self.outcome is not None
@@ -443,89 +411,6 @@ class MainMode:
             exchange_type,
             message_id,
             protection,
-        )
-
-    # ---- informational
-    def _receive_informational(self, header: Header, datagram: bytes, now: float) -> None:
-        try:
-            if not header.encrypted:
-                message = self.conversation.decode(header, datagram[HEADER_SIZE:], informational.UNPROTECTED)
-                for notification in message.all(NotificationPayload):
-                    self._hint(notification, now)
-            elif self.established is None:
-                self._unreadable_informational(now)
-            elif header.message_id not in self.quick_modes.used and header.message_id:
-                self._protected_informational(header, datagram[HEADER_SIZE:], now)
-        except PeerError as error:
-            self.refused(error.reason, now)
-
-    def _receive_last_words(self, header: Header, datagram: bytes, now: float) -> None:
-        """The peer has deleted this main mode; what it sent before that may come after it."""
-        if header.exchange_type == ExchangeType.INFORMATIONAL and header.encrypted:
-            self._receive_informational(header, datagram, now)
-
-    def _unreadable_informational(self, now: float) -> None:
-        """strongSwan encrypts its complaint about message 5 with keys that, made from another pre-shared key,
-        are not ours: that it comes at all tells the cause."""
-        expect = self.exchange.expect
-        if self.initiator and expect is not None and expect.protected:
-            detail = "the peer answers main mode message 5 with something that we cannot decrypt"
-            self.exchange.suspect(Reason.of(expect.silence, detail), now)
-            self._arm_main_mode()
-
-    def _hint(self, notification: NotificationPayload, now: float) -> None:
-        """An unprotected notification: anybody can have sent it, so it tears nothing down. It shortens the
-        wait of an exchange that gets no better answer, and becomes the reason of its failure."""
-        expect = self.exchange.expect
-        mismatch = expect.silence if self.initiator and expect is not None and expect.protected else None
-        reason = informational.reason_of(notification, mismatch=mismatch, protected=False)
-        is_error = notification.is_error or microsoft_value(notification) is not None
-        if self.established is None and is_error:
-            self.exchange.suspect(reason, now)
-            self._arm_main_mode()
-        elif notification.type == NotifyType.INVALID_COOKIE:
-            self.quick_modes.suspect(reason, now)
-        self.context.report_limited(
-            ReportKind.NOTIFICATION, reason, self.local, self.remote, now, self.cookies
-        )
-
-    def _protected_informational(self, header: Header, body: bytes, now: float) -> None:
-        assert self.outcome is not None
-        conversation = self.phase_2(ExchangeType.INFORMATIONAL, header.message_id)
-        message = conversation.decode(header, body, informational.PROTECTED)
-        hash_name, skeyid_a = self.outcome.proposal.hash, self.outcome.keys.skeyid_a
-        informational.verify_protected(conversation, hash_name, skeyid_a, message)
-        self.quick_modes.used.add(header.message_id)
-        self.accepted(protected=True)
-        assert conversation.protection is not None
-        conversation.protection.accept(body)
-        acknowledgement = informational.acknowledge_delete(
-            conversation, hash_name, skeyid_a, message, self.random(32)
-        )
-        if acknowledgement is not None:
-            self.transmit(acknowledgement)
-        for notification in message.all(NotificationPayload):
-            self._notified(notification, now)
-        deleted = informational.read_deletes(message)
-        if deleted.main_modes or deleted.outbound_spis:
-            self._host.peer_deleted(self, deleted, now)
-
-    def _notified(self, notification: NotificationPayload, now: float) -> None:
-        """An authenticated notification."""
-        if notification.type == NotifyType.R_U_THERE_ACK:
-            return
-        answer = dead_peer_detection.answer(notification, self._cookie_pair)
-        if answer is not None and self.config.dead_peer_detection:
-            self.send_protected((answer,))
-            return
-        if notification.type == NotifyType.INITIAL_CONTACT:
-            self._host.initial_contact(self, now)
-            return
-        reason = informational.reason_of(notification, mismatch=None, protected=True)
-        if notification.is_error or microsoft_value(notification) is not None:
-            self.quick_modes.refused_by_peer(notification, reason, now)
-        self.context.report_limited(
-            ReportKind.NOTIFICATION, reason, self.local, self.remote, now, self.cookies
         )
 
     def _report(self, kind: ReportKind, reason: Reason) -> None:

@@ -245,7 +245,8 @@ class AuthenticationMethodNumber(IntEnum):
 
 
 class GroupNumber(IntEnum):
-    """IANA's numbers, for GROUP_DESCRIPTION of both phases (RFC 2409 §6, 3526, 5114, 5903)."""
+    """IANA's numbers, for GROUP_DESCRIPTION of both phases (RFC 2409 §6, 3526, 5114, 5903;
+    31, of IKEv2, is strongSwan's use)."""
 
     MODP_768 = 1
     MODP_1024 = 2
@@ -265,6 +266,7 @@ class GroupNumber(IntEnum):
     MODP_2048_S256 = 24
     ECP_192 = 25
     ECP_224 = 26
+    CURVE_25519 = 31
 
 
 class GroupType(IntEnum):

@@ -10,7 +10,7 @@ header.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from struct import Struct
 
 from stockade.model.reasons import ReasonCode, error_for
@@ -28,6 +28,9 @@ more."""
 VERSION = 0x10
 
 _HEADER = Struct("!8s8sBBBBII")
+_GENERIC_HEADER = Struct("!BxH")
+_ENCRYPTION = int(HeaderFlag.ENCRYPTION)
+_FRAGMENT = int(PayloadType.FRAGMENT)
 _NO_COOKIE = bytes(8)
 
 
@@ -57,7 +60,12 @@ class Header:
 
     @property
     def encrypted(self) -> bool:
-        return bool(self.flags & HeaderFlag.ENCRYPTION)
+        return bool(self.flags & _ENCRYPTION)
+
+    @property
+    def commit(self) -> bool:
+        """The commit bit: the sender wants the other end to wait for its word (RFC 2408 §3.1)."""
+        return bool(self.flags & HeaderFlag.COMMIT)
 
     @property
     def major_version(self) -> int:
@@ -68,7 +76,8 @@ class Header:
         """`<initiator hex>:<responder hex>`, the name of a main mode."""
         return f"{self.initiator_cookie.hex()}:{self.responder_cookie.hex()}"
 
-    def encode(self) -> bytes:
+    def encode(self, length: int | None = None) -> bytes:
+        """The 28 bytes; `length` instead of the header's own."""
         return _HEADER.pack(
             self.initiator_cookie,
             self.responder_cookie,
@@ -77,7 +86,7 @@ class Header:
             self.exchange_type,
             self.flags,
             self.message_id,
-            self.length,
+            self.length if length is None else length,
         )
 
 
@@ -136,24 +145,22 @@ def decode_payloads(first: int, body: bytes, *, padded: bool = False) -> tuple[R
     chain = Cursor(body, "message", offset=HEADER_SIZE)
     received: list[ReceivedPayload] = []
     current = first
-    while current != PayloadType.NONE:
+    while current:
         if len(received) == MAXIMUM_PAYLOADS:
             raise chain.error(f"more than {MAXIMUM_PAYLOADS} payloads")
         name = payload_name(current)
         start, offset = chain.position, chain.offset
-        following = chain.u8(f"generic header of {name}")
-        chain.skip(1, f"generic header of {name}")
-        size = chain.u16(f"generic header of {name}")
+        if chain.remaining < GENERIC_HEADER_SIZE:
+            raise chain.error(f"generic header of {name}: 4 bytes expected, {chain.remaining} left")
+        following, size = _GENERIC_HEADER.unpack(chain.take(GENERIC_HEADER_SIZE, name))
         if size < GENERIC_HEADER_SIZE:
             raise chain.error(f"length of {name} is {size}, at least 4 expected", offset=offset + 2)
         inner = chain.sub(size - GENERIC_HEADER_SIZE, name)
         end = chain.position
         payload = decode_body(current, inner)
-        received.append(
-            ReceivedPayload(payload, current, body[start + GENERIC_HEADER_SIZE : end], start, end)
-        )
+        received.append(ReceivedPayload(payload, current, inner.data, start, end))
         current = following
-    if len(received) > 1 and any(isinstance(each.payload, FragmentPayload) for each in received):
+    if len(received) > 1 and any(each.type == _FRAGMENT for each in received):
         raise chain.error("a fragment beside other payloads, alone expected", offset=HEADER_SIZE)
     if not padded:
         chain.finish()
@@ -190,7 +197,7 @@ def encode_payload(payload: Payload, next_payload: int = PayloadType.NONE) -> by
     size = len(body) + GENERIC_HEADER_SIZE
     if size > 0xFFFF:
         raise ValueError(f"a {payload_name(payload.payload_type)} payload of {size} bytes is too long")
-    return bytes((next_payload, 0)) + size.to_bytes(2, "big") + body
+    return _GENERIC_HEADER.pack(next_payload, size) + body
 
 
 def encode_message(header: Header, body: bytes) -> bytes:
@@ -199,4 +206,4 @@ def encode_message(header: Header, body: bytes) -> bytes:
     length = HEADER_SIZE + len(body)
     if length > MAXIMUM_MESSAGE:
         raise ValueError(f"a message of {length} bytes is too long")
-    return replace(header, length=length).encode() + body
+    return header.encode(length) + body

@@ -101,12 +101,13 @@ _DECODERS: dict[int, Callable[[Cursor], Payload]] = {
 }
 
 
+_NAMES: dict[int, str] = {int(kind): kind.name.lower().replace("_", " ") for kind in PayloadType}
+_NEVER_ALONE = frozenset({int(PayloadType.NONE), int(PayloadType.PROPOSAL), int(PayloadType.TRANSFORM)})
+
+
 def payload_name(type: int) -> str:
     """`key exchange`, `nonce` …, or `payload 99` for a type that has no name."""
-    try:
-        return PayloadType(type).name.lower().replace("_", " ")
-    except ValueError:
-        return f"payload {type}"
+    return _NAMES.get(type) or f"payload {type}"
 
 
 def decode_body(type: int, cursor: Cursor) -> Payload:
@@ -114,17 +115,18 @@ def decode_body(type: int, cursor: Cursor) -> Payload:
 
     Raises `PeerError` MALFORMED_PAYLOAD, also for types 0, 2 and 3, which never stand on their own.
     """
-    if type in (PayloadType.NONE, PayloadType.PROPOSAL, PayloadType.TRANSFORM):
+    if type in _NEVER_ALONE:
         raise cursor.error(f"a payload of type {type} cannot stand here")
     start = cursor.offset
     payload: Payload
+    decode = _DECODERS.get(type)
     try:
-        if type in DETECTION_TYPES:
+        if decode is not None:
+            payload = decode(cursor)
+        elif type in DETECTION_TYPES:
             payload = NatDetectionPayload.decode(type, cursor)
         elif type in ORIGINAL_ADDRESS_TYPES:
             payload = NatOriginalAddressPayload.decode(type, cursor)
-        elif type in _DECODERS:
-            payload = _DECODERS[type](cursor)
         else:
             payload = UnknownPayload(type, cursor.rest())
     except ValueError as fault:

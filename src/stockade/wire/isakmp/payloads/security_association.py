@@ -12,7 +12,8 @@ Left out: the labels of situations with secrecy or integrity (RFC 2407 §4.6.1.1
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from struct import Struct
+from typing import ClassVar, Self, cast
 
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import DomainOfInterpretation, PayloadType, Situation
@@ -22,6 +23,7 @@ MAXIMUM_TRANSFORMS = 64
 MAXIMUM_ATTRIBUTES = 64
 
 _TV_FORM = 0x8000
+_NESTED_HEADER = Struct("!BxH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,9 @@ class Attribute:
     def decode(cls, cursor: Cursor) -> Self:
         head = cursor.u16("attribute type")
         if head & _TV_FORM:
-            return cls(head & 0x7FFF, cursor.u16(f"value of attribute {head & 0x7FFF}"))
-        size = cursor.u16(f"length of attribute {head}")
-        return cls(head, cursor.take(size, f"value of attribute {head}"))
+            return cls(head & 0x7FFF, cursor.u16("value of attribute", head & 0x7FFF))
+        size = cursor.u16("length of attribute", head)
+        return cls(head, cursor.take(size, "value of attribute", head))
 
     def encode(self) -> bytes:
         if isinstance(self.value, int):
@@ -89,6 +91,10 @@ class TransformPayload:
     @classmethod
     def decode(cls, cursor: Cursor) -> Self:
         """From the bytes after the generic header."""
+        body = cursor.data
+        known = _decoded.get(body)
+        if known is not None:
+            return cast(Self, known)
         number = cursor.u8("transform number")
         transform_id = cursor.u8("transform id")
         cursor.skip(2, "reserved")
@@ -97,11 +103,23 @@ class TransformPayload:
             if len(attributes) == MAXIMUM_ATTRIBUTES:
                 raise cursor.error(f"more than {MAXIMUM_ATTRIBUTES} attributes")
             attributes.append(Attribute.decode(cursor))
-        return cls(number, transform_id, tuple(attributes))
+        transform = cls(number, transform_id, tuple(attributes))
+        if len(body) <= _REMEMBERED_SIZE:
+            if len(_decoded) >= _REMEMBERED:
+                _decoded.clear()
+            _decoded[body] = transform
+        return transform
 
     def encode_body(self) -> bytes:
         head = bytes((self.number, self.transform_id, 0, 0))
         return head + b"".join(attribute.encode() for attribute in self.attributes)
+
+
+# Peers with one policy offer the same transforms, byte for byte, and they are most of what a first message
+# costs to read. What is kept is bounded in number and size; strangers can only make it forget.
+_REMEMBERED = 256
+_REMEMBERED_SIZE = 96
+_decoded: dict[bytes, TransformPayload] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +210,15 @@ def _split(cursor: Cursor, kind: int, word: str, limit: int) -> list[Cursor]:
             raise cursor.error(f"more than {limit} {word}s")
         name = f"{word} {len(parts) + 1}"
         offset = cursor.offset
-        following = cursor.u8(f"next payload of {name}")
-        if following not in (PayloadType.NONE, kind):
+        following, size = _NESTED_HEADER.unpack(cursor.take(4, "next payload of " + name))
+        if following and following != kind:
             raise cursor.error(
                 f"next payload of {name} is {following}, 0 or {kind:d} expected", offset=offset
             )
-        cursor.skip(1, "reserved")
-        size = cursor.u16(f"length of {name}")
         if size < 8:
             raise cursor.error(f"length of {name} is {size}, at least 8 expected", offset=offset + 2)
         parts.append(cursor.sub(size - 4, name))
-        if following == PayloadType.NONE:
+        if not following:
             cursor.finish()
             return parts
 

@@ -1,0 +1,14 @@
+"""Benchmarks: what things cost on this machine, beside a limit or a named peer of the same run. They inform,
+they never pass or fail: a figure over its limit is printed, and the exit status stays 0.
+
+`stockade bench NAME …` runs one, and so does `python benchmarks/NAME.py …`. A new one is a module here and a
+row in `BENCHMARKS`. The module has two functions:
+
+    add_arguments(parser: argparse.ArgumentParser) -> None     its own options
+    run(options: argparse.Namespace, report: Report) -> None   says its figures to the report (report.py)
+"""
+
+BENCHMARKS = {
+    "policy": "compiling a policy, finding the filter of a flow, changing one filter: 100 to 100 000 filters",
+}
+"""The benchmarks by name, with what they measure."""

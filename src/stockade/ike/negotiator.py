@@ -1,0 +1,322 @@
+"""What concerns more than one main mode: which one serves an acquire, what a peer's deletes and its
+INITIAL-CONTACT mean, what the end of one means for the others.
+
+Two decisions of our own. Both ends beginning at once make two main modes and two pairs; both stay, and the
+newest serves. INITIAL-CONTACT is claimed only when there is neither a main mode nor a pair with the peer, and
+removes only what was up before the main mode that carries it began: so it cannot hit the other one of two
+simultaneous negotiations."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from stockade.ike.auth.kerberos import GSS_KERBEROS
+from stockade.ike.context import Context
+from stockade.ike.contract import Acquire, ReportKind, Send
+from stockade.ike.pairs import PairKeeper
+from stockade.ike.peers import PeerTable, QuickModePair
+from stockade.ike.v1 import nat_traversal
+from stockade.ike.v1.association import MainMode
+from stockade.ike.v1.candidates import main_mode_candidates
+from stockade.ike.v1.informational import Deleted
+from stockade.ike.v1.main_mode_proposals import MainModeCandidate
+from stockade.ike.v1.quick_mode import QuickModeOutcome
+from stockade.ike.v1.quick_modes import DEAD, Job, QuickModeRun
+from stockade.model.addresses import Address, Endpoint
+from stockade.model.reasons import Reason, ReasonCode
+from stockade.wire.udp_encapsulation import KEEPALIVE
+from stockade.wire.vendor_ids import (
+    DEAD_PEER_DETECTION,
+    FRAGMENTATION,
+    GSSAPI,
+    NLBS_PRESENT,
+    VID_INITIAL_CONTACT,
+    microsoft_vendor_id,
+)
+
+FORGETTING_SECONDS = 10.0  # for the jitter of repeated deletes
+
+
+class Negotiator:
+    """All main modes of one engine. Implements `MainModeHost`."""
+
+    def __init__(self, context: Context, table: PeerTable, pairs: PairKeeper) -> None:
+        self._context = context
+        self._config = context.config
+        self._table = table
+        self._pairs = pairs
+        self.stopping: Reason | None = None
+        """Why nothing new begins."""
+
+    # ---- main modes
+    def make(
+        self,
+        local: Endpoint,
+        remote: Endpoint,
+        candidates: Sequence[MainModeCandidate],
+        initiator_cookie: bytes | None,
+        now: float,
+    ) -> MainMode:
+        vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
+        if not self._knows(local.address, remote.address):
+            vendor_ids.append(VID_INITIAL_CONTACT)
+        if self._config.fragmentation:
+            vendor_ids.append(FRAGMENTATION)
+        if self._config.dead_peer_detection:
+            vendor_ids.append(DEAD_PEER_DETECTION)
+        if self._config.nat_traversal and local.address.version == 4:
+            vendor_ids += nat_traversal.VENDOR_IDS
+        if any(candidate.method.number == GSS_KERBEROS for candidate in candidates):
+            vendor_ids.append(GSSAPI)
+        if self._config.advertise_cluster:
+            vendor_ids.append(NLBS_PRESENT)
+        return MainMode(
+            self._context,
+            self,
+            local,
+            remote,
+            candidates,
+            vendor_ids,
+            initiator_cookie=initiator_cookie,
+            now=now,
+        )
+
+    def _knows(self, local: Address, remote: Address, but: MainMode | None = None) -> bool:
+        """Whether there is an established main mode or a pair with the peer."""
+        modes = self._table.with_peer(local, remote)
+        return bool(self._table.pairs_with(local, remote)) or any(
+            mode.established is not None and mode is not but for mode in modes
+        )
+
+    # ---- jobs
+    def is_on_its_way(self, acquire: Acquire, now: float) -> bool:
+        """Whether a pair for this very traffic has just come up, or waits for the peer's last message: the
+        peer's first secured packet can overtake that message, and our answer to it then asks for an SA. A
+        driver that still has none asks again after a second."""
+        wanted = acquire.selector.reversed()
+        for mode in self._table.with_peer(acquire.local, acquire.peer):
+            for run in mode.quick_modes.running(initiator=False):
+                if any(sa.selector == wanted for sa in run.installed):
+                    return True
+        return any(
+            pair.outcome.inbound.selector == wanted
+            and not pair.replaced
+            and now - pair.established < self._config.acquire_interval
+            for pair in self._table.pairs_with(acquire.local, acquire.peer)
+        )
+
+    def take(self, job: Job, now: float) -> None:
+        """Find a main mode for the job, or begin one."""
+        self._context.count("total_acquire")
+        if self.stopping is not None:
+            self._fail(job, self.stopping, now)
+            return
+        acquire = job.acquire
+        modes = self._table.with_peer(acquire.local, acquire.peer)
+        if any(job.key == other.key for mode in modes for other in mode.quick_modes.jobs()):
+            return  # joins the one under way
+        negotiation = acquire.negotiation
+        for mode in reversed(modes):
+            if mode.usable(negotiation, now):
+                mode.quick_modes.add(job, now)
+                return
+        for mode in reversed(modes):
+            if mode.initiator and mode.established is None and mode.suits(negotiation):
+                job.fresh = True
+                mode.quick_modes.add(job, now)
+                return
+        self._begin(job, now)
+
+    def _begin(self, job: Job, now: float) -> None:
+        """A new main mode for the job."""
+        acquire = job.acquire
+        candidates = main_mode_candidates(
+            [acquire.negotiation], self._context.credentials, self._context.kerberos
+        )
+        if isinstance(candidates, Reason):
+            self._fail(job, candidates, now)
+            return
+        if self._table.initiated >= self._config.initiated_total:
+            reason = Reason.of(ReasonCode.QUEUE_FULL, "too many main modes are being negotiated")
+            self._fail(job, reason, now)
+            return
+        job.fresh = True
+        local, remote = Endpoint(acquire.local, 500), Endpoint(acquire.peer, 500)
+        mode = self.make(local, remote, candidates, None, now)
+        self._table.add(mode)
+        mode.quick_modes.add(job, now)
+        mode.start(now)
+
+    def _fail(self, job: Job, reason: Reason, now: float) -> None:
+        self._context.count("acquire_failures")
+        acquire = job.acquire
+        self._context.report(
+            ReportKind.QUICK_MODE_FAILED,
+            reason,
+            Endpoint(acquire.local, 500),
+            Endpoint(acquire.peer, 500),
+            filter_id=acquire.filter_id,
+            selector=acquire.selector,
+        )
+
+    # ---- MainModeHost
+    def claims_initial_contact(self, main_mode: MainMode) -> bool:
+        return not self._knows(main_mode.local.address, main_mode.remote.address, but=main_mode)
+
+    def main_mode_established(self, main_mode: MainMode, now: float) -> None:
+        self._table.settle(main_mode)
+        if main_mode.nat is not None and main_mode.nat.local_behind:
+            self._keep_alive(main_mode.local, main_mode.remote, now)
+        if main_mode.peer_says_initial_contact:
+            self.initial_contact(main_mode, now)
+
+    def initial_contact(self, main_mode: MainMode, now: float) -> None:
+        """The peer (authenticated) has no older SA with us: remove what was up before it began to speak."""
+        local, remote = main_mode.local.address, main_mode.remote.address
+        reason = Reason.of(ReasonCode.INITIAL_CONTACT, peer=remote)
+        modes = self._table.with_peer(local, remote)
+        # Several peers can stand behind one NAT, and one does not speak for the others.
+        others = {mode.cookies for mode in modes if not _same_peer(mode, main_mode)}
+        for pair in self._table.pairs_with(local, remote):
+            if pair.established < main_mode.created and pair.main_mode not in others:
+                self._pairs.remove(pair, reason, now)
+        for mode in modes:
+            older = mode.established is not None and mode.established < main_mode.created
+            if mode is not main_mode and older and mode.cookies not in others:
+                self.end(mode, reason, now, tell=False)
+
+    def peer_moved(self, main_mode: MainMode, previous: Endpoint) -> None:
+        """New pairs go where the peer is now; the old ones cannot be moved, as the driver counts on in
+        them."""
+        local, remote = main_mode.local.address, main_mode.remote.address
+        for pair in self._table.pairs_with(local, remote):
+            if pair.remote == previous and not pair.replaced:
+                self._context.timers.set(("moved", pair), 0.0, partial(self._follow, pair))
+
+    def _follow(self, pair: QuickModePair, now: float) -> None:
+        if self._table.pair(pair.inbound_spi) is not pair or pair.replaced:
+            return
+        if not self.is_on_its_way(pair.acquire(), now):  # the peer itself may be making the new one
+            self.take(Job(pair.acquire(), replaces=pair.inbound_spi), now)
+
+    def _keep_alive(self, local: Endpoint, remote: Endpoint, now: float) -> None:
+        """Keep the NAT's mapping while there is anything to keep it for (RFC 3948 §4)."""
+        modes = self._table.with_peer(local.address, remote.address)
+        ends = [(mode.local, mode.remote) for mode in modes if mode.established is not None]
+        pairs = self._table.pairs_with(local.address, remote.address)
+        if (local, remote) not in (*ends, *((pair.local, pair.remote) for pair in pairs)):
+            return
+        self._context.effects.append(Send(KEEPALIVE, local, remote))
+        due = now + self._config.keepalive_seconds
+        self._context.timers.set(
+            ("keepalive", local, remote), due, lambda moment: self._keep_alive(local, remote, moment)
+        )
+
+    def main_mode_failed(self, main_mode: MainMode, reason: Reason, now: float) -> None:
+        self.end(main_mode, reason, now, tell=False)
+
+    def main_mode_expired(self, main_mode: MainMode, now: float) -> None:
+        self.end(main_mode, Reason.of(ReasonCode.MAIN_MODE_EXPIRED), now, tell=True)
+
+    def main_mode_exhausted(self, main_mode: MainMode, reason: Reason, now: float) -> None:
+        """A peer wants more quick modes than policy grants one main mode: it must authenticate anew."""
+        self.end(main_mode, reason, now, tell=True)
+
+    def quick_mode_failed(self, main_mode: MainMode, job: Job, reason: Reason, now: float) -> None:
+        """A quick mode that we began failed. Where an older main mode got no answer the peer has forgotten
+        it: once, a new main mode is tried."""
+        if reason.code in DEAD and not job.fresh and self.stopping is None:
+            detail = "the peer no longer answers under this main mode"
+            self._begin(job, now)
+            self.end(main_mode, Reason(reason.code, detail, reason.facts), now, tell=False)
+            return
+        self._fail(job, reason, now)
+
+    def take_back(self, job: Job, now: float) -> None:
+        self.take(job, now)
+
+    def peer_deleted(self, main_mode: MainMode, deleted: Deleted, now: float) -> None:
+        """Authenticated deletes. Quick modes live on when only their main mode is deleted ([MS-IKEE]
+        §3.8)."""
+        local, remote = main_mode.local.address, main_mode.remote.address
+        reason = Reason.of(ReasonCode.SA_DELETED, peer=remote)
+        for spi in deleted.outbound_spis:
+            pair = self._table.pair_by_outbound(remote, spi)
+            if pair is not None and pair.local.address == local:
+                self._pairs.remove(pair, reason, now)
+        for cookies in deleted.main_modes:
+            for mode in self._table.with_peer(local, remote):
+                conversation = mode.conversation
+                if cookies == conversation.initiator_cookie + conversation.responder_cookie:
+                    self.end(mode, reason, now, tell=False)
+                    self._keep_departed(mode, now, self._config.departed_seconds)
+
+    def _keep_departed(self, mode: MainMode, now: float, seconds: float) -> None:
+        """A peer that says good-bye deletes its quick modes first, but the network may swap the messages; and
+        what we delete is acknowledged under the main mode that we have deleted."""
+        self._table.keep_departed(mode)
+        forget = now + seconds
+        self._context.timers.set(("departed", mode), forget, lambda _: self._table.forget_departed(mode))
+
+    def peer_dead(self, main_mode: MainMode, reason: Reason, now: float) -> None:
+        """Its main mode, and the pairs that this main mode (or one that is gone) made: the next packet
+        negotiates anew. Another living main mode keeps its own."""
+        local, remote = main_mode.local.address, main_mode.remote.address
+        modes = self._table.with_peer(local, remote)
+        others = {mode.cookies for mode in modes if mode is not main_mode}
+        self.end(main_mode, reason, now, tell=False)
+        for pair in self._table.pairs_with(local, remote):
+            if pair.main_mode not in others:
+                self._pairs.remove(pair, reason, now)
+
+    def quick_mode_established(
+        self, main_mode: MainMode, run: QuickModeRun, outcome: QuickModeOutcome, now: float
+    ) -> None:
+        self._pairs.establish(main_mode, run, outcome, now)
+
+    # ---- ends
+    def end(self, mode: MainMode, reason: Reason, now: float, *, tell: bool) -> None:
+        """End a main mode. Jobs under an established one go on under another, others fail with it."""
+        if mode.closed:
+            return
+        was_established = mode.established is not None
+        context = self._context
+        jobs = mode.close(now, tell=tell)
+        if not was_established:
+            self._table.settle(mode)
+        self._table.remove(mode)
+        if mode.notices.deletes.pending:
+            mode.notices.deletes.settled = partial(self._table.forget_departed, mode)
+            self._keep_departed(mode, now, sum(self._config.delete_intervals) + FORGETTING_SECONDS)
+        kind = ReportKind.MAIN_MODE_DELETED if was_established else ReportKind.MAIN_MODE_FAILED
+        if was_established or (mode.initiator and not jobs):
+            context.report(kind, reason, mode.local, mode.remote, mode.cookies)
+        elif not mode.initiator:
+            # A stranger can begin main modes at will, so their ends are reported at a bounded rate.
+            context.report_limited(kind, reason, mode.local, mode.remote, now, mode.cookies)
+        for job in jobs:
+            if was_established and reason.code is not ReasonCode.POLICY_CHANGED:
+                self.take(job, now)
+            elif was_established:
+                self._fail(job, reason, now)
+            else:
+                context.count("acquire_failures")
+                acquire = job.acquire
+                context.report(
+                    kind, reason, mode.local, mode.remote, mode.cookies, acquire.filter_id, acquire.selector
+                )
+
+    def delete_all(self, chosen: Callable[[Address], bool], reason: Reason, now: float) -> None:
+        stopping, self.stopping = self.stopping, reason  # what ends must not begin anew
+        self._pairs.delete([pair for pair in self._table.pairs() if chosen(pair.remote.address)], reason, now)
+        for mode in self._table.main_modes():
+            if chosen(mode.remote.address):
+                self.end(mode, reason, now, tell=True)
+        self.stopping = stopping
+
+
+def _same_peer(one: MainMode, other: MainMode) -> bool:
+    """Whether two main modes with one address are with one peer, which behind a NAT only its identity
+    says."""
+    if other.nat is None or not other.nat.peer_behind or one.outcome is None or other.outcome is None:
+        return True
+    return one.outcome.peer_identity == other.outcome.peer_identity

@@ -1,0 +1,210 @@
+"""The informational exchanges of one main mode: what it tells the peer, and what the peer tells it.
+
+`informational.py` has the messages. Here: what an unprotected hint may do (little), what an authenticated
+notification or delete does, and asking whether the peer lives (`dead_peer_detection.py`)."""
+
+from typing import TYPE_CHECKING
+
+from stockade.ike.contract import ReportKind
+from stockade.ike.v1 import dead_peer_detection, informational
+from stockade.ike.v1.dead_peer_detection import Probe
+from stockade.ike.v1.deletes import Deletes
+from stockade.ike.v1.exchange import Conversation
+from stockade.model.reasons import PeerError, Reason
+from stockade.wire.isakmp.constants import ExchangeType, NotifyType
+from stockade.wire.isakmp.message import HEADER_SIZE, Header
+from stockade.wire.isakmp.payloads import NotificationPayload, Payload, microsoft_value
+from stockade.wire.vendor_ids import DEAD_PEER_DETECTION
+
+if TYPE_CHECKING:  # a main mode has notices, and they have it
+    from stockade.ike.v1.association import MainMode, MainModeHost
+
+
+class Notices:
+    """Deletes, notifications and probes of one main mode, in both directions."""
+
+    def __init__(self, main_mode: "MainMode", host: "MainModeHost") -> None:
+        self._mode = main_mode
+        self._host = host
+        self._context = main_mode.context
+        self._config = main_mode.config
+        self.deletes = Deletes(main_mode)
+        self._probe: Probe | None = None
+
+    # ---- what we say
+    def send_protected(self, payloads: tuple[Payload, ...]) -> bytes:
+        """A protected informational message; returns the datagram."""
+        assert self._mode.outcome is not None
+        conversation = self._mode.phase_2(ExchangeType.INFORMATIONAL, self._mode.quick_modes.new_message_id())
+        datagram = informational.encode_protected(
+            conversation,
+            self._mode.outcome.proposal.hash,
+            self._mode.outcome.keys.skeyid_a,
+            payloads,
+        )
+        self._mode.transmit(datagram)
+        return datagram
+
+    def notify_unprotected(self, kind: NotifyType, now: float) -> None:
+        """Tell the peer what went wrong before there are keys; at most once a second."""
+        if self._context.may_notify(self._mode.remote, now):
+            conversation = Conversation(
+                self._mode.conversation.initiator_cookie,
+                self._mode.conversation.responder_cookie,
+                ExchangeType.INFORMATIONAL,
+                int.from_bytes(self._mode.random(4), "big") | 1,
+            )
+            self._mode.transmit(conversation.encode((informational.notification(kind),), protected=False))
+
+    # ---- whether the peer lives
+    def probe(self, now: float) -> None:
+        """Ask the peer, if it can be asked and is not being asked already."""
+        may = self._config.dead_peer_detection and self._mode.peer_has(DEAD_PEER_DETECTION)
+        if not may or self._mode.established is None or self._mode.closed:
+            return
+        if self._probe is not None and self._probe.due is not None:
+            return
+        # RFC 3706 §6.2: the sequence begins at random, without the top bit.
+        sequence = int.from_bytes(self._mode.random(4), "big") & 0x7FFF_FFFF
+        self._probe = Probe(
+            self._config.probe_intervals,
+            self._ask_whether_it_lives,
+            lambda reason, moment: self._host.peer_dead(self._mode, reason, moment),
+            sequence,
+        )
+        self._probe.start(now)
+        self._arm_probe()
+
+    def _ask_whether_it_lives(self, number: int) -> None:
+        self.send_protected((dead_peer_detection.question(self._cookie_pair, number),))
+
+    def _arm_probe(self) -> None:
+        assert self._probe is not None
+        self._context.timers.set(("probe", self), self._probe.due, self._probe_timeout)
+
+    def _probe_timeout(self, now: float) -> None:
+        if self._probe is not None and not self._mode.closed:
+            self._probe.timeout(now)
+            self._arm_probe()
+
+    def heard(self) -> None:
+        """Something authentic came: the peer lives."""
+        if self._probe is not None:
+            self._probe.heard()
+            self._context.timers.cancel(("probe", self))
+
+    def close(self, *, tell: bool) -> None:
+        """The main mode ends. What it deleted last is repeated if the peer is to be told."""
+        self._context.timers.cancel(("probe", self))
+        if not tell:
+            self.deletes.forget()
+
+    @property
+    def _cookie_pair(self) -> bytes:
+        return self._mode.conversation.initiator_cookie + self._mode.conversation.responder_cookie
+
+    # ---- what the peer says
+    def receive(self, header: Header, datagram: bytes, now: float) -> None:
+        try:
+            if not header.encrypted:
+                message = self._mode.conversation.decode(
+                    header, datagram[HEADER_SIZE:], informational.UNPROTECTED
+                )
+                for notification in message.all(NotificationPayload):
+                    self._hint(notification, now)
+            elif self._mode.established is None:
+                self._unreadable_informational(now)
+            elif self._about_a_delete(header, datagram):
+                return
+            elif header.message_id not in self._mode.quick_modes.used and header.message_id:
+                self._protected_informational(header, datagram, now)
+        except PeerError as error:
+            self._mode.refused(error.reason, now)
+
+    def _about_a_delete(self, header: Header, datagram: bytes) -> bool:
+        """Whether the message acknowledges a delete of ours, or repeats one that we acknowledged."""
+        return self.deletes.take_acknowledgement(
+            header, datagram[HEADER_SIZE:]
+        ) or self.deletes.repeat_answer(header, datagram)
+
+    def receive_last_words(self, header: Header, datagram: bytes, now: float) -> None:
+        """The peer has deleted this main mode; what it sent before that may come after it."""
+        if header.exchange_type == ExchangeType.INFORMATIONAL and header.encrypted:
+            self.receive(header, datagram, now)
+
+    def _unreadable_informational(self, now: float) -> None:
+        """strongSwan encrypts its complaint about message 5 with keys that, made from another pre-shared key,
+        are not ours: that it comes at all tells the cause."""
+        expect = self._mode.exchange.expect
+        if self._mode.initiator and expect is not None and expect.protected:
+            detail = "the peer answers main mode message 5 with something that we cannot decrypt"
+            self._mode.exchange.suspect(Reason.of(expect.silence, detail), now)
+            self._mode.arm()
+
+    def _hint(self, notification: NotificationPayload, now: float) -> None:
+        """An unprotected notification: anybody can have sent it, so it tears nothing down. It shortens the
+        wait of an exchange that gets no better answer, and becomes the reason of its failure."""
+        expect = self._mode.exchange.expect
+        mismatch = (
+            expect.silence if self._mode.initiator and expect is not None and expect.protected else None
+        )
+        reason = informational.reason_of(notification, mismatch=mismatch, protected=False)
+        is_error = notification.is_error or microsoft_value(notification) is not None
+        if self._mode.established is None and is_error:
+            self._mode.exchange.suspect(reason, now)
+            self._mode.arm()
+        elif notification.type == NotifyType.INVALID_COOKIE:
+            self._mode.quick_modes.suspect(reason, now)
+        self._context.report_limited(
+            ReportKind.NOTIFICATION,
+            reason,
+            self._mode.local,
+            self._mode.remote,
+            now,
+            self._mode.cookies,
+        )
+
+    def _protected_informational(self, header: Header, datagram: bytes, now: float) -> None:
+        assert self._mode.outcome is not None
+        body = datagram[HEADER_SIZE:]
+        conversation = self._mode.phase_2(ExchangeType.INFORMATIONAL, header.message_id)
+        message = conversation.decode(header, body, informational.PROTECTED)
+        hash_name, skeyid_a = self._mode.outcome.proposal.hash, self._mode.outcome.keys.skeyid_a
+        informational.verify_protected(conversation, hash_name, skeyid_a, message)
+        self._mode.quick_modes.used.add(header.message_id)
+        self._mode.accepted(protected=True)
+        assert conversation.protection is not None
+        conversation.protection.accept(body)
+        acknowledgement = informational.acknowledge_delete(
+            conversation, hash_name, skeyid_a, message, self._mode.random(32)
+        )
+        if acknowledgement is not None:
+            self.deletes.answer(header, datagram, acknowledgement)
+        for notification in message.all(NotificationPayload):
+            self._notified(notification, now)
+        deleted = informational.read_deletes(message)
+        if deleted.main_modes or deleted.outbound_spis:
+            self._host.peer_deleted(self._mode, deleted, now)
+
+    def _notified(self, notification: NotificationPayload, now: float) -> None:
+        """An authenticated notification."""
+        if notification.type == NotifyType.R_U_THERE_ACK:
+            return
+        answer = dead_peer_detection.answer(notification, self._cookie_pair)
+        if answer is not None and self._config.dead_peer_detection:
+            self.send_protected((answer,))
+            return
+        if notification.type == NotifyType.INITIAL_CONTACT:
+            self._host.initial_contact(self._mode, now)
+            return
+        reason = informational.reason_of(notification, mismatch=None, protected=True)
+        if notification.is_error or microsoft_value(notification) is not None:
+            self._mode.quick_modes.refused_by_peer(notification, reason, now)
+        self._context.report_limited(
+            ReportKind.NOTIFICATION,
+            reason,
+            self._mode.local,
+            self._mode.remote,
+            now,
+            self._mode.cookies,
+        )
