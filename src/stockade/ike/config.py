@@ -56,6 +56,11 @@ class EngineConfig:
     message 3 before it sends packets: strongSwan makes its SAs at message 3 and would lose what comes
     meanwhile."""
 
+    task_seconds: float = 20.0
+    """How long a main mode waits for what may block: a Kerberos ticket from a domain controller."""
+    tasks_total: int = 64
+    """How many such tasks may be under way; what needs one beyond them fails."""
+
     # -- the life of main and quick modes
     half_open_seconds: float = 63.0
     """A main mode that a peer began and does not finish is forgotten after this."""

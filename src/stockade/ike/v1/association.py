@@ -7,6 +7,7 @@ concerns more than one main mode is the host's business (`MainModeHost`: the eng
 from collections.abc import Sequence
 from typing import Protocol
 
+from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import ReportKind, Send
 from stockade.ike.v1 import fragments, informational, main_mode
@@ -46,6 +47,12 @@ _AUTHENTICATION = (
     ReasonCode.CERTIFICATE_USAGE,
     ReasonCode.CERTIFICATE_REVOKED,
     ReasonCode.CERTIFICATE_UNTRUSTED,
+    ReasonCode.KERBEROS_REFUSED,
+    ReasonCode.KERBEROS_CLOCK_SKEW,
+    ReasonCode.KERBEROS_NO_TICKET,
+    ReasonCode.KERBEROS_EXPIRED,
+    ReasonCode.KERBEROS_UNREACHABLE,
+    ReasonCode.KERBEROS_UNAVAILABLE,
 )
 
 
@@ -153,6 +160,18 @@ class MainMode:
             failed=self._failed,
             refused=self.refused,
         )
+
+    def give_away(self, task: Task) -> None:
+        self.context.give_away(task, self._worked, self._overburdened)
+
+    def _worked(self, outcome: AuthMethod | Reason, now: float) -> None:
+        if not self.closed:
+            self.exchange.worked(outcome, now)
+            self.arm()
+
+    def _overburdened(self, reason: Reason) -> None:
+        # Not from within the exchange, which is just about to wait.
+        self.context.timers.set(("task", self), 0.0, lambda now: self._worked(reason, now))
 
     # ---- what it is
     @property
