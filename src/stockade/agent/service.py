@@ -32,10 +32,12 @@ from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSetti
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import UdpSockets
+from stockade.agent.workers import Workers
 from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
-from stockade.ike.contract import Send
+from stockade.ike.auth.kerberos import GssSource
+from stockade.ike.contract import Perform, Performed, Send, perform
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
@@ -63,7 +65,10 @@ class Service:
         settings: Settings,
         stores: Stores,
         gate: Gate,
+        kerberos: GssSource | None = None,
     ) -> None:
+        self._kerberos = kerberos
+        self._workers = Workers()
         self._settings = settings
         self._asked = ServiceSettings()
         self._persistent: tuple[PolicySet, ...] = ()
@@ -114,6 +119,7 @@ class Service:
             names.close()
             self._driver.stop(keep_filters=keep)
             self._journal.write(Entry("agent-stopped", Reason.of(ReasonCode.SHUTTING_DOWN)))
+            self._workers.stop()
             self._known.close()
             self._journal.close()
 
@@ -130,6 +136,8 @@ class Service:
             known_peers=self._known,
             config=self._settings.ike,
             credentials=self._read_certificates(),
+            kerberos=self._kerberos,
+            perform=self._perform,
             soft=self._settings.soft,
             source_for=source_address,
         )
@@ -268,6 +276,21 @@ class Service:
         now = time.monotonic()
         self._core.pump(now, self._send)
         self._set_timer(now)
+
+    def _perform(self, effect: Perform) -> None:
+        """A Kerberos ticket or token: in a thread, as a domain controller may take its time."""
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            answer = perform(effect)
+            with suppress(RuntimeError):  # the loop has ended: nobody waits
+                loop.call_soon_threadsafe(self._on_performed, answer)
+
+        self._workers.submit(work)
+
+    def _on_performed(self, answer: Performed) -> None:
+        self._core.performed(answer, time.monotonic())
+        self._pump()
 
     def _send(self, send: Send) -> None:
         try:

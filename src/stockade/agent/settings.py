@@ -7,7 +7,12 @@
     advertise_cluster = false     # send NLBS_PRESENT: peers give up idle quick modes after 60 s
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
     replay_window = 64            # packets, 32 to 4096
+    nat_traversal = true          # RFC 3947: detect NATs, put ESP into UDP where there is one
     strong_crl_check = 1          # 0 not asked, 1 the revoked is refused, 2 also what cannot be checked
+
+    [kerberos]
+    keytab = "/etc/krb5.keytab"   # the host's keys
+    principal = ""                # which of its principals peers use; empty: host/…, else COMPUTER$
 
     [host]                        # in place of what resolv.conf, leases and routes say
     dns_servers = ["10.0.0.53"]   # also wins_servers, dhcp_servers, gateways
@@ -37,16 +42,25 @@ from stockade.pki.chain import ChainRules
 from stockade.pki.revocation import RevocationCheck
 
 DEFAULT_DRIVER = "auto"
+DEFAULT_KEYTAB = Path("/etc/krb5.keytab")
 _RANGES = {
     "microsoft_version": (2, 9),
     "idle_seconds": (300, 3600),
     "replay_window": (32, 4096),
     "strong_crl_check": (0, 2),
 }
-_SWITCHES = frozenset({"advertise_cluster"})
+_SWITCHES = frozenset({"nat_traversal", "advertise_cluster"})
 _SERVERS = ("dns_servers", "wins_servers", "dhcp_servers", "gateways")
 _HOST_RANGES = {"name_refresh_seconds": (5, 86_400)}
 _SOFT_RANGES = {"idle_seconds": (30, 86_400)}
+
+
+@dataclass(frozen=True, slots=True)
+class KerberosSettings:
+    """Where this host's keys are; `principal` empty: the host's one in the keytab."""
+
+    keytab: Path = DEFAULT_KEYTAB
+    principal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,7 @@ class Settings:
     driver: str = DEFAULT_DRIVER
     ike: EngineConfig = field(default_factory=EngineConfig)
     chains: ChainRules = field(default_factory=ChainRules)
+    kerberos: KerberosSettings = field(default_factory=KerberosSettings)
     host: HostSettings = field(default_factory=HostSettings)
     name_refresh_seconds: float = REFRESH_SECONDS
     soft: SoftSettings = field(default_factory=SoftSettings)
@@ -74,8 +89,9 @@ def read_settings(path: Path) -> Settings:
     ike = _table(path, content, "ike", {*_RANGES, *_SWITCHES})
     host = _table(path, content, "host", {*_SERVERS, *_HOST_RANGES})
     soft = _table(path, content, "soft", {"when", *_SOFT_RANGES})
+    kerberos = _kerberos(path, content.pop("kerberos", {}))
     if content:
-        known = "driver, [ike], [host] and [soft]"
+        known = "driver, [ike], [kerberos], [host] and [soft]"
         raise _invalid(path, f"unknown key {next(iter(content))!r}; known are {known}")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
@@ -86,10 +102,12 @@ def read_settings(path: Path) -> Settings:
             default,
             microsoft_version=_number(path, ike, "microsoft_version", default.microsoft_version),
             advertise_cluster=_switch(path, ike, "advertise_cluster", default.advertise_cluster),
+            nat_traversal=_switch(path, ike, "nat_traversal", default.nat_traversal),
             idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
             replay_window=_number(path, ike, "replay_window", default.replay_window),
         ),
         ChainRules(RevocationCheck(_number(path, ike, "strong_crl_check", RevocationCheck.REVOKED_ONLY))),
+        kerberos,
         HostSettings(*(_servers(path, host, key) for key in _SERVERS)),
         float(_number(path, host, "name_refresh_seconds", int(REFRESH_SECONDS), "host", _HOST_RANGES)),
         SoftSettings(
@@ -132,6 +150,20 @@ def _soft_when(path: Path, table: Mapping[str, object]) -> SoftWhen:
     except ValueError:
         words = " or ".join(SoftWhen)
         raise _invalid(path, f"soft.when must be {words}, not {value!r}") from None
+
+
+def _kerberos(path: Path, table: object) -> KerberosSettings:
+    if not isinstance(table, dict):
+        raise _invalid(path, "kerberos must be a table, written [kerberos]")
+    unknown = table.keys() - {"keytab", "principal"}
+    if unknown:
+        raise _invalid(path, f"unknown key kerberos.{next(iter(unknown))}; known are keytab, principal")
+    keytab, principal = table.get("keytab", str(DEFAULT_KEYTAB)), table.get("principal", "")
+    if not isinstance(keytab, str) or not isinstance(principal, str):
+        raise _invalid(path, "kerberos.keytab and kerberos.principal must be text")
+    if not Path(keytab).is_absolute():
+        raise _invalid(path, "kerberos.keytab must be an absolute path")
+    return KerberosSettings(Path(keytab), principal)
 
 
 def _number(
