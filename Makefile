@@ -1,11 +1,13 @@
 # Each target sets up what it needs (scripts/bootstrap) and says what it cannot have.
 #   STOCKADE_VENV=DIR   the virtual environment (default .venv)
 #   TESTS="…"           what `make test` hands to pytest (default: everything)
+#   TEST_WORKERS=N      test files that run at the same time (default 4: most of the slow ones wait, they do not compute)
 
 SHELL := /bin/bash
 VENV := $(or $(STOCKADE_VENV),.venv)
 BIN := $(VENV)/bin
 TESTS ?=
+TEST_WORKERS ?= 4
 export STOCKADE_VENV := $(VENV)
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
@@ -21,7 +23,7 @@ demo: ## two hosts, one policy, real packets (as root; otherwise the same story 
 
 test: ## every tier of the tests; a tier whose needs are absent skips with the reason
 	@scripts/bootstrap test
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: ## ruff: rules and format
 	@scripts/bootstrap tools

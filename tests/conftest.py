@@ -11,6 +11,8 @@ from stockade.lab.needs import TIERS, missing_for
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS / "support"))  # helpers that several tiers share
+# what mostly waits starts first, beside what computes
+SLOWEST_FIRST = ("peers", "directory", "kernel", "host")
 WORDS = ("passed", "failed", "error", "xpassed", "xfailed", "skipped")
 
 
@@ -24,6 +26,8 @@ def tier_of(path: Path) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {tier: position for position, tier in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: rank.get(tier_of(item.path) or "", len(rank)))  # stable: files stay together
     for item in items:
         tier = tier_of(item.path)
         reason = missing_for(tier) if tier is not None else None

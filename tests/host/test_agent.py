@@ -201,13 +201,14 @@ def test_a_policy_is_changed_while_traffic_runs(hosts):
     assert alpha.ping(BETA)
 
     # A policy that cannot be enforced is refused whole, and the last good one stays.
-    refusal = alpha.stockade(
-        *static, "set", "rule", "name=secure", "policy=test", "tunnel=10.78.0.9", ok=False
-    )
-    assert "tunnel" in refusal.stderr
+    multicast = ("filterlist=secured", "srcaddr=me", "dstaddr=224.0.0.9")
+    refusal = alpha.stockade(*static, "add", "filter", *multicast, ok=False)
+    assert "multicast" in refusal.stderr
     assert "secure" in refusal.stderr
-    assert alpha.ask("status")["policy_refused"]["reason"] == "driver-lacks"
+    assert alpha.ask("status")["policy_refused"]["reason"] == "not-securable"
     assert alpha.ping(BETA)
+    alpha.stockade(*static, "delete", "filter", *multicast)
+    assert alpha.ask("status")["policy_refused"] is None
 
     # Unassigned: everything passes in clear again, on both ends.
     for host in hosts:

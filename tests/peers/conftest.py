@@ -1,6 +1,46 @@
-"""Lets the tests of this tier import the helpers beside them."""
+"""Lets the tests of this tier import the helpers beside them, and prints the matrix of what was tried with
+which peer."""
 
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+COLUMNS = tuple(
+    f"{peer}/{role}" for peer in ("strongswan", "libreswan") for role in ("initiator", "responder")
+)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = matrix(terminalreporter.stats)
+    if lines:
+        terminalreporter.section("interoperation: case × peer and our role")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def matrix(stats: dict[str, list[object]]) -> list[str]:
+    """One line per case, one column per peer and our role in it, and below why a peer cannot do a case. Empty
+    where nothing of it ran. `stats` are the terminal reporter's."""
+    cells: dict[str, dict[str, str]] = {}
+    why: dict[str, str] = {}
+    for report in (report for reports in stats.values() for report in reports):
+        properties = dict(getattr(report, "user_properties", ()))
+        trial = properties.get("interop")
+        if getattr(report, "when", "") != "call" or not isinstance(trial, str):
+            continue
+        case, _, column = trial.partition("/")
+        outcome = str(properties["interop_outcome"])
+        cells.setdefault(case, {})[column] = outcome
+        if outcome == "cannot":
+            why[f"{case}, {column.partition('/')[0]}"] = str(properties["interop_detail"])
+    if not cells:
+        return []
+    width = max(map(len, cells)) + 2
+    lines = [" " * width + "  ".join(f"{column:<21}" for column in COLUMNS).rstrip()]
+    for case, row in cells.items():
+        shown = "  ".join(f"{row.get(column, '-'):<21}" for column in COLUMNS)
+        lines.append(f"{case:<{width}}{shown}".rstrip())
+    return lines + [f"cannot: {case}: {reason}" for case, reason in why.items()]

@@ -41,16 +41,21 @@ class StockadeNode:
     ) -> None:
         self.stop()
 
+    def command(self, *words: str) -> str:
+        """Run a `stockade` command by its own entry point, in this process; what it printed."""
+        printed = io.StringIO()
+        with redirect_stdout(printed), redirect_stderr(printed):
+            status = stockade(["--home", str(self._home), *words])
+        assert status == 0, f"stockade {words}: {printed.getvalue()}"
+        return printed.getvalue()
+
     def apply(self, script: str) -> None:
         """Run a netsh script by the command line's own entry point (in this process: an emulated machine
         needs ten seconds to start another one); a running agent has the new policy when this returns."""
         path = self._folder / "policy.netsh"
         path.touch(mode=0o600)
         path.write_text(script, encoding="utf-8")
-        printed = io.StringIO()
-        with redirect_stdout(printed), redirect_stderr(printed):
-            status = stockade(["--home", str(self._home), "netsh", "-f", str(path)])
-        assert status == 0, f"netsh -f: {printed.getvalue()}"
+        self.command("netsh", "-f", str(path))
         if self.running:
             refused = self.client.get("/v1/status")["policy_refused"]
             assert refused is None, refused

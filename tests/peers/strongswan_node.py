@@ -8,11 +8,11 @@ for one IKEv1 connection named `peer` with one child named `traffic`, host to ho
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from stockade.lab.needs import find_program
 from stockade.lab.netns import Namespace
@@ -105,12 +105,29 @@ secrets {{
 }}
 """
 
+    def files(self) -> Mapping[str, bytes]:
+        """What the folders of swanctl hold."""
+        places = {"x509/host.pem": self.certificate, "private/host.pem": self.private_key}
+        for number, authority in enumerate(self.authorities):
+            places[f"x509ca/{number}.pem"] = authority
+        return places
+
+
+class Configuration(Protocol):
+    """What strongSwan is told: `Connection`, or several of them."""
+
+    def text(self) -> str:
+        """swanctl.conf."""
+
+    def files(self) -> Mapping[str, bytes]:
+        """Path in swanctl's folder -> content."""
+
 
 class StrongSwan:
     """A charon in `namespace`, a context manager: started and loaded on entry, stopped on exit. An error
     that passes through gets the log as a note."""
 
-    def __init__(self, namespace: Namespace, folder: Path, connection: Connection) -> None:
+    def __init__(self, namespace: Namespace, folder: Path, connection: Configuration) -> None:
         self.namespace = namespace
         self.connection = connection
         self._folder = folder
@@ -124,6 +141,11 @@ class StrongSwan:
 
     def __enter__(self) -> Self:
         self._configure()
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start charon and load its configuration."""
         charon = find_program("charon-systemd")
         assert charon is not None, "the tier's needs say that strongSwan is installed"
         self._process = self.namespace.popen([charon], environment=self._environment)
@@ -138,7 +160,6 @@ class StrongSwan:
         except BaseException:
             self.stop()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -172,13 +193,21 @@ class StrongSwan:
             self._command(arguments), stdout=subprocess.PIPE, environment=self._environment
         )
 
-    def initiate(self, seconds: int = 20) -> "subprocess.Popen[str]":
+    def initiate(self, seconds: int = 20, child: str = "traffic") -> "subprocess.Popen[str]":
         """Begin main mode and quick mode as the initiator; the process ends when charon has a verdict."""
-        return self.begin("--initiate", "--child", "traffic", "--timeout", str(seconds))
+        return self.begin("--initiate", "--child", child, "--timeout", str(seconds))
 
-    def terminate(self) -> "subprocess.Popen[str]":
+    def terminate(self, connection: str = "peer") -> "subprocess.Popen[str]":
         """Delete the connection's SAs."""
-        return self.begin("--terminate", "--ike", "peer", "--timeout", "10")
+        return self.begin("--terminate", "--ike", connection, "--timeout", "10")
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash is: its SAs and policies stay in the kernel, nobody is told."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        self._socket.unlink(missing_ok=True)
 
     def established(self) -> "list[RawValue]":
         """The IKE SAs that are up, as `parse_raw` gives them."""
@@ -215,11 +244,7 @@ class StrongSwan:
         secret_file = self._folder / "swanctl" / "swanctl.conf"
         secret_file.touch(mode=0o600)
         secret_file.write_text(self.connection.text(), encoding="utf-8")
-        places = {"x509/host.pem": self.connection.certificate}
-        places["private/host.pem"] = self.connection.private_key
-        for number, authority in enumerate(self.connection.authorities):
-            places[f"x509ca/{number}.pem"] = authority
-        for place, content in places.items():
+        for place, content in self.connection.files().items():
             if content:
                 (self._folder / "swanctl" / place).write_bytes(content)
         (self._folder / "strongswan.conf").write_text(

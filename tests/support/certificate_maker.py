@@ -86,9 +86,9 @@ class Made:
     def own(self) -> OwnCertificate:
         return OwnCertificate(self.read, PrivateKey.load(self.key_pem))
 
-    def pkcs12(self, password: bytes, *others: "Made") -> bytes:
+    def pkcs12(self, password: bytes, *others: "Made", nickname: bytes = b"host") -> bytes:
         return pkcs12.serialize_key_and_certificates(
-            b"host",
+            nickname,
             self.key,
             self.x509,
             [other.x509 for other in others],

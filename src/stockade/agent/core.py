@@ -9,10 +9,12 @@ so that a coroutine decides nothing. Times are seconds on one monotonic clock.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from stockade.agent.journal import Entry
 from stockade.agent.known_peers import KnownPeers, KnownQuickMode
+from stockade.agent.soft import LOOK_INTERVAL, SoftSettings, Waiting
+from stockade.agent.temporary import SoftAssociation, TemporaryFilters
 from stockade.driver import contract as driver_contract
 from stockade.driver.contract import Driver
 from stockade.ike import contract as ike
@@ -20,13 +22,14 @@ from stockade.ike.config import EngineConfig
 from stockade.ike.engine import Engine
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
-from stockade.model.negotiation import Mode
-from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
+from stockade.model.negotiation import Negotiation, QuickModeMatch
+from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.sa import SecurityAssociation
-from stockade.model.traffic import TrafficSelector
+from stockade.model.traffic import Flow, TrafficSelector
 from stockade.pki.credentials import CredentialSource
-from stockade.policy.compiler import compile_table
+from stockade.policy.compiler import PolicyCompiler
 from stockade.policy.dynamic import DynamicSet
+from stockade.policy.facts import HostFacts, as_facts
 from stockade.policy.lookup import FilterTableLookup
 from stockade.policy.objects import PolicySet
 
@@ -51,14 +54,16 @@ class LoadResult:
 class HostCore:
     """Policy + engine + driver of one host.
 
-    `random(size)` gives bytes for cookies, nonces and keys. `journal` is called with every entry.
-    `known_peers` remembers with whom we had SAs, over restarts. `credentials` are the host's certificates.
+    `facts` are what the host knows of itself (or just its addresses). `random(size)` gives bytes for cookies,
+    nonces and keys. `journal` is called with every entry. `known_peers` remembers with whom we had SAs, over
+    restarts. `credentials` are the host's certificates. `source_for(peer)` is our address towards a tunnel's
+    end point, None where there is no way; without it the first address of the family is taken.
     """
 
     def __init__(
         self,
         driver: Driver,
-        local_addresses: Sequence[Address],
+        facts: HostFacts | Sequence[Address],
         random: Callable[[int], bytes],
         *,
         journal: Callable[[Entry], None] = lambda entry: None,
@@ -66,19 +71,31 @@ class HostCore:
         config: EngineConfig | None = None,
         exempt_level: int = 3,
         credentials: CredentialSource | None = None,
+        soft: SoftSettings | None = None,
+        source_for: Callable[[Address], Address | None] | None = None,
     ) -> None:
         self.driver = driver
         self.table = FilterTable()
-        self.local_addresses: tuple[Address, ...] = tuple(local_addresses)
+        """The filter table in force, temporary filters included."""
+        self.facts = as_facts(facts)
         self.exempt_level = exempt_level
+        self.soft_settings = soft if soft is not None else SoftSettings()
         self.known_peers = known_peers if known_peers is not None else KnownPeers()
         self._journal = journal
-        self._filters: dict[str, SpecificFilter] = {}
+        self._compiler = PolicyCompiler()
+        self._compiled = FilterTable()
+        self._policy: tuple[tuple[PolicySet, ...], DynamicSet | None] = ((), None)
+        self._temporary = TemporaryFilters()
+        self._waiting = Waiting()
+        self._soft_seen: dict[tuple[str, Address, Address], tuple[int, float]] = {}
+        self._next_look = 0.0
+        self._source_for = source_for if source_for is not None else self._any_source
         self._inbound_of: dict[tuple[Direction, int], SecurityAssociation] = {}
         self._recovered: dict[Address, float] = {}
         self._stopping = False
+        self._lookup = FilterTableLookup(self.table)
         self.engine = Engine(
-            FilterTableLookup(self.table),
+            self._lookup,
             driver.get_spi,
             random,
             config if config is not None else EngineConfig(),
@@ -87,31 +104,34 @@ class HostCore:
 
     # ---- policy
 
+    @property
+    def local_addresses(self) -> tuple[Address, ...]:
+        """What "me" stands for."""
+        return self.facts.local
+
+    @property
+    def soft_associations(self) -> tuple[SoftAssociation, ...]:
+        """Whom we speak with in clear because negotiating failed."""
+        return self._temporary.soft
+
     def load(
         self,
         policy_sets: Sequence[PolicySet],
         now: float,
-        local_addresses: Sequence[Address] | None = None,
+        facts: HostFacts | Sequence[Address] | None = None,
         *,
         dynamic: DynamicSet | None = None,
     ) -> LoadResult:
         """Compile and enforce; `dynamic` is what the dynamic store holds. A policy that cannot be compiled or
         enforced leaves the last good one in force; the refusal is returned and written to the journal."""
-        if local_addresses is not None:
-            self.local_addresses = tuple(local_addresses)
-        try:
-            versions = self.driver.capabilities.ip_versions
-            table = compile_table(policy_sets, self.local_addresses, self.exempt_level, versions, dynamic)
-            _refuse_tunnels(table)
-            # Its temporary filters are not kept here yet: an SA without one would carry nothing.
-            table = replace(table, default_response=None)
-            self.driver.install_filters(table)
-        except StockadeError as error:
-            self._note("policy-refused", error.reason, now)
-            return LoadResult(self.table, error.reason)
-        self.table = table
-        self._filters = {entry.id: entry for entry in table.filters}
-        self.engine.set_lookup(FilterTableLookup(table), now)
+        if facts is not None:
+            self.facts = as_facts(facts)
+        policy = (tuple(policy_sets), dynamic)
+        refusal = self._enforce(policy, now)
+        if refusal is not None:
+            return LoadResult(self.table, refusal)
+        self._policy = policy
+        table = self.table
         self._note(
             "policy-loaded",
             Reason.of(
@@ -122,6 +142,56 @@ class HostCore:
         for warning in table.warnings:
             self._note("policy-warning", Reason.of(ReasonCode.POLICY_DOUBTFUL, warning), now)
         return LoadResult(table)
+
+    def set_facts(self, facts: HostFacts, now: float) -> LoadResult:
+        """What the host knows of itself has changed: the policy in force is expanded anew, and only the
+        difference goes to the driver."""
+        self.facts = facts
+        before, warned = self.table, set(self.table.warnings)
+        refusal = self._enforce(self._policy, now)
+        if refusal is not None:
+            return LoadResult(self.table, refusal)
+        changes = self.table.since(before)
+        if changes.came or changes.went:
+            detail = f"addresses, servers or names changed: {len(changes.came)} filters came and "
+            reason = Reason.of(
+                ReasonCode.POLICY_LOADED,
+                f"{detail}{len(changes.went)} went",
+                policy=self.table.policy_name or "none",
+                filters=len(self.table.filters),
+            )
+            self._note("policy-expanded", reason, now)
+        for warning in self.table.warnings:
+            if warning not in warned:
+                self._note("policy-warning", Reason.of(ReasonCode.POLICY_DOUBTFUL, warning), now)
+        return LoadResult(self.table)
+
+    def _enforce(self, policy: tuple[tuple[PolicySet, ...], DynamicSet | None], now: float) -> Reason | None:
+        """Compile and put in force; the refusal, after which everything is as it was."""
+        policy_sets, dynamic = policy
+        try:
+            versions = self.driver.capabilities.ip_versions
+            compiled = self._compiler.compile(policy_sets, self.facts, self.exempt_level, versions, dynamic)
+            self._install_table(compiled)
+        except StockadeError as error:
+            self._note("policy-refused", error.reason, now)
+            return error.reason
+        self._lookup = FilterTableLookup(compiled)
+        self.engine.set_lookup(self._lookup, now)
+        return None
+
+    def _install_table(self, compiled: FilterTable) -> None:
+        """Put a compiled table in force, with what stands over it for a while."""
+        table = self._temporary.over(compiled)
+        self.driver.install_filters(table)
+        self._compiled, self.table = compiled, table
+
+    def _refresh(self, now: float) -> None:
+        """The temporary filters changed."""
+        try:
+            self._install_table(self._compiled)
+        except StockadeError as error:
+            self._note("policy-refused", error.reason, now)
 
     def reconnect(self, now: float) -> int:
         """After a start: negotiate anew with the peers that we had SAs with, so that nobody waits for a
@@ -139,9 +209,14 @@ class HostCore:
 
     def timeout(self, now: float) -> None:
         self.engine.timeout(now)
+        self._fall_back(now)
+        self._end_soft(now)
 
     def next_timeout(self) -> float | None:
-        return self.engine.next_timeout()
+        due = [self.engine.next_timeout(), self._waiting.next_due()]
+        if self._temporary.soft:
+            due += [self._next_look, min(soft.expires for soft in self._temporary.soft)]
+        return min((when for when in due if when is not None), default=None)
 
     def pump(self, now: float, send: Callable[[ike.Send], None]) -> None:
         """Carry driver events to the engine and its effects to the driver and to `send`, in their order,
@@ -209,14 +284,47 @@ class HostCore:
         if self._stopping:
             return
         peer = event.flow.destination
-        entry = self._filters.get(event.filter_id)
+        entry = self.table.by_id(event.filter_id)
         if entry is None or entry.action is not Action.NEGOTIATE or entry.negotiation is None:
             # The table changed while the event was on its way; the next packet finds the new one.
             self.driver.release(event.filter_id, peer, Reason.of(ReasonCode.POLICY_CHANGED))
             return
-        selector = entry.selector.narrowed_to(event.flow.source, peer)
+        command = self._command(entry, event.flow)
+        if isinstance(command, Reason):
+            self._note("quick-mode-failed", command, now, filter=str(entry.provenance))
+            endpoint = self.table.negotiations[entry.negotiation].quick_mode.tunnel_endpoint
+            self.driver.release(entry.id, peer if endpoint is None else endpoint, command)
+            return
+        if self._temporary.soft_with(entry.id, command.local, command.peer) is not None:
+            self.driver.release(entry.id, command.peer, Reason.of(ReasonCode.SOFT_FALLBACK))
+            return  # the event was on its way when the soft SA came
+        if entry.allow_soft and command.negotiation.quick_mode.tunnel_endpoint is None:
+            self._waiting.begin(command, now + self.soft_settings.fallback_seconds)
+        self.engine.command(command, now)
+
+    def _command(self, entry: SpecificFilter, flow: Flow) -> ike.Acquire | Reason:
+        """What the key exchange is asked for, for a packet of a negotiate filter: in transport mode the
+        filter's traffic between the two hosts, in tunnel mode all of it, between the two ends of the
+        tunnel."""
+        assert entry.negotiation is not None
         negotiation = self.table.negotiations[entry.negotiation]
-        self.engine.command(ike.Acquire(event.flow.source, peer, selector, negotiation, entry.id), now)
+        endpoint = negotiation.quick_mode.tunnel_endpoint
+        if endpoint is None:
+            selector = entry.selector.narrowed_to(flow.source, flow.destination)
+            return ike.Acquire(flow.source, flow.destination, selector, negotiation, entry.id)
+        local = self._source_for(endpoint)
+        if local is None or endpoint in self.facts.local:
+            return Reason.of(
+                ReasonCode.INVALID_POLICY, "the rule's tunnel end point is no other computer that we reach",
+                endpoint=endpoint,
+            )  # fmt: skip
+        both = self._lookup.for_acquire(entry, local, endpoint)
+        return (
+            both if isinstance(both, Reason) else ike.Acquire(local, endpoint, entry.selector, both, entry.id)
+        )
+
+    def _any_source(self, peer: Address) -> Address | None:
+        return next((one for one in self.facts.local if one.version == peer.version), None)
 
     def _on_unknown_spi(self, source: Address, now: float) -> None:
         """A peer that we had SAs with uses one that we lost. Anybody can forge such a packet: it makes us
@@ -236,16 +344,13 @@ class HostCore:
     def _acquire_known(self, known: KnownQuickMode, now: float) -> bool:
         """Negotiate a known quick mode anew, if today's policy still has the very traffic as a negotiate
         filter."""
-        for entry in self.table.filters:
-            if (
-                entry.direction is Direction.OUTBOUND
-                and entry.negotiation is not None
-                and known.local in entry.selector.source
-                and known.peer in entry.selector.destination
-                and _same_ports(entry.selector, known.selector)
-            ):
-                negotiation = self.table.negotiations[entry.negotiation]
-                command = ike.Acquire(known.local, known.peer, known.selector, negotiation, entry.id)
+        selector = known.selector
+        for entry in self.table.about(selector.source.first, selector.destination.first, Direction.OUTBOUND):
+            if entry.negotiation is None or not _same_ports(entry.selector, selector):
+                continue
+            negotiation = self._lookup.for_acquire(entry, known.local, known.peer)
+            if not isinstance(negotiation, Reason) and _would_make(entry, negotiation, known):
+                command = ike.Acquire(known.local, known.peer, selector, negotiation, entry.id)
                 self.engine.command(command, now)
                 return True
         return False
@@ -261,6 +366,8 @@ class HostCore:
             if sa is not None and effect.direction is Direction.INBOUND:
                 self._inbound_of.pop((Direction.OUTBOUND, sa.pair), None)
             self.driver.remove_sa(effect.spi, effect.direction, effect.peer)
+            if self._temporary.remove_response(effect.spi, effect.direction, effect.peer):
+                self._refresh(now)
         else:
             self._on_report(effect, now)
 
@@ -268,12 +375,94 @@ class HostCore:
         if sa.direction is Direction.INBOUND:
             self._inbound_of[(Direction.INBOUND, sa.spi)] = sa
             self._inbound_of[(Direction.OUTBOUND, sa.pair)] = sa
+        self._make_room(sa, now)
         try:
             self.driver.add_sa(sa)
         except StockadeError as error:
             self._note("sa-refused", error.reason, now, spi=f"{sa.spi:#010x}", peer=str(sa.peer))
             inbound = sa.spi if sa.direction is Direction.INBOUND else sa.pair
             self.engine.command(ike.DeleteQuickMode(inbound, error.reason), now)
+
+    def _make_room(self, sa: SecurityAssociation, now: float) -> None:
+        """What the table needs before this SA can carry anything: the filters of the default response rule,
+        and no soft SA in its way."""
+        outbound = sa.selector if sa.direction is Direction.OUTBOUND else sa.selector.reversed()
+        self._waiting.end_with(sa.local, sa.peer)
+        changed = False
+        for soft in self._temporary.soft:
+            if (soft.local, soft.peer) == (sa.local, sa.peer) and soft.selector.overlaps(outbound):
+                self._forget_soft(soft, "an SA with the peer came up", now)
+                changed = True
+        if sa.negotiation == self._compiled.default_response:
+            negotiation = self._compiled.negotiations[sa.negotiation]
+            match = QuickModeMatch(negotiation, outbound, sa.filter_id, dynamic=True)
+            changed = self._temporary.add_response(match, sa) or changed
+        if changed:
+            self._refresh(now)
+
+    # ---- clear traffic that rules with `soft` fall back to
+
+    def _fall_back(self, now: float) -> None:
+        """The fall-back time of some acquires is over."""
+        changed = False
+        for acquire in self._waiting.take_due(now):
+            if self.engine.has_answered(acquire.local, acquire.peer):
+                # It has IPsec: what comes of the negotiation decides.
+                self._waiting.again(acquire, now + self.soft_settings.fallback_seconds)
+                continue
+            seconds = self.soft_settings.fallback_seconds
+            reason = Reason.of(ReasonCode.NEGOTIATION_TIMED_OUT, f"no answer in {seconds:g} seconds")
+            changed = self._add_soft(acquire, reason, now) or changed
+        if changed:
+            self._refresh(now)
+
+    def _add_soft(self, acquire: ike.Acquire, reason: Reason, now: float) -> bool:
+        if self._stopping or not self.soft_settings.falls_back(reason):
+            return False
+        entry = self._compiled.by_id(acquire.filter_id)
+        if entry is None or not entry.allow_soft:
+            return False
+        expires = now + acquire.negotiation.soft_seconds
+        soft = SoftAssociation(
+            acquire.local, acquire.peer, acquire.selector, acquire.filter_id, reason, now, expires
+        )
+        if not self._temporary.soft:
+            self._next_look = now + LOOK_INTERVAL
+        if not self._temporary.add_soft(soft):
+            return False
+        self._soft_seen[soft.key] = (0, now)
+        self._note(
+            "soft-established",
+            Reason.of(ReasonCode.SOFT_FALLBACK, str(reason), peer=acquire.peer, traffic=acquire.selector),
+            now,
+            filter=str(entry.provenance),
+        )
+        return True
+
+    def _end_soft(self, now: float) -> None:
+        """Soft SAs end after their lifetime, or when nothing passed for the idle time."""
+        ended = [(soft, "its lifetime is over") for soft in self._temporary.soft if soft.expires <= now]
+        if self._temporary.soft and now >= self._next_look:
+            self._next_look = now + LOOK_INTERVAL
+            counts = {entry.filter_id: entry.packets for entry in self.driver.statistics().filters}
+            for soft in self._temporary.soft:
+                packets = sum(counts.get(name, 0) for name in self._temporary.filters_of(soft))
+                before, used = self._soft_seen.get(soft.key, (0, now))
+                if packets != before:
+                    self._soft_seen[soft.key] = (packets, now)
+                elif now - used >= self.soft_settings.idle_seconds and soft.expires > now:
+                    ended.append((soft, f"nothing passed for {self.soft_settings.idle_seconds:g} seconds"))
+        for soft, why in ended:
+            self._forget_soft(soft, why, now)
+        if ended:
+            self._refresh(now)
+
+    def _forget_soft(self, soft: SoftAssociation, why: str, now: float) -> None:
+        self._temporary.remove_soft(soft)
+        self._soft_seen.pop(soft.key, None)
+        self._note("soft-ended", Reason.of(ReasonCode.SOFT_ENDED, why, peer=soft.peer), now)
+
+    # ---- reports
 
     def _on_report(self, report: ike.Report, now: float) -> None:
         self._note(
@@ -288,6 +477,11 @@ class HostCore:
         )
         failed = (ike.ReportKind.QUICK_MODE_FAILED, ike.ReportKind.MAIN_MODE_FAILED)
         if report.kind in failed and report.filter_id:
+            acquire = self._waiting.end(
+                report.filter_id, report.local.address, report.remote.address
+            ) or self._as_acquire(report)
+            if acquire is not None and self._add_soft(acquire, report.reason, now):
+                self._refresh(now)
             self.driver.release(report.filter_id, report.remote.address, report.reason)
         if report.selector is None:
             return
@@ -296,6 +490,19 @@ class HostCore:
             self.known_peers.add(known)
         elif report.kind is ike.ReportKind.QUICK_MODE_DELETED and not self._still_up(known, now):
             self.known_peers.remove(known)
+
+    def _as_acquire(self, report: ike.Report) -> ike.Acquire | None:
+        """The acquire of a soft rule that failed after its fall-back time was counted, or for a rekey."""
+        entry = self._compiled.by_id(report.filter_id)
+        local, peer = report.local.address, report.remote.address
+        if entry is None or not entry.allow_soft or entry.negotiation is None or report.selector is None:
+            return None
+        if self._temporary.soft_with(entry.id, local, peer) is not None:
+            return None  # it has its soft SA already
+        negotiation = self._compiled.negotiations[entry.negotiation]
+        if negotiation.quick_mode.tunnel_endpoint is not None:
+            return None
+        return ike.Acquire(local, peer, report.selector, negotiation, entry.id)
 
     def _still_up(self, known: KnownQuickMode, now: float) -> bool:
         return any(
@@ -306,7 +513,7 @@ class HostCore:
     # ---- journal
 
     def _provenance(self, filter_id: str) -> str:
-        entry = self._filters.get(filter_id)
+        entry = self.table.by_id(filter_id)
         return str(entry.provenance) if entry is not None else ""
 
     def _note(self, kind: str, reason: Reason, now: float, **fields: object) -> None:
@@ -314,15 +521,12 @@ class HostCore:
         self._journal(Entry(kind, reason, tuple((name, str(value)) for name, value in kept)))
 
 
-def _refuse_tunnels(table: FilterTable) -> None:
-    """An acquire here is for the two hosts that talk; one for the end points of a tunnel is not made yet."""
-    for entry in table.filters:
-        if entry.negotiation is None:
-            continue
-        if table.negotiations[entry.negotiation].quick_mode.mode is Mode.TUNNEL:
-            raise error_for(
-                ReasonCode.DRIVER_LACKS, "this agent negotiates no tunnels", rule=entry.provenance.rule
-            )
+def _would_make(entry: SpecificFilter, negotiation: Negotiation, known: KnownQuickMode) -> bool:
+    """Whether this filter would have made the quick mode."""
+    endpoint = negotiation.quick_mode.tunnel_endpoint
+    if endpoint is not None:
+        return endpoint == known.peer and entry.selector == known.selector
+    return known.local in entry.selector.source and known.peer in entry.selector.destination
 
 
 def _same_ports(one: TrafficSelector, other: TrafficSelector) -> bool:

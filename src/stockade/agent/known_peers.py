@@ -16,11 +16,27 @@ from stockade.model.addresses import Address, AddressRange
 from stockade.model.traffic import TrafficSelector
 
 MAXIMUM = 10_000
+_ENDS = "local, peer, protocol, source_port, destination_port"
+_TRAFFIC = "source_first, source_last, destination_first, destination_last"
+_SELECT = (
+    f"SELECT {_ENDS} FROM quick_mode ORDER BY rowid",  # noqa: S608, constants
+    f"SELECT {_ENDS}, {_TRAFFIC} FROM tunnel ORDER BY rowid",  # noqa: S608
+)
+_INSERT = {
+    5: "INSERT OR REPLACE INTO quick_mode VALUES (?, ?, ?, ?, ?)",
+    9: "INSERT OR REPLACE INTO tunnel VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+}
+_DELETE = {
+    5: f"DELETE FROM quick_mode WHERE ({_ENDS}) = (?, ?, ?, ?, ?)",  # noqa: S608
+    9: f"DELETE FROM tunnel WHERE ({_ENDS}, {_TRAFFIC}) = (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+}
+"""By the number of columns: a quick mode in transport mode, a tunnel."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownQuickMode:
-    """One quick mode that was up. `selector` is outbound (source = us) and host to host."""
+    """One quick mode that was up. `selector` is outbound (source = us); in transport mode it is host to
+    host, in tunnel mode what goes through the tunnel."""
 
     local: Address
     peer: Address
@@ -45,11 +61,10 @@ class KnownPeers:
 
     def _read(self) -> None:
         if self._database is not None:
-            for row in self._database.execute(
-                "SELECT local, peer, protocol, source_port, destination_port FROM quick_mode ORDER BY rowid"
-            ):
-                with suppress(ValueError):  # a row that is no quick mode is a row we do not need
-                    self._keep(_from_row(row))
+            for statement in _SELECT:
+                for row in self._database.execute(statement):
+                    with suppress(ValueError):  # a row that is no quick mode is a row we do not need
+                        self._keep(_from_row(row))
 
     def all(self) -> tuple[KnownQuickMode, ...]:
         """Newest first."""
@@ -62,7 +77,8 @@ class KnownPeers:
         if known in self._known:
             return
         self._keep(known)
-        self._execute("INSERT OR REPLACE INTO quick_mode VALUES (?, ?, ?, ?, ?)", _to_row(known))
+        row = _to_row(known)
+        self._execute(_INSERT[len(row)], row)
         if len(self._known) > MAXIMUM:
             self.remove(next(iter(self._known)))
 
@@ -74,11 +90,8 @@ class KnownPeers:
         del of_peer[known]
         if not of_peer:
             del self._by_peer[known.peer]
-        self._execute(
-            "DELETE FROM quick_mode WHERE local=? AND peer=? AND protocol=?"
-            " AND source_port=? AND destination_port=?",
-            _to_row(known),
-        )
+        row = _to_row(known)
+        self._execute(_DELETE[len(row)], row)
 
     def close(self) -> None:
         if self._database is not None:
@@ -89,7 +102,7 @@ class KnownPeers:
         self._known[known] = None
         self._by_peer.setdefault(known.peer, OrderedDict())[known] = None
 
-    def _execute(self, statement: str, row: tuple[str, str, int, int, int]) -> None:
+    def _execute(self, statement: str, row: tuple[str | int, ...]) -> None:
         if self._database is not None:
             with suppress(sqlite3.Error):  # a full disk costs the quick reconnect of this peer, nothing else
                 self._database.execute(statement, row)
@@ -105,6 +118,10 @@ def _open(path: Path) -> sqlite3.Connection:
                 "CREATE TABLE IF NOT EXISTS quick_mode"
                 " (local TEXT, peer TEXT, protocol INTEGER, source_port INTEGER, destination_port INTEGER,"
                 " PRIMARY KEY (local, peer, protocol, source_port, destination_port));"
+                "CREATE TABLE IF NOT EXISTS tunnel"
+                " (local TEXT, peer TEXT, protocol INTEGER, source_port INTEGER, destination_port INTEGER,"
+                " source_first TEXT, source_last TEXT, destination_first TEXT, destination_last TEXT,"
+                f" PRIMARY KEY ({_ENDS}, {_TRAFFIC}));"
             )
             return database
         except sqlite3.DatabaseError:
@@ -114,16 +131,29 @@ def _open(path: Path) -> sqlite3.Connection:
     raise AssertionError("unreachable")
 
 
-def _to_row(known: KnownQuickMode) -> tuple[str, str, int, int, int]:
+def _to_row(known: KnownQuickMode) -> tuple[str | int, ...]:
     selector = known.selector
-    ports = (selector.protocol, selector.source_port, selector.destination_port)
-    return (str(known.local), str(known.peer), *ports)
+    row = (
+        str(known.local),
+        str(known.peer),
+        selector.protocol,
+        selector.source_port,
+        selector.destination_port,
+    )
+    source, destination = selector.source, selector.destination
+    if (source, destination) == (AddressRange.host(known.local), AddressRange.host(known.peer)):
+        return row
+    ends = (source.first, source.last, destination.first, destination.last)
+    return (*row, *map(str, ends))
 
 
-def _from_row(row: tuple[str, str, int, int, int]) -> KnownQuickMode:
+def _from_row(row: tuple[str | int, ...]) -> KnownQuickMode:
     local, peer = ip_address(row[0]), ip_address(row[1])
+    source, destination = AddressRange.host(local), AddressRange.host(peer)
+    if len(row) > 5:
+        ends = [ip_address(end) for end in row[5:]]
+        source, destination = AddressRange(ends[0], ends[1]), AddressRange(ends[2], ends[3])
+    protocol, source_port, destination_port = (int(number) for number in row[2:5])
     return KnownQuickMode(
-        local,
-        peer,
-        TrafficSelector(AddressRange.host(local), AddressRange.host(peer), row[2], row[3], row[4]),
+        local, peer, TrafficSelector(source, destination, protocol, source_port, destination_port)
     )

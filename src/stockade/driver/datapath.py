@@ -553,7 +553,7 @@ class Datapath:
             entry.sa.selector.matches(flow)
             and found is not None
             and found.action is Action.NEGOTIATE
-            and self._is_of_rule(entry.sa, found.negotiation)
+            and self._is_of_rule(entry.sa, found.negotiation, flow)
         )
         # Behind an IPv6 extension header stand ports that the key does not have: asked every time.
         if key and key[0] == flow.protocol:
@@ -562,17 +562,22 @@ class Datapath:
             entry.known_flows[key] = accepted
         return accepted
 
-    def _is_of_rule(self, sa: SecurityAssociation, negotiation: str | None) -> bool:
+    def _is_of_rule(self, sa: SecurityAssociation, negotiation: str | None, flow: Flow) -> bool:
         """Whether the SA was made for the negotiation that a filter names. Windows has one rule for each
-        direction of a tunnel: the inbound one's end point is our own address, and the SA was made for the one
-        whose end point is the peer's."""
+        direction of a tunnel: the inbound one's end point is our own address and names no peer, and the SA
+        was made for the outbound one, whose end point is the peer's. So what came belongs to the SA only if
+        an answer to it would leave by the same rule: traffic that another tunnel answers came from the wrong
+        peer."""
         if negotiation is None or negotiation == sa.negotiation:
             return negotiation is not None
-        return (
-            sa.mode is Mode.TUNNEL
-            and self._tunnels.get(negotiation) == sa.destination
-            and self._tunnels.get(sa.negotiation) == sa.source
-        )
+        if (
+            sa.mode is not Mode.TUNNEL
+            or self._tunnels.get(negotiation) != sa.destination
+            or self._tunnels.get(sa.negotiation) != sa.source
+        ):
+            return False
+        found = self.lookup(flow.reversed(), Direction.OUTBOUND)
+        return found is not None and found.negotiation == sa.negotiation
 
     # ---- inside --------------------------------------------------------------------------------------------
 

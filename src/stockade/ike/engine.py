@@ -31,7 +31,7 @@ from stockade.ike.v1.candidates import NoCredentials, main_mode_candidates
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_modes import Job
 from stockade.ike.views import main_mode_view, quick_mode_view
-from stockade.model.addresses import Endpoint
+from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType
@@ -135,6 +135,14 @@ class Engine:
 
     def quick_modes(self, now: float) -> tuple[QuickModeView, ...]:
         return tuple(quick_mode_view(pair, now) for pair in self._table.pairs())
+
+    def has_answered(self, local: Address, peer: Address) -> bool:
+        """Whether this peer has said a word of IKE to us under any main mode that there is: a peer that has
+        not may have no IPsec at all."""
+        return any(
+            mode.established is not None or any(mode.conversation.responder_cookie)
+            for mode in self._table.with_peer(local, peer)
+        )
 
     def set_lookup(self, lookup: NegotiationLookup, now: float) -> None:
         """The policy changed: what it no longer supports is deleted, the rest goes on."""

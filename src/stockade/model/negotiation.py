@@ -102,14 +102,18 @@ class QuickModePolicy:
 @dataclass(frozen=True, slots=True)
 class Negotiation:
     """All that IKE needs to secure the traffic of one rule. `name` is unique in a filter table and steady
-    over recompilations of the same policy (store/policy/rule)."""
+    over recompilations of the same policy (store/policy/rule). `soft_seconds`: how long clear traffic that a
+    rule with `soft` fell back to lasts (SoftSAExpirationTime, 480 minutes) before it is negotiated again."""
 
     name: str
     main_mode: MainModePolicy
     quick_mode: QuickModePolicy
     authentication: tuple[AuthenticationMethod, ...]
+    soft_seconds: int = 28_800
 
     def __post_init__(self) -> None:
+        if self.soft_seconds < 1:
+            raise ValueError("the lifetime of a soft SA must be positive")
         if not self.authentication:
             raise ValueError("a negotiation needs at least one authentication method")
 

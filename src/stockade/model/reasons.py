@@ -363,6 +363,20 @@ class ReasonCode(Enum):
         "the peer says that it has no older SA with us",
         "none: older SAs were removed",
     )
+    SOFT_FALLBACK = (
+        "soft-fallback",
+        Fault.PEER,
+        None,
+        "the peer is spoken with in clear, as the rule allows (soft)",
+        "give the peer IPsec and a matching policy, or take “soft” from the filter action",
+    )
+    SOFT_ENDED = (
+        "soft-ended",
+        Fault.HOST,
+        None,
+        "clear traffic with the peer ended",
+        "none: the next packet negotiates again",
+    )
     POLICY_CHANGED = (
         "policy-changed",
         Fault.HOST,

@@ -11,6 +11,11 @@ them), so a request is accepted as it is or not at all. It is accepted when
    in the place of the inner ones first): nobody gets an SA for a third host's traffic; in tunnel mode the
    peer, or this computer, is the rule's tunnel end point.
 
+Windows has two rules for a tunnel, one for each direction: the first one's end point is the peer, the second
+one's is this computer. One pair of SAs carries both, so what is negotiated is what both rules allow
+(`joined`): a peer that proved only one rule's credential gets nothing of the other's traffic, and rules that
+have nothing in common make no tunnel.
+
 A heavier filter that covers only a part of the request (block telnet, permit SSH, beside "secure all") does
 not refuse the rest. Every packet is looked up in the filter table before it is sealed and after it is
 opened, so such a filter decides about its part whatever the SA's selector says. A driver must keep to that:
@@ -26,6 +31,7 @@ look by sending a first main-mode message: a look goes through the table's index
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Direction, FilterClass, FilterTable, SpecificFilter
@@ -119,7 +125,37 @@ class FilterTableLookup:
                 filter=deciding.id,
                 decided_by=deciding.provenance,
             )
+        if inbound is not None and deciding is outbound:
+            both = self._both_ways(negotiation, inbound, local, peer)
+            if isinstance(both, Reason):
+                return both
+            negotiation = both
         return QuickModeMatch(negotiation, requested, deciding.id)
+
+    def for_acquire(self, entry: SpecificFilter, local: Address, peer: Address) -> Negotiation | Reason:
+        """What to negotiate for traffic that an outbound filter wants secured between these two hosts: its
+        own negotiation, or in tunnel mode what the rule of the other direction allows too."""
+        assert entry.negotiation is not None
+        negotiation = self._table.negotiations[entry.negotiation]
+        if negotiation.quick_mode.tunnel_endpoint is None:
+            return negotiation
+        inbound = self._covering(entry.selector.reversed(), Direction.INBOUND)
+        return negotiation if inbound is None else self._both_ways(negotiation, inbound, local, peer)
+
+    def _both_ways(
+        self, negotiation: Negotiation, inbound: SpecificFilter, local: Address, peer: Address
+    ) -> Negotiation | Reason:
+        """The negotiation of a tunnel whose other direction another rule decides about."""
+        if (
+            negotiation.quick_mode.tunnel_endpoint != peer
+            or inbound.negotiation is None
+            or inbound.negotiation == negotiation.name
+        ):
+            return negotiation
+        other = self._table.negotiations[inbound.negotiation]
+        if other.quick_mode.tunnel_endpoint != local:
+            return negotiation  # what comes back is not of this tunnel: no packet of it is let in
+        return joined(negotiation, other)
 
     def _about(self, selector: TrafficSelector, direction: Direction) -> Iterator[SpecificFilter]:
         """The filters of rules that speak of the first addresses of both ends, heaviest first: all that
@@ -166,6 +202,39 @@ class FilterTableLookup:
             )
         outbound, _ = response_filters(self._response, requested)
         return QuickModeMatch(self._response, requested, outbound.id, dynamic=True)
+
+
+def joined(first: Negotiation, second: Negotiation) -> Negotiation | Reason:
+    """The first negotiation, as far as the second one allows the same; INVALID_POLICY where nothing is
+    left."""
+    main_mode, quick_mode = first.main_mode, first.quick_mode
+    suites = tuple(one for one in main_mode.proposals if one in second.main_mode.proposals)
+    known = {(one.esp, one.ah) for one in second.quick_mode.proposals}
+    methods = tuple(one for one in quick_mode.proposals if (one.esp, one.ah) in known)
+    ways = tuple(one for one in first.authentication if one in second.authentication)
+    for what, left in (
+        ("main-mode method", suites),
+        ("quick-mode method", methods),
+        ("way to authenticate", ways),
+    ):
+        if not left:
+            return Reason.of(
+                ReasonCode.INVALID_POLICY,
+                f"the two rules of the tunnel have no {what} in common",
+                rule=first.name,
+                other=second.name,
+            )
+    return replace(
+        first,
+        main_mode=replace(main_mode, proposals=suites),
+        quick_mode=replace(
+            quick_mode,
+            proposals=methods,
+            perfect_forward_secrecy=quick_mode.perfect_forward_secrecy
+            or second.quick_mode.perfect_forward_secrecy,
+        ),
+        authentication=ways,
+    )
 
 
 def _down_to_cover(entries: Iterator[SpecificFilter], pair: TrafficSelector) -> Iterator[SpecificFilter]:

@@ -303,6 +303,7 @@ def _dynamic_negotiation(dynamic: DynamicSet, rule: DynamicRule) -> Negotiation:
                 rule.tunnel_endpoint,
             ),
             authentication=rule.authentication,
+            soft_seconds=main_mode.soft_expiration_minutes * 60,
         )
     except ValueError as problem:
         raise error_for(

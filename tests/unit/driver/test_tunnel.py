@@ -228,12 +228,20 @@ def test_a_tunnel_carries_what_its_rule_says_and_nothing_else() -> None:
 
 
 def test_two_rules_make_a_tunnel_as_in_windows_and_others_have_no_part_in_it() -> None:
-    """The inbound filter is of a rule whose end point is our own address."""
+    """The inbound filter is of a rule whose end point is our own address; an answer leaves by the SA's rule,
+    or what came is another tunnel's."""
     sa = make_sa(4, 4)
     gates = [ip_address(gate) for gate in GATES[4]]
-    for endpoint, accepted in ((gates[1], True), (gates[0], False), (ip_address("192.0.2.77"), False)):
+    elsewhere = ip_address("192.0.2.77")
+    for endpoint, answers_leave_by, accepted in (
+        (gates[1], "rule", True),
+        (gates[1], "inbound rule", False),
+        (gates[0], "rule", False),
+        (elsewhere, "rule", False),
+    ):
         alpha, beta = make_paths(4, 4, sa)
-        other = [replace(entry, negotiation="inbound rule") for entry in filters(4)]
+        names = {Direction.INBOUND: "inbound rule", Direction.OUTBOUND: answers_leave_by}
+        other = [replace(entry, negotiation=names[entry.direction]) for entry in filters(4)]
         beta.install_filters(other, 0.0, {"rule": gates[0], "inbound rule": endpoint})
         assert bool(beta.inbound(alpha.outbound([packet(4)], 1.0).wire, 1.0)) == accepted
 

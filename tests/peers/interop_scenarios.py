@@ -1,0 +1,353 @@
+"""Stockade, strongSwan and libreswan protect each other's traffic, all on the kernel's own ESP, in one go.
+
+    ours: `stockade agent run --driver kernel` ──┬── strongswan: charon, an address for each case
+                                                 └── libreswan: pluto, an address for each case
+
+A program of its own, since the machine that the tests run on may have no ESP: `test_interop.py` starts it
+in a User-Mode-Linux kernel and reads its results:
+
+    python interop_scenarios.py --results FILE --folder DIR [CASE/PEER/ROLE ...]
+
+FILE gets a JSON object, `case/peer/role` -> {"outcome", "seconds", "detail"}, rewritten after every trial.
+`role` is ours. Outcomes: passed, failed, cannot (the peer; detail says why).
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Protocol
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+from interop_cases import BY_NAME, CASES, OURS, PEERS, PRESHARED_KEY, Case, Public, SwanCases, policy
+from libreswan_node import PASSWORD, Libreswan, build
+from stockade_node import StockadeNode
+from strongswan_node import StrongSwan
+
+from stockade.lab.capture import Capture, WireWatch
+from stockade.lab.netns import Namespace, Network
+from stockade.model.traffic import ICMP, TCP, Flow
+
+PORT = 5001
+STREAM_BYTES = 64 * 1024
+UP_SECONDS = 15.0
+ROLES = ("initiator", "responder")
+
+
+class Peer(Protocol):
+    """One of the two, as the trials see it."""
+
+    namespace: Namespace
+
+    def begin(self, case: Case) -> None:
+        """Negotiate as the initiator; AssertionError when it says that it failed."""
+
+    def delete(self, case: Case) -> None:
+        """Delete the SAs of the case."""
+
+    def kill(self) -> None: ...
+
+    def start(self) -> None: ...
+
+    def log(self) -> str: ...
+
+
+class SwanPeer:
+    def __init__(self, swan: StrongSwan) -> None:
+        self.swan = swan
+        self.namespace = swan.namespace
+        self.kill, self.start, self.log = swan.kill, swan.start, swan.log
+
+    def begin(self, case: Case) -> None:
+        output, _ = (verdict := self.swan.initiate(15, case.name)).communicate(timeout=60)
+        assert verdict.returncode == 0, output
+
+    def delete(self, case: Case) -> None:
+        self.swan.terminate(case.name).communicate(timeout=30)
+
+
+class LibreswanPeer:
+    def __init__(self, libreswan: Libreswan) -> None:
+        self.libreswan = libreswan
+        self.namespace = libreswan.namespace
+        self.kill, self.start, self.log = libreswan.kill, libreswan.start, libreswan.log
+
+    def begin(self, case: Case) -> None:
+        refused = self.libreswan.refused.get(case.name)
+        assert refused is None, refused
+        said = self.libreswan.initiate(case.name, 20)
+        assert "IPsec SA established" in said, said
+
+    def delete(self, case: Case) -> None:
+        self.libreswan.terminate(case.name)
+
+
+# ---- the laboratory
+class Laboratory:
+    """`absent`: peers that cannot be had, and why."""
+
+    def __init__(
+        self, network: Network, stockade: StockadeNode, peers: dict[str, Peer], absent: dict[str, str]
+    ) -> None:
+        self.network = network
+        self.ours = network["ours"]
+        self.stockade = stockade
+        self.peers = peers
+        self.absent = absent
+
+    def capture(self, peer: str, *, only_ours: bool) -> Capture:
+        """The wire at the peer; clear packets that must be secured are counted."""
+
+        def must_be_secured(flow: Flow) -> bool:
+            return flow.protocol in (ICMP, TCP) and (not only_ours or str(flow.source) == OURS)
+
+        return Capture(self.network.switch, self.network.port(peer), WireWatch(must_be_secured))
+
+    def quick_modes(self, address: str) -> list[dict[str, object]]:
+        return [row for row in self.stockade.quick_modes() if row["peer"] == address]
+
+    def states(self, peer: str, address: str) -> list[str]:
+        """The SAs of a case in the peer's kernel, one text each, as `ip -s xfrm state` prints them."""
+        text = self.peers[peer].namespace.run(["ip", "-s", "xfrm", "state"]).stdout
+        entries = [" ".join(entry.split()) for entry in re.split(r"\n(?=src )", text.strip())]
+        ends = (f"src {OURS} dst {address} ", f"src {address} dst {OURS} ")
+        return [entry for entry in entries if entry.startswith(ends)]
+
+
+def ping(source: Namespace, target: str, count: int, *, interval: float = 0.05, patience: float = 3) -> int:
+    """How many of `count` echo requests were answered."""
+    command = ["ping", "-n", "-c", str(count), "-i", str(interval), "-W", str(patience), target]
+    output = source.run(command, timeout=120, check=False).stdout
+    found = re.search(r"(\d+) received", output)
+    assert found, output
+    return int(found[1])
+
+
+def ping_from(address: str, source: Namespace, target: str, count: int) -> int:
+    """As `ping`, from one of several addresses."""
+    command = ["ping", "-n", "-I", address, "-c", str(count), "-i", "0.05", "-W", "3", target]
+    found = re.search(r"(\d+) received", source.run(command, timeout=60, check=False).stdout)
+    return int(found[1]) if found else 0
+
+
+def stream(source: Namespace, target: Namespace, ends: tuple[str, str], size: int = STREAM_BYTES) -> None:
+    """Send `size` random bytes over TCP and check that the very same bytes arrive."""
+    one, other = ends
+    listener = target.call(lambda: socket.create_server((other, PORT)))
+    received = hashlib.sha256()
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as connection:
+            connection.settimeout(60)
+            while data := connection.recv(65536):
+                received.update(data)
+            connection.sendall(b"done")
+
+    listener.settimeout(60)
+    server = threading.Thread(target=serve, daemon=True)
+    server.start()
+    data = os.urandom(size)
+    made = source.call(lambda: socket.create_connection((other, PORT), timeout=30, source_address=(one, 0)))
+    with made as client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(16) == b"done"
+    server.join(60)
+    assert received.digest() == hashlib.sha256(data).digest(), "the stream arrived damaged"
+
+
+def eventually(condition: Callable[[], object], seconds: float, message: Callable[[], str]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, message()
+        time.sleep(0.1)
+
+
+# ---- trials
+def bring_up(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """SAs for the case, begun by us or by the peer."""
+    address = case.address(peer)
+    if role == "initiator":
+        # A responder that makes its SAs at the third message may miss our first packets: not the matter here.
+        eventually(
+            lambda: ping(laboratory.ours, address, 1, patience=1),
+            UP_SECONDS,
+            lambda: f"no answer; our journal: {laboratory.stockade.reasons()[-12:]}",
+        )
+    else:
+        laboratory.peers[peer].begin(case)
+
+
+def check_sas(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """The same pair at both ends, of the case's suite, in the role that was wanted; packets in both
+    directions."""
+    address = case.address(peer)
+    (row,) = laboratory.quick_modes(address)
+    assert row["role"] == role, row
+    assert bool(row["pfs_group"]) == bool(case.group), row
+    assert str(row["suite"]).startswith(case.quick_mode), row
+    (main_mode,) = [
+        entry for entry in laboratory.stockade.main_modes() if str(entry["peer"]).rsplit(":", 1)[0] == address
+    ]
+    assert main_mode["role"] == role, main_mode
+    assert str(main_mode["suite"]) == case.main_mode, main_mode
+    states = laboratory.states(peer, address)
+    for spi, source in ((row["outbound_spi"], OURS), (row["inbound_spi"], address)):
+        (entry,) = [text for text in states if f"spi {spi}" in text]
+        assert entry.startswith(f"src {source} "), entry
+        assert "proto esp" in entry, entry
+        assert f"mode {'tunnel' if case.name.startswith('tunnel') else 'transport'}" in entry, entry
+
+
+def delete(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """The end that began deletes; the other one has nothing left."""
+    address = case.address(peer)
+    if role == "initiator":
+        laboratory.stockade.client.post("/v1/sas/delete", {"peer": address})
+        eventually(
+            lambda: not laboratory.states(peer, address),
+            10,
+            lambda: f"{peer} kept {laboratory.states(peer, address)}",
+        )
+    else:
+        laboratory.peers[peer].delete(case)
+        eventually(
+            lambda: not laboratory.quick_modes(address),
+            10,
+            lambda: f"we kept {laboratory.quick_modes(address)}",
+        )
+
+
+def carries_traffic(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """SAs, packets both ways, delete."""
+    address = case.address(peer)
+    theirs = laboratory.peers[peer].namespace
+    with laboratory.capture(peer, only_ours=role == "initiator") as wire:
+        bring_up(laboratory, case, peer, role)
+        assert ping(laboratory.ours, address, 3) == 3, "echo requests were lost"
+        assert ping_from(address, theirs, OURS, 3) == 3, "echo requests were lost"
+        stream(laboratory.ours, theirs, (OURS, address))
+        stream(theirs, laboratory.ours, (address, OURS))
+        check_sas(laboratory, case, peer, role)
+        tally = wire.tally()
+    assert tally.missed == 0, tally
+    assert tally.esp > 0, tally
+    assert tally.protected_clear == 0, tally
+    delete(laboratory, case, peer, role)
+
+
+TRIALS: dict[str, Callable[[Laboratory, Case, str, str], None]] = {}
+"""What is tried where it is not `carries_traffic`."""
+
+
+def all_trials() -> Iterator[str]:
+    for case in CASES:
+        for peer in PEERS:
+            for role in ROLES:
+                yield f"{case.name}/{peer}/{role}"
+
+
+def attempt(laboratory: Laboratory, name: str) -> tuple[str, str]:
+    """Outcome and detail of one trial."""
+    case_name, peer, role = name.split("/")
+    case = BY_NAME[case_name]
+    if (why := case.cannot.get(peer) or laboratory.absent.get(peer)) is not None:
+        return "cannot", why
+    before = len(laboratory.peers[peer].log())
+    try:
+        TRIALS.get(case_name, carries_traffic)(laboratory, case, peer, role)
+    except Exception:
+        detail = [traceback.format_exc(), f"-- {peer}", laboratory.peers[peer].log()[before:][-6000:]]
+        detail += ["-- ours", laboratory.stockade.output()[-6000:]]
+        laboratory.stockade.client.post("/v1/sas/delete", {"peer": case.address(peer)})
+        laboratory.peers[peer].delete(case)
+        return "failed", "\n".join(detail)
+    return "passed", ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, help="where logs go (default: a temporary folder)")
+    parser.add_argument("trials", nargs="*", help="some of: CASE/PEER/ROLE (default: all)")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="stockade-interop-"))
+    results: dict[str, dict[str, object]] = {}
+    began = time.monotonic()
+    hosts = {"ours": ip_interface(f"{OURS}/24")}
+    hosts |= {peer: ip_interface(f"{CASES[0].address(peer)}/24") for peer in PEERS}
+    now = datetime.now(UTC)
+    public = Public(start=now - timedelta(days=1), end=now + timedelta(days=10))
+    with ExitStack() as stack:
+        network = stack.enter_context(Network(hosts))
+        for peer in PEERS:
+            network[peer].ip(*(f"address add {case.address(peer)}/24 dev eth0" for case in CASES[1:]))
+            (folder / peer).mkdir()
+        (folder / "ours").mkdir()
+        stockade = StockadeNode(network["ours"], folder / "ours", "kernel")
+        password = folder / "password"
+        password.touch(mode=0o600)
+        password.write_text(PASSWORD)
+        for name, made in public.ours.items():
+            file = folder / f"{name}.p12"
+            others = (public.roots[name], *public.authorities[name])
+            file.write_bytes(made.pkcs12(PASSWORD.encode(), *others))
+            stockade.command("cert", "import", str(file), "--trust-roots", "--password-file", str(password))
+        stockade.apply(policy())
+        swan = StrongSwan(network["strongswan"], folder / "strongswan", SwanCases(public))
+        nodes: list[StrongSwan | Libreswan] = [swan]
+        without = build()
+        libreswan = isinstance(without, Path) and Libreswan(
+            network["libreswan"],
+            folder / "libreswan",
+            {case.name: case.libreswan_connection() for case in CASES if "libreswan" not in case.cannot},
+            "".join(
+                f'{case.address("libreswan")} {OURS} : PSK "{PRESHARED_KEY}"\n'
+                for case in CASES
+                if case.authentication == "psk"
+            ),
+            {
+                name: made.pkcs12(PASSWORD.encode(), *public.authorities[name], nickname=name.encode())
+                for name, made in public.theirs.items()
+                if name != "ecdsa"
+            },
+            tuple(made.pem for made in public.roots.values()),
+        )
+        peers: dict[str, Peer] = {"strongswan": SwanPeer(swan)}
+        if libreswan:
+            nodes.append(libreswan)
+            peers["libreswan"] = LibreswanPeer(libreswan)
+        starting = [threading.Thread(target=node.__enter__) for node in nodes]
+        for thread, node in zip(starting, nodes, strict=True):
+            thread.start()
+            stack.callback(node.stop)
+        stack.enter_context(stockade)
+        for thread in starting:
+            thread.join()
+        laboratory = Laboratory(network, stockade, peers, {} if libreswan else {"libreswan": str(without)})
+        print(f"ready after {time.monotonic() - began:.1f} s", flush=True)
+        for name in options.trials or all_trials():
+            began = time.monotonic()
+            outcome, detail = attempt(laboratory, name)
+            seconds = round(time.monotonic() - began, 1)
+            print(f"{name}: {outcome} in {seconds} s", flush=True)
+            results[name] = {"outcome": outcome, "seconds": seconds, "detail": detail}
+            options.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

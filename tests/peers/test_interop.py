@@ -1,0 +1,35 @@
+"""The trials of interop_scenarios.py: strongSwan and libreswan as peers, on the kernel's own ESP as we are.
+They run once, in one go in a User-Mode-Linux kernel; each has a test of its own here that reads what became
+of it, and the run ends with the matrix (conftest.py)."""
+
+from collections.abc import Callable, Mapping
+
+import libreswan_node
+import pytest
+from interop_scenarios import all_trials
+from user_mode_linux import LIMIT_SECONDS, TESTS, Result, run_scenarios
+
+pytestmark = pytest.mark.timeout(LIMIT_SECONDS + 60)
+
+TRIALS = tuple(all_trials())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Result]:
+    libreswan_node.build()  # fetched here: inside everything is read-only
+    folder = tmp_path_factory.mktemp("interop")
+    return run_scenarios(TESTS / "peers" / "interop_scenarios.py", folder, TRIALS)
+
+
+@pytest.mark.parametrize("trial", TRIALS)
+def test_trial(
+    trial: str, results: Mapping[str, Result], record_property: Callable[[str, object], None]
+) -> None:
+    result = results[trial]
+    record_property("interop", trial)
+    record_property("interop_outcome", result["outcome"])
+    record_property("interop_detail", result["detail"] if result["outcome"] == "cannot" else "")
+    if result["outcome"] == "cannot":
+        pytest.skip(f"the peer cannot: {result['detail']}")
+    if result["outcome"] != "passed":
+        pytest.fail(f"{result['outcome']}:\n{result['detail']}", pytrace=False)
