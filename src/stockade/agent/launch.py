@@ -17,7 +17,7 @@ from stockade.driver.probe import esp_refusal
 from stockade.model.reasons import ReasonCode, error_for
 
 DRIVERS = ("auto", "kernel", "userspace", "memory")
-"""`memory` protects nothing: it takes SAs and moves no packet, for measuring the key exchange and for tests."""
+"""`memory` protects nothing: it takes SAs and moves no packet, for tests and measurements."""
 
 
 def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] = lambda: None) -> None:
@@ -32,7 +32,9 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
     try:
         if driver_name is None and settings.driver == "memory":
             # A host that is to be protected must not lose its protection to one word in a file.
-            raise error_for(ReasonCode.INVALID_SETTING, "driver memory: only by --driver", file=paths.settings)
+            raise error_for(
+                ReasonCode.INVALID_SETTING, "driver memory: only by --driver", file=paths.settings
+            )
         driver = make_driver(driver_name or settings.driver, paths)
         driver.start()
         try:

@@ -2,18 +2,17 @@
 
     stockade bench ike            (or: python benchmarks/ike.py)
 
-One and the same initiator (ours, `ike_initiator.py`) drives first strongSwan's charon and then our agent, each
-in a process and a namespace of its own, over a veth. Every handshake comes from another host. What is compared:
+One and the same initiator (ours, `ike_initiator.py`) drives first strongSwan's charon and then our agent,
+each in a process and a namespace of its own, over a veth. Every handshake comes from another host. Compared:
 
-    main mode            both as they are
-    main + quick mode    charon with its ESP in user space (kernel-libipsec), because the kernel may have none:
-                         tunnel mode in UDP; our agent with the memory driver: transport mode. The messages
-                         of the key exchange differ by a few payloads, the work behind InstallSa is each
-                         program's own.
+    main mode           both as they are
+    main + quick mode   charon with its ESP in user space (kernel-libipsec), because the kernel may have none:
+                        tunnel mode in UDP; our agent with the memory driver: transport mode. The messages of
+                        the key exchange differ by a few payloads; what happens to the SAs is each one's own.
 
-Processor time is that of all threads of the responder, from the scheduler; on a busy machine it says more than
-the rate, because both ends and everybody else share the processors. *Split*: two engines in this process, the
-responder's time inside the crypto room beside all the rest. Needs root; strongSwan may be absent.
+Processor time is that of all threads of the responder, from the scheduler; on a busy machine it says more
+than the rate, because both ends and everybody else share the processors. *Split*: two engines in this
+process, the responder's time inside the crypto room beside all the rest. Needs root; strongSwan may be absent.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The responders of the handshake benchmark: our agent, and strongSwan's charon beside it.
 
-Each is a process in a namespace, with one rule: whoever comes from `PEERS` negotiates. `Responder.usage` reads
-what it took: processor time of all its threads and resident memory, from /proc.
+Each is a process in a namespace, with one rule: whoever comes from `PEERS` negotiates. `Responder.usage`
+reads what it took: processor time of all its threads and resident memory, from /proc.
 """
 
 import io
@@ -125,9 +125,10 @@ class StockadeResponder(_Process):
         network, length = PEERS.split("/")
         mask = ".".join(str((0xFFFF_FFFF << (32 - int(length)) >> shift) & 0xFF) for shift in (24, 16, 8, 0))
         script = self._folder / "policy.netsh"
+        suite = f"AES128-SHA256-{_WORDS[self._group][0]}"
         script.write_text(
             "ipsec static\n"
-            f'add policy name=bench activatedefaultrule=no mmsecmethods="AES128-SHA256-{_WORDS[self._group][0]}"\n'
+            f'add policy name=bench activatedefaultrule=no mmsecmethods="{suite}"\n'
             "add filterlist name=peers\n"
             f"add filter filterlist=peers srcaddr=me dstaddr={network} dstmask={mask}\n"
             'add filteraction name=secure action=negotiate qmsecmethods="ESP[AES128,SHA256]"\n'
@@ -149,8 +150,10 @@ class StockadeResponder(_Process):
                 raise error_for(ReasonCode.INTERNAL, f"{words[0]}: {printed.getvalue()}")
         output = (self._folder / "agent.out").open("w")
         self._process = self._namespace.popen(
-            [sys.executable, "-m", "stockade.console.main", "--home", str(home), "agent", "run"]
-            + ["--driver", "memory"],
+            [
+                *(sys.executable, "-m", "stockade.console.main", "--home", str(home)),
+                *("agent", "run", "--driver", "memory"),
+            ],
             stdout=output.fileno(),
         )
         output.close()

@@ -21,7 +21,7 @@ from stockade.bench.ike_responders import PRESHARED_KEY, RESPONDER, Pki
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import Acquire, Send
 from stockade.ike.engine import Engine
-from stockade.model.addresses import AddressRange
+from stockade.model.addresses import Address, AddressRange
 from stockade.model.traffic import TrafficSelector
 
 P = ParamSpec("P")
@@ -50,6 +50,11 @@ class _Clock:
                 self._depth = 0
 
         return timed
+
+
+def _spis() -> Callable[[Address, Address], int]:
+    numbers = itertools.count(0x1000)
+    return lambda local, peer: next(numbers)
 
 
 def _is_crypto(name: str) -> bool:
@@ -96,10 +101,8 @@ def measure(group: str, pki: Pki | None, count: int) -> tuple[float, float]:
             texts = (own[0].decode(), own[1].decode(), pki.root.decode())
         root = "" if pki is None else pki.root_name
         task = Task(RESPONDER, "10.64.0.1", count, 1, group, PRESHARED_KEY, pki=texts, root_name=root)
-        spis = itertools.count(0x1000)
         rule = negotiation(task)
-        get_spi = (lambda spis: lambda local, peer: next(spis))(spis)
-        sides.append((Engine(OneRule(rule), get_spi, os.urandom, EngineConfig(), credentials(task)), rule))
+        sides.append((Engine(OneRule(rule), _spis(), os.urandom, EngineConfig(), credentials(task)), rule))
     (responder, _), (initiator, rule) = sides
     remote = IPv4Address(RESPONDER)
     whole: list[float] = []
