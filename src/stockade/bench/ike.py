@@ -12,7 +12,7 @@ each in a process and a namespace of its own, over a veth. Every handshake comes
 
 Processor time is that of all threads of the responder, from the scheduler; on a busy machine it says more
 than the rate, because both ends and everybody else share the processors. *Split*: two engines in this
-process, the responder's time inside the crypto room beside all the rest. Needs root; strongSwan may be absent.
+process, the responder's time inside the crypto room beside all the rest. Needs root; charon may be absent.
 """
 
 import argparse
