@@ -307,7 +307,7 @@ def test_too_many_quick_modes_at_once_wait_for_each_other() -> None:
     hosts = AddressRange.host(ALPHA), AddressRange.host(BETA)
     for port in range(1, 100):
         network.command(alpha, alpha.acquire(BETA, TrafficSelector(*hosts, TCP, 0, port)))
-    running = {packet.header.message_id for packet in network.sent[9:]}
+    running = {packet.header.message_id for packet in network.sent[10:]}
     assert len(running) == 16
     refused = alpha.codes(ReportKind.QUICK_MODE_FAILED)
     assert refused == [ReasonCode.QUEUE_FULL] * (99 - 16 - 64)

@@ -44,13 +44,13 @@ from stockade.model.traffic import TCP, TrafficSelector
 from stockade.wire.vendor_ids import MS_NT5_ISAKMPOAKLEY
 
 
-def test_nine_messages_bring_both_ends_up() -> None:
+def test_ten_messages_bring_both_ends_up() -> None:
     network, alpha, beta = two_hosts()
     established(network, alpha, beta)
     assert_matching(alpha, beta)
     kinds = [(packet.send.local.address, packet.header.exchange_type) for packet in network.sent]
-    assert kinds == [(ALPHA, 2), (BETA, 2)] * 3 + [(ALPHA, 32), (BETA, 32), (ALPHA, 32)]
-    assert [packet.header.encrypted for packet in network.sent] == [False] * 4 + [True] * 5
+    assert kinds == [(ALPHA, 2), (BETA, 2)] * 3 + [(ALPHA, 32), (BETA, 32)] * 2
+    assert [packet.header.encrypted for packet in network.sent] == [False] * 4 + [True] * 6
     for node, peer in ((alpha, BETA), (beta, ALPHA)):
         (main_mode,) = node.engine.main_modes(network.now)
         assert main_mode.established
@@ -234,7 +234,7 @@ def test_second_acquire_for_the_same_traffic_joins_the_first() -> None:
         network.command(alpha, alpha.acquire(BETA))
     assert network.run(5, pairs_up(alpha, beta))
     network.run(5)
-    assert len(network.sent) == 9
+    assert len(network.sent) == 10
 
 
 def test_quick_mode_limit_makes_a_new_main_mode_for_each() -> None:

@@ -35,7 +35,7 @@ def test_any_one_message_lost(number: int) -> None:
 
 def test_message_9_lost_without_the_timer_leaves_the_responder_waiting() -> None:
     """What Windows' rule (a responder never repeats) would mean, and why ours differs."""
-    config = EngineConfig(retransmission_jitter=0.0, responder_retransmits_quick_mode=False)
+    config = EngineConfig(retransmission_jitter=0.0, responder_retransmits_quick_mode=False, commit_bit=False)
     network, alpha, beta = two_hosts(fate=drop_numbers(9), config=config)
     network.command(alpha, alpha.acquire(BETA))
     assert not network.run(30, pairs_up(alpha, beta))
@@ -149,7 +149,7 @@ def test_quick_mode_under_a_main_mode_that_the_peer_forgot_begins_a_new_one() ->
     network.nodes[1] = restarted
     started = network.now
     network.command(alpha, alpha.acquire(BETA))
-    assert network.run(10, pairs_up(restarted))
+    assert network.run(10, pairs_up(alpha, restarted))
     assert network.now - started < 4
     assert ReasonCode.UNKNOWN_COOKIE in restarted.codes(ReportKind.MESSAGE_REFUSED)
     # Beta's INITIAL-CONTACT made alpha take the old pair out.

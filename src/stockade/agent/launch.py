@@ -38,9 +38,11 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
         driver = make_driver(driver_name or settings.driver, paths)
         driver.start()
         try:
+            from stockade.agent.kerberos import HostKerberos
             from stockade.agent.service import Service
 
-            asyncio.run(Service(paths, driver, ready, settings.ike, settings.chains).run())
+            kerberos = HostKerberos(settings.kerberos.keytab, settings.kerberos.principal)
+            asyncio.run(Service(paths, driver, ready, settings.ike, settings.chains, kerberos).run())
         finally:
             # After an orderly end this finds nothing to do; after any other what is in force stays in force.
             driver.stop(keep_filters=True)

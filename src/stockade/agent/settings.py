@@ -9,6 +9,10 @@
     replay_window = 64            # packets, 32 to 4096
     strong_crl_check = 1          # 0 not asked, 1 the revoked is refused, 2 also what cannot be checked
 
+    [kerberos]
+    keytab = "/etc/krb5.keytab"   # the host's keys
+    principal = ""                # which of its principals peers use; empty: host/…, else COMPUTER$
+
 What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
 range stops the start with the key and its range: an agent must not run with settings that nobody asked for.
 """
@@ -24,6 +28,7 @@ from stockade.pki.chain import ChainRules
 from stockade.pki.revocation import RevocationCheck
 
 DEFAULT_DRIVER = "auto"
+DEFAULT_KEYTAB = Path("/etc/krb5.keytab")
 _RANGES = {
     "microsoft_version": (2, 9),
     "idle_seconds": (300, 3600),
@@ -34,12 +39,21 @@ _SWITCHES = frozenset({"advertise_cluster"})
 
 
 @dataclass(frozen=True, slots=True)
+class KerberosSettings:
+    """Where this host's keys are; `principal` empty: the host's one in the keytab."""
+
+    keytab: Path = DEFAULT_KEYTAB
+    principal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What `agent.toml` says, or the defaults."""
 
     driver: str = DEFAULT_DRIVER
     ike: EngineConfig = field(default_factory=EngineConfig)
     chains: ChainRules = field(default_factory=ChainRules)
+    kerberos: KerberosSettings = field(default_factory=KerberosSettings)
 
 
 def read_settings(path: Path) -> Settings:
@@ -53,8 +67,9 @@ def read_settings(path: Path) -> Settings:
         raise _invalid(path, str(error)) from error
     driver = content.pop("driver", DEFAULT_DRIVER)
     ike = content.pop("ike", {})
+    kerberos = _kerberos(path, content.pop("kerberos", {}))
     if content:
-        raise _invalid(path, f"unknown key {next(iter(content))!r}; known are driver and [ike]")
+        raise _invalid(path, f"unknown key {next(iter(content))!r}; known are driver, [ike] and [kerberos]")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
     if not isinstance(ike, dict):
@@ -74,7 +89,22 @@ def read_settings(path: Path) -> Settings:
             replay_window=_number(path, ike, "replay_window", default.replay_window),
         ),
         ChainRules(RevocationCheck(_number(path, ike, "strong_crl_check", RevocationCheck.REVOKED_ONLY))),
+        kerberos,
     )
+
+
+def _kerberos(path: Path, table: object) -> KerberosSettings:
+    if not isinstance(table, dict):
+        raise _invalid(path, "kerberos must be a table, written [kerberos]")
+    unknown = table.keys() - {"keytab", "principal"}
+    if unknown:
+        raise _invalid(path, f"unknown key kerberos.{next(iter(unknown))}; known are keytab, principal")
+    keytab, principal = table.get("keytab", str(DEFAULT_KEYTAB)), table.get("principal", "")
+    if not isinstance(keytab, str) or not isinstance(principal, str):
+        raise _invalid(path, "kerberos.keytab and kerberos.principal must be text")
+    if not Path(keytab).is_absolute():
+        raise _invalid(path, "kerberos.keytab must be an absolute path")
+    return KerberosSettings(Path(keytab), principal)
 
 
 def _number(path: Path, table: Mapping[str, object], key: str, default: int) -> int:

@@ -34,6 +34,7 @@ from types import MappingProxyType
 from typing import Final
 
 from stockade.driver.ah import AH
+from stockade.driver.burst.engine import Burst, Carried, Returned, Verdict
 from stockade.driver.contract import (
     Acquire,
     DriverEvent,
@@ -113,17 +114,19 @@ class Output:
 
 class Datapath:
     """One host's filters, SAs and held packets. Times are seconds of one monotonic clock, given by the
-    caller; `random` makes the IVs of CBC."""
+    caller; `random` makes the IVs of CBC. `burst`, where there is one, carries the flows that were decided
+    here; the caller drives it, and tells with `account` what it did."""
 
-    def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(self, random: Callable[[int], bytes] = os.urandom, burst: Burst | None = None) -> None:
         self._random = random
+        self._burst = burst
         self._filters: dict[Direction, tuple[SpecificFilter, ...]] = {
             Direction.INBOUND: (),
             Direction.OUTBOUND: (),
         }
         self._filter_counts: dict[str, list[int]] = {}
         self._tunnels: dict[str, Address] = {}
-        self._sad = SaDatabase()
+        self._sad = SaDatabase(burst)
         self._flows: dict[bytes, OutboundEntry] = {}
         self._acquired: dict[tuple[str, Address, Address], float] = {}
         self._events: deque[DriverEvent] = deque()
@@ -170,7 +173,7 @@ class Datapath:
             return Output()
         added = OutboundEntry(sa, now, mtu, self._random)
         self._sad.add(added)
-        self._flows.clear()
+        self._forget_outbound()
         if sa.bundle is not None and added.other is None:
             return Output()
         waiting = self._hold.take(
@@ -180,7 +183,7 @@ class Datapath:
 
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
         if self._sad.remove(spi, direction, peer):
-            self._flows.clear()
+            self._forget_outbound()
 
     def release(self, filter_id: str, peer: Address, now: float) -> None:
         """Drop what is held for this filter and peer; its next packet acquires at once."""
@@ -215,6 +218,8 @@ class Datapath:
             entry = flows.get(key) or self._find_sa(packet, key, now)
             if entry is None:
                 continue
+            if entry.burst is not None:
+                entry.burst.learn(key)
             if entry is not run_entry or protocol != run_protocol:
                 if run_entry is not None:
                     self._seal(run_entry, run_protocol, run, output, now)
@@ -285,6 +290,27 @@ class Datapath:
         if run_entry is not None:
             self._open(run_entry, run_header, run, clear, now)
         return clear
+
+    def account(self, carried: Sequence[Carried], returned: Sequence[Returned], now: float) -> list[bytes]:
+        """Count what a call of the burst path did, and what it refused; lifetimes are looked at as after any
+        batch. The result are the packets that it left to this path, in order."""
+        self._now = now
+        for refused in returned:
+            entry = self._sad.in_burst.get(refused.id)
+            if entry is None or refused.verdict is Verdict.PUNTED:
+                continue
+            if refused.verdict is Verdict.REPLAYED:
+                entry.replays += 1
+                self._refuse(ReasonCode.REPLAYED, refused.packet, now, entry.sa.spi)
+            else:
+                entry.integrity_failures += 1
+                self._refuse(ReasonCode.INTEGRITY_FAILED, refused.packet, now, entry.sa.spi)
+        for each in carried:
+            entry = self._sad.in_burst.get(each.id)
+            if entry is not None:
+                entry.count(each.packets, each.bytes, now)
+                self._check_lifetime(entry, now)
+        return [each.packet for each in returned if each.verdict is Verdict.PUNTED]
 
     # ---- time, events, numbers -----------------------------------------------------------------------------
 
@@ -533,6 +559,8 @@ class Datapath:
                 accepted = self._accepts(entry, plain, key)
             if accepted:
                 clear.append(plain)
+                if entry.burst is not None and key in known_flows:
+                    entry.burst.learn(key)
             else:
                 entry.selector_mismatches += 1
                 self._refuse(ReasonCode.SELECTOR_MISMATCH, plain, now, entry.sa.spi)
@@ -581,8 +609,13 @@ class Datapath:
 
     # ---- inside --------------------------------------------------------------------------------------------
 
-    def _forget_flows(self) -> None:
+    def _forget_outbound(self) -> None:
         self._flows.clear()
+        if self._burst is not None:
+            self._burst.forget()
+
+    def _forget_flows(self) -> None:
+        self._forget_outbound()
         for entry in self._sad:
             if isinstance(entry, InboundEntry):
                 entry.known_flows.clear()

@@ -34,6 +34,10 @@ class EngineConfig:
     """Waits after each sending: sent at 0, 1, 3, 7, 15, 31, 47 s, failed at 63 s."""
     retransmission_jitter: float = 0.5
     """Up to so much is added to each wait (Vista and later)."""
+    reliable_delete: bool = True
+    """Repeat deletes to Microsoft's implementation (and ours) until they are acknowledged."""
+    delete_intervals: tuple[float, ...] = (1, 2, 4, 8, 16, 16)
+    """Waits after each sending of a delete ([MS-IKEE] §3.8, note 24): sent at 0, 1, 3, 7, 15, 31 s."""
     authentication_attempts: int = 5
     """Sendings of main mode message 5. Fewer than for the others: the path has carried four messages, so a
     silent peer most likely has another pre-shared key, and people want to hear that soon (31 s)."""
@@ -44,10 +48,18 @@ class EngineConfig:
     """Let a quick-mode responder repeat message 2 until message 3 comes. Windows' responder never runs a
     timer; but when message 3 is lost its outbound SA stays away although the initiator believes that all is
     well, and nothing would ever mend it. RFC 2408 §5.1 lets either end repeat."""
+    commit_bit: bool = True
+    """As a quick-mode responder, ask Microsoft's implementation (and ours) to wait for our word before it
+    sends, as Windows does. Others' commit bits are obeyed in any case."""
     outbound_delay_seconds: float = 0.05
     """With a peer that is not Microsoft's (nor ours), the initiator of a quick mode waits so long after
     message 3 before it sends packets: strongSwan makes its SAs at message 3 and would lose what comes
     meanwhile."""
+
+    task_seconds: float = 20.0
+    """How long a main mode waits for what may block: a Kerberos ticket from a domain controller."""
+    tasks_total: int = 64
+    """How many such tasks may be under way; what needs one beyond them fails."""
 
     # -- the life of main and quick modes
     half_open_seconds: float = 63.0

@@ -7,6 +7,7 @@ Here stand the doors, the way of a message to its main mode, and what strangers 
 comes from the network costs a bounded amount of time and memory and raises nothing. `negotiator.py` has what
 concerns more than one main mode, `pairs.py` the pairs of SAs, `v1/` the protocol."""
 
+from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import (
@@ -17,6 +18,7 @@ from stockade.ike.contract import (
     Effect,
     MainModeView,
     NegotiationLookup,
+    Performed,
     ProbePeer,
     QuickModeView,
     RandomSource,
@@ -54,9 +56,10 @@ class Engine:
         random: RandomSource,
         config: EngineConfig = DEFAULT_CONFIG,
         credentials: CredentialSource | None = None,
+        kerberos: GssSource | None = None,
     ) -> None:
         source = NoCredentials() if credentials is None else credentials
-        self._context = Context(lookup, get_spi, random, config, source)
+        self._context = Context(lookup, get_spi, random, config, source, kerberos)
         self._config = config
         self._table = PeerTable()
         self._guard = FloodGuard(config, random)
@@ -68,8 +71,6 @@ class Engine:
         """A UDP datagram that came from `remote` to `local`. On port 4500 with its non-ESP marker."""
         context = self._context
         context.count("datagrams_received")
-        if self._negotiator.stopping is not None:
-            return
         try:
             if local.port == NAT_TRAVERSAL_PORT:
                 if not datagram.startswith(NON_ESP_MARKER):
@@ -119,6 +120,8 @@ class Engine:
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
                     mode.notices.probe(now)
+            case Performed():
+                self._context.performed(command, now)
             case Shutdown(reason=reason):
                 self._negotiator.delete_all(lambda address: True, reason, now)
                 self._negotiator.stopping = reason
@@ -191,6 +194,11 @@ class Engine:
         self, header: Header, datagram: bytes, local: Endpoint, remote: Endpoint, now: float
     ) -> None:
         context = self._context
+        if self._negotiator.stopping is not None:
+            departed = self._table.find(header, local.address, remote.address)
+            if departed is not None:  # it may acknowledge what we deleted
+                departed.receive(header, datagram, now, (local, remote))
+            return
         if header.major_version != 1:
             reason = Reason.of(
                 ReasonCode.UNSUPPORTED_EXCHANGE, f"IKE version {header.major_version}", peer=remote
@@ -249,7 +257,7 @@ class Engine:
         candidates = (
             negotiations
             if isinstance(negotiations, Reason)
-            else main_mode_candidates(negotiations, context.credentials)
+            else main_mode_candidates(negotiations, context.credentials, context.kerberos)
         )
         refusal = candidates if isinstance(candidates, Reason) else None
         mode = self._negotiator.make(

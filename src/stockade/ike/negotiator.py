@@ -9,6 +9,7 @@ simultaneous negotiations."""
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.context import Context
 from stockade.ike.contract import Acquire, ReportKind, Send
 from stockade.ike.pairs import PairKeeper
@@ -26,10 +27,13 @@ from stockade.wire.udp_encapsulation import KEEPALIVE
 from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
     FRAGMENTATION,
+    GSSAPI,
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
     microsoft_vendor_id,
 )
+
+FORGETTING_SECONDS = 10.0  # for the jitter of repeated deletes
 
 
 class Negotiator:
@@ -62,6 +66,8 @@ class Negotiator:
             vendor_ids.append(DEAD_PEER_DETECTION)
         if self._config.nat_traversal and local.address.version == 4:
             vendor_ids += nat_traversal.VENDOR_IDS
+        if any(candidate.method.number == GSS_KERBEROS for candidate in candidates):
+            vendor_ids.append(GSSAPI)
         if self._config.advertise_cluster:
             vendor_ids.append(NLBS_PRESENT)
         return MainMode(
@@ -125,7 +131,9 @@ class Negotiator:
     def _begin(self, job: Job, now: float) -> None:
         """A new main mode for the job."""
         acquire = job.acquire
-        candidates = main_mode_candidates([acquire.negotiation], self._context.credentials)
+        candidates = main_mode_candidates(
+            [acquire.negotiation], self._context.credentials, self._context.kerberos
+        )
         if isinstance(candidates, Reason):
             self._fail(job, candidates, now)
             return
@@ -242,12 +250,13 @@ class Negotiator:
                 conversation = mode.conversation
                 if cookies == conversation.initiator_cookie + conversation.responder_cookie:
                     self.end(mode, reason, now, tell=False)
-                    self._keep_departed(mode, now)
+                    self._keep_departed(mode, now, self._config.departed_seconds)
 
-    def _keep_departed(self, mode: MainMode, now: float) -> None:
-        """A peer that says good-bye deletes its quick modes first, but the network may swap the messages."""
+    def _keep_departed(self, mode: MainMode, now: float, seconds: float) -> None:
+        """A peer that says good-bye deletes its quick modes first, but the network may swap the messages; and
+        what we delete is acknowledged under the main mode that we have deleted."""
         self._table.keep_departed(mode)
-        forget = now + self._config.departed_seconds
+        forget = now + seconds
         self._context.timers.set(("departed", mode), forget, lambda _: self._table.forget_departed(mode))
 
     def peer_dead(self, main_mode: MainMode, reason: Reason, now: float) -> None:
@@ -277,6 +286,9 @@ class Negotiator:
         if not was_established:
             self._table.settle(mode)
         self._table.remove(mode)
+        if mode.notices.deletes.pending:
+            mode.notices.deletes.settled = partial(self._table.forget_departed, mode)
+            self._keep_departed(mode, now, sum(self._config.delete_intervals) + FORGETTING_SECONDS)
         kind = ReportKind.MAIN_MODE_DELETED if was_established else ReportKind.MAIN_MODE_FAILED
         if was_established or (mode.initiator and not jobs):
             context.report(kind, reason, mode.local, mode.remote, mode.cookies)

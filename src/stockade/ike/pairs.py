@@ -12,6 +12,7 @@ from stockade.ike.v1 import informational
 from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.ike.v1.quick_modes import QuickModeRun
+from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.wire.isakmp.constants import ProtocolId
 
@@ -49,7 +50,9 @@ class PairKeeper:
         pair = QuickModePair(outcome, main_mode.local, main_mode.remote, run.initiator, now)
         self._table.add_pair(pair)
         if run.initiator:
-            delay = 0.0 if main_mode.is_microsoft else self._config.outbound_delay_seconds
+            delay = (
+                0.0 if main_mode.is_microsoft or outcome.connected else self._config.outbound_delay_seconds
+            )
             if delay:
                 self._context.timers.set(
                     ("outbound", pair), now + delay, lambda moment: self._install_outbound(pair)
@@ -75,8 +78,9 @@ class PairKeeper:
             self._context.timers.set(old, until, lambda moment: self._retire(old, moment))
 
     def _install_outbound(self, pair: QuickModePair) -> None:
-        self._context.count("key_additions")
-        self._context.effects.append(InstallSa(pair.outcome.outbound))
+        for sa in pair.outcome.of(Direction.OUTBOUND):
+            self._context.count("key_additions")
+            self._context.effects.append(InstallSa(sa))
 
     def _expire(self, pair: QuickModePair, now: float) -> None:
         self.delete([pair], Reason.of(ReasonCode.SA_EXPIRED), now)
@@ -89,8 +93,9 @@ class PairKeeper:
         self._table.remove_pair(pair)
         self._context.timers.cancel(pair)
         self._context.timers.cancel(("outbound", pair))
-        self._context.count("key_deletions", 2)
-        for sa in (pair.outcome.outbound, pair.outcome.inbound):
+        outcome = pair.outcome
+        for sa in (*outcome.of(Direction.OUTBOUND), *outcome.of(Direction.INBOUND)):
+            self._context.count("key_deletions")
             self._context.effects.append(RemoveSa(sa.spi, sa.direction, pair.remote.address, reason))
         self._report(ReportKind.QUICK_MODE_DELETED, pair, reason)
 
@@ -99,14 +104,15 @@ class PairKeeper:
         told: dict[tuple[MainMode, ProtocolId], list[int]] = {}
         for pair in pairs:
             mode = self._speaker(pair)
-            protocol = ProtocolId.ESP if pair.outcome.inbound.esp is not None else ProtocolId.AH
             if mode is not None:
-                told.setdefault((mode, protocol), []).append(pair.inbound_spi)
+                for sa in pair.outcome.of(Direction.INBOUND):
+                    protocol = ProtocolId.ESP if sa.esp is not None else ProtocolId.AH
+                    told.setdefault((mode, protocol), []).append(sa.spi)
             self.remove(pair, reason, now)
         for (mode, protocol), spis in told.items():
             for start in range(0, len(spis), MAXIMUM_DELETES):
                 part = spis[start : start + MAXIMUM_DELETES]
-                mode.notices.send_protected((informational.delete_quick_modes(protocol, part),))
+                mode.notices.deletes.send(informational.delete_quick_modes(protocol, part), now)
 
     def _speaker(self, pair: QuickModePair) -> MainMode | None:
         """A main mode to tell the peer of this pair something: its own, else the newest."""

@@ -12,6 +12,7 @@ from stockade.ike.contract import Acquire
 from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.model.addresses import Address, Endpoint
+from stockade.model.filters import Direction
 from stockade.wire.isakmp.message import Header
 
 MAXIMUM_DEPARTED = 64
@@ -40,6 +41,15 @@ class QuickModePair:
     def main_mode(self) -> str:
         return self.outcome.inbound.main_mode
 
+    @property
+    def inbound_spis(self) -> tuple[int, ...]:
+        """Ours: one, or two where AH and ESP go together."""
+        return tuple(sa.spi for sa in self.outcome.of(Direction.INBOUND))
+
+    @property
+    def outbound_spis(self) -> tuple[int, ...]:
+        return tuple(sa.spi for sa in self.outcome.of(Direction.OUTBOUND))
+
     def acquire(self) -> Acquire:
         """The command that would make this pair anew."""
         match = self.outcome.match
@@ -62,6 +72,7 @@ class PeerTable:
         """Begun by us and not established."""
         self._departed: OrderedDict[bytes, MainMode] = OrderedDict()
         self._pairs: dict[int, QuickModePair] = {}
+        self._by_inbound: dict[int, QuickModePair] = {}
         self._by_outbound: dict[tuple[Address, int], QuickModePair] = {}
         self._pairs_of: dict[tuple[Address, Address], dict[int, QuickModePair]] = {}
 
@@ -151,22 +162,29 @@ class PeerTable:
     # ---- pairs
     def add_pair(self, pair: QuickModePair) -> None:
         self._pairs[pair.inbound_spi] = pair
-        self._by_outbound[pair.remote.address, pair.outcome.outbound.spi] = pair
+        for spi in pair.inbound_spis:
+            self._by_inbound[spi] = pair
+        for spi in pair.outbound_spis:
+            self._by_outbound[pair.remote.address, spi] = pair
         peers = (pair.local.address, pair.remote.address)
         self._pairs_of.setdefault(peers, {})[pair.inbound_spi] = pair
 
     def remove_pair(self, pair: QuickModePair) -> None:
         del self._pairs[pair.inbound_spi]
-        key = (pair.remote.address, pair.outcome.outbound.spi)
-        if self._by_outbound.get(key) is pair:
-            del self._by_outbound[key]
+        for spi in pair.inbound_spis:
+            if self._by_inbound.get(spi) is pair:
+                del self._by_inbound[spi]
+        for spi in pair.outbound_spis:
+            key = (pair.remote.address, spi)
+            if self._by_outbound.get(key) is pair:
+                del self._by_outbound[key]
         peers = (pair.local.address, pair.remote.address)
         del self._pairs_of[peers][pair.inbound_spi]
         if not self._pairs_of[peers]:
             del self._pairs_of[peers]
 
     def pair(self, inbound_spi: int) -> QuickModePair | None:
-        return self._pairs.get(inbound_spi)
+        return self._by_inbound.get(inbound_spi)
 
     def pair_by_outbound(self, remote: Address, spi: int) -> QuickModePair | None:
         return self._by_outbound.get((remote, spi))

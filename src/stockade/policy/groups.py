@@ -20,7 +20,6 @@ from stockade.policy.candidates import (
     Key,
     Order,
     Settled,
-    renumber,
     settle,
 )
 
@@ -132,23 +131,16 @@ class Groups:
         return self._replace(gone, come)
 
     def _renumber(self, moved: list[tuple[list[Expanded], int]], touched: dict[Key, Group]) -> None:
-        """Candidates whose filter has another number: where nobody contests them, only the provenance of
-        what they settled to changes; the others are settled anew."""
-        fresh: dict[str, SpecificFilter] = {}
-        candidates = ((one, shift) for some, shift in moved for entry in some for one in entry.candidates)
-        for candidate, shift in candidates:
-            candidate.index += shift
-            group = candidate.group
-            assert isinstance(group, Group)
-            assert group.settled is not None
-            if len(group.candidates) > 1:
-                touched[candidate.key] = group
-            elif candidate.key not in touched:
-                renumber(group.settled)
-                for _, made in group.settled.filters:
-                    fresh[made.id] = made
-        if fresh:
-            self.filters = [fresh.get(entry.id, entry) for entry in self.filters]
+        """Filters that have another number in their list: their specific filters share it. Only what several
+        candidates contest is settled anew: its sentences tell the numbers."""
+        for some, shift in moved:
+            for entry in some:
+                entry.position.number += shift
+                for candidate in entry.candidates:
+                    group = candidate.group
+                    assert isinstance(group, Group)
+                    if len(group.candidates) > 1:
+                        touched[candidate.key] = group
 
     def _count(self, key: Key, settled: Settled, step: int) -> None:
         for _, entry in settled.filters:

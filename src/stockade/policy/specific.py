@@ -18,8 +18,10 @@ def make_filter(
     negotiation: str | None = None,
     accept_clear: bool = False,
     allow_soft: bool = False,
+    numbers: tuple[int, ...] | None = None,
 ) -> SpecificFilter:
-    """A specific filter with the identifier that its content gives it."""
+    """A specific filter with the identifier that its content gives it. `numbers`: those of the selector, for
+    whoever has them already: IP version, first and last address of both ends, protocol, ports."""
     where = provenance
     text = _identity_text(
         where.store,
@@ -30,16 +32,19 @@ def make_filter(
         where.description,
         negotiation or "",
     )
-    source, destination = selector.source, selector.destination
-    numbers = (
-        source.first.version,
-        int(source.first),
-        int(source.last),
-        int(destination.first),
-        int(destination.last),
-        selector.protocol,
-        selector.source_port,
-        selector.destination_port,
+    if numbers is None:
+        source, destination = selector.source, selector.destination
+        numbers = (
+            source.first.version,
+            int(source.first),
+            int(source.last),
+            int(destination.first),
+            int(destination.last),
+            selector.protocol,
+            selector.source_port,
+            selector.destination_port,
+        )
+    rest = (
         direction._value_,
         action._value_,
         weight,
@@ -49,7 +54,7 @@ def make_filter(
         accept_clear,
         allow_soft,
     )
-    content = f"{numbers!r}{text}"
+    content = f"{numbers!r}{rest!r}{text}"
     identifier = sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return SpecificFilter(
         identifier,

@@ -15,9 +15,9 @@ from stockade.ike.v1.main_mode_proposals import (
 from stockade.ike.v1.quick_mode_proposals import (
     QuickModeChoice,
     QuickModeTerms,
-    can_offer,
     check_quick_mode_choice,
     choose_quick_mode,
+    offered_methods,
     quick_mode_offer,
 )
 from stockade.model.negotiation import (
@@ -36,7 +36,7 @@ from stockade.model.suites import (
     MainModeProposal,
     QuickModeProposal,
 )
-from stockade.wire.isakmp.constants import IkeAttribute, IpsecAttribute
+from stockade.wire.isakmp.constants import EncapsulationMode, IkeAttribute, IpsecAttribute
 from stockade.wire.isakmp.payloads import (
     Attribute,
     ProposalPayload,
@@ -50,7 +50,7 @@ ESP_AES = QuickModeProposal(EspSuite(Encryption.AES_CBC_128, Hash.SHA1))
 ESP_GCM = QuickModeProposal(EspSuite(Encryption.AES_GCM_256, None))
 AH = QuickModeProposal(ah=Hash.SHA_256)
 BOTH = QuickModeProposal(EspSuite(Encryption.AES_CBC_128, None), Hash.SHA1)
-SPI, PEER_SPI = 0x11223344, 0x55667788
+SPI, PEER_SPI, AH_SPI = 0x11223344, 0x55667788, 0x99AABBCC
 
 
 def candidates(*proposals: MainModeProposal, lifetime: int = 28_800) -> list[MainModeCandidate]:
@@ -162,15 +162,71 @@ def test_quick_mode_offer_groups_runs_of_one_protocol_and_keeps_the_order() -> N
     assert {p.spi for p in offer.proposals} == {SPI.to_bytes(4, "big")}
 
 
-def test_esp_and_ah_together_are_neither_offered_nor_accepted() -> None:
-    assert not can_offer(QuickModePolicy((BOTH,)))
-    offer = quick_mode_offer(QuickModePolicy((BOTH, ESP_AES)), SPI, None)
-    assert len(offer.proposals) == 1
-    esp, ah = (quick_mode_offer(QuickModePolicy((each,)), SPI, None).proposals[0] for each in (ESP_AES, AH))
-    bundle = replace(offer, proposals=(esp, ah))  # both have number 1
-    refusal = choose_quick_mode(bundle, terms(ESP_AES, AH), PEER_SPI)
+def test_ah_over_esp_is_two_proposals_of_one_number_with_a_spi_each() -> None:
+    offer = quick_mode_offer(QuickModePolicy((ESP_AES, BOTH, ESP_AES, AH)), SPI, None, ah_spi=AH_SPI)
+    shape = [(p.number, int(p.protocol_id), p.spi, len(p.transforms)) for p in offer.proposals]
+    ours, header = SPI.to_bytes(4, "big"), AH_SPI.to_bytes(4, "big")
+    assert shape == [(1, 3, ours, 1), (2, 2, header, 1), (2, 3, ours, 1), (3, 3, ours, 1), (4, 2, ours, 1)]
+    esp = offer.proposals[2].transforms[0]
+    assert not [a for a in esp.attributes if a.type == IpsecAttribute.AUTHENTICATION_ALGORITHM]
+
+
+def test_ah_over_esp_is_chosen_whole_or_not_at_all() -> None:
+    offer = quick_mode_offer(QuickModePolicy((BOTH, ESP_AES)), PEER_SPI, None, ah_spi=AH_SPI)
+    choice = choose_quick_mode(offer, terms(BOTH), SPI, 0x200)
+    assert isinstance(choice, QuickModeChoice)
+    assert (choice.proposal.esp, choice.proposal.ah) == (BOTH.esp, BOTH.ah)
+    assert (choice.peer_spi, choice.peer_ah_spi) == (PEER_SPI, AH_SPI)
+    assert [p.spi for p in choice.reply.proposals] == [(0x200).to_bytes(4, "big"), SPI.to_bytes(4, "big")]
+    assert isinstance(
+        check_quick_mode_choice(choice.reply, QuickModePolicy((BOTH,)), None, False), QuickModeChoice
+    )
+    alone = choose_quick_mode(offer, terms(ESP_AES), SPI)
+    assert isinstance(alone, QuickModeChoice)
+    assert alone.proposal.ah is None
+    assert alone.peer_ah_spi == 0
+    half = replace(offer, proposals=offer.proposals[1:2])  # ESP without integrity, and no AH beside it
+    assert isinstance(choose_quick_mode(half, terms(BOTH, ESP_AES), SPI), Reason)
+
+
+def test_several_transforms_of_ah_and_esp_are_combined() -> None:
+    wanted = QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, None), Hash.SHA_256)
+    sha1 = quick_mode_offer(QuickModePolicy((BOTH,)), PEER_SPI, None, ah_spi=AH_SPI).proposals
+    other = quick_mode_offer(QuickModePolicy((wanted,)), PEER_SPI, None, ah_spi=AH_SPI).proposals
+    both = [
+        replace(one, transforms=(*one.transforms, *two.transforms))
+        for one, two in zip(sha1, other, strict=True)
+    ]
+    offer = SecurityAssociationPayload(1, 1, tuple(both))
+    choice = choose_quick_mode(offer, terms(wanted), SPI, 0x200)
+    assert isinstance(choice, QuickModeChoice)
+    assert [p.transforms for p in choice.reply.proposals] == [p.transforms for p in other]
+    refusal = choose_quick_mode(offer, terms(ESP_AES), SPI)
+    assert isinstance(refusal, Reason)
+    assert len(refusal.facts) == 4
+    assert refusal.facts[0][0] == "offer 1 AH[SHA1]+ESP[AES128,None]:"
+
+
+def test_two_proposals_of_one_number_that_are_not_ah_with_esp_are_refused() -> None:
+    offer = quick_mode_offer(QuickModePolicy((ESP_AES,)), PEER_SPI, None)
+    esp = offer.proposals[0]
+    twice = replace(offer, proposals=(esp, replace(esp, spi=SPI.to_bytes(4, "big"))))
+    refusal = choose_quick_mode(twice, terms(ESP_AES, AH), PEER_SPI)
     assert isinstance(refusal, Reason)
     assert "several protocols at once" in str(refusal)
+
+
+def test_ah_is_neither_offered_nor_taken_where_there_is_a_nat() -> None:
+    policy = QuickModePolicy((BOTH, AH, ESP_AES))
+    mode = EncapsulationMode.UDP_TRANSPORT
+    assert offered_methods(policy, mode) == (ESP_AES,)
+    assert [p.protocol_id for p in quick_mode_offer(policy, SPI, None, mode).proposals] == [3]
+    wrong = quick_mode_offer(QuickModePolicy((AH,)), PEER_SPI, None)
+    kind = IpsecAttribute.ENCAPSULATION_MODE
+    wrong = change_transform(wrong, 1, Attribute(kind, int(mode)), drop=kind)
+    refusal = choose_quick_mode(wrong, QuickModeTerms(policy, None, False, mode), SPI)
+    assert isinstance(refusal, Reason)
+    assert "AH does not pass the NAT" in str(refusal)
 
 
 def test_quick_mode_choice_has_the_lesser_lifetimes_and_says_when_ours_is_shorter() -> None:

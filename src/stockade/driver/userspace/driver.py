@@ -53,10 +53,12 @@ def _filters_message(table: FilterTable) -> messages.InstallFilters:
 
 class UserspaceDriver:
     """Implements `Driver`. `directory` takes the data plane's log (`dataplane.log`). One per network
-    namespace: that of the thread that calls `start`. Not safe for several threads."""
+    namespace: that of the thread that calls `start`. Not safe for several threads. `times`: the data plane
+    writes into its log, when it ends, where its time went."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, times: bool = False) -> None:
         self._directory = directory
+        self._times = times
         self._system = System()
         self._spis = SpiSource(os.urandom)
         self._table = FilterTable()
@@ -247,6 +249,7 @@ class UserspaceDriver:
                     "stockade.driver.userspace.process",
                     "--descriptors",
                     ",".join(f"{name}={number}" for name, number in numbers.items()),
+                    *(["--times"] if self._times else []),
                 ],
                 pass_fds=list(numbers.values()),
                 stdin=subprocess.DEVNULL,

@@ -7,6 +7,7 @@ concerns more than one main mode is the host's business (`MainModeHost`: the eng
 from collections.abc import Sequence
 from typing import Protocol
 
+from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import ReportKind, Send
 from stockade.ike.v1 import fragments, informational, main_mode
@@ -30,6 +31,7 @@ from stockade.wire.vendor_ids import (
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
     is_vendor,
+    microsoft_version,
     vendor_name,
 )
 
@@ -45,6 +47,12 @@ _AUTHENTICATION = (
     ReasonCode.CERTIFICATE_USAGE,
     ReasonCode.CERTIFICATE_REVOKED,
     ReasonCode.CERTIFICATE_UNTRUSTED,
+    ReasonCode.KERBEROS_REFUSED,
+    ReasonCode.KERBEROS_CLOCK_SKEW,
+    ReasonCode.KERBEROS_NO_TICKET,
+    ReasonCode.KERBEROS_EXPIRED,
+    ReasonCode.KERBEROS_UNREACHABLE,
+    ReasonCode.KERBEROS_UNAVAILABLE,
 )
 
 
@@ -157,6 +165,18 @@ class MainMode:
             refused=self.refused,
         )
 
+    def give_away(self, task: Task) -> None:
+        self.context.give_away(task, self._worked, self._overburdened)
+
+    def _worked(self, outcome: AuthMethod | Reason, now: float) -> None:
+        if not self.closed:
+            self.exchange.worked(outcome, now)
+            self.arm()
+
+    def _overburdened(self, reason: Reason) -> None:
+        # Not from within the exchange, which is just about to wait.
+        self.context.timers.set(("task", self), 0.0, lambda now: self._worked(reason, now))
+
     # ---- what it is
     @property
     def cookies(self) -> str:
@@ -177,6 +197,12 @@ class MainMode:
     @property
     def is_microsoft(self) -> bool:
         return self.peer_has(MS_NT5_ISAKMPOAKLEY)
+
+    @property
+    def microsoft_version(self) -> int | None:
+        """The version in the peer's implementation id (2: Windows 2000); None for other makers."""
+        versions = (microsoft_version(data) for data in self.peer_vendor_ids)
+        return next((version for version in versions if version is not None), None)
 
     @property
     def peer_vendor(self) -> str:
@@ -318,12 +344,12 @@ class MainMode:
         if tell and self.established is not None:
             conversation = self.conversation
             cookies = conversation.initiator_cookie + conversation.responder_cookie
-            self.notices.send_protected((informational.delete_main_mode(cookies),))
+            self.notices.deletes.send(informational.delete_main_mode(cookies), now)
         self.closed = True
         timers = self.context.timers
         timers.cancel(self)
         timers.cancel(self.exchange)
-        self.notices.close()
+        self.notices.close(tell=tell)
         return self.quick_modes.close()
 
     # ---- main mode

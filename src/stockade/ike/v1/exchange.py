@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from stockade.crypto.hashing import digest, equal
+from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import Retransmission
 from stockade.ike.v1.protection import MessageProtection
-from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for
+from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for, error_of
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Hash
 from stockade.wire.isakmp.constants import HeaderFlag, PayloadType
@@ -108,7 +109,8 @@ class Incoming:
 @dataclass(frozen=True, slots=True)
 class Step:
     """Send `send` (nothing if empty), then wait for `expect`. `install` are SAs that must be in place before
-    the message leaves. `attempts` limits how often it is sent; `repeat` lets a responder run a timer."""
+    the message leaves. `attempts` limits how often it is sent; `repeat` lets a responder run a timer;
+    `commit` sets the commit bit (RFC 2408 §3.1)."""
 
     expect: Expectation
     send: tuple[Payload, ...] = ()
@@ -116,6 +118,29 @@ class Step:
     install: tuple[SecurityAssociation, ...] = ()
     attempts: int | None = None
     repeat: bool = False
+    commit: bool = False
+
+
+class Work:
+    """Have `task` done where it may block, then go on; nothing of the peer is awaited meanwhile. The message
+    that came last has been accepted."""
+
+    __slots__ = ("_done", "task")
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._done: AuthMethod | Reason | None = None
+
+    def finish(self, outcome: "AuthMethod | Reason") -> None:
+        self._done = outcome
+
+    @property
+    def result(self) -> AuthMethod:
+        """What the task made; `StockadeError` where it failed."""
+        assert self._done is not None
+        if isinstance(self._done, Reason):
+            raise error_of(self._done)
+        return self._done
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +162,16 @@ class Finish(Generic[T]):
     install: tuple[SecurityAssociation, ...] = ()
 
 
-Steps = Generator[Step | Refused, Incoming, Finish[T]]
+Steps = Generator[Step | Refused | Work, Incoming, Finish[T]]
+
+
+def performed(task: Task | None, method: AuthMethod) -> Generator[Work, Incoming, AuthMethod]:
+    """What `task` makes of `method`; `method` itself where there is nothing to do."""
+    if task is None:
+        return method
+    work = Work(task)
+    yield work
+    return work.result
 
 
 def answered(
@@ -176,14 +210,14 @@ class Conversation:
     def message_id_bytes(self) -> bytes:
         return self.message_id.to_bytes(4, "big")
 
-    def encode(self, payloads: tuple[Payload, ...], protected: bool) -> bytes:
+    def encode(self, payloads: tuple[Payload, ...], protected: bool, *, commit: bool = False) -> bytes:
         """The datagram that carries `payloads`; moves the IV if it is encrypted."""
         first, body = encode_payloads(payloads)
-        flags = 0
+        flags = int(HeaderFlag.COMMIT) if commit else 0
         if protected:
             assert self.protection is not None
             body = self.protection.seal(body)
-            flags = int(HeaderFlag.ENCRYPTION)
+            flags |= int(HeaderFlag.ENCRYPTION)
         header = Header(
             self.initiator_cookie,
             self.responder_cookie,
@@ -224,6 +258,9 @@ class ExchangeOwner(Protocol):
         """Send; `repeated`: how often it was sent before."""
 
     def install(self, sa: SecurityAssociation) -> None: ...
+
+    def give_away(self, task: Task) -> None:
+        """Have it done; `Exchange.worked` hears of it. Tasks are done in any order, one per exchange."""
 
     def accepted(self, *, protected: bool) -> None:
         """The message that came last was genuine as far as its step can tell; called before the answer
@@ -270,6 +307,8 @@ class Exchange(Generic[T]):
         self._sent: bytes | None = None
         self._answered: bytes | None = None
         self._seen: list[bytes] = []
+        self._work: Work | None = None
+        self._last: Incoming | None = None
         self._finished = finished
         self._failed = failed
         self._refused = refused
@@ -297,6 +336,8 @@ class Exchange(Generic[T]):
             return
         if mark in self._seen:
             return
+        if self._work is not None:
+            return  # the peer cannot know anything new yet
         if self.done or self.expect is None:
             self._refused(Reason.of(ReasonCode.UNEXPECTED_MESSAGE, f"{self.name} is complete already"), now)
             return
@@ -308,7 +349,18 @@ class Exchange(Generic[T]):
                 self.suspect(error.reason, now)
             self._refused(error.reason, now)
             return
+        self._last = incoming
         self._advance(lambda: self._steps.send(incoming), now, (mark, body))
+
+    def worked(self, outcome: AuthMethod | Reason, now: float) -> None:
+        """The task that was given away has been done, or has failed."""
+        work, self._work = self._work, None
+        if self.done or work is None or self._last is None:
+            return
+        last = self._last
+        self.suspicion = self._confirm_by = None
+        work.finish(outcome)
+        self._advance(lambda: self._steps.send(last), now, None)
 
     def timeout(self, now: float) -> None:
         """Send again, or give up, if it is time."""
@@ -375,18 +427,19 @@ class Exchange(Generic[T]):
 
     def _advance(
         self,
-        run: Callable[[], Step | Refused],
+        run: Callable[[], Step | Refused | Work],
         now: float,
         received: tuple[bytes, bytes] | None = None,
     ) -> None:
         """Run the generator to its next stop. `received`: fingerprint and (encrypted) body of the message
         that it is given."""
         try:
-            step: Step | Finish[T] | Refused = run()
+            step: Step | Finish[T] | Refused | Work = run()
         except StopIteration as stop:
             step = stop.value
         except StockadeError as error:
-            self._answered = None if received is None else received[0]
+            if received is not None:
+                self._answered = received[0]
             self._fail(error.reason, now)
             return
         if isinstance(step, Refused):
@@ -402,9 +455,13 @@ class Exchange(Generic[T]):
                 assert self.conversation.protection is not None
                 self.conversation.protection.accept(received[1])
             self._owner.accepted(protected=self.expect is not None and self.expect.protected)
+        if isinstance(step, Work):
+            self._pause(step, now)
+            return
         for sa in step.install:
             self._owner.install(sa)
-        self._sent = self.conversation.encode(step.send, step.protected) if step.send else None
+        commit = isinstance(step, Step) and step.commit
+        self._sent = self.conversation.encode(step.send, step.protected, commit=commit) if step.send else None
         self._retransmission = None
         self.suspicion = self._confirm_by = None
         self.repeats = 0
@@ -418,6 +475,15 @@ class Exchange(Generic[T]):
         self.expect = step.expect
         if self._sent is not None and (self.initiator or step.repeat):
             self._retransmission = self._schedule(step.attempts, now)
+
+    def _pause(self, work: Work, now: float) -> None:
+        """Nothing is sent and nothing awaited until the task is done, or takes too long."""
+        self._work = work
+        self._sent = self._retransmission = self.expect = None
+        self._confirm_by = now + self._owner.config.task_seconds
+        self.suspicion = Reason.of(ReasonCode.KERBEROS_UNREACHABLE, f"{self.name} waited in vain for a token")
+        self.repeats = 0
+        self._owner.give_away(work.task)
 
     def _explain_silence(self) -> Reason:
         if self.suspicion is not None:

@@ -6,7 +6,7 @@
                                          <-  HDR*, HASH(2), D, Nr
          HASH(2) = prf(SKEYID_a, Ni_b | M-ID | Nr | D)
 
-Reliable deletes are answered; ours are plain, sent once. Notifications are never repeated ([MS-IKEE]
+`deletes.py` repeats and acknowledges reliable deletes. Notifications are never repeated ([MS-IKEE]
 §3.1.5)."""
 
 from dataclasses import dataclass
@@ -43,6 +43,8 @@ PROTECTED = Expectation(
 )
 UNPROTECTED = Expectation("unprotected notification", (PayloadType.NOTIFICATION,))
 
+_ACKNOWLEDGES = (PayloadType.DELETE, PayloadType.NONCE)
+
 _NOTIFY_TYPES = {
     ReasonCode.NO_PROPOSAL_CHOSEN: NotifyType.NO_PROPOSAL_CHOSEN,
     ReasonCode.NO_POLICY: NotifyType.NO_PROPOSAL_CHOSEN,
@@ -60,6 +62,12 @@ _NOTIFY_TYPES = {
     ReasonCode.CERTIFICATE_EXPIRED: NotifyType.INVALID_CERTIFICATE,
     ReasonCode.CERTIFICATE_USAGE: NotifyType.INVALID_CERTIFICATE,
     ReasonCode.CERTIFICATE_REVOKED: NotifyType.INVALID_CERTIFICATE,
+    ReasonCode.KERBEROS_REFUSED: NotifyType.AUTHENTICATION_FAILED,
+    ReasonCode.KERBEROS_CLOCK_SKEW: NotifyType.AUTHENTICATION_FAILED,
+    ReasonCode.KERBEROS_NO_TICKET: NotifyType.AUTHENTICATION_FAILED,
+    ReasonCode.KERBEROS_EXPIRED: NotifyType.AUTHENTICATION_FAILED,
+    ReasonCode.KERBEROS_UNREACHABLE: NotifyType.AUTHENTICATION_FAILED,
+    ReasonCode.KERBEROS_UNAVAILABLE: NotifyType.AUTHENTICATION_FAILED,
     ReasonCode.MALFORMED_PAYLOAD: NotifyType.PAYLOAD_MALFORMED,
     ReasonCode.UNSUPPORTED_EXCHANGE: NotifyType.UNSUPPORTED_EXCHANGE_TYPE,
     ReasonCode.UNKNOWN_COOKIE: NotifyType.INVALID_COOKIE,
@@ -183,6 +191,25 @@ def acknowledge_delete(
     covered = chain[split:] + chain[:split]
     proof = prf(hash_name, skeyid_a, nonces[0].data + conversation.message_id_bytes + covered)
     return conversation.encode((HashPayload(proof), deletes[0], own), protected=True)
+
+
+def verify_acknowledgement(
+    conversation: Conversation, hash_name: Hash, skeyid_a: Secret, message: Incoming, nonce: bytes
+) -> None:
+    """`PeerError` INVALID_HASH unless this is message 2 of our reliable delete with `nonce`. HASH(2) may
+    cover the payloads in the order in which they are sent, too: the text can be read so."""
+    plain = message.after_hash()
+    payloads = [entry for entry in message.payloads if entry.type in _ACKNOWLEDGES]
+    if [entry.type for entry in payloads] != list(_ACKNOWLEDGES) or len(message.payloads) != 3:
+        raise error_for(
+            ReasonCode.UNEXPECTED_MESSAGE, "the acknowledgement of a delete is HASH, D, Nr", payload="delete"
+        )
+    split = payloads[0].end - message.payloads[0].end
+    prefix = nonce + conversation.message_id_bytes
+    for covered in (plain[split:] + plain[:split], plain):
+        if equal(message.one(HashPayload).data, prf(hash_name, skeyid_a, prefix + covered)):
+            return
+    raise error_for(ReasonCode.INVALID_HASH, "HASH(2) of a delete's acknowledgement does not verify")
 
 
 @dataclass(frozen=True, slots=True)

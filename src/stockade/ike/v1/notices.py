@@ -9,6 +9,7 @@ from stockade.ike.contract import ReportKind
 from stockade.ike.flood import offered_cookie
 from stockade.ike.v1 import dead_peer_detection, informational
 from stockade.ike.v1.dead_peer_detection import Probe
+from stockade.ike.v1.deletes import Deletes
 from stockade.ike.v1.exchange import Conversation
 from stockade.model.reasons import PeerError, Reason
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType
@@ -32,6 +33,7 @@ class Notices:
         self._host = host
         self._context = main_mode.context
         self._config = main_mode.config
+        self.deletes = Deletes(main_mode)
         self._probe: Probe | None = None
         self._proofs = 0
 
@@ -97,8 +99,11 @@ class Notices:
             self._probe.heard()
             self._context.timers.cancel(("probe", self))
 
-    def close(self) -> None:
+    def close(self, *, tell: bool) -> None:
+        """The main mode ends. What it deleted last is repeated if the peer is to be told."""
         self._context.timers.cancel(("probe", self))
+        if not tell:
+            self.deletes.forget()
 
     @property
     def _cookie_pair(self) -> bytes:
@@ -119,10 +124,18 @@ class Notices:
                     self._hint(notification, now)
             elif self._mode.established is None:
                 self._unreadable_informational(now)
+            elif self._about_a_delete(header, datagram):
+                return
             elif header.message_id not in self._mode.quick_modes.used and header.message_id:
-                self._protected_informational(header, datagram[HEADER_SIZE:], now)
+                self._protected_informational(header, datagram, now)
         except PeerError as error:
             self._mode.refused(error.reason, now)
+
+    def _about_a_delete(self, header: Header, datagram: bytes) -> bool:
+        """Whether the message acknowledges a delete of ours, or repeats one that we acknowledged."""
+        return self.deletes.take_acknowledgement(
+            header, datagram[HEADER_SIZE:]
+        ) or self.deletes.repeat_answer(header, datagram)
 
     def receive_last_words(self, header: Header, datagram: bytes, now: float) -> None:
         """The peer has deleted this main mode; what it sent before that may come after it."""
@@ -171,8 +184,9 @@ class Notices:
             self._mode.cookies,
         )
 
-    def _protected_informational(self, header: Header, body: bytes, now: float) -> None:
+    def _protected_informational(self, header: Header, datagram: bytes, now: float) -> None:
         assert self._mode.outcome is not None
+        body = datagram[HEADER_SIZE:]
         conversation = self._mode.phase_2(ExchangeType.INFORMATIONAL, header.message_id)
         message = conversation.decode(header, body, informational.PROTECTED)
         hash_name, skeyid_a = self._mode.outcome.proposal.hash, self._mode.outcome.keys.skeyid_a
@@ -185,7 +199,7 @@ class Notices:
             conversation, hash_name, skeyid_a, message, self._mode.random(32)
         )
         if acknowledgement is not None:
-            self._mode.transmit(acknowledgement)
+            self.deletes.answer(header, datagram, acknowledgement)
         for notification in message.all(NotificationPayload):
             self._notified(notification, now)
         deleted = informational.read_deletes(message)

@@ -12,8 +12,17 @@ it: it releases the packets that wait for it, and to a responder that makes its 
 does) they would come too early. KE is perfect forward secrecy. N is RESPONDER-LIFETIME (RFC 2407 §4.6.3.1),
 sent where our lifetime is shorter than the offer says, and obeyed where the peer's is.
 
-The commit bit is tolerated and not obeyed. NAT-OA is sent in transport mode
-and not used: packets are what they are. Left out: several SA payloads in one quick mode."""
+With the commit bit (RFC 2408 §3.1) in message 2 the responder says: do not send before you hear that I am
+ready. Windows sets it as a responder; so do we towards Windows (and each other), and obey whoever sets it.
+Message 3 is then repeated until message 4 comes, so its loss cannot leave the two ends of different minds.
+
+      2                           <-  HDR*[commit], HASH(2), SA, Nr …
+      3  HDR*, HASH(3)                                ->                   outbound SA in place
+      4                           <-  HDR*, HASH(4), N(CONNECTED)          HASH(4) = prf(SKEYID_a, M-ID | N)
+         outbound SA in place
+
+NAT-OA is sent in transport mode and not used: packets are what they are. Left out: several SA payloads in one
+quick mode."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +30,7 @@ from dataclasses import dataclass, replace
 from stockade.crypto.hashing import equal
 from stockade.crypto.ikev1_keys import (
     MainModeKeys,
+    informational_hash,
     keymat,
     quick_mode_hash_1,
     quick_mode_hash_2,
@@ -44,9 +54,10 @@ from stockade.ike.v1.nat_traversal import Nat, encapsulation
 from stockade.ike.v1.quick_mode_proposals import (
     QuickModeChoice,
     QuickModeTerms,
-    can_offer,
     check_quick_mode_choice,
     choose_quick_mode,
+    is_bundle,
+    offered_methods,
     offers_encapsulation,
     quick_mode_offer,
 )
@@ -65,6 +76,7 @@ from stockade.wire.isakmp.constants import (
     LifeType,
     NotifyType,
     PayloadType,
+    ProtocolId,
 )
 from stockade.wire.isakmp.message import encode_payloads
 from stockade.wire.isakmp.payloads import (
@@ -92,12 +104,16 @@ MESSAGE_1 = Expectation("quick mode message 1", _NEEDS, _MAY, protected=True)
 MESSAGE_2 = Expectation("quick mode message 2", _NEEDS, _MAY, protected=True)
 MESSAGE_3 = Expectation("quick mode message 3", (PayloadType.HASH,), protected=True)
 
+MESSAGE_4 = Expectation(
+    "quick mode message 4 (connected)", (PayloadType.HASH, PayloadType.NOTIFICATION), protected=True
+)
+
 
 @dataclass(frozen=True, slots=True)
 class QuickModeSetup:
     """What a quick mode takes from its main mode and from the engine. `find_rule` is policy's answer to a
-    peer's request (responder). `repeat` lets the responder repeat message 2. `ports`: local and remote UDP
-    ports, for encapsulation where there is a NAT."""
+    peer's request (responder). `repeat` lets the responder repeat message 2, `commit` asks the initiator to
+    wait for its word. `ports`: local and remote UDP ports, for encapsulation where there is a NAT."""
 
     local: Address
     remote: Address
@@ -111,13 +127,16 @@ class QuickModeSetup:
     idle_seconds: float | None
     replay_window: int
     repeat: bool
+    commit: bool
     nat: Nat | None
     ports: Callable[[], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class QuickModeOutcome:
-    """A pair of SAs. `selector` is outbound; `proposal` has the lifetimes in force."""
+    """A pair of SAs. `selector` is outbound; `proposal` has the lifetimes in force. `headers`: the two SAs of
+    AH, inbound and outbound, where AH and ESP go together; `inbound` and `outbound` are then ESP's.
+    `connected`: the peer has said that it is ready to receive."""
 
     inbound: SecurityAssociation
     outbound: SecurityAssociation
@@ -125,6 +144,12 @@ class QuickModeOutcome:
     proposal: QuickModeProposal
     group: Group | None
     match: QuickModeMatch
+    headers: tuple[SecurityAssociation, ...] = ()
+    connected: bool = False
+
+    def of(self, direction: Direction) -> tuple[SecurityAssociation, ...]:
+        """All SAs of one direction."""
+        return tuple(sa for sa in (self.inbound, self.outbound, *self.headers) if sa.direction is direction)
 
 
 # ---- the ladder, from both sides
@@ -133,17 +158,20 @@ def initiate(
 ) -> Steps[QuickModeOutcome]:
     """Messages 1 and 3."""
     policy = match.negotiation.quick_mode
-    if not can_offer(policy):
-        raise error_for(ReasonCode.INVALID_POLICY, "AH and ESP in one security method cannot be negotiated")
+    encapsulated = encapsulation(setup.nat, policy.mode)
+    methods = offered_methods(policy, encapsulated)
+    if not methods:
+        detail = "every security method of the rule has AH, which does not pass the NAT between the hosts"
+        raise error_for(ReasonCode.INVALID_POLICY, detail, rule=match.negotiation.name)
     _check_hosts(match, setup)
     spi = setup.reserve_spi()
+    ah_spi = setup.reserve_spi() if any(is_bundle(method) for method in methods) else 0
     group = required_group(match.negotiation, setup.main_mode_group)
     private = None if group is None else generate(group, setup.random)
     nonce = setup.random(NONCE_SIZE)
     identities = selector_payloads(match.selector)
-    encapsulated = encapsulation(setup.nat, policy.mode)
     rest: tuple[Payload, ...] = (
-        quick_mode_offer(policy, spi, group, encapsulated),
+        quick_mode_offer(policy, spi, group, encapsulated, ah_spi),
         NoncePayload(nonce),
     )
     if private is not None:
@@ -176,12 +204,26 @@ def initiate(
     peer_nonce = answer.one(NoncePayload).data
     shared = private.shared(peer_public) if private is not None and peer_public is not None else None
     outcome = _make_pair(
-        setup, match, choice, spi, nonce_i=nonce, nonce_r=peer_nonce, shared=shared, initiator=True
+        setup,
+        match,
+        choice,
+        (spi, ah_spi),
+        nonce_i=nonce,
+        nonce_r=peer_nonce,
+        shared=shared,
+        initiator=True,
     )
     last = quick_mode_hash_3(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
     )
-    return Finish(outcome, (HashPayload(last),), protected=True, install=(outcome.inbound,))
+    if not answer.header.commit:
+        return Finish(outcome, (HashPayload(last),), protected=True, install=outcome.of(Direction.INBOUND))
+    yield from answered(
+        Step(MESSAGE_4, (HashPayload(last),), protected=True, install=outcome.of(Direction.INBOUND)),
+        lambda message: _connected(message, setup, conversation.message_id_bytes),
+        suspicious=False,
+    )
+    return Finish(replace(outcome, connected=True))
 
 
 def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickModeOutcome]:
@@ -211,7 +253,8 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     if isinstance(refusal, Reason):
         raise PeerError(refusal)
     spi = setup.reserve_spi()
-    choice = choose_quick_mode(offer, terms, spi)
+    ah_spi = setup.reserve_spi() if refusal.peer_ah_spi else 0
+    choice = choose_quick_mode(offer, terms, spi, ah_spi)
     assert not isinstance(choice, Reason)
     private: PrivateValue | None = None
     shared: Secret | None = None
@@ -221,7 +264,14 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     peer_nonce = request.one(NoncePayload).data
     nonce = setup.random(NONCE_SIZE)
     outcome = _make_pair(
-        setup, match, choice, spi, nonce_i=peer_nonce, nonce_r=nonce, shared=shared, initiator=False
+        setup,
+        match,
+        choice,
+        (spi, ah_spi),
+        nonce_i=peer_nonce,
+        nonce_r=nonce,
+        shared=shared,
+        initiator=False,
     )
     rest: tuple[Payload, ...] = (choice.reply, NoncePayload(nonce))
     if private is not None:
@@ -237,13 +287,22 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
             MESSAGE_3,
             (HashPayload(proof), *rest),
             protected=True,
-            install=(outcome.inbound,),
+            install=outcome.of(Direction.INBOUND),
             repeat=setup.repeat,
+            commit=setup.commit,
         ),
         lambda message: _verified(message, last, "HASH(3)"),
         suspicious=False,
     )
-    return Finish(outcome, install=(outcome.outbound,))
+    if not setup.commit:
+        return Finish(outcome, install=outcome.of(Direction.OUTBOUND))
+    connected = NotificationPayload(
+        DomainOfInterpretation.IPSEC, choice.protocol, spi.to_bytes(4, "big"), NotifyType.CONNECTED
+    )
+    proof = informational_hash(setup.hash, skeyid_a, message_id, encode_payloads((connected,))[1])
+    return Finish(
+        outcome, (HashPayload(proof), connected), protected=True, install=outcome.of(Direction.OUTBOUND)
+    )
 
 
 # ---- the rungs that both share
@@ -258,6 +317,14 @@ def _verified(message: Incoming, wanted: bytes, name: str) -> Incoming:
     if not equal(message.one(HashPayload).data, wanted):
         raise error_for(ReasonCode.INVALID_HASH, f"{name} of quick mode does not verify")
     return message
+
+
+def _connected(message: Incoming, setup: QuickModeSetup, message_id: bytes) -> None:
+    """`PeerError` unless this is the responder's word that it is ready."""
+    wanted = informational_hash(setup.hash, setup.keys.skeyid_a, message_id, message.after_hash())
+    _verified(message, wanted, "HASH(4)")
+    if all(entry.type != NotifyType.CONNECTED for entry in message.all(NotificationPayload)):
+        raise error_for(ReasonCode.UNEXPECTED_MESSAGE, "quick mode message 4 does not say CONNECTED")
 
 
 def _public_value(message: Incoming) -> bytes | None:
@@ -306,31 +373,38 @@ def _make_pair(
     setup: QuickModeSetup,
     match: QuickModeMatch,
     choice: QuickModeChoice,
-    spi: int,
+    spis: tuple[int, int],
     *,
     nonce_i: bytes,
     nonce_r: bytes,
     shared: Secret | None,
     initiator: bool,
 ) -> QuickModeOutcome:
+    """`spis`: ours, of ESP (or AH alone) and of AH beside ESP."""
     proposal, policy = choice.proposal, match.negotiation.quick_mode
-    if proposal.esp is not None:
-        sizes = esp_key_sizes(proposal.esp)
-    else:
-        assert proposal.ah is not None
-        sizes = (0, hash_algorithm(proposal.ah).integrity_key_size)
     selector = match.selector
     if policy.mode is Mode.TRANSPORT:
         selector = selector.narrowed_to(setup.local, setup.remote)
     lifetime = _lifetime(proposal, initiator, setup.random)
+    bundled = is_bundle(proposal)
 
-    def one(direction: Direction) -> SecurityAssociation:
+    def one(direction: Direction, protocol: ProtocolId) -> SecurityAssociation:
         inbound = direction is Direction.INBOUND
-        own, other = (spi, choice.peer_spi) if inbound else (choice.peer_spi, spi)
+        is_header = bundled and protocol is ProtocolId.AH
+        ours, theirs = (spis[1], choice.peer_ah_spi) if is_header else (spis[0], choice.peer_spi)
+        partner = (spis[0], choice.peer_spi) if is_header else (spis[1], choice.peer_ah_spi)
+        own, other = (ours, theirs) if inbound else (theirs, ours)
+        esp = proposal.esp if protocol is ProtocolId.ESP else None
+        ah = proposal.ah if protocol is ProtocolId.AH else None
+        sizes = (0, 0)
+        if esp is not None:
+            sizes = esp_key_sizes(esp)
+        elif ah is not None:
+            sizes = (0, hash_algorithm(ah).integrity_key_size)
         material = keymat(
             setup.hash,
             setup.keys.skeyid_d,
-            choice.protocol,
+            protocol,
             own.to_bytes(4, "big"),
             nonce_i,
             nonce_r,
@@ -344,8 +418,8 @@ def _make_pair(
             destination=setup.local if inbound else setup.remote,
             selector=selector.reversed() if inbound else selector,
             mode=policy.mode,
-            esp=proposal.esp,
-            ah=proposal.ah if proposal.esp is None else None,
+            esp=esp,
+            ah=ah,
             encryption_key=Secret(material[: sizes[0]]),
             integrity_key=Secret(material[sizes[0] :]),
             pair=other,
@@ -356,15 +430,22 @@ def _make_pair(
             replay_window=setup.replay_window,
             idle_seconds=setup.idle_seconds,
             udp=_udp(setup, inbound=inbound),
+            bundle=partner[0 if inbound else 1] if bundled else None,
         )
 
+    headers = (
+        tuple(one(direction, ProtocolId.AH) for direction in (Direction.INBOUND, Direction.OUTBOUND))
+        if bundled
+        else ()
+    )
     return QuickModeOutcome(
-        one(Direction.INBOUND),
-        one(Direction.OUTBOUND),
+        one(Direction.INBOUND, choice.protocol),
+        one(Direction.OUTBOUND, choice.protocol),
         selector,
         proposal,
         choice.group,
         replace(match, selector=selector),
+        headers,
     )
 
 

@@ -1,9 +1,19 @@
 """Offers and choices of quick mode (RFC 2407 §4.5); what holds for both modes is in `proposals.py`.
 
-Left out: AH and ESP bundled in one offer (two SAs per direction) and IP compression; such offers are skipped.
-"""
+One security method is one transform of a proposal; methods of one protocol that follow on each other share
+the proposal. AH over ESP is two proposals with one number (RFC 2408 §4.2: both are meant), each with its own
+SPI, and one transform each, so that nobody can combine what was not meant to be.
 
+     1  ESP  spi a   3DES-SHA1, 3DES-MD5           ESP[3DES,SHA1] ESP[3DES,MD5] AH[SHA1]+ESP[3DES,None]
+     2  AH   spi b   SHA1      \\
+     2  ESP  spi a   3DES-none / both
+
+AH does not pass a NAT (RFC 3947 §5): where there is one, methods with AH are neither offered nor accepted.
+Left out: IP compression; such offers are skipped."""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, product
 
 from stockade.crypto.registry import (
     encryption_algorithm,
@@ -46,14 +56,15 @@ from stockade.wire.isakmp.payloads import (
 )
 
 DEFAULT_LIFETIME_SECONDS = 28_800  # where a quick mode names none: RFC 2407 §4.5
+MAXIMUM_COMBINATIONS = 256
 _MODES = {Mode.TRANSPORT: EncapsulationMode.TRANSPORT, Mode.TUNNEL: EncapsulationMode.TUNNEL}
 
 
 @dataclass(frozen=True, slots=True)
 class QuickModeChoice:
     """What both ends agree on. `proposal` has the lifetimes that count here; `peer_spi` is the SPI of our
-    outbound SA. `shortened`: our lifetime is shorter than the peer's offer says, so the peer should hear
-    it."""
+    outbound SA, `peer_ah_spi` that of its AH where ESP and AH go together (else 0). `shortened`: our lifetime
+    is shorter than the peer's offer says, so the peer should hear it."""
 
     proposal: QuickModeProposal
     protocol: ProtocolId
@@ -61,45 +72,77 @@ class QuickModeChoice:
     peer_spi: int
     reply: SecurityAssociationPayload
     shortened: bool
+    peer_ah_spi: int = 0
 
 
-def can_offer(policy: QuickModePolicy) -> bool:
-    """Whether any method of `policy` is one that we can offer: not AH and ESP together."""
-    return any(method.esp is None or method.ah is None for method in policy.proposals)
+def is_bundle(method: QuickModeProposal) -> bool:
+    """Whether a method asks for AH and ESP together."""
+    return method.esp is not None and method.ah is not None
+
+
+def _in_udp(encapsulation: EncapsulationMode | None) -> bool:
+    return encapsulation is not None and encapsulation not in _MODES.values()
+
+
+def offered_methods(
+    policy: QuickModePolicy, encapsulation: EncapsulationMode | None = None
+) -> tuple[QuickModeProposal, ...]:
+    """The methods of `policy` that can be negotiated: without AH where ESP goes in UDP."""
+    if not _in_udp(encapsulation):
+        return policy.proposals
+    return tuple(method for method in policy.proposals if method.ah is None)
 
 
 def quick_mode_offer(
-    policy: QuickModePolicy, spi: int, group: Group | None, encapsulation: EncapsulationMode | None = None
+    policy: QuickModePolicy,
+    spi: int,
+    group: Group | None,
+    encapsulation: EncapsulationMode | None = None,
+    ah_spi: int = 0,
 ) -> SecurityAssociationPayload:
-    """The methods of `policy`, in order: one proposal per run of methods of the same protocol, all with our
-    SPI. `group` is that of perfect forward secrecy, `encapsulation` another mode than the policy's own (in
-    UDP). `ValueError` unless `can_offer(policy)`."""
+    """The methods of `policy`, in order, with our SPI: `ah_spi` is that of AH where it goes with ESP. `group`
+    is that of perfect forward secrecy, `encapsulation` another mode than the policy's own (in UDP)."""
     proposals: list[ProposalPayload] = []
-    packed = spi.to_bytes(4, "big")
-    for method in policy.proposals:
-        if method.esp is not None and method.ah is not None:
+    number = number_of_run = 0
+    mode = encapsulation or _MODES[policy.mode]
+    for method in offered_methods(policy, encapsulation):
+        last = proposals[-1] if proposals else None
+        if is_bundle(method):
+            number += 1
+            for protocol, own in ((ProtocolId.AH, ah_spi), (ProtocolId.ESP, spi)):
+                transform = _quick_mode_transform(1, protocol, method, mode, group)
+                proposals.append(ProposalPayload(number, protocol, own.to_bytes(4, "big"), (transform,)))
+            number_of_run = 0
             continue
         protocol = ProtocolId.ESP if method.esp is not None else ProtocolId.AH
-        last = proposals[-1] if proposals else None
-        earlier = (
-            last.transforms if last and last.protocol_id == protocol and len(last.transforms) < 64 else ()
+        joins = (
+            last is not None
+            and last.number == number_of_run
+            and last.protocol_id == protocol
+            and len(last.transforms) < 64
         )
-        transform = _quick_mode_transform(
-            len(earlier) + 1, method, encapsulation or _MODES[policy.mode], group
-        )
-        if earlier:
+        earlier = last.transforms if joins and last is not None else ()
+        transform = _quick_mode_transform(len(earlier) + 1, protocol, method, mode, group)
+        if joins:
             proposals[-1] = replace(proposals[-1], transforms=(*earlier, transform))
         else:
-            proposals.append(ProposalPayload(len(proposals) + 1, protocol, packed, (transform,)))
+            number += 1
+            number_of_run = number
+            proposals.append(ProposalPayload(number, protocol, spi.to_bytes(4, "big"), (transform,)))
     return sa_payload(proposals)
 
 
 def _quick_mode_transform(
-    number: int, method: QuickModeProposal, encapsulation: EncapsulationMode, group: Group | None
+    number: int,
+    protocol: ProtocolId,
+    method: QuickModeProposal,
+    encapsulation: EncapsulationMode,
+    group: Group | None,
 ) -> TransformPayload:
     integrity = method.ah
     key_bits = None
-    if method.esp is not None:
+    if protocol is ProtocolId.ESP:
+        assert method.esp is not None
         cipher = encryption_algorithm(method.esp.encryption)
         transform_id, key_bits = cipher.esp_id, cipher.key_length_attribute
         integrity = method.esp.integrity
@@ -134,6 +177,7 @@ def _quick_mode_transform(
 
 @dataclass(frozen=True, slots=True)
 class _OfferedQuickMode:
+    is_ah: bool
     suite: EspSuite | Hash | None
     mode: int | None
     group_number: int | None
@@ -172,6 +216,7 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
     if values.get(IpsecAttribute.EXTENDED_SEQUENCE_NUMBER) not in (None, 0):
         fault = fault or "extended sequence numbers"
     return _OfferedQuickMode(
+        protocol == ProtocolId.AH,
         suite,
         values.get(IpsecAttribute.ENCAPSULATION_MODE),
         values.get(IpsecAttribute.GROUP_DESCRIPTION),
@@ -198,14 +243,36 @@ class QuickModeTerms:
         return self.encapsulation or _MODES[self.policy.mode]
 
 
-def _why_not_quick_mode(offered: _OfferedQuickMode, terms: QuickModeTerms) -> str | QuickModeProposal:
-    """The method of ours that fits, or the first thing that does not."""
-    if offered.fault:
-        return offered.fault
-    methods = [method for method in terms.policy.proposals if method.esp is None or method.ah is None]
-    fitting = [m for m in methods if offered.suite is not None and offered.suite == (m.esp or m.ah)]
+def _why_not_quick_mode(
+    offered: Sequence[_OfferedQuickMode], terms: QuickModeTerms
+) -> str | QuickModeProposal:
+    """The method of ours that fits, or the first thing that does not. `offered`: one transform, or one of AH
+    and one of ESP that go together."""
+    for part in offered:
+        if part.fault:
+            return part.fault
+    methods = offered_methods(terms.policy, terms.encapsulation)
+    suites = [part.suite for part in offered]
+    fitting = [
+        method
+        for method in methods
+        if None not in suites and [suite for suite in (method.ah, method.esp) if suite is not None] == suites
+    ]
     if not fitting:
-        return "algorithms, we have " + listed(str(m).partition(":")[0] for m in methods)
+        whose = "algorithms, we have "
+        if _in_udp(terms.encapsulation) and any(part.is_ah for part in offered):
+            whose = "AH does not pass the NAT between us, we have "
+        return whose + (listed(str(m).partition(":")[0] for m in methods) or "nothing without AH")
+    for part in offered:
+        why = _why_not_terms(part, terms)
+        if why:
+            return why
+    if len({part.group_number for part in offered}) > 1:
+        return "AH and ESP ask for different groups"
+    return fitting[0]
+
+
+def _why_not_terms(offered: _OfferedQuickMode, terms: QuickModeTerms) -> str:
     if offered.mode != terms.wanted_encapsulation:
         wanted = name_of(EncapsulationMode, terms.wanted_encapsulation)
         return f"encapsulation mode {offered.mode}, we have {wanted}"
@@ -216,7 +283,7 @@ def _why_not_quick_mode(offered: _OfferedQuickMode, terms: QuickModeTerms) -> st
         return f"group {offered.group_number} is unknown"
     if (group is not None) != terms.key_exchange:
         return "group and key exchange payload do not go together"
-    return fitting[0]
+    return ""
 
 
 def offers_encapsulation(offer: SecurityAssociationPayload, encapsulation: EncapsulationMode) -> bool:
@@ -230,47 +297,77 @@ def offers_encapsulation(offer: SecurityAssociationPayload, encapsulation: Encap
 
 
 def choose_quick_mode(
-    offer: SecurityAssociationPayload, terms: QuickModeTerms, spi: int
+    offer: SecurityAssociationPayload, terms: QuickModeTerms, spi: int, ah_spi: int = 0
 ) -> QuickModeChoice | Reason:
-    """The responder's choice: the first offered transform that `terms` allow; `spi` is ours."""
+    """The responder's choice: the first offered transform (or pair of transforms, for AH over ESP) that
+    `terms` allow; `spi` is ours, `ah_spi` that of AH beside ESP."""
     if (foreign := foreign_reason(offer)) is not None:
         return foreign
     whys: list[tuple[str, str]] = []
-    numbers = [proposal.number for proposal in offer.proposals]
-    for proposal in offer.proposals:
-        if numbers.count(proposal.number) > 1:
-            whys.append((f"proposal {proposal.number}", "several protocols at once"))
+    for number in dict.fromkeys(proposal.number for proposal in offer.proposals):
+        proposals = [proposal for proposal in offer.proposals if proposal.number == number]
+        proposals.sort(key=lambda entry: entry.protocol_id)  # AH before ESP, as in a method
+        if (why := _why_not_proposals(proposals)) is not None:
+            whys.append((f"proposal {number}", why))
             continue
-        if proposal.protocol_id not in (ProtocolId.ESP, ProtocolId.AH):
-            whys.append((f"proposal {proposal.number}", f"protocol {proposal.protocol_id}"))
-            continue
-        peer_spi = int.from_bytes(proposal.spi, "big")
-        if len(proposal.spi) != 4 or peer_spi < MINIMUM_SPI:
-            whys.append((f"proposal {proposal.number}", "the SPI is reserved or not 4 bytes long"))
-            continue
-        for transform in proposal.transforms:
-            offered = _read_quick_mode(proposal.protocol_id, transform)
-            method = _why_not_quick_mode(offered, terms)
+        # Bounded: an SA payload has at most 65 kB, and two transforms are tried with each other only once.
+        for transforms in _combinations(proposals):
+            parts = [
+                _read_quick_mode(proposal.protocol_id, transform)
+                for proposal, transform in zip(proposals, transforms, strict=True)
+            ]
+            method = _why_not_quick_mode(parts, terms)
             if isinstance(method, str):
-                whys.append((offered.description, method))
+                whys.append(("+".join(part.description for part in parts), method))
                 continue
-            peer_seconds = offered.seconds or DEFAULT_LIFETIME_SECONDS
-            seconds = min(method.lifetime_seconds, peer_seconds)
-            kilobytes = min(method.lifetime_kilobytes, offered.kilobytes or method.lifetime_kilobytes)
-            shortened = seconds < peer_seconds or kilobytes < (offered.kilobytes or kilobytes)
-            reply = replace(
-                offer,
-                proposals=(replace(proposal, spi=spi.to_bytes(4, "big"), transforms=(transform,)),),
-            )
-            return QuickModeChoice(
-                replace(method, lifetime_seconds=seconds, lifetime_kilobytes=kilobytes),
-                ProtocolId(proposal.protocol_id),
-                None if offered.group_number is None else group_from_number(offered.group_number),
-                peer_spi,
-                reply,
-                shortened,
-            )
+            return _choice(offer, proposals, transforms, parts, method, (ah_spi, spi)[2 - len(parts) :])
     return refusal("none of the peer's quick-mode offers fits", whys)
+
+
+def _why_not_proposals(proposals: Sequence[ProposalPayload]) -> str | None:
+    protocols = [proposal.protocol_id for proposal in proposals]
+    if protocols not in ([ProtocolId.AH], [ProtocolId.ESP], [ProtocolId.AH, ProtocolId.ESP]):
+        if len(protocols) > 1:
+            return "several protocols at once, and not AH with ESP"
+        return f"protocol {protocols[0]}"
+    for proposal in proposals:
+        if len(proposal.spi) != 4 or int.from_bytes(proposal.spi, "big") < MINIMUM_SPI:
+            return "the SPI is reserved or not 4 bytes long"
+    return None
+
+
+def _combinations(proposals: Sequence[ProposalPayload]) -> Iterator[tuple[TransformPayload, ...]]:
+    """Every choice of one transform per proposal, the peer's first ones first; at most
+    `MAXIMUM_COMBINATIONS`."""
+    return islice(product(*(proposal.transforms for proposal in proposals)), MAXIMUM_COMBINATIONS)
+
+
+def _choice(
+    offer: SecurityAssociationPayload,
+    proposals: Sequence[ProposalPayload],
+    transforms: Sequence[TransformPayload],
+    parts: Sequence[_OfferedQuickMode],
+    method: QuickModeProposal,
+    spis: Sequence[int],
+) -> QuickModeChoice:
+    peer_seconds = min(part.seconds or DEFAULT_LIFETIME_SECONDS for part in parts)
+    peer_kilobytes = min((part.kilobytes for part in parts if part.kilobytes), default=None)
+    seconds = min(method.lifetime_seconds, peer_seconds)
+    kilobytes = min(method.lifetime_kilobytes, peer_kilobytes or method.lifetime_kilobytes)
+    answered = {
+        proposal: replace(proposal, spi=spi.to_bytes(4, "big"), transforms=(transform,))
+        for proposal, transform, spi in zip(proposals, transforms, spis, strict=True)
+    }
+    main, group_number = proposals[-1], parts[-1].group_number
+    return QuickModeChoice(
+        replace(method, lifetime_seconds=seconds, lifetime_kilobytes=kilobytes),
+        ProtocolId(main.protocol_id),
+        None if group_number is None else group_from_number(group_number),
+        int.from_bytes(main.spi, "big"),
+        replace(offer, proposals=tuple(answered[entry] for entry in offer.proposals if entry in answered)),
+        seconds < peer_seconds or kilobytes < (peer_kilobytes or kilobytes),
+        int.from_bytes(proposals[0].spi, "big") if len(proposals) > 1 else 0,
+    )
 
 
 def check_quick_mode_choice(
@@ -282,7 +379,8 @@ def check_quick_mode_choice(
 ) -> QuickModeChoice | Reason:
     """What the responder chose, if it is one thing and one that we offered. `group` is the one that we
     offered; `key_exchange` whether the answer has a KE payload."""
-    if len(reply.proposals) != 1 or len(reply.proposals[0].transforms) != 1:
+    numbers = {proposal.number for proposal in reply.proposals}
+    if len(numbers) != 1 or any(len(proposal.transforms) != 1 for proposal in reply.proposals):
         return Reason.of(ReasonCode.NO_PROPOSAL_CHOSEN, "the peer chose more than one transform")
     choice = choose_quick_mode(reply, QuickModeTerms(policy, group, key_exchange, encapsulation), 0)
     if isinstance(choice, Reason):

@@ -6,6 +6,7 @@ SPIs and SAs that are given back when an exchange ends without a pair, and what 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from stockade.ike.auth.method import Task
 from stockade.ike.contract import Acquire, InstallSa, RemoveSa, ReportKind
 from stockade.ike.limits import RecentlySeen
 from stockade.ike.v1 import informational, quick_mode
@@ -52,7 +53,7 @@ class QuickModeRun:
     initiator: bool
     job: Job | None = None
     exchange: Exchange[QuickModeOutcome] | None = None
-    spi: int | None = None
+    spis: list[int] = field(default_factory=list)
     exhausted: bool = False
     installed: list[SecurityAssociation] = field(default_factory=list)
 
@@ -214,8 +215,12 @@ class QuickModes:
     def _up(self, run: QuickModeRun, outcome: QuickModeOutcome, now: float) -> None:
         if not run.initiator:
             self.made += 1
-        run.spi = None  # it belongs to the pair now
+        used = {sa.spi for sa in outcome.of(Direction.INBOUND)}
+        run.spis = [spi for spi in run.spis if spi not in used]  # those belong to the pair now
         run.installed.clear()
+        self._withdraw(
+            run, Reason.of(ReasonCode.SA_REPLACED, "the peer chose a method that needs no such SPI")
+        )
         self._linger(run, now)
         self._host.quick_mode_established(self._main_mode, run, outcome, now)
         self.start_waiting(now)
@@ -251,12 +256,12 @@ class QuickModes:
     def _withdraw(self, run: QuickModeRun, reason: Reason) -> None:
         """A quick mode ends without a pair: give back its SPI and take out what was installed."""
         peer = self._main_mode.remote.address
-        if run.spi is not None:
-            self._context.effects.append(RemoveSa(run.spi, Direction.INBOUND, peer, reason))
+        for spi in run.spis:
+            self._context.effects.append(RemoveSa(spi, Direction.INBOUND, peer, reason))
         for sa in run.installed:
             if sa.direction is Direction.OUTBOUND:
                 self._context.effects.append(RemoveSa(sa.spi, sa.direction, peer, reason))
-        run.spi = None
+        run.spis.clear()
         run.installed.clear()
 
     def _setup(self, run: QuickModeRun) -> QuickModeSetup:
@@ -266,11 +271,12 @@ class QuickModes:
         def reserve() -> int:
             context.count("total_get_spi")
             try:
-                run.spi = context.get_spi(main_mode.local.address, main_mode.remote.address)
+                spi = context.get_spi(main_mode.local.address, main_mode.remote.address)
             except StockadeError:
                 context.count("get_spi_failures")
                 raise
-            return run.spi
+            run.spis.append(spi)
+            return spi
 
         def find_rule(selector: TrafficSelector) -> QuickModeMatch | Reason:
             assert main_mode.choice is not None
@@ -304,6 +310,7 @@ class QuickModes:
             idle_seconds=config.cluster_idle_seconds if main_mode.fast_failover else config.idle_seconds,
             replay_window=config.replay_window,
             repeat=config.responder_retransmits_quick_mode,
+            commit=config.commit_bit and main_mode.is_microsoft,
             nat=main_mode.nat,
             ports=main_mode.ports,
         )
@@ -317,7 +324,7 @@ class QuickModes:
             return next((run for run in running if run.message_id == value.message_id), None)
         if len(notification.spi) == 4:
             spi = int.from_bytes(notification.spi, "big")
-            named = next((run for run in running if run.spi == spi), None)
+            named = next((run for run in running if spi in run.spis), None)
             if named is not None:
                 return named
         return running[0] if len(running) == 1 else None
@@ -337,6 +344,9 @@ class _RunOwner:
 
     def accepted(self, *, protected: bool) -> None:
         self._main_mode.accepted(protected=protected)
+
+    def give_away(self, task: Task) -> None:
+        raise AssertionError("quick mode has nothing that may block")
 
     def install(self, sa: SecurityAssociation) -> None:
         self._run.installed.append(sa)

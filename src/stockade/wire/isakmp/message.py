@@ -63,6 +63,11 @@ class Header:
         return bool(self.flags & _ENCRYPTION)
 
     @property
+    def commit(self) -> bool:
+        """The commit bit: the sender wants the other end to wait for its word (RFC 2408 §3.1)."""
+        return bool(self.flags & HeaderFlag.COMMIT)
+
+    @property
     def major_version(self) -> int:
         return self.version >> 4
 
