@@ -111,15 +111,12 @@ def negotiation(task: Task) -> Negotiation:
 def credentials(task: Task) -> Credentials | None:
     if task.pki is None:
         return None
-    from cryptography.hazmat.primitives.serialization import Encoding as Form
-    from cryptography.x509 import load_pem_x509_certificate
+    import ssl
 
     from stockade.crypto.signatures import PrivateKey
     from stockade.pki.certificate import read_certificate
 
-    certificate, root = (
-        load_pem_x509_certificate(text.encode()).public_bytes(Form.DER) for text in (task.pki[0], task.pki[2])
-    )
+    certificate, root = (ssl.PEM_cert_to_DER_cert(text) for text in (task.pki[0], task.pki[2]))
     key = task.pki[1].encode()
     return Credentials(
         [OwnCertificate(read_certificate(certificate), PrivateKey.load(key))],

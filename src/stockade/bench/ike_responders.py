@@ -4,11 +4,10 @@ Each is a process in a namespace, with one rule: whoever comes from `PEERS` nego
 reads what it took: processor time of all its threads and resident memory, from /proc.
 """
 
-import io
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -118,8 +117,6 @@ class StockadeResponder(_Process):
     name = "Stockade"
 
     def start(self) -> None:
-        from stockade.console.main import main as stockade
-
         home = self._folder / "home"
         method = f'psk="{PRESHARED_KEY}"' if self._pki is None else f'rootca="{self._pki.root_name}"'
         network, length = PEERS.split("/")
@@ -143,11 +140,15 @@ class StockadeResponder(_Process):
                 path.write_bytes(b"".join(texts))
                 commands.append(["cert", "import", "--trust-roots", str(path)])
         for words in commands:
-            printed = io.StringIO()
-            with redirect_stdout(printed), redirect_stderr(printed):
-                status = stockade(["--home", str(home), *words])
-            if status:
-                raise error_for(ReasonCode.INTERNAL, f"{words[0]}: {printed.getvalue()}")
+            done = subprocess.run(
+                [sys.executable, "-m", "stockade.console.main", "--home", str(home), *words],
+                capture_output=True,
+                text=True,
+                timeout=START_SECONDS,
+                check=False,
+            )
+            if done.returncode:
+                raise error_for(ReasonCode.INTERNAL, f"{words[0]}: {done.stdout}{done.stderr}")
         output = (self._folder / "agent.out").open("w")
         self._process = self._namespace.popen(
             [
