@@ -7,6 +7,7 @@
     advertise_cluster = false     # send NLBS_PRESENT: peers give up idle quick modes after 60 s
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
     replay_window = 64            # packets, 32 to 4096
+    nat_traversal = true          # RFC 3947: detect NATs, put ESP into UDP where there is one
     strong_crl_check = 1          # 0 not asked, 1 the revoked is refused, 2 also what cannot be checked
 
     [kerberos]
@@ -35,7 +36,7 @@ _RANGES = {
     "replay_window": (32, 4096),
     "strong_crl_check": (0, 2),
 }
-_SWITCHES = frozenset({"advertise_cluster"})
+_SWITCHES = frozenset({"nat_traversal", "advertise_cluster"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ def read_settings(path: Path) -> Settings:
             default,
             microsoft_version=_number(path, ike, "microsoft_version", default.microsoft_version),
             advertise_cluster=_switch(path, ike, "advertise_cluster", default.advertise_cluster),
+            nat_traversal=_switch(path, ike, "nat_traversal", default.nat_traversal),
             idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
             replay_window=_number(path, ike, "replay_window", default.replay_window),
         ),

@@ -14,8 +14,8 @@ class EngineConfig:
     advertise_cluster: bool = False
     """Send NLBS_PRESENT: peers then give up idle quick modes after 60 s (fast failover, [MS-IKEE] §3.5)."""
 
-    nat_traversal: bool = False
-    """Announce and do NAT traversal (RFC 3947). Only for a data plane that can put ESP into UDP."""
+    nat_traversal: bool = True
+    """Announce and do NAT traversal (RFC 3947). Every data plane can put ESP into UDP."""
     keepalive_seconds: float = 20.0
     """An end behind a NAT sends a keep-alive so often (RFC 3948 §2.3)."""
 
