@@ -76,9 +76,11 @@ class Gate:
             self.is_closed = False
 
 
-def close_gate(stores: Stores) -> Gate:
+def close_gate(stores: Stores, *, wanted: bool = True) -> Gate:
     """What an agent does first. Boot filters that are there stay; where the filters of an earlier agent hold
-    already, nothing is put beside them. Raises nothing."""
+    already, or the data plane protects nothing (`wanted`), nothing is put beside them. Raises nothing."""
+    if not wanted:
+        return Gate(compile_boot_table(BootMode.PERMIT))
     gate = Gate(boot_table(stores), closed=boot_filters.are_in_force())
     if not gate.is_closed and not boot_filters.is_policy_in_force():
         gate.close()

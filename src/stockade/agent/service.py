@@ -194,7 +194,8 @@ class Service:
         try:
             for descriptor, read in self._udp.descriptors():
                 loop.add_reader(descriptor, self._on_datagrams, read)
-            loop.add_reader(self._driver.fileno(), self._pump)
+            if self._driver.fileno() >= 0:
+                loop.add_reader(self._driver.fileno(), self._pump)
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
             self._core.reconnect(time.monotonic())
             self._pump()
@@ -214,7 +215,8 @@ class Service:
                 self._timer.cancel()
             for descriptor, _ in self._udp.descriptors():
                 loop.remove_reader(descriptor)
-            loop.remove_reader(self._driver.fileno())
+            if self._driver.fileno() >= 0:
+                loop.remove_reader(self._driver.fileno())
             loop.remove_reader(changes.fileno())
             changes.close()
             self._udp.close()

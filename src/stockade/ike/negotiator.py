@@ -60,6 +60,7 @@ class Negotiator:
         candidates: Sequence[MainModeCandidate],
         initiator_cookie: bytes | None,
         now: float,
+        own_cookie: bytes | None = None,
     ) -> MainMode:
         vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
         if not self._knows(local.address, remote.address):
@@ -83,6 +84,7 @@ class Negotiator:
             vendor_ids,
             initiator_cookie=initiator_cookie,
             now=now,
+            own_cookie=own_cookie,
         )
 
     def _knows(self, local: Address, remote: Address, but: MainMode | None = None) -> bool:
