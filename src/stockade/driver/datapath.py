@@ -591,13 +591,16 @@ class Datapath:
                 key = b"" if place is None else flow_key(plain, *place)
             else:
                 plain = exchange_payload(packet, at, next_header, payload)
+                if entry.mend is not None:
+                    plain = entry.mend(plain, at, next_header)
                 key = flow_key(plain, at, next_header)
             accepted = known_flows.get(key)
             if accepted is None:
                 accepted = self._accepts(entry, plain, key)
             if accepted:
                 clear.append(plain)
-                if entry.burst is not None and key in known_flows:
+                # what needs another checksum behind a NAT stays on this path
+                if entry.burst is not None and entry.mend is None and key in known_flows:
                     entry.burst.learn(key)
             else:
                 entry.selector_mismatches += 1

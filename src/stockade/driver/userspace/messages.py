@@ -88,6 +88,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     lifetime: Lifetime
     replay_window: int
     idle_seconds: float | None
+    original: tuple[str, str] | None
     mtu: int
 
     def __repr__(self) -> str:
@@ -298,6 +299,7 @@ def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
         lifetime=sa.lifetime,
         replay_window=sa.replay_window,
         idle_seconds=sa.idle_seconds,
+        original=None if sa.original is None else (str(sa.original[0]), str(sa.original[1])),
         mtu=mtu,
     )
 
@@ -323,6 +325,9 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         lifetime=message.lifetime,
         replay_window=message.replay_window,
         idle_seconds=message.idle_seconds,
+        original=None
+        if message.original is None
+        else (ip_address(message.original[0]), ip_address(message.original[1])),
     )
 
 
