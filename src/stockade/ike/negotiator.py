@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from stockade.ike.auth.kerberos import GSS_KERBEROS
+from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
 from stockade.ike.contract import Acquire, ReportKind, Send
 from stockade.ike.pairs import PairKeeper
@@ -47,6 +48,10 @@ class Negotiator:
         self.stopping: Reason | None = None
         """Why nothing new begins."""
 
+    def set_config(self, config: EngineConfig) -> None:
+        """Other settings, for what begins from now on."""
+        self._config = config
+
     # ---- main modes
     def make(
         self,
@@ -55,6 +60,7 @@ class Negotiator:
         candidates: Sequence[MainModeCandidate],
         initiator_cookie: bytes | None,
         now: float,
+        own_cookie: bytes | None = None,
     ) -> MainMode:
         vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
         if not self._knows(local.address, remote.address):
@@ -78,6 +84,7 @@ class Negotiator:
             vendor_ids,
             initiator_cookie=initiator_cookie,
             now=now,
+            own_cookie=own_cookie,
         )
 
     def _knows(self, local: Address, remote: Address, but: MainMode | None = None) -> bool:

@@ -114,15 +114,19 @@ class MainMode:
         *,
         initiator_cookie: bytes | None,
         now: float,
+        own_cookie: bytes | None = None,
     ) -> None:
+        """`own_cookie`: the one that we are known by already; a new one otherwise."""
         self.context = context
         self.config = context.config
         self.random = context.random
         self.local = local
         self.remote = remote
+        self.first_remote = remote
+        """Where the first message came from or goes to; behind a NAT the port may change later."""
         self.candidates = candidates
         self.initiator = initiator_cookie is None
-        self.own_cookie = context.random(8)
+        self.own_cookie = context.random(8) if own_cookie is None else own_cookie
         while not any(self.own_cookie):
             self.own_cookie = context.random(8)
         self.conversation = (
@@ -326,6 +330,8 @@ class MainMode:
             header, datagram = whole
         if self.closed:
             self.notices.receive_last_words(header, datagram, now)
+        elif self._is_challenge(header):
+            self.notices.receive(header, datagram, now)
         elif header.exchange_type == ExchangeType.IDENTITY_PROTECTION and header.message_id == 0:
             self.exchange.receive(header, datagram, now)
             self.arm()
@@ -336,6 +342,17 @@ class MainMode:
         else:
             detail = f"exchange type {header.exchange_type} with message id {header.message_id:#x}"
             self.refused(Reason.of(ReasonCode.UNEXPECTED_MESSAGE, detail), now)
+
+    def _is_challenge(self, header: Header) -> bool:
+        """Whether a responder may be asking for our address's proof. [MS-IKEE] §3.9 names no exchange, so one
+        in the exchange that it is about is read too."""
+        return (
+            self.initiator
+            and header.exchange_type == ExchangeType.IDENTITY_PROTECTION
+            and header.next_payload == PayloadType.NOTIFICATION
+            and not header.encrypted
+            and not any(self.conversation.responder_cookie)
+        )
 
     def _receive_fragment(self, header: Header, datagram: bytes, now: float) -> tuple[Header, bytes] | None:
         """The whole message, if this was the fragment that it lacked. Only encrypted messages come in

@@ -400,6 +400,21 @@ class Exchange(Generic[T]):
         if self._confirm_by is None:
             self._confirm_by = now + self._owner.config.confirmation_seconds
 
+    def repeat_with_cookie(self, responder_cookie: bytes, now: float) -> None:
+        """Send the first message again, with a responder cookie in its header that it did not have."""
+        if self.done or self._sent is None or not self.initiator:
+            return
+        self._sent = self._sent[:8] + responder_cookie + self._sent[16:]
+        self.suspicion = self._confirm_by = None
+        self._owner.transmit(self._sent)
+        if self.expect is not None:
+            self._retransmission = self._schedule(None, now)
+
+    def _schedule(self, attempts: int | None, now: float) -> Retransmission:
+        config = self._owner.config
+        intervals = config.retransmission_intervals[:attempts]
+        return Retransmission(intervals, config.retransmission_jitter, self._owner.random, now)
+
     def abandon(self, reason: Reason, now: float) -> None:
         """Fail now, because of what is known for certain."""
         if not self.done:
@@ -473,9 +488,7 @@ class Exchange(Generic[T]):
             return
         self.expect = step.expect
         if self._sent is not None and (self.initiator or step.repeat):
-            intervals = self._owner.config.retransmission_intervals[: step.attempts]
-            jitter = self._owner.config.retransmission_jitter
-            self._retransmission = Retransmission(intervals, jitter, self._owner.random, now)
+            self._retransmission = self._schedule(step.attempts, now)
 
     def _pause(self, work: Work, now: float) -> None:
         """Nothing is sent and nothing awaited until the task is done, or takes too long."""
