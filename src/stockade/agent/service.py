@@ -45,6 +45,7 @@ from stockade.model.traffic import Flow
 from stockade.pki.access import AccessList
 from stockade.pki.access_file import closed_access, read_access
 from stockade.pki.credentials import Credentials
+from stockade.pki.distribution import ListFetcher
 from stockade.pki.machine_store import MachineStore
 from stockade.pki.revocation import RevocationCheck
 from stockade.policy.dynamic import DynamicSet
@@ -71,6 +72,8 @@ class Service:
     ) -> None:
         self._kerberos = kerberos
         self._workers = Workers()
+        fetch = settings.fetch_revocation_lists
+        self._lists = ListFetcher(paths.certificates / "fetched") if fetch else None
         self._settings = settings
         self._asked = ServiceSettings()
         self._persistent: tuple[PolicySet, ...] = ()
@@ -351,7 +354,7 @@ class Service:
         rules = self._settings.chains
         if self._asked.strong_crl_check is not None:
             rules = replace(rules, revocation=RevocationCheck(self._asked.strong_crl_check))
-        credentials, problems = MachineStore(self._paths.certificates).credentials(rules)
+        credentials, problems = MachineStore(self._paths.certificates).credentials(rules, self._lists)
         for problem in problems:
             self._journal.write(Entry("certificate-not-read", problem))
         return credentials

@@ -158,13 +158,22 @@ class CertificateMethod(OneRound):
         proof = presented.proof
         if not isinstance(proof, SignaturePayload) or not key.verify_ike(digest, proof.data):
             raise error_for(ReasonCode.INVALID_SIGNATURE, "the peer's signature of HASH does not verify")
-        verdict = self._source.verify(certificates, [entry.root_ca for entry in self._configured])
+        source, roots = self._source, [entry.root_ca for entry in self._configured]
+        verdict = source.verify(certificates, roots)
         if isinstance(verdict, Reason):
             raise PeerError(verdict)
         identity = _checked_identity(presented.identity, verdict.certificate, remote)
         used = tuple(entry for entry in self._configured if entry.root_ca == verdict.root_ca)
         method = CertificateMethod(used, self._own, self.number, self._source)
-        return Authenticated(identity, method, _proof(verdict, used))
+        wanted = verdict.wanted
+
+        def settle() -> CertificateMethod:
+            settled = source.settle(certificates, roots, wanted)
+            if isinstance(settled, Reason):
+                raise PeerError(settled)
+            return method
+
+        return Authenticated(identity, method, _proof(verdict, used), settle if wanted else None)
 
 
 def _proof(verdict: VerifiedPeer, used: tuple[Certificate, ...]) -> Proof:

@@ -28,11 +28,10 @@ from stockade.wire.isakmp.payloads import (
     Payload,
 )
 
+NOTHING_PROVED = Proof()
+
 Task = Callable[[], "AuthMethod"]
 """Work that may block. It raises `StockadeError` where it fails, and touches nothing of the engine."""
-
-
-NOTHING_PROVED = Proof()
 
 
 class Prover(Protocol):
@@ -63,6 +62,8 @@ class Authenticated:
     identity: Identity
     method: "AuthMethod"
     proof: Proof = NOTHING_PROVED
+    pending: Task | None = None
+    """What must be looked up, where it may block, before all this counts; it raises where it does not."""
 
 
 class OneRound:

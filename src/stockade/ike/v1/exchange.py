@@ -495,7 +495,7 @@ class Exchange(Generic[T]):
         self._work = work
         self._sent = self._retransmission = self.expect = None
         self._confirm_by = now + self._owner.config.task_seconds
-        self.suspicion = Reason.of(ReasonCode.KERBEROS_UNREACHABLE, f"{self.name} waited in vain for a token")
+        self.suspicion = Reason.of(ReasonCode.KERBEROS_UNREACHABLE, f"{self.name} waited in vain")
         self.repeats = 0
         self._owner.give_away(work.task)
 

@@ -213,6 +213,7 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
         ),
         lambda message: _authenticate(message, agreement, sa_body, setup),
     )
+    yield from performed(peer.pending, peer.method)
     return Finish(agreement.outcome(peer, _says_initial_contact(message)))
 
 
@@ -270,6 +271,7 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
         lambda message: _authenticate_any(message, alternatives, sa_body, setup),
     )
     conversation.protection, conversation.alternatives = agreement.protection, ()
+    yield from performed(peer.pending, peer.method)
     return Finish(
         agreement.outcome(peer, _says_initial_contact(message)),
         (
