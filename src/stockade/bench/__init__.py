@@ -9,6 +9,7 @@ row in `BENCHMARKS`. The module has two functions:
 """
 
 BENCHMARKS = {
+    "esp": "the user-space data plane beside the plain wire and strongSwan: streams, small packets, latency",
     "policy": "compiling a policy, finding the filter of a flow, changing one filter: 100 to 100 000 filters",
 }
 """The benchmarks by name, with what they measure."""
