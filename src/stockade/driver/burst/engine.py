@@ -22,9 +22,11 @@ from stockade.model.negotiation import Mode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Encryption, Hash
 
-ABI: Final = 1
+ABI: Final = 2
 SLOTS: Final = 64
 UNSENT: Final = 64
+GRO_READS: Final = 8
+_PUNTS: Final = 1024
 MAXIMUM_MTU: Final = 9216
 
 _GCM, _AES_CBC, _TRIPLE_DES, _NULL = 1, 2, 3, 4
@@ -101,8 +103,8 @@ class _Result(ctypes.Structure):
         ("total_ns", ctypes.c_uint64),
         ("crypto_ns", ctypes.c_uint64),
         ("system_ns", ctypes.c_uint64),
-        ("punt", _Punt * SLOTS),
-        ("touch", _Touched * SLOTS),
+        ("punt", _Punt * _PUNTS),
+        ("touch", _Touched * _PUNTS),
         ("not_sent", _Punt * UNSENT),
     )
 
@@ -144,6 +146,8 @@ class _Library:
         self.forget = function("burst_forget", None, pointer)
         self.outbound = function("burst_outbound", size, pointer, size, size, size)
         self.inbound = function("burst_inbound", size, pointer, size, size, size, size)
+        self.inbound_gro = function("burst_inbound_gro", size, pointer, size, size)
+        self.use_udp = function("burst_use_udp", None, pointer, size)
         self.check = function("burst_sa_check", size, pointer, number)
         self.accept = function("burst_sa_accept", size, pointer, number)
         self.top = function("burst_sa_top", number, pointer)
@@ -334,6 +338,14 @@ class Burst:
         if not self._library.inbound(self.pointer, receiving, device, version, udp):
             return _NOTHING
         return self._batch()
+
+    def use_udp(self, sock: int) -> None:
+        """The UDP socket of port 4500 (IPv4): ESP in UDP goes out by it, many segments a call. -1 for none."""
+        self._library.use_udp(self.pointer, sock)
+
+    def inbound_gro(self, sock: int, device: int) -> Batch:
+        """As `inbound` from that socket, whose datagrams may be merged ones; they come back as IP packets."""
+        return self._batch() if self._library.inbound_gro(self.pointer, sock, device) else _NOTHING
 
     def _batch(self) -> Batch:
         result = self._result
