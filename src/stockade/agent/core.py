@@ -18,6 +18,7 @@ from stockade.agent.temporary import SoftAssociation, TemporaryFilters
 from stockade.driver import contract as driver_contract
 from stockade.driver.contract import Driver
 from stockade.ike import contract as ike
+from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.engine import Engine
 from stockade.model.addresses import Address, Endpoint
@@ -57,7 +58,9 @@ class HostCore:
     `facts` are what the host knows of itself (or just its addresses). `random(size)` gives bytes for cookies,
     nonces and keys. `journal` is called with every entry. `known_peers` remembers with whom we had SAs, over
     restarts. `credentials` are the host's certificates. `source_for(peer)` is our address towards a tunnel's
-    end point, None where there is no way; without it the first address of the family is taken.
+    end point, None where there is no way; without it the first address of the family is taken. `kerberos` is
+    the host's keytab. `perform` has work done that may block, and answers by `performed`; without it the work
+    is done at once.
     """
 
     def __init__(
@@ -71,6 +74,8 @@ class HostCore:
         config: EngineConfig | None = None,
         exempt_level: int = 3,
         credentials: CredentialSource | None = None,
+        kerberos: GssSource | None = None,
+        perform: Callable[[ike.Perform], None] | None = None,
         soft: SoftSettings | None = None,
         source_for: Callable[[Address], Address | None] | None = None,
     ) -> None:
@@ -93,6 +98,7 @@ class HostCore:
         self._inbound_of: dict[tuple[Direction, int], SecurityAssociation] = {}
         self._recovered: dict[Address, float] = {}
         self._stopping = False
+        self._perform = perform
         self._lookup = FilterTableLookup(self.table)
         self.engine = Engine(
             self._lookup,
@@ -100,6 +106,7 @@ class HostCore:
             random,
             config if config is not None else EngineConfig(),
             credentials,
+            kerberos,
         )
 
     # ---- policy
@@ -358,7 +365,11 @@ class HostCore:
     # ---- engine -> driver
     # ------------------------------------------------------------------------------------------
 
-    def _apply(self, effect: ike.InstallSa | ike.RemoveSa | ike.Report, now: float) -> None:
+    def performed(self, answer: ike.Performed, now: float) -> None:
+        """What `perform` was given is done."""
+        self.engine.command(answer, now)
+
+    def _apply(self, effect: ike.InstallSa | ike.RemoveSa | ike.Report | ike.Perform, now: float) -> None:
         if isinstance(effect, ike.InstallSa):
             self._install(effect.sa, now)
         elif isinstance(effect, ike.RemoveSa):
@@ -368,6 +379,11 @@ class HostCore:
             self.driver.remove_sa(effect.spi, effect.direction, effect.peer)
             if self._temporary.remove_response(effect.spi, effect.direction, effect.peer):
                 self._refresh(now)
+        elif isinstance(effect, ike.Perform):
+            if self._perform is None:
+                self.engine.command(ike.perform(effect), now)
+            else:
+                self._perform(effect)
         else:
             self._on_report(effect, now)
 

@@ -25,11 +25,13 @@ from stockade.agent.known_peers import KnownPeers
 from stockade.agent.paths import Paths
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import UdpSockets
+from stockade.agent.workers import Workers
 from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
+from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
-from stockade.ike.contract import Send
+from stockade.ike.contract import Perform, Performed, Send, perform
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
@@ -58,7 +60,10 @@ class Service:
         ready: Callable[[], None] = lambda: None,
         ike: EngineConfig | None = None,
         chains: ChainRules | None = None,
+        kerberos: GssSource | None = None,
     ) -> None:
+        self._kerberos = kerberos
+        self._workers = Workers()
         self._ike = ike
         self._chains = chains
         self._paths = paths
@@ -100,6 +105,8 @@ class Service:
                 config=self._ike,
                 exempt_level=configuration.exempt_level,
                 credentials=self._read_certificates(),
+                kerberos=self._kerberos,
+                perform=self._perform,
             )
             result = self._core.load(configuration.policy_sets, time.monotonic())
             if result.refusal is not None:
@@ -110,6 +117,7 @@ class Service:
         finally:
             self._driver.stop(keep_filters=not clean)
             self._journal.write(Entry("agent-stopped", Reason.of(ReasonCode.SHUTTING_DOWN)))
+            self._workers.stop()
             self._known.close()
             self._journal.close()
 
@@ -120,7 +128,8 @@ class Service:
         try:
             for descriptor, read in self._udp.descriptors():
                 loop.add_reader(descriptor, self._on_datagrams, read)
-            loop.add_reader(self._driver.fileno(), self._pump)
+            if self._driver.fileno() >= 0:
+                loop.add_reader(self._driver.fileno(), self._pump)
             loop.add_reader(addresses.fileno(), self._on_address_change, addresses)
             self._core.reconnect(time.monotonic())
             self._pump()
@@ -140,7 +149,8 @@ class Service:
                 self._timer.cancel()
             for descriptor, _ in self._udp.descriptors():
                 loop.remove_reader(descriptor)
-            loop.remove_reader(self._driver.fileno())
+            if self._driver.fileno() >= 0:
+                loop.remove_reader(self._driver.fileno())
             loop.remove_reader(addresses.fileno())
             addresses.close()
             self._udp.close()
@@ -183,6 +193,21 @@ class Service:
         now = time.monotonic()
         self._core.pump(now, self._send)
         self._set_timer(now)
+
+    def _perform(self, effect: Perform) -> None:
+        """A Kerberos ticket or token: in a thread, as a domain controller may take its time."""
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            answer = perform(effect)
+            with suppress(RuntimeError):  # the loop has ended: nobody waits
+                loop.call_soon_threadsafe(self._on_performed, answer)
+
+        self._workers.submit(work)
+
+    def _on_performed(self, answer: Performed) -> None:
+        self._core.performed(answer, time.monotonic())
+        self._pump()
 
     def _send(self, send: Send) -> None:
         try:

@@ -7,7 +7,12 @@
     advertise_cluster = false     # send NLBS_PRESENT: peers give up idle quick modes after 60 s
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
     replay_window = 64            # packets, 32 to 4096
+    nat_traversal = true          # RFC 3947: detect NATs, put ESP into UDP where there is one
     strong_crl_check = 1          # 0 not asked, 1 the revoked is refused, 2 also what cannot be checked
+
+    [kerberos]
+    keytab = "/etc/krb5.keytab"   # the host's keys
+    principal = ""                # which of its principals peers use; empty: host/…, else COMPUTER$
 
 What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
 range stops the start with the key and its range: an agent must not run with settings that nobody asked for.
@@ -24,13 +29,22 @@ from stockade.pki.chain import ChainRules
 from stockade.pki.revocation import RevocationCheck
 
 DEFAULT_DRIVER = "auto"
+DEFAULT_KEYTAB = Path("/etc/krb5.keytab")
 _RANGES = {
     "microsoft_version": (2, 9),
     "idle_seconds": (300, 3600),
     "replay_window": (32, 4096),
     "strong_crl_check": (0, 2),
 }
-_SWITCHES = frozenset({"advertise_cluster"})
+_SWITCHES = frozenset({"nat_traversal", "advertise_cluster"})
+
+
+@dataclass(frozen=True, slots=True)
+class KerberosSettings:
+    """Where this host's keys are; `principal` empty: the host's one in the keytab."""
+
+    keytab: Path = DEFAULT_KEYTAB
+    principal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,7 @@ class Settings:
     driver: str = DEFAULT_DRIVER
     ike: EngineConfig = field(default_factory=EngineConfig)
     chains: ChainRules = field(default_factory=ChainRules)
+    kerberos: KerberosSettings = field(default_factory=KerberosSettings)
 
 
 def read_settings(path: Path) -> Settings:
@@ -53,8 +68,9 @@ def read_settings(path: Path) -> Settings:
         raise _invalid(path, str(error)) from error
     driver = content.pop("driver", DEFAULT_DRIVER)
     ike = content.pop("ike", {})
+    kerberos = _kerberos(path, content.pop("kerberos", {}))
     if content:
-        raise _invalid(path, f"unknown key {next(iter(content))!r}; known are driver and [ike]")
+        raise _invalid(path, f"unknown key {next(iter(content))!r}; known are driver, [ike] and [kerberos]")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
     if not isinstance(ike, dict):
@@ -70,11 +86,27 @@ def read_settings(path: Path) -> Settings:
             default,
             microsoft_version=_number(path, ike, "microsoft_version", default.microsoft_version),
             advertise_cluster=_switch(path, ike, "advertise_cluster", default.advertise_cluster),
+            nat_traversal=_switch(path, ike, "nat_traversal", default.nat_traversal),
             idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
             replay_window=_number(path, ike, "replay_window", default.replay_window),
         ),
         ChainRules(RevocationCheck(_number(path, ike, "strong_crl_check", RevocationCheck.REVOKED_ONLY))),
+        kerberos,
     )
+
+
+def _kerberos(path: Path, table: object) -> KerberosSettings:
+    if not isinstance(table, dict):
+        raise _invalid(path, "kerberos must be a table, written [kerberos]")
+    unknown = table.keys() - {"keytab", "principal"}
+    if unknown:
+        raise _invalid(path, f"unknown key kerberos.{next(iter(unknown))}; known are keytab, principal")
+    keytab, principal = table.get("keytab", str(DEFAULT_KEYTAB)), table.get("principal", "")
+    if not isinstance(keytab, str) or not isinstance(principal, str):
+        raise _invalid(path, "kerberos.keytab and kerberos.principal must be text")
+    if not Path(keytab).is_absolute():
+        raise _invalid(path, "kerberos.keytab must be an absolute path")
+    return KerberosSettings(Path(keytab), principal)
 
 
 def _number(path: Path, table: Mapping[str, object], key: str, default: int) -> int:

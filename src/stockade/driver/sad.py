@@ -17,6 +17,7 @@ from typing import TypeVar
 from stockade.driver.ah import Authenticator, Verifier
 from stockade.driver.burst.engine import Burst, BurstSa
 from stockade.driver.esp import MAXIMUM_SEQUENCE, Opener, Sealer, make_opener, make_sealer
+from stockade.driver.nat import checksum_mender
 from stockade.driver.packets import UDP_HEADER
 from stockade.driver.replay import ReplayWindow
 from stockade.model.addresses import Address
@@ -201,7 +202,7 @@ class OutboundEntry(Entry):
 class InboundEntry(Entry):
     """An SA that opens. `known_flows`: flow key to whether policy accepts that flow on this SA."""
 
-    __slots__ = ("known_flows", "opener", "window")
+    __slots__ = ("known_flows", "mend", "opener", "window")
 
     def __init__(self, sa: SecurityAssociation, now: float) -> None:
         super().__init__(sa, now)
@@ -212,6 +213,7 @@ class InboundEntry(Entry):
             self.opener = make_opener(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key)
         self.window: ReplayWindow | BurstSa = ReplayWindow(sa.replay_window)
         self.known_flows: dict[bytes, bool] = {}
+        self.mend = checksum_mender(sa)
 
     def join(self, burst: Burst) -> None:
         """As of an outbound one."""

@@ -9,6 +9,7 @@ simultaneous negotiations."""
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.context import Context
 from stockade.ike.contract import Acquire, ReportKind, Send
 from stockade.ike.pairs import PairKeeper
@@ -26,6 +27,7 @@ from stockade.wire.udp_encapsulation import KEEPALIVE
 from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
     FRAGMENTATION,
+    GSSAPI,
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
     microsoft_vendor_id,
@@ -53,6 +55,7 @@ class Negotiator:
         candidates: Sequence[MainModeCandidate],
         initiator_cookie: bytes | None,
         now: float,
+        own_cookie: bytes | None = None,
     ) -> MainMode:
         vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
         if not self._knows(local.address, remote.address):
@@ -63,6 +66,8 @@ class Negotiator:
             vendor_ids.append(DEAD_PEER_DETECTION)
         if self._config.nat_traversal and local.address.version == 4:
             vendor_ids += nat_traversal.VENDOR_IDS
+        if any(candidate.method.number == GSS_KERBEROS for candidate in candidates):
+            vendor_ids.append(GSSAPI)
         if self._config.advertise_cluster:
             vendor_ids.append(NLBS_PRESENT)
         return MainMode(
@@ -74,6 +79,7 @@ class Negotiator:
             vendor_ids,
             initiator_cookie=initiator_cookie,
             now=now,
+            own_cookie=own_cookie,
         )
 
     def _knows(self, local: Address, remote: Address, but: MainMode | None = None) -> bool:
@@ -125,7 +131,9 @@ class Negotiator:
     def _begin(self, job: Job, now: float) -> None:
         """A new main mode for the job."""
         acquire = job.acquire
-        candidates = main_mode_candidates([acquire.negotiation], self._context.credentials)
+        candidates = main_mode_candidates(
+            [acquire.negotiation], self._context.credentials, self._context.kerberos
+        )
         if isinstance(candidates, Reason):
             self._fail(job, candidates, now)
             return

@@ -27,7 +27,7 @@ Key = tuple[int, int, int, int, int, int, int, int, bool, int]
 """IP version, first and last source, first and last destination address, protocol, source port, destination
 port, outbound, weight: candidates with the same key are about the same packets."""
 
-Order = tuple[int, int, int, int, str]
+Order = tuple[int, int, int, int, int, str]
 """As `specific.table_order`."""
 
 
@@ -348,8 +348,9 @@ class Settled:
 
 def order_of(entry: SpecificFilter, key: Key) -> Order:
     """`specific.table_order`, with the numbers that are there already."""
-    pairs = (key[2] - key[1] + 1) * (key[4] - key[3] + 1)
-    return (-entry.filter_class, -entry.weight, pairs, -entry.action.restrictiveness, entry.id)
+    sources = key[2] - key[1] + 1
+    pairs = sources * (key[4] - key[3] + 1)
+    return (-entry.filter_class, -entry.weight, pairs, -entry.action.restrictiveness, sources, entry.id)
 
 
 def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_multicast: bool) -> Settled:

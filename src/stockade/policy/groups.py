@@ -155,12 +155,12 @@ class Groups:
         """Put the filters of changed groups into the sorted list. The parts of two groups that IPsec cannot
         secure may be one filter: it goes with the last of them."""
         copies = self._copies
-        ids = {order[4] for order, _ in gone} | {order[4] for order, _ in come}
+        ids = {order[5] for order, _ in gone} | {order[5] for order, _ in come}
         before = {entry for entry in ids if copies[entry]}
         for order, _ in gone:
-            copies[order[4]] -= 1
+            copies[order[5]] -= 1
         for order, _ in come:
-            copies[order[4]] += 1
+            copies[order[5]] += 1
         after = {entry for entry in ids if copies[entry]}
         for entry in ids - after:
             del copies[entry]
@@ -169,7 +169,7 @@ class Groups:
             self._sort_anew(come, went)
         else:
             for order, _ in gone:
-                if order[4] in went:
+                if order[5] in went:
                     place = bisect_left(self._orders, order)
                     if place < len(self._orders) and self._orders[place] == order:
                         del self._orders[place], self.filters[place]
@@ -184,11 +184,11 @@ class Groups:
 
     def _sort_anew(self, come: list[tuple[Order, SpecificFilter]], went: set[str]) -> None:
         merged = {
-            order[4]: (order, entry)
+            order[5]: (order, entry)
             for order, entry in zip(self._orders, self.filters, strict=True)
-            if order[4] not in went
+            if order[5] not in went
         }
-        merged.update((order[4], (order, entry)) for order, entry in come)
+        merged.update((order[5], (order, entry)) for order, entry in come)
         # an order ends with the filter's id: no two are alike, and the filters are never compared
         pairs = sorted(merged.values())
         self._orders = [order for order, _ in pairs]

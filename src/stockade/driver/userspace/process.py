@@ -224,6 +224,9 @@ class Process:
                 case messages.InstallFilters():
                     filters, tunnels = messages.filters_of(request), messages.tunnels_of(request)
                     self._emit(self._datapath.install_filters(filters, now, tunnels))
+                case messages.ChangeFilters():
+                    added, tunnels = messages.added_of(request), messages.tunnels_of(request)
+                    self._emit(self._datapath.change_filters(added, request.removed, now, tunnels))
                 case messages.AddSa(mtu=mtu):
                     path = min(mtu, virtio.ALWAYS_CUT)
                     self._emit(self._datapath.add_sa(messages.sa_of(request), now, path))
