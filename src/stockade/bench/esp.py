@@ -41,6 +41,7 @@ WORDS = {
     "latency": "there and back",
 }
 UDP_SIZE = 64
+WARM_SECONDS = 0.5
 START_SECONDS = 20.0
 
 
@@ -125,8 +126,27 @@ def stockade_hosts(
                 node.wait(5)
 
 
-def measure(wire: Wire, traffic: str, tunnel: bool, seconds: float) -> float:
-    """Mbit/s, packets/s or µs; 0 where nothing got through."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Mbit/s, packets/s or µs; 0 where nothing got through. `cost`: milliseconds of processor time for a
+    megabyte of TCP, of both ends and iperf3 together; 0 where it is not known. On a busy machine it says
+    more."""
+
+    value: float
+    cost: float = 0.0
+
+
+def _processor_seconds(wire: Wire) -> float:
+    """What the processes that run in both namespaces have used."""
+    total = 0
+    for process in (*wire.alpha.processes(), *wire.beta.processes()):
+        with suppress(OSError):
+            fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def measure(wire: Wire, traffic: str, tunnel: bool, seconds: float) -> Measured:
     source, target = (INNER if tunnel else HOSTS)["alpha"], str((INNER if tunnel else HOSTS)["beta"])
     if traffic == "latency":
         with subprocess.Popen(
@@ -137,22 +157,27 @@ def measure(wire: Wire, traffic: str, tunnel: bool, seconds: float) -> float:
                 echo.stdout.readline()
                 words = node_argv("ask", target, str(seconds))
                 asked = wire.alpha.run(words, timeout=seconds + 30, environment=node_environment())
-                return float(json.loads(asked.stdout).get("median", 0.0))
+                return Measured(float(json.loads(asked.stdout).get("median", 0.0)))
             finally:
                 echo.kill()
     server = wire.beta.popen(["iperf3", "-s", "-1", "-B", target])
     try:
         time.sleep(0.4)
-        words = ["iperf3", "-J", "-c", target, "-B", str(source), "-t", str(seconds), "-O", "0.5"]
+        words = ["iperf3", "-J", "-c", target, "-B", str(source), "-t", str(seconds), "-O", str(WARM_SECONDS)]
         words += {"tcp": [], "tcp8": ["-P", "8"], "udp": ["-u", "-b", "0", "-l", str(UDP_SIZE)]}[traffic]
+        before = _processor_seconds(wire)
         done = wire.alpha.run(words, timeout=seconds + 30, check=False)
         with suppress(json.JSONDecodeError, KeyError):
             end = json.loads(done.stdout)["end"]
             if traffic == "udp":
                 total = end["sum"]
-                return float(total["packets"] - total["lost_packets"]) / float(total["seconds"])
-            return float(end["sum_received"]["bits_per_second"]) / 1e6
-        return 0.0
+                return Measured(float(total["packets"] - total["lost_packets"]) / float(total["seconds"]))
+            used = _processor_seconds(wire) - before
+            shares = end["cpu_utilization_percent"]
+            used += (shares["host_total"] + shares["remote_total"]) / 100 * seconds
+            received = end["sum_received"]["bytes"] * (seconds + WARM_SECONDS) / seconds / 1e6
+            return Measured(end["sum_received"]["bits_per_second"] / 1e6, used * 1e3 / received)
+        return Measured(0.0)
     finally:
         server.kill()
         server.wait(5)
@@ -194,30 +219,38 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 def _measure_all(wire: Wire, options: argparse.Namespace, report: Report) -> None:
     report.line("\nplain wire")
-    plain = {}
+    plain: dict[str, Measured] = {}
+    nothing = Measured(0.0)
+
+    def take(who: str, traffic: str, tunnel: bool, peer: Measured = nothing) -> Measured:
+        found = measure(wire, traffic, tunnel, options.seconds)
+        beside = plain.get(traffic, nothing)
+        report.figure(f"{who}: {WORDS[traffic]}", found.value, UNITS[traffic], beside.value or None, "plain")
+        if found.cost:
+            report.figure(f"{who}: processor time", found.cost, "ms/MB", beside.cost or None, "plain")
+        if peer.value:
+            report.figure(f"{who}: {WORDS[traffic]}, times strongSwan", found.value / peer.value, "")
+        if peer.cost and found.cost:
+            report.figure(f"{who}: work done in its time, times strongSwan", peer.cost / found.cost, "")
+        return found
+
     for traffic in options.traffic:
-        plain[traffic] = measure(wire, traffic, False, options.seconds)
-        report.figure(f"plain: {WORDS[traffic]}", plain[traffic], UNITS[traffic])
+        plain[traffic] = take("plain", traffic, False)
     missing = "left out" if options.no_strongswan else esp_strongswan.missing()
     for suite in options.suites:
-        peer: dict[str, float] = {}
+        peer: dict[str, Measured] = {}
         report.line(f"\n{suite}" + (f"   (without strongSwan: {missing})" if missing else ""))
         if missing is None:
             with esp_strongswan.tunnel(wire.alpha, wire.beta, suite) as refusal:
                 if refusal is not None:
                     report.line(f"strongSwan has no tunnel: {refusal}")
                 for traffic in options.traffic if refusal is None else ():
-                    peer[traffic] = measure(wire, traffic, True, options.seconds)
-                    name = f"strongSwan, {suite}, tunnel-udp: {WORDS[traffic]}"
-                    report.figure(name, peer[traffic], UNITS[traffic], plain[traffic], "plain")
+                    peer[traffic] = take("strongSwan tunnel-udp", traffic, True)
         for mode in options.modes:
             with stockade_hosts(wire, suite, mode, options.no_offload):
                 for traffic in options.traffic:
-                    value = measure(wire, traffic, mode.startswith("tunnel"), options.seconds)
-                    name = f"Stockade, {suite}, {mode}: {WORDS[traffic]}"
-                    report.figure(name, value, UNITS[traffic], plain[traffic], "plain")
-                    if peer.get(traffic):
-                        report.figure("", value / peer[traffic], "times strongSwan")
+                    tunnel = mode.startswith("tunnel")
+                    take(f"Stockade {mode}", traffic, tunnel, peer.get(traffic, nothing))
         _where_the_time_goes(wire, suite, options, report)
 
 
@@ -233,6 +266,6 @@ def _where_the_time_goes(wire: Wire, suite: str, options: argparse.Namespace, re
         crypto, system = times["crypto"] / total, times["system"] / total
         report.line(
             f"where the {who}'s time goes ({mode}): crypto {crypto:.0%}, system calls {system:.0%}, segments,"
-            f" checksums and headers {1 - crypto - system:.0%}; of {times['process']:.1f} s that the process worked,"
-            f" {total:.1f} s in the burst path (waiting for a processor included)"
+            f" checksums and headers {1 - crypto - system:.0%}; the process worked {times['process']:.1f} s,"
+            f" the burst path took {total:.1f} s (waiting for a processor included)"
         )

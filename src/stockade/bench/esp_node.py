@@ -134,6 +134,7 @@ def run_host(name: str, suite: str, mode: str, seed: str, without: str, times: b
         ike.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         driver = UserspaceDriver(Path(folder), times=times)
         driver.start()
+        driver.prepare_ike_socket(ike)
         try:
             driver.install_filters(secure_everything(name, mode))
             for sa in sas_of(name, SUITES[suite], mode, seed):

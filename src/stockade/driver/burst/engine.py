@@ -340,7 +340,8 @@ class Burst:
         return self._batch()
 
     def use_udp(self, sock: int) -> None:
-        """The UDP socket of port 4500 (IPv4): ESP in UDP goes out by it, many segments a call. -1 for none."""
+        """The UDP socket of port 4500 (IPv4): ESP in UDP goes out by it, many segments a call. -1 for
+        none."""
         self._library.use_udp(self.pointer, sock)
 
     def inbound_gro(self, sock: int, device: int) -> Batch:

@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 import stockade
+from stockade.driver.burst.engine import load_library
 from stockade.driver.contract import (
     Capabilities,
     DriverEvent,
@@ -39,12 +40,14 @@ from stockade.model.addresses import Address
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import HostError, Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
 REQUEST_SECONDS: Final = 2.0
 TABLE_SECONDS: Final = 15.0
 """For a filter table, which may have thousands of lines."""
 
 START_SECONDS: Final = 15.0
+_DATAGRAMS: Final = "datagrams"
 RESTART_INTERVAL: Final = 5.0
 """Seconds between two attempts to start a data plane that keeps dying."""
 
@@ -67,6 +70,7 @@ class UserspaceDriver:
     def __init__(self, directory: Path, *, times: bool = False) -> None:
         self._directory = directory
         self._times = times
+        self._has_burst = False
         self._system = System()
         self._spis = SpiSource(os.urandom)
         self._table = FilterTable()
@@ -112,6 +116,7 @@ class UserspaceDriver:
         try:
             self._system.claim()
             self._sockets = raw.open_sockets()
+            self._has_burst = load_library() is not None
             self._log = clear_log.open_socket()
             self._start_process()
         except PermissionError:
@@ -207,6 +212,24 @@ class UserspaceDriver:
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
         self._sas.pop((spi, direction, peer), None)
         self._tell(messages.RemoveSa(spi, direction, str(peer)))
+
+    def prepare_ike_socket(self, sock: socket.socket) -> None:
+        """Where the kernel and the burst path can do it, ESP in UDP over IPv4 gets a socket beside IKE's
+        own."""
+        if sock.family != socket.AF_INET or sock.getsockname()[1] != NAT_TRAVERSAL_PORT or not self._started:
+            return
+        if not self._has_burst or _DATAGRAMS in self._sockets:
+            return
+        datagrams = raw.open_datagrams(sock)
+        if datagrams is None:
+            return
+        try:
+            self._request(messages.TakeUdpSocket(), descriptor=datagrams.fileno())
+        except StockadeError:
+            datagrams.close()
+            raise
+        self._sockets[_DATAGRAMS] = datagrams
+        raw.take_nothing(self._sockets["udp4"])
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
         self._tell(messages.Release(filter_id, str(peer)))
@@ -336,7 +359,9 @@ class UserspaceDriver:
             self._log = None
         self._system.release()
 
-    def _request(self, request: messages.Request, seconds: float = REQUEST_SECONDS) -> messages.Reply:
+    def _request(
+        self, request: messages.Request, seconds: float = REQUEST_SECONDS, descriptor: int | None = None
+    ) -> messages.Reply:
         """Ask the process and wait for its answer. `HostError(DRIVER_FAILED)` if none comes: the process is
         ended then, since a late answer would be taken for the next one's."""
         if self._control is None:
@@ -344,7 +369,11 @@ class UserspaceDriver:
         self._await_ready()
         self._control.settimeout(seconds)
         try:
-            self._control.sendall(messages.encode(request))
+            data = messages.encode(request)
+            if descriptor is not None:  # with the first byte of its frame
+                socket.send_fds(self._control, [data[:1]], [descriptor])
+                data = data[1:]
+            self._control.sendall(data)
             frame = messages.receive_frame(self._control, messages.Frames())
         except OSError:
             frame = None

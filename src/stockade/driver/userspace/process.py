@@ -30,7 +30,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
-from stockade.driver.burst.engine import SLOTS, Burst
+from stockade.driver.burst.engine import GRO_READS, SLOTS, Burst
 from stockade.driver.burst.engine import load as load_burst
 from stockade.driver.datapath import Datapath, Output
 from stockade.driver.packets import ESP, UDP, load_accelerator
@@ -87,6 +87,8 @@ class Process:
         self._outbox = bytearray()
         self._datapath = Datapath(burst=burst)
         self._stopped = False
+        self._datagrams: socket.socket | None = None
+        self._taken: list[socket.socket] = []
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {
             device: self._on_device if burst is None else partial(self._on_device_burst, burst),
@@ -107,6 +109,8 @@ class Process:
             self._handlers[log.fileno()] = self._on_log
         for descriptor in self._handlers:
             self._epoll.register(descriptor, select.EPOLLIN)
+        if "datagrams" in sockets:
+            self._take_datagrams(sockets["datagrams"])
         self._handlers[events.fileno()] = self._on_events_writable
 
     def run(self) -> None:
@@ -175,6 +179,30 @@ class Process:
             if batch.received < SLOTS:
                 return
 
+    def _take_datagrams(self, datagrams: socket.socket) -> None:
+        """From now on ESP in UDP over IPv4 comes and goes by this socket."""
+        if self._burst is None:
+            datagrams.close()
+            return
+        self._datagrams = datagrams
+        self._burst.use_udp(datagrams.fileno())
+        self._handlers[datagrams.fileno()] = partial(
+            self._on_datagrams, self._burst, datagrams.fileno(), self._datapath.inbound_udp
+        )
+        self._epoll.register(datagrams.fileno(), select.EPOLLIN)
+
+    def _on_datagrams(
+        self, burst: Burst, descriptor: int, take: Callable[[Sequence[bytes], float], list[bytes]]
+    ) -> None:
+        for _ in range(BATCHES_PER_TURN):
+            batch = burst.inbound_gro(descriptor, self._device)
+            now = time.monotonic()
+            rest = self._datapath.account(batch.carried, batch.returned, now)
+            if rest:
+                self._deliver(take(rest, now))
+            if batch.received < GRO_READS:
+                return
+
     def _emit(self, output: Output) -> None:
         self._send(output.wire)
         if output.local:
@@ -205,9 +233,11 @@ class Process:
 
     def _on_control(self) -> None:
         try:
-            data = self._control.recv(1 << 20)
+            data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, 1)
         except BlockingIOError:
             return
+        for descriptor in descriptors:
+            self._taken.append(socket.socket(fileno=descriptor))
         if not data:
             self._stopped = True
             return
@@ -234,6 +264,9 @@ class Process:
                     self._datapath.remove_sa(spi, direction, ip_address(peer))
                 case messages.Release(filter_id, peer):
                     self._datapath.release(filter_id, ip_address(peer), now)
+                case messages.TakeUdpSocket():
+                    if self._taken:
+                        self._take_datagrams(self._taken.pop())
                 case messages.AskStatistics():
                     return messages.statistics_message(self._datapath.statistics(now))
         except StockadeError as error:

@@ -55,7 +55,20 @@ _NAME_SIZES: Final = {4: 16, 6: 28}
 _NAME_ADDRESSES: Final = {4: slice(4, 8), 6: slice(8, 24)}
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SO_ATTACH_FILTER = 26
+_SO_ATTACH_REUSEPORT_CBPF = 51
+_SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
+_IP_PKTINFO, _IP_RECVTTL, _IP_RECVTOS = 8, 12, 13
+_PMTUDISC_PROBE = 3
 _BPF: Final = Struct("=HBBI")
+_ESP_TO_THE_SECOND: Final = b"".join(
+    _BPF.pack(*instruction)
+    for instruction in (
+        (0x20, 0, 0, 0),  # A = the datagram's first word; too short: 0 is the result, the first socket
+        (0x15, 0, 1, 0),
+        (0x06, 0, 0, 0),
+        (0x06, 0, 0, 1),
+    )
+)
 _MSG_DONTWAIT = 0x40
 
 
@@ -119,11 +132,48 @@ def _udp_filter(version: int) -> bytes:
     return b"".join(_BPF.pack(*instruction) for instruction in program)
 
 
+def open_datagrams(ike: socket.socket) -> socket.socket | None:
+    """A UDP socket for ESP on the port of `ike`, the bound IPv4 IKE socket of port 4500; None where the
+    kernel does not let that be.
+
+    Both are in one reuseport group, IKE's first; a program in the kernel gives the second what begins like
+    ESP and the first the rest (RFC 3948 §2.2). Unlike a raw socket this one takes and gives many datagrams at
+    once (UDP_GRO, UDP_SEGMENT), which the kernel then carries through all its layers as one."""
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        ike.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        datagrams.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+        datagrams.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)  # known, and off unless a send asks for it
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
+        datagrams.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER)
+        datagrams.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        for option in (_IP_PKTINFO, _IP_RECVTTL, _IP_RECVTOS):
+            datagrams.setsockopt(socket.IPPROTO_IP, option, 1)
+        # Always "don't fragment", whatever was learnt about the path: only such packets go this way.
+        datagrams.setsockopt(*_MTU_DISCOVER[4], _PMTUDISC_PROBE)
+        datagrams.bind(ike.getsockname())
+        _attach(datagrams, _ESP_TO_THE_SECOND, _SO_ATTACH_REUSEPORT_CBPF)
+    except OSError:
+        datagrams.close()
+        return None
+    return datagrams
+
+
+def take_nothing(receiving: socket.socket) -> None:
+    """Let a raw socket of which nobody reads any more keep nothing."""
+    attach_filter(receiving, _BPF.pack(0x06, 0, 0, 0))
+
+
 def attach_filter(target: socket.socket, program: bytes) -> None:
     """SO_ATTACH_FILTER; the kernel copies the program."""
+    _attach(target, program, _SO_ATTACH_FILTER)
+
+
+def _attach(target: socket.socket, program: bytes, option: int) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HP", len(program) // _BPF.size, ctypes.addressof(buffer))
-    target.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+    target.setsockopt(socket.SOL_SOCKET, option, header)
 
 
 def _open_raw(version: int, protocol: int) -> socket.socket:
