@@ -26,7 +26,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define BURST_ABI 2
+#define BURST_ABI 3
 
 enum {
     SLOTS = 64,             /* packets in one recvmmsg or sendmmsg */
@@ -55,7 +55,7 @@ enum {
 enum { CIPHER_GCM = 1, CIPHER_AES_CBC = 2, CIPHER_3DES_CBC = 3, CIPHER_NULL = 4 };
 enum { HASH_NONE = 0, HASH_MD5 = 1, HASH_SHA1 = 2, HASH_SHA256 = 3, HASH_SHA384 = 4, HASH_SHA512 = 5 };
 enum { PUNTED = 1, REPLAYED = 2, INTEGRITY_FAILED = 3 };
-enum { OPTION_PLAIN = 1, OPTION_NO_MERGE = 2, OPTION_TIMES = 4 };
+enum { OPTION_PLAIN = 1, OPTION_NO_MERGE = 2, OPTION_TIMES = 4, OPTION_NO_IPSEC_MB = 8 };
 
 typedef union {
     MD5_CTX md5;
@@ -90,6 +90,7 @@ struct security_association {
     uint8_t cipher, hash, iv_size, alignment, icv_size;
     uint8_t source[16], destination[16];
     EVP_CIPHER_CTX *context;
+    struct gcm *gcm;          /* AES-GCM by ipsec-mb, where it is there */
     uint8_t salt[4];
     hash_state inner, outer, work;
     uint32_t sequence;        /* of the last packet sealed */
@@ -159,8 +160,17 @@ typedef struct {
     uint32_t run_order;
 } burst_t;
 
+/* gcm.c */
+struct gcm;
+bool gcm_available(void);
+struct gcm *gcm_new(const uint8_t *key, size_t size); /* NULL where it cannot be had */
+void gcm_free(struct gcm *gcm);
+void gcm_seal(struct gcm *gcm, uint8_t *body, size_t size, const uint8_t nonce[12], const uint8_t *header, uint8_t *icv);
+bool gcm_open(struct gcm *gcm, uint8_t *to, const uint8_t *body, size_t size, const uint8_t nonce[12],
+              const uint8_t *header, const uint8_t *icv);
+
 /* crypto.c */
-sa_t *burst_sa_new(const parameters *given);
+sa_t *burst_sa_new(const parameters *given, uint32_t options);
 void burst_sa_free(sa_t *sa);
 int32_t largest_payload(const sa_t *sa, int32_t space);
 size_t smallest_esp(const sa_t *sa);

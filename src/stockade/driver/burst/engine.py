@@ -22,7 +22,7 @@ from stockade.model.negotiation import Mode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Encryption, Hash
 
-ABI: Final = 2
+ABI: Final = 3
 SLOTS: Final = 64
 UNSENT: Final = 64
 GRO_READS: Final = 8
@@ -42,7 +42,7 @@ _CIPHERS: Final = {
     Encryption.NULL: _NULL,
 }
 _HASHES: Final = {Hash.MD5: 1, Hash.SHA1: 2, Hash.SHA_256: 3, Hash.SHA_384: 4, Hash.SHA_512: 5}
-_OPTION_PLAIN, _OPTION_NO_MERGE, _OPTION_TIMES = 1, 2, 4
+_OPTION_PLAIN, _OPTION_NO_MERGE, _OPTION_TIMES, _OPTION_NO_IPSEC_MB = 1, 2, 4, 8
 
 
 class Verdict(IntEnum):
@@ -138,7 +138,8 @@ class _Library:
         self.new = function("burst_new", pointer, number)
         self.free = function("burst_free", None, pointer)
         self.result = function("burst_result", pointer, pointer)
-        self.sa_new = function("burst_sa_new", pointer, ctypes.POINTER(_Parameters))
+        self.sa_new = function("burst_sa_new", pointer, ctypes.POINTER(_Parameters), number)
+        self.has_ipsec_mb = function("burst_has_ipsec_mb", size)
         self.sa_free = function("burst_sa_free", None, pointer)
         self.add = function("burst_add", size, pointer, pointer)
         self.remove = function("burst_remove", None, pointer, pointer)
@@ -269,13 +270,22 @@ class BurstSa:
 
 class Burst:
     """The whole of it. `plain` is for tests: the descriptors take and give packets without addresses.
-    `merge`: join TCP segments before they are written to the device. `times`: measure, which costs some."""
+    `ipsec_mb`: use that library where it is there. `merge`: join TCP segments before they are written to the
+    device. `times`: measure, which costs some."""
 
     def __init__(
-        self, library: _Library, *, merge: bool = True, times: bool = False, plain: bool = False
+        self,
+        library: _Library,
+        *,
+        merge: bool = True,
+        ipsec_mb: bool = True,
+        times: bool = False,
+        plain: bool = False,
     ) -> None:
         self._library = library
         options = _OPTION_PLAIN * plain | _OPTION_NO_MERGE * (not merge) | _OPTION_TIMES * times
+        options |= _OPTION_NO_IPSEC_MB * (not ipsec_mb)
+        self._options = options
         pointer = library.new(options)
         if not pointer:
             raise MemoryError("no memory for the burst path")
@@ -303,7 +313,7 @@ class Burst:
         self._last += 1
         parameters.id = self._last
         try:
-            pointer = self._library.sa_new(ctypes.byref(parameters))
+            pointer = self._library.sa_new(ctypes.byref(parameters), self._options)
         finally:
             ctypes.memset(ctypes.byref(parameters), 0, ctypes.sizeof(parameters))
         if not pointer:
@@ -422,8 +432,15 @@ def load_library(path: Path = LIBRARY) -> _Library | None:
 
 
 def load(
-    path: Path = LIBRARY, *, merge: bool = True, times: bool = False, plain: bool = False
+    path: Path = LIBRARY,
+    *,
+    merge: bool = True,
+    ipsec_mb: bool = True,
+    times: bool = False,
+    plain: bool = False,
 ) -> Burst | None:
     """The burst path, ready to be taught; None where there is none."""
     library = load_library(path)
-    return None if library is None else Burst(library, merge=merge, times=times, plain=plain)
+    return (
+        None if library is None else Burst(library, merge=merge, ipsec_mb=ipsec_mb, times=times, plain=plain)
+    )
