@@ -11,6 +11,7 @@ so that a coroutine decides nothing. Times are seconds on one monotonic clock.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from stockade.agent.diagnostics import PacketLog
 from stockade.agent.journal import Entry
 from stockade.agent.known_peers import KnownPeers, KnownQuickMode
 from stockade.agent.soft import LOOK_INTERVAL, SoftSettings, Waiting
@@ -86,6 +87,7 @@ class HostCore:
         self.exempt_level = exempt_level
         self.soft_settings = soft if soft is not None else SoftSettings()
         self.known_peers = known_peers if known_peers is not None else KnownPeers()
+        self.packet_log = PacketLog()
         self._journal = journal
         self._compiler = PolicyCompiler()
         self._compiled = FilterTable()
@@ -128,14 +130,18 @@ class HostCore:
         facts: HostFacts | Sequence[Address] | None = None,
         *,
         dynamic: DynamicSet | None = None,
+        level: int | None = None,
     ) -> LoadResult:
-        """Compile and enforce; `dynamic` is what the dynamic store holds. A policy that cannot be compiled or
+        """Compile and enforce; `dynamic` is what the dynamic store holds, `level` the exemption level (0 to
+        3; None: as before). A policy that cannot be compiled or
         enforced leaves the last good one in force; the refusal is returned and written to the journal."""
         if facts is not None:
             self.facts = as_facts(facts)
+        before, self.exempt_level = self.exempt_level, level if level is not None else self.exempt_level
         policy = (tuple(policy_sets), dynamic)
         refusal = self._enforce(policy, now)
         if refusal is not None:
+            self.exempt_level = before
             return LoadResult(self.table, refusal)
         self._policy = policy
         table = self.table
@@ -218,9 +224,11 @@ class HostCore:
         self.engine.timeout(now)
         self._fall_back(now)
         self._end_soft(now)
+        for entry in self.packet_log.take_due(now):
+            self._journal(entry)
 
     def next_timeout(self) -> float | None:
-        due = [self.engine.next_timeout(), self._waiting.next_due()]
+        due = [self.engine.next_timeout(), self._waiting.next_due(), self.packet_log.next_due()]
         if self._temporary.soft:
             due += [self._next_look, min(soft.expires for soft in self._temporary.soft)]
         return min((when for when in due if when is not None), default=None)
@@ -273,15 +281,16 @@ class HostCore:
                 reason = Reason.of(ReasonCode.SA_IDLE, seconds=sa.idle_seconds)
                 self.engine.command(ike.DeleteQuickMode(sa.spi, reason), now)
         elif isinstance(event, driver_contract.PacketRefused):
-            self._note(
-                "packets-refused",
-                event.reason,
-                now,
-                source=str(event.source),
-                destination=str(event.destination),
-                spi=f"{event.spi:#010x}" if event.spi else "",
-                count=event.count,
-            )
+            if self.packet_log.is_told(event, now):
+                self._note(
+                    "packets-refused",
+                    event.reason,
+                    now,
+                    source=str(event.source),
+                    destination=str(event.destination),
+                    spi=f"{event.spi:#010x}" if event.spi else "",
+                    count=event.count,
+                )
             if event.reason.code is ReasonCode.UNKNOWN_SPI:
                 self._on_unknown_spi(event.source, now)
         else:

@@ -10,8 +10,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from stockade.agent.boot import close_gate
 from stockade.agent.paths import Paths
 from stockade.agent.settings import read_settings
+from stockade.agent.stores import Stores
 from stockade.driver.contract import Driver
 from stockade.driver.probe import esp_refusal
 from stockade.model.reasons import ReasonCode, error_for
@@ -35,14 +37,17 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
             raise error_for(
                 ReasonCode.INVALID_SETTING, "driver memory: only by --driver", file=paths.settings
             )
-        driver = make_driver(driver_name or settings.driver, paths)
+        stores = Stores(paths)
+        name = driver_name or settings.driver
+        gate = close_gate(stores, wanted=name != "memory")
+        driver = make_driver(name, paths)
         driver.start()
         try:
             from stockade.agent.kerberos import HostKerberos
             from stockade.agent.service import Service
 
             kerberos = HostKerberos(settings.kerberos.keytab, settings.kerberos.principal)
-            asyncio.run(Service(paths, driver, ready, settings.ike, settings.chains, kerberos).run())
+            asyncio.run(Service(paths, driver, ready, settings, stores, gate, kerberos).run())
         finally:
             # After an orderly end this finds nothing to do; after any other what is in force stays in force.
             driver.stop(keep_filters=True)

@@ -173,6 +173,12 @@ class Engine:
             for mode in self._table.with_peer(local, peer)
         )
 
+    def set_config(self, config: EngineConfig) -> None:
+        """Other settings: for everything that begins from now on."""
+        self._config = self._context.config = config
+        self._negotiator.set_config(config)
+        self._pairs.set_config(config)
+
     def set_lookup(self, lookup: NegotiationLookup, now: float) -> None:
         """The policy changed: what it no longer supports is deleted, the rest goes on."""
         self._context.lookup = lookup

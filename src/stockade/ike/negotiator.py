@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from stockade.ike.auth.kerberos import GSS_KERBEROS
+from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
 from stockade.ike.contract import Acquire, ReportKind, Send
 from stockade.ike.pairs import PairKeeper
@@ -46,6 +47,10 @@ class Negotiator:
         self._pairs = pairs
         self.stopping: Reason | None = None
         """Why nothing new begins."""
+
+    def set_config(self, config: EngineConfig) -> None:
+        """Other settings, for what begins from now on."""
+        self._config = config
 
     # ---- main modes
     def make(

@@ -434,6 +434,14 @@ class ReasonCode(Enum):
         "the policy has something that is probably not meant",
         "read the named rules; stockade explain shows what happens to a packet",
     )
+    NAME_RESOLVED = ("name-resolved", Fault.HOST, None, "the addresses of a DNS name are known", "none")
+    NAME_NOT_RESOLVED = (
+        "name-not-resolved",
+        Fault.HOST,
+        None,
+        "a DNS name in a filter could not be resolved",
+        "see the resolver of this host, and that its DNS traffic is permitted",
+    )
     AGENT_STARTED = ("agent-started", Fault.HOST, None, "the agent runs", "none")
     SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
     # -- packets
