@@ -22,6 +22,7 @@ from types import MappingProxyType
 
 from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.driver.userspace.driver import UserspaceDriver
+from stockade.driver.userspace.offloads import read_offloads
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter
 from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, PresharedKey, QuickModePolicy
@@ -132,7 +133,7 @@ def run_host(name: str, suite: str, mode: str, seed: str, without: str, times: b
         ike.bind(("", 4500))
         # Where an agent has its IKE socket. Nobody reads this one: the smallest buffer.
         ike.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-        driver = UserspaceDriver(Path(folder), times=times)
+        driver = UserspaceDriver(Path(folder), without=read_offloads(without.split(",")), times=times)
         driver.start()
         driver.prepare_ike_socket(ike)
         try:

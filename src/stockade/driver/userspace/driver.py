@@ -33,7 +33,7 @@ from stockade.driver.contract import (
 )
 from stockade.driver.limits import check_sa, check_table, software_capabilities, tunnels_of
 from stockade.driver.spis import SpiSource
-from stockade.driver.userspace import clear_log, messages, nft, raw
+from stockade.driver.userspace import clear_log, messages, nft, offloads, raw
 from stockade.driver.userspace.rules import Rules
 from stockade.driver.userspace.system import System, has_ipv6
 from stockade.model.addresses import Address
@@ -69,11 +69,15 @@ def _filters_message(table: FilterTable) -> messages.InstallFilters:
 
 class UserspaceDriver:
     """Implements `Driver`. `directory` takes the data plane's log (`dataplane.log`). One per network
-    namespace: that of the thread that calls `start`. Not safe for several threads. `times`: the data plane
+    namespace: that of the thread that calls `start`. Not safe for several threads. `without`: offloads
+    (`offloads.OFFLOADS`) to do without. `times`: the data plane
     writes into its log, when it ends, where its time went."""
 
-    def __init__(self, directory: Path, *, times: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *, without: frozenset[str] = frozenset(), times: bool = False
+    ) -> None:
         self._directory = directory
+        self._without = without
         self._times = times
         self._has_burst = False
         self._system = System()
@@ -120,9 +124,9 @@ class UserspaceDriver:
             return
         nft.program()
         try:
-            self._system.claim()
+            self._system.claim(segments=offloads.TSO not in self._without)
             self._sockets = raw.open_sockets()
-            self._has_burst = load_library() is not None
+            self._has_burst = offloads.BURST not in self._without and load_library() is not None
             self._log = clear_log.open_socket()
             self._start_process()
         except PermissionError:
@@ -224,7 +228,7 @@ class UserspaceDriver:
         own."""
         if sock.family != socket.AF_INET or sock.getsockname()[1] != NAT_TRAVERSAL_PORT or not self._started:
             return
-        if not self._has_burst or _DATAGRAMS in self._sockets:
+        if not self._has_burst or offloads.UDP_GSO in self._without or _DATAGRAMS in self._sockets:
             return
         datagrams = raw.open_datagrams(sock)
         if datagrams is None:
@@ -320,6 +324,8 @@ class UserspaceDriver:
                     "stockade.driver.userspace.process",
                     "--descriptors",
                     ",".join(f"{name}={number}" for name, number in numbers.items()),
+                    "--without",
+                    ",".join(sorted(self._without)),
                     *(["--times"] if self._times else []),
                 ],
                 pass_fds=list(numbers.values()),

@@ -34,7 +34,7 @@ from stockade.driver.burst.engine import GRO_READS, SLOTS, Burst
 from stockade.driver.burst.engine import load as load_burst
 from stockade.driver.datapath import Datapath, Output
 from stockade.driver.packets import ESP, UDP, load_accelerator
-from stockade.driver.userspace import clear_log, messages, virtio
+from stockade.driver.userspace import clear_log, messages, offloads, virtio
 from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender
 from stockade.model.reasons import ReasonCode, StockadeError
 
@@ -74,12 +74,16 @@ class Process:
         control: socket.socket,
         events: socket.socket,
         burst: Burst | None = None,
+        *,
+        merge: bool = True,
+        batches: bool = True,
     ) -> None:
         self._device = device
+        self._merge = merge
         self._burst = burst
         self._sending = [sockets[name].fileno() if name in sockets else -1 for name in ("send4", "send6")]
-        self._sender = Sender(sockets["send4"], 4)
-        self._ipv6_sender = Sender(sockets["send6"], 6) if "send6" in sockets else None
+        self._sender = Sender(sockets["send4"], 4, batches=batches)
+        self._ipv6_sender = Sender(sockets["send6"], 6, batches=batches) if "send6" in sockets else None
         self._log = log
         self._control = control
         self._control_frames = messages.Frames()
@@ -103,7 +107,9 @@ class Process:
                 if burst is not None and protocol in (ESP, UDP):
                     handler = partial(self._on_receiving_burst, burst, entry.fileno(), version, is_udp, take)
                 else:
-                    handler = partial(self._on_receiving, Receiver(entry, version, protocol), take)
+                    handler = partial(
+                        self._on_receiving, Receiver(entry, version, protocol, batches=batches), take
+                    )
                 self._handlers[entry.fileno()] = handler
         if log is not None:
             self._handlers[log.fileno()] = self._on_log
@@ -218,7 +224,7 @@ class Process:
             self._sender.send(wire)
 
     def _deliver(self, packets: list[bytes]) -> None:
-        for parts in virtio.frames(packets):
+        for parts in virtio.frames(packets, merge=self._merge):
             # The stack refuses what it finds wrong and drops what is too much: as from any device.
             with suppress(OSError):
                 os.writev(self._device, parts)
@@ -302,6 +308,7 @@ class Process:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="stockade data plane")
     parser.add_argument("--descriptors", required=True)
+    parser.add_argument("--without", default="", help="offloads to do without")
     parser.add_argument("--times", action="store_true", help="measure, and print the times at the end")
     given = parser.parse_args(arguments)
     names = (entry.split("=") for entry in given.descriptors.split(","))
@@ -309,15 +316,23 @@ def main(arguments: list[str]) -> int:
     device = numbers.pop("device")
     sockets = {name: socket.socket(fileno=number) for name, number in numbers.items()}
     log, control, events = sockets.pop("log", None), sockets.pop("control"), sockets.pop("events")
-    burst = load_burst(times=given.times)  # while its file can still be read
+    without = offloads.read_offloads(given.without.split(","))
+    merge = offloads.GRO not in without
+    burst = None
+    if offloads.BURST not in without:
+        burst = load_burst(merge=merge, ipsec_mb=offloads.IPSEC_MB not in without, times=given.times)
+    # while its file can still be read
     give_up_privileges()
     # Beside the first packets, which need no such speed: an agent that restarts must be back at once.
-    threading.Thread(target=load_accelerator, daemon=True).start()
+    if offloads.VECTORS not in without:
+        threading.Thread(target=load_accelerator, daemon=True).start()
     # The loop makes no cycles: looking for them would only cost pauses.
     gc.collect()
     gc.freeze()
     gc.disable()
-    process = Process(device, sockets, log, control, events, burst)
+    process = Process(
+        device, sockets, log, control, events, burst, merge=merge, batches=offloads.BATCHES not in without
+    )
     process.run()
     if burst is not None and given.times:
         times = burst.times()
