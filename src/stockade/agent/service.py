@@ -33,7 +33,6 @@ from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import UdpSockets
 from stockade.agent.workers import Workers
-from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
@@ -486,6 +485,8 @@ class Service:
         )
 
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage:
+        from stockade.analyze.explain import explain_flow  # late: nobody waits for it at the start
+
         if direction is None:
             direction = Direction.OUTBOUND if flow.source in self._core.local_addresses else Direction.INBOUND
         explanation = explain_flow(
