@@ -412,7 +412,7 @@ class Service:
 
     def status(self) -> messages.Status:
         now = time.monotonic()
-        statistics = self._driver.statistics()
+        statistics = self._driver.statistics(filters=False)
         refusal = self._refusal or self._facts_refusal
         return messages.Status(
             version=__version__,
@@ -438,7 +438,7 @@ class Service:
         return views.filters(self._core, self._driver.statistics())
 
     def sas(self) -> messages.Sas:
-        return views.sas(self._core, self._driver.statistics(), time.monotonic())
+        return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
 
     def reload(self) -> messages.Loaded:
         with suppress(StockadeError):  # told by `refused`
