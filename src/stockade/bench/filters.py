@@ -4,9 +4,9 @@ packet that is classified by them.
     stockade bench filters            (or: python benchmarks/filters.py)
 
 The table of `stockade bench policy`'s policy is put into nftables in a namespace. The packet is the worst
-one: a UDP datagram of which only the last filter speaks ("any to any: permit"), so every step is looked at. Its
-cost is processor time for sending it, beside the same without any table. Needs root; runs for about half a
-minute."""
+one: a UDP datagram of which only the last filter speaks ("any to any: permit"), so every step is looked at.
+Its cost is processor time for sending it, beside the same without any table. Needs root; runs for about half
+a minute."""
 
 import argparse
 import gc
