@@ -8,8 +8,9 @@ from stockade.ike.contract import (
     Report,
     ReportKind,
     SpiSource,
+    StoryLine,
 )
-from stockade.ike.limits import RateLimiter
+from stockade.ike.limits import RateLimiter, TokenBucket
 from stockade.ike.timers import TimerQueue
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import Reason
@@ -63,8 +64,27 @@ class Context:
         self.effects: list[Effect] = []
         self.fragment_id = 0
         self.statistics: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self.now = 0.0
+        """The time of the call under way."""
+        self.narrating = False
+        """Whether the Oakley log is on."""
+        self._stories = 0
+        self._lines = TokenBucket(config.story_lines_per_second, 4 * config.story_lines_per_second)
+        self._lines_left_out = 0
         self._reports: dict[ReportKind, RateLimiter] = {}
         self._notifications = RateLimiter(config.notifications_per_second, 1.0)
+
+    def next_story(self) -> int:
+        self._stories += 1
+        return self._stories
+
+    def may_narrate(self) -> int | None:
+        """How many lines were left out before the one that may be said now; None: leave this one out too."""
+        if not self._lines.take(self.now):
+            self._lines_left_out += 1
+            return None
+        left_out, self._lines_left_out = self._lines_left_out, 0
+        return left_out
 
     def count(self, name: str, number: int = 1) -> None:
         self.statistics[name] += number
@@ -103,6 +123,11 @@ class Context:
             facts = (*reason.facts, ("suppressed", str(limiter.suppressed)))
             reason = Reason(reason.code, reason.detail, facts)
             limiter.suppressed = 0
+        if self.narrating and not main_mode and self.may_narrate() is not None:
+            text = reason.detail or reason.code.meaning
+            self.effects.append(
+                StoryLine(0, 0, "", False, local, remote, "refused", text, reason.facts, reason=reason)
+            )
         self.report(kind, reason, local, remote, main_mode)
 
     def refuse(
