@@ -22,6 +22,7 @@ from stockade.agent.core import HostCore
 from stockade.agent.interfaces import AddressChanges, local_addresses
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
+from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import UdpSockets
@@ -74,6 +75,7 @@ class Service:
         self._journal: Journal
         self._known: KnownPeers
         self._stores = Stores(paths)
+        self._oakley = OakleyLog(paths.journal)
         self._core: HostCore
         self._udp: UdpSockets
 
@@ -101,6 +103,8 @@ class Service:
                 exempt_level=configuration.exempt_level,
                 credentials=self._read_certificates(),
             )
+            self._core.oakley = self._oakley.write
+            self._core.log_key_exchange(configuration.ike_logging)
             result = self._core.load(configuration.policy_sets, time.monotonic())
             if result.refusal is not None:
                 # There is no last good policy in this process; what an earlier run left in the kernel stays.
@@ -111,6 +115,7 @@ class Service:
             self._driver.stop(keep_filters=not clean)
             self._journal.write(Entry("agent-stopped", Reason.of(ReasonCode.SHUTTING_DOWN)))
             self._known.close()
+            self._oakley.close()
             self._journal.close()
 
     async def _serve_network(self) -> None:
@@ -247,6 +252,7 @@ class Service:
             raise
         self._versions, self._store_refused = versions, False
         self._core.exempt_level = configuration.exempt_level
+        self._core.log_key_exchange(configuration.ike_logging)
         self._core.engine.set_credentials(self._read_certificates())
         result = self._core.load(
             configuration.policy_sets, time.monotonic(), addresses, dynamic=configuration.dynamic

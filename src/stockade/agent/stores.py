@@ -14,6 +14,7 @@ from stockade.store.local import LocalStore
 from stockade.store.opening import last_good_path
 
 EXEMPTION_SETTING = "ipsecexempt"
+LOGGING_SETTING = "ikelogging"
 
 Versions = tuple[int, ...]
 
@@ -25,6 +26,7 @@ class Configuration:
     policy_sets: tuple[PolicySet, ...]
     dynamic: DynamicSet
     exempt_level: int
+    ike_logging: bool = False
 
 
 class Stores:
@@ -70,7 +72,8 @@ class Stores:
 
     def _configuration(self, stores: tuple[LocalStore, ...]) -> Configuration:
         level = stores[-1].settings.number(EXEMPTION_SETTING, DEFAULT_EXEMPT_LEVEL)
-        return Configuration(tuple(map(_read, stores)), self.dynamic.read(), level)
+        logging = bool(stores[-1].settings.number(LOGGING_SETTING, 0))
+        return Configuration(tuple(map(_read, stores)), self.dynamic.read(), level, logging)
 
 
 def _is_used(store: LocalStore) -> bool:

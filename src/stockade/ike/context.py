@@ -40,6 +40,7 @@ COUNTERS = (
 )
 """Counters since the start, after the IKE statistics of `netsh ipsec dynamic show stats`."""
 
+LINES_LEFT_OUT = "lines left out before this one"
 NON_ESP_MARKER = bytes(4)
 NAT_TRAVERSAL_PORT = 4500
 
@@ -123,12 +124,19 @@ class Context:
             facts = (*reason.facts, ("suppressed", str(limiter.suppressed)))
             reason = Reason(reason.code, reason.detail, facts)
             limiter.suppressed = 0
-        if self.narrating and not main_mode and self.may_narrate() is not None:
-            text = reason.detail or reason.code.meaning
-            self.effects.append(
-                StoryLine(0, 0, "", False, local, remote, "refused", text, reason.facts, reason=reason)
-            )
+        if self.narrating and not main_mode:
+            self._tell_of_stranger(reason, local, remote)
         self.report(kind, reason, local, remote, main_mode)
+
+    def _tell_of_stranger(self, reason: Reason, local: Endpoint, remote: Endpoint) -> None:
+        left_out = self.may_narrate()
+        if left_out is None:
+            return
+        facts = reason.facts
+        if left_out:
+            facts += ((LINES_LEFT_OUT, str(left_out)),)
+        text = reason.detail or reason.code.meaning
+        self.effects.append(StoryLine(0, 0, "", False, local, remote, "refused", text, facts, reason=reason))
 
     def refuse(
         self, reason: Reason, local: Endpoint, remote: Endpoint, now: float, main_mode: str = ""

@@ -9,14 +9,11 @@ begin main modes at will, so lines have a rate; what was left out is counted in 
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
+from stockade.ike.context import LINES_LEFT_OUT, Context
 from stockade.ike.contract import StoryLine
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import Reason
-
-if TYPE_CHECKING:
-    from stockade.ike.context import Context
 
 
 class StoryEvent(StrEnum):
@@ -48,7 +45,7 @@ class Story:
 
     def __init__(
         self,
-        context: "Context",
+        context: Context,
         phase: str,
         local: Endpoint,
         remote: Endpoint,
@@ -88,7 +85,7 @@ class Story:
         if suppressed is None:
             return
         if suppressed:
-            facts += (("lines left out before this one", str(suppressed)),)
+            facts += ((LINES_LEFT_OUT, str(suppressed)),)
         line = StoryLine(
             self.number,
             self.under,
