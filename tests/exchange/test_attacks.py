@@ -33,6 +33,8 @@ from stockade.model.reasons import ReasonCode
 from stockade.wire.isakmp.constants import NotifyType
 from stockade.wire.isakmp.message import HEADER_SIZE
 
+WITHOUT_NAT_TRAVERSAL = replace(EXACT, nat_traversal=False)
+
 
 def first_message(seed: int = 0) -> bytes:
     """A genuine message 1, with a cookie of its own."""
@@ -152,7 +154,8 @@ def test_message_with_a_changed_byte_is_replaced_by_its_repetition(number: int) 
     """One bit of one message flips on the way. Wherever both ends come up, their keys agree. Quick mode is
     authenticated as a whole, so the repetition heals it. Main mode is not: messages 1 to 4 are in clear, and
     HASH_I and HASH_R cover neither padding nor notifications, while the last cipher block is the next IV
-    (RFC 2409 Appendix B); there the next attempt heals it."""
+    (RFC 2409 Appendix B); there the next attempt heals it. NAT-D is left out: who changes it makes one end
+    believe in a NAT, and the two no longer agree on how to encapsulate."""
     for position in (-1, -9, -20, 35):
 
         def fate(packet: Packet, position: int = position) -> list[tuple[float, bytes]]:
@@ -161,7 +164,7 @@ def test_message_with_a_changed_byte_is_replaced_by_its_repetition(number: int) 
                 data[position] ^= 0x10
             return [(0.01, bytes(data))]
 
-        network, alpha, beta = two_hosts(fate=fate, seed=number)
+        network, alpha, beta = two_hosts(fate=fate, seed=number, config=WITHOUT_NAT_TRAVERSAL)
         network.command(alpha, alpha.acquire(BETA))
         if not network.run(30, pairs_up(alpha, beta)):
             assert number <= 6, (position, alpha.reports, beta.reports)
@@ -322,7 +325,7 @@ def test_random_bit_flips_over_a_long_life() -> None:
             data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
         return [(0.01, bytes(data))]
 
-    network, alpha, beta = two_hosts(fate=noisy)
+    network, alpha, beta = two_hosts(fate=noisy, config=WITHOUT_NAT_TRAVERSAL)
     up = 0
     for _ in range(30):
         network.command(alpha, alpha.acquire(BETA))

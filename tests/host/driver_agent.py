@@ -5,6 +5,7 @@ reason word}."""
 import json
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -45,7 +46,7 @@ def table_of(rules: list[dict[str, object]]) -> FilterTable:
             for index, selector in enumerate(sorted(selectors, key=str)):
                 filters.append(
                     SpecificFilter(
-                        f"{number:08x}{index:04x}{list(Direction).index(direction):04x}",
+                        identifier(number, rule, index, direction),
                         selector,
                         direction,
                         action,
@@ -67,13 +68,20 @@ def table_of(rules: list[dict[str, object]]) -> FilterTable:
     return FilterTable(tuple(filters), MappingProxyType({NEGOTIATION: negotiation}))
 
 
+def identifier(number: int, rule: dict[str, object], index: int, direction: Direction) -> str:
+    """As the compiler's: made from all that matters, so that another filter has another one. It begins with
+    the rule's number, the filter's, and the direction's."""
+    place = list(Direction).index(direction)
+    return f"{number:04x}{index:02x}{place:02x}" + sha256(repr(rule).encode()).hexdigest()[:8]
+
+
 def tunnel_filters(number: int, rule: dict[str, object]) -> list[SpecificFilter]:
     """`source` and `destination` are networks, `tunnel` the peer's end; its mirror comes in by the same."""
     networks = [AddressRange.network(str(rule[name])) for name in ("source", "destination")]
     selector = TrafficSelector(networks[0], networks[1])
     return [
         SpecificFilter(
-            f"{number:012x}{place:04x}",
+            identifier(number, rule, place, direction),
             selector if direction is Direction.OUTBOUND else selector.reversed(),
             direction,
             Action.NEGOTIATE,

@@ -1,6 +1,5 @@
 """The nftables table that the driver makes, read by nft itself, in a namespace of its own."""
 
-import json
 from collections.abc import Iterator
 from ipaddress import IPv4Interface
 from types import MappingProxyType
@@ -8,13 +7,16 @@ from types import MappingProxyType
 import pytest
 
 from stockade.driver.userspace import nft
+from stockade.driver.userspace.rules import Change, Rules
 from stockade.lab.netns import Network
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter
 from stockade.model.negotiation import MainModePolicy, Negotiation, PresharedKey, QuickModePolicy
+from stockade.model.reasons import HostError
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
+from stockade.policy.specific import make_filter
 
 ANY, ANY6 = AddressRange.everything(), AddressRange.everything(6)
 NEGOTIATION = Negotiation(
@@ -75,17 +77,15 @@ def test_every_kind_of_filter_is_read_by_nft(wire: Network) -> None:
             for action in Action:
                 for clear in {False, action is Action.NEGOTIATE}:
                     filters.append(entry(len(filters), selector, direction, action, accept_clear=clear))
-    text = nft.render(table(*filters))
     alpha = wire["alpha"]
+    text = Rules(table(*filters)).whole().first
     alpha.run([nft.program(), "-c", "-f", "-"], input_text=text)
-    alpha.call(lambda: nft.install(text))
+    alpha.call(lambda: nft.install_whole(table(*filters)))
     counters = alpha.call(nft.read_counters)
-    assert {counter.filter_id for counter in counters} == {found.id for found in filters}
-    listing = alpha.run([nft.program(), "-j", "list", "chain", "inet", "stockade", "output"]).stdout
-    rules = [item["rule"] for item in json.loads(listing)["nftables"] if "rule" in item]
-    names = [part["counter"] for rule in rules for part in rule["expr"] if "counter" in part]
-    outbound = [found.id for found in filters if found.direction is Direction.OUTBOUND]
-    assert names == [f"f_{name}" for name in outbound]
+    # Of those that say the same the first one has the place.
+    first = {(found.selector, found.direction): found.id for found in reversed(filters)}
+    alone = {found.id for found in filters if found.selector in (SELECTORS[0], SELECTORS[2])}
+    assert {counter.filter_id for counter in counters} == set(first.values()) | alone
     alpha.call(nft.remove)
     alpha.call(nft.remove)
     assert alpha.run([nft.program(), "list", "tables"]).stdout == ""
@@ -106,7 +106,7 @@ def test_thousands_of_filters_load_at_once(wire: Network) -> None:
         for number in range(4000)
     ]
     alpha = wire["alpha"]
-    alpha.call(lambda: nft.install(nft.render(table(*filters))))
+    alpha.call(lambda: nft.install_whole(table(*filters)))
     assert len(alpha.call(nft.read_counters)) == 4000
 
 
@@ -114,8 +114,8 @@ def test_replacing_touches_nobody_elses_table(wire: Network) -> None:
     alpha = wire["alpha"]
     alpha.run([nft.program(), "add table inet somebody; add chain inet somebody c"])
     for action in (Action.BLOCK, Action.PERMIT):
-        text = nft.render(table(entry(1, SELECTORS[0], Direction.OUTBOUND, action)))
-        alpha.call(lambda text=text: nft.install(text))
+        filters = table(entry(1, SELECTORS[0], Direction.OUTBOUND, action))
+        alpha.call(lambda filters=filters: nft.install_whole(filters))
     assert "somebody" in alpha.run([nft.program(), "list", "tables"]).stdout
     alpha.call(nft.remove)
     assert alpha.run([nft.program(), "list", "tables"]).stdout == "table inet somebody\n"
@@ -123,9 +123,70 @@ def test_replacing_touches_nobody_elses_table(wire: Network) -> None:
 
 def test_a_refused_transaction_changes_nothing(wire: Network) -> None:
     alpha = wire["alpha"]
-    good = nft.render(table(entry(1, SELECTORS[0], Direction.OUTBOUND, Action.BLOCK)))
-    alpha.call(lambda: nft.install(good))
+    rules = alpha.call(
+        lambda: nft.install_whole(table(entry(1, SELECTORS[0], Direction.OUTBOUND, Action.BLOCK)))
+    )
     before = alpha.run([nft.program(), "list", "ruleset"]).stdout
-    with pytest.raises(Exception, match="nft"):
-        alpha.call(lambda: nft.install(good.replace("accept", "acept")))
+    text = rules.whole().first
+    with pytest.raises(HostError, match="nft"):
+        alpha.call(lambda: nft.install(Change(text.replace("drop", "dorp"), "")))
     assert alpha.run([nft.program(), "list", "ruleset"]).stdout == before
+
+
+def filters_of_a_net(count: int) -> list[SpecificFilter]:
+    return [
+        make_filter(
+            TrafficSelector(
+                AddressRange.host("10.0.0.1"), AddressRange.host(f"10.2.{n >> 8}.{n & 255}"), 6, 0, 80
+            ),
+            Direction.OUTBOUND,
+            Action.NEGOTIATE,
+            5,
+            Provenance("local", "policy", "rule"),
+            negotiation="rule",
+        )
+        for n in range(count)
+    ]
+
+
+def nothing() -> None:
+    raise AssertionError("the whole was written")
+
+
+def test_one_filter_more_is_one_element_more(wire: Network) -> None:
+    alpha = wire["alpha"]
+    filters = filters_of_a_net(1001)
+    rules = alpha.call(lambda: nft.install_whole(table(*filters[:1000])))
+    before = alpha.run([nft.program(), "-a", "list", "table", "inet", "stockade"]).stdout
+    change = Rules(table(*filters), previous=rules).since(rules)
+    assert change is not None
+    assert change.touched == 1
+    assert len(change.first) < 300
+    assert not change.then
+    more = alpha.call(lambda: nft.install_difference(table(*filters), rules, nothing))
+    assert len(alpha.call(nft.read_counters)) == 1001
+    back = alpha.call(lambda: nft.install_difference(table(*filters[:1000]), more, nothing))
+    after = alpha.run([nft.program(), "-a", "list", "table", "inet", "stockade"]).stdout
+    assert sorted(after.split()) == sorted(before.split())  # the same objects, with the same handles
+    assert back.generation == rules.generation
+
+
+def test_what_somebody_else_did_to_the_table_is_healed(wire: Network) -> None:
+    alpha = wire["alpha"]
+    filters = filters_of_a_net(5)
+    rules = alpha.call(lambda: nft.install_whole(table(*filters[:4])))
+    alpha.run([nft.program(), "delete table inet stockade"])
+    alpha.call(lambda: nft.install_difference(table(*filters), rules, lambda: None))
+    assert len(alpha.call(nft.read_counters)) == 5
+
+
+def test_a_table_of_another_version_is_replaced(wire: Network) -> None:
+    alpha = wire["alpha"]
+    alpha.run(
+        [
+            nft.program(),
+            "add table inet stockade; add chain inet stockade output { type filter hook output priority 7; }",
+        ]
+    )
+    alpha.call(lambda: nft.install_whole(table(*filters_of_a_net(2))))
+    assert "priority mangle" in alpha.run([nft.program(), "list", "table", "inet", "stockade"]).stdout

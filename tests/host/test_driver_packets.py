@@ -368,7 +368,7 @@ def test_filters_count_and_errors_change_nothing(pair: Pair) -> None:
     add_pair(alpha, beta)
     assert ping(network) == 3
     counted = alpha.call("statistics")["filters"]
-    assert counted["0000000300000001"] == 3
+    assert [packets for name, packets in counted.items() if name.startswith("00030001")] == [3]
     reply = alpha.try_call(
         "add",
         source="10.9.0.1",

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
 from stockade_node import StockadeNode
 from strongswan_node import Connection, StrongSwan
 

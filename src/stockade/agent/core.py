@@ -11,6 +11,7 @@ so that a coroutine decides nothing. Times are seconds on one monotonic clock.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from stockade.agent.diagnostics import PacketLog
 from stockade.agent.journal import Entry
 from stockade.agent.known_peers import KnownPeers, KnownQuickMode
 from stockade.agent.soft import LOOK_INTERVAL, SoftSettings, Waiting
@@ -18,6 +19,7 @@ from stockade.agent.temporary import SoftAssociation, TemporaryFilters
 from stockade.driver import contract as driver_contract
 from stockade.driver.contract import Driver
 from stockade.ike import contract as ike
+from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.engine import Engine
 from stockade.model.addresses import Address, Endpoint
@@ -57,7 +59,9 @@ class HostCore:
     `facts` are what the host knows of itself (or just its addresses). `random(size)` gives bytes for cookies,
     nonces and keys. `journal` is called with every entry. `known_peers` remembers with whom we had SAs, over
     restarts. `credentials` are the host's certificates. `source_for(peer)` is our address towards a tunnel's
-    end point, None where there is no way; without it the first address of the family is taken.
+    end point, None where there is no way; without it the first address of the family is taken. `kerberos` is
+    the host's keytab. `perform` has work done that may block, and answers by `performed`; without it the work
+    is done at once.
     """
 
     def __init__(
@@ -71,6 +75,8 @@ class HostCore:
         config: EngineConfig | None = None,
         exempt_level: int = 3,
         credentials: CredentialSource | None = None,
+        kerberos: GssSource | None = None,
+        perform: Callable[[ike.Perform], None] | None = None,
         soft: SoftSettings | None = None,
         source_for: Callable[[Address], Address | None] | None = None,
     ) -> None:
@@ -81,6 +87,7 @@ class HostCore:
         self.exempt_level = exempt_level
         self.soft_settings = soft if soft is not None else SoftSettings()
         self.known_peers = known_peers if known_peers is not None else KnownPeers()
+        self.packet_log = PacketLog()
         self._journal = journal
         self.oakley: Callable[[ike.StoryLine], None] = lambda line: None
         """Gets every line of the Oakley log, while `log_key_exchange` has it on."""
@@ -95,6 +102,7 @@ class HostCore:
         self._inbound_of: dict[tuple[Direction, int], SecurityAssociation] = {}
         self._recovered: dict[Address, float] = {}
         self._stopping = False
+        self._perform = perform
         self._lookup = FilterTableLookup(self.table)
         self.engine = Engine(
             self._lookup,
@@ -102,6 +110,7 @@ class HostCore:
             random,
             config if config is not None else EngineConfig(),
             credentials,
+            kerberos,
         )
 
     # ---- policy
@@ -123,14 +132,18 @@ class HostCore:
         facts: HostFacts | Sequence[Address] | None = None,
         *,
         dynamic: DynamicSet | None = None,
+        level: int | None = None,
     ) -> LoadResult:
-        """Compile and enforce; `dynamic` is what the dynamic store holds. A policy that cannot be compiled or
+        """Compile and enforce; `dynamic` is what the dynamic store holds, `level` the exemption level (0 to
+        3; None: as before). A policy that cannot be compiled or
         enforced leaves the last good one in force; the refusal is returned and written to the journal."""
         if facts is not None:
             self.facts = as_facts(facts)
+        before, self.exempt_level = self.exempt_level, level if level is not None else self.exempt_level
         policy = (tuple(policy_sets), dynamic)
         refusal = self._enforce(policy, now)
         if refusal is not None:
+            self.exempt_level = before
             return LoadResult(self.table, refusal)
         self._policy = policy
         table = self.table
@@ -213,9 +226,11 @@ class HostCore:
         self.engine.timeout(now)
         self._fall_back(now)
         self._end_soft(now)
+        for entry in self.packet_log.take_due(now):
+            self._journal(entry)
 
     def next_timeout(self) -> float | None:
-        due = [self.engine.next_timeout(), self._waiting.next_due()]
+        due = [self.engine.next_timeout(), self._waiting.next_due(), self.packet_log.next_due()]
         if self._temporary.soft:
             due += [self._next_look, min(soft.expires for soft in self._temporary.soft)]
         return min((when for when in due if when is not None), default=None)
@@ -274,15 +289,16 @@ class HostCore:
                 reason = Reason.of(ReasonCode.SA_IDLE, seconds=sa.idle_seconds)
                 self.engine.command(ike.DeleteQuickMode(sa.spi, reason), now)
         elif isinstance(event, driver_contract.PacketRefused):
-            self._note(
-                "packets-refused",
-                event.reason,
-                now,
-                source=str(event.source),
-                destination=str(event.destination),
-                spi=f"{event.spi:#010x}" if event.spi else "",
-                count=event.count,
-            )
+            if self.packet_log.is_told(event, now):
+                self._note(
+                    "packets-refused",
+                    event.reason,
+                    now,
+                    source=str(event.source),
+                    destination=str(event.destination),
+                    spi=f"{event.spi:#010x}" if event.spi else "",
+                    count=event.count,
+                )
             if event.reason.code is ReasonCode.UNKNOWN_SPI:
                 self._on_unknown_spi(event.source, now)
         else:
@@ -366,7 +382,11 @@ class HostCore:
     # ---- engine -> driver
     # ------------------------------------------------------------------------------------------
 
-    def _apply(self, effect: ike.InstallSa | ike.RemoveSa | ike.Report, now: float) -> None:
+    def performed(self, answer: ike.Performed, now: float) -> None:
+        """What `perform` was given is done."""
+        self.engine.command(answer, now)
+
+    def _apply(self, effect: ike.InstallSa | ike.RemoveSa | ike.Report | ike.Perform, now: float) -> None:
         if isinstance(effect, ike.InstallSa):
             self._install(effect.sa, now)
         elif isinstance(effect, ike.RemoveSa):
@@ -376,6 +396,11 @@ class HostCore:
             self.driver.remove_sa(effect.spi, effect.direction, effect.peer)
             if self._temporary.remove_response(effect.spi, effect.direction, effect.peer):
                 self._refresh(now)
+        elif isinstance(effect, ike.Perform):
+            if self._perform is None:
+                self.engine.command(ike.perform(effect), now)
+            else:
+                self._perform(effect)
         else:
             self._on_report(effect, now)
 

@@ -10,13 +10,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from stockade.agent.boot import close_gate
 from stockade.agent.paths import Paths
 from stockade.agent.settings import read_settings
+from stockade.agent.stores import Stores
 from stockade.driver.contract import Driver
 from stockade.driver.probe import esp_refusal
 from stockade.model.reasons import ReasonCode, error_for
 
-DRIVERS = ("auto", "kernel", "userspace")
+DRIVERS = ("auto", "kernel", "userspace", "memory")
+"""`memory` protects nothing: it takes SAs and moves no packet, for tests and measurements."""
 
 
 def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] = lambda: None) -> None:
@@ -29,12 +32,22 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
     settings = read_settings(paths.settings)
     lock = _lock(paths.lock)
     try:
-        driver = make_driver(driver_name or settings.driver, paths)
+        if driver_name is None and settings.driver == "memory":
+            # A host that is to be protected must not lose its protection to one word in a file.
+            raise error_for(
+                ReasonCode.INVALID_SETTING, "driver memory: only by --driver", file=paths.settings
+            )
+        stores = Stores(paths)
+        name = driver_name or settings.driver
+        gate = close_gate(stores, wanted=name != "memory")
+        driver = make_driver(name, paths)
         driver.start()
         try:
+            from stockade.agent.kerberos import HostKerberos
             from stockade.agent.service import Service
 
-            asyncio.run(Service(paths, driver, ready, settings.ike, settings.chains).run())
+            kerberos = HostKerberos(settings.kerberos.keytab, settings.kerberos.principal)
+            asyncio.run(Service(paths, driver, ready, settings, stores, gate, kerberos).run())
         finally:
             # After an orderly end this finds nothing to do; after any other what is in force stays in force.
             driver.stop(keep_filters=True)
@@ -53,6 +66,10 @@ def make_driver(name: str, paths: Paths) -> Driver:
         from stockade.driver.kernel.driver import KernelDriver
 
         return KernelDriver()
+    if name == "memory":
+        from stockade.driver.memory import MemoryDriver
+
+        return MemoryDriver(lambda packet: None, lambda packet: None)
     from stockade.driver.userspace.driver import UserspaceDriver
 
     return UserspaceDriver(paths.state.parent)

@@ -19,6 +19,29 @@ class ReasonMessage(msgspec.Struct, kw_only=True):
     facts: dict[str, str] = {}
 
 
+class NameRow(msgspec.Struct, kw_only=True):
+    """A DNS name in a filter. `addresses` is null where nothing is known about it; `age` of the last answer,
+    null where that is from before this start; `error` of the newest failure, empty after an answer."""
+
+    name: str
+    addresses: list[str] | None
+    age: float | None
+    error: str
+
+
+class HostFactsMessage(msgspec.Struct, kw_only=True):
+    """What the host knows of itself, and what filters mean by "me", "dns" and names. `age` since the system
+    was read last."""
+
+    addresses: list[str]
+    dns_servers: list[str]
+    wins_servers: list[str]
+    dhcp_servers: list[str]
+    gateways: list[str]
+    names: list[NameRow]
+    age: float
+
+
 class Status(msgspec.Struct, kw_only=True):
     """How the agent is."""
 
@@ -37,6 +60,11 @@ class Status(msgspec.Struct, kw_only=True):
     ike: dict[str, int]
     addresses: list[str]
     known_quick_modes: int
+    facts: HostFactsMessage
+    soft: int
+    """With how many peers traffic passes in clear because negotiating failed (rules with `soft`)."""
+    boot_filters: str
+    """The boot mode that still holds because no policy is in force; empty otherwise."""
 
 
 class FilterRow(msgspec.Struct, kw_only=True):
@@ -102,9 +130,22 @@ class QuickModeRow(msgspec.Struct, kw_only=True):
     idle: float
 
 
+class SoftRow(msgspec.Struct, kw_only=True):
+    """A soft SA: clear traffic with a peer, for a time. `why` is what failed."""
+
+    local: str
+    peer: str
+    traffic: str
+    rule: str
+    why: str
+    age: float
+    remaining: float
+
+
 class Sas(msgspec.Struct, kw_only=True):
     main_modes: list[MainModeRow]
     quick_modes: list[QuickModeRow]
+    soft: list[SoftRow]
 
 
 class Loaded(msgspec.Struct, kw_only=True):

@@ -25,6 +25,11 @@ class Paths:
         return self.policy.with_name("persistent.db")
 
     @property
+    def names(self) -> Path:
+        """What the DNS names in filters stood for last."""
+        return self.state.with_name("names.json")
+
+    @property
     def certificates(self) -> Path:
         """The machine store; the agent reads it, `stockade cert` writes it."""
         return self.policy.with_name("certificates")

@@ -15,37 +15,43 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from stockade import __version__
 from stockade.agent import messages, views
+from stockade.agent.boot import Gate
 from stockade.agent.core import HostCore
-from stockade.agent.interfaces import AddressChanges, local_addresses
+from stockade.agent.facts_keeper import FactsKeeper
+from stockade.agent.host_facts import source_address
+from stockade.agent.interfaces import InterfaceChanges
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
+from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
+from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings
+from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import UdpSockets
+from stockade.agent.workers import Workers
 from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
-from stockade.ike.config import EngineConfig
-from stockade.ike.contract import Send
+from stockade.ike.auth.kerberos import GssSource
+from stockade.ike.contract import Perform, Performed, Send, perform
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
-from stockade.pki.chain import ChainRules
 from stockade.pki.credentials import Credentials
 from stockade.pki.machine_store import MachineStore
+from stockade.pki.revocation import RevocationCheck
 from stockade.policy.dynamic import DynamicSet
+from stockade.policy.objects import PolicySet
 from stockade.store.dynamic import dynamic_form
 
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
-
-ADDRESS_SETTLING = 0.2
-"""Seconds to wait after an address changed: changes come in flocks."""
 
 
 class Service:
@@ -56,12 +62,18 @@ class Service:
         self,
         paths: Paths,
         driver: Driver,
-        ready: Callable[[], None] = lambda: None,
-        ike: EngineConfig | None = None,
-        chains: ChainRules | None = None,
+        ready: Callable[[], None],
+        settings: Settings,
+        stores: Stores,
+        gate: Gate,
+        kerberos: GssSource | None = None,
     ) -> None:
-        self._ike = ike
-        self._chains = chains
+        self._kerberos = kerberos
+        self._workers = Workers()
+        self._settings = settings
+        self._asked = ServiceSettings()
+        self._persistent: tuple[PolicySet, ...] = ()
+        self._gate = gate
         self._paths = paths
         self._driver = driver
         self._ready = ready
@@ -70,12 +82,15 @@ class Service:
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._refusal: Reason | None = None
+        self._facts_refusal: Reason | None = None
         self._store_refused = False  # it is a store that cannot be read
         self._versions: Versions = ()
+        self._loop: asyncio.AbstractEventLoop
         self._journal: Journal
         self._known: KnownPeers
-        self._stores = Stores(paths)
+        self._stores = stores
         self._oakley = OakleyLog(paths.journal)
+        self._facts: FactsKeeper
         self._core: HostCore
         self._udp: UdpSockets
 
@@ -87,53 +102,112 @@ class Service:
         if self._known.trouble:
             reason = Reason.of(ReasonCode.STATE_UNUSABLE, self._known.trouble)
             self._journal.write(Entry("known-peers-lost", reason))
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        clean = False
+        names = NameKeeper(
+            self._on_names_in_thread,
+            self._journal.write,
+            self._paths.names,
+            refresh_seconds=self._settings.name_refresh_seconds,
+        )
+        self._facts = FactsKeeper(names, self._settings.host)
+        keep = True
         try:
-            configuration = self._read_policy()
-            self._core = HostCore(
-                self._driver,
-                local_addresses(),
-                os.urandom,
-                journal=self._journal.write,
-                known_peers=self._known,
-                config=self._ike,
-                exempt_level=configuration.exempt_level,
-                credentials=self._read_certificates(),
-            )
-            self._core.oakley = self._oakley.write
-            self._core.log_key_exchange(configuration.ike_logging)
-            result = self._core.load(configuration.policy_sets, time.monotonic())
-            if result.refusal is not None:
-                # There is no last good policy in this process; what an earlier run left in the kernel stays.
-                raise StockadeError(result.refusal)
+            self._start_policy()
             await self._serve_network()
-            clean = True
+            keep = self._stay_persistent()
         finally:
-            self._driver.stop(keep_filters=not clean)
+            names.close()
+            self._driver.stop(keep_filters=keep)
             self._journal.write(Entry("agent-stopped", Reason.of(ReasonCode.SHUTTING_DOWN)))
+            self._workers.stop()
             self._known.close()
             self._oakley.close()
             self._journal.close()
 
+    def _start_policy(self) -> None:
+        """Put the policy in force, or the last good one. Where neither can be, the boot filters stay, under
+        the persistent policy: the host is as closed as the administrator asked for, and the agent waits for
+        a better policy."""
+        self._facts.refresh()
+        self._core = HostCore(
+            self._driver,
+            self._facts.facts,
+            os.urandom,
+            journal=self._journal.write,
+            known_peers=self._known,
+            config=self._settings.ike,
+            credentials=self._read_certificates(),
+            kerberos=self._kerberos,
+            perform=self._perform,
+            soft=self._settings.soft,
+            source_for=source_address,
+        )
+        self._core.oakley = self._oakley.write
+        if self._gate.trouble is not None:
+            self._journal.write(Entry("boot-filters-failed", self._gate.trouble))
+        try:
+            configuration = self._read_policy()
+        except StockadeError as error:
+            self._refuse_store(error.reason)
+        else:
+            self._enforce(configuration)
+            if self._refusal is None or self._store_refused:
+                self._gate.open()
+                return
+        refusal = self._refusal
+        try:
+            last = self._stores.read_last_good()
+            if self._core.load(last.policy_sets, time.monotonic(), self._facts.facts).refusal is None:
+                self._take_settings(last)
+                self._gate.open()
+                return
+        except StockadeError as error:
+            self._journal.write(Entry("last-good-refused", error.reason))
+        finally:
+            self._refusal = refusal
+        self._hold_at_boot()
+
+    def _hold_at_boot(self) -> None:
+        """No policy can be put in force: the persistent one alone, and the boot filters below it."""
+        try:
+            persistent = self._stores.read_persistent()
+            if persistent.assigned is not None:
+                result = self._core.load([persistent], time.monotonic(), self._facts.facts)
+                if result.refusal is not None:
+                    raise StockadeError(result.refusal)
+            self._gate.stand_under(self._core.table)
+        except StockadeError as error:
+            self._journal.write(Entry("persistent-refused", error.reason))
+            self._gate.close_all()
+        mode = Reason.of(ReasonCode.NO_POLICY, "no policy is in force", boot_mode=self._gate.table.mode)
+        self._journal.write(Entry("boot-filters-stay", mode))
+
+    def _stay_persistent(self) -> bool:
+        """At an orderly stop: an assigned persistent policy stays in force (what it secures is closed, for
+        there is nobody to negotiate), everything else is taken out."""
+        if not self._persistent:
+            return False
+        return self._core.load(self._persistent, time.monotonic()).refusal is None
+
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
         self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
-        addresses = AddressChanges()
+        changes = InterfaceChanges()
         try:
             for descriptor, read in self._udp.descriptors():
                 loop.add_reader(descriptor, self._on_datagrams, read)
-            loop.add_reader(self._driver.fileno(), self._pump)
-            loop.add_reader(addresses.fileno(), self._on_address_change, addresses)
+            if self._driver.fileno() >= 0:
+                loop.add_reader(self._driver.fileno(), self._pump)
+            loop.add_reader(changes.fileno(), self._on_interface_change, changes)
             self._core.reconnect(time.monotonic())
             self._pump()
             if self._refusal is None:
                 self._keep_good_copy()
             started = Reason.of(ReasonCode.AGENT_STARTED, version=__version__, pid=os.getpid())
             self._journal.write(Entry("agent-started", started))
-            watcher = asyncio.create_task(self._watch_store())
+            watcher = asyncio.create_task(self._watch())
             try:
                 await self._serve_api()
             finally:
@@ -145,9 +219,10 @@ class Service:
                 self._timer.cancel()
             for descriptor, _ in self._udp.descriptors():
                 loop.remove_reader(descriptor)
-            loop.remove_reader(self._driver.fileno())
-            loop.remove_reader(addresses.fileno())
-            addresses.close()
+            if self._driver.fileno() >= 0:
+                loop.remove_reader(self._driver.fileno())
+            loop.remove_reader(changes.fileno())
+            changes.close()
             self._udp.close()
 
     async def _serve_api(self) -> None:
@@ -172,22 +247,56 @@ class Service:
         self._core.timeout(time.monotonic())
         self._pump()
 
-    def _on_address_change(self, changes: AddressChanges) -> None:
+    def _on_interface_change(self, changes: InterfaceChanges) -> None:
         changes.drain()
         if self._settling is None:
-            self._settling = asyncio.get_running_loop().call_later(ADDRESS_SETTLING, self._reread_addresses)
+            loop = asyncio.get_running_loop()
+            self._settling = loop.call_later(self._facts.settling, self._reread_facts)
 
-    def _reread_addresses(self) -> None:
+    def _reread_facts(self) -> None:
         self._settling = None
-        found = local_addresses()
-        if found != self._core.local_addresses:
-            with suppress(StockadeError):  # in the journal; the last good policy stays
-                self._load(found)
+        try:
+            changed = self._facts.refresh()
+        except StockadeError as error:  # the kernel does not answer: what was known stays
+            self._journal.write(Entry("facts-not-read", error.reason))
+            return
+        if changed:
+            self._apply_facts()
+
+    def _on_names_in_thread(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._on_names)
+
+    def _on_names(self) -> None:
+        if self._facts.names.collect(time.monotonic()):
+            self._apply_facts()
+
+    def _apply_facts(self) -> None:
+        """The facts changed: only the difference that they make goes to the driver."""
+        self._facts_refusal = self._core.set_facts(self._facts.facts, time.monotonic()).refusal
+        if self._gate.is_closed:  # the persistent policy alone is in force
+            self._gate.stand_under(self._core.table)
+        self._pump()
 
     def _pump(self) -> None:
         now = time.monotonic()
         self._core.pump(now, self._send)
         self._set_timer(now)
+
+    def _perform(self, effect: Perform) -> None:
+        """A Kerberos ticket or token: in a thread, as a domain controller may take its time."""
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            answer = perform(effect)
+            with suppress(RuntimeError):  # the loop has ended: nobody waits
+                loop.call_soon_threadsafe(self._on_performed, answer)
+
+        self._workers.submit(work)
+
+    def _on_performed(self, answer: Performed) -> None:
+        self._core.performed(answer, time.monotonic())
+        self._pump()
 
     def _send(self, send: Send) -> None:
         try:
@@ -207,12 +316,16 @@ class Service:
 
     # ---- policy
 
-    async def _watch_store(self) -> None:
+    async def _watch(self) -> None:
+        """What tells no event: other processes' changes of the stores and files, names that are due."""
         while True:
             await asyncio.sleep(STORE_POLL)
             with suppress(StockadeError):  # in the journal; the last good policy stays
                 if self._store_versions() != self._versions or self._store_refused:
                     self._load()
+            if self._facts.files_changed():
+                self._reread_facts()
+            self._facts.names.ask_due(time.monotonic())
 
     def _read_policy(self) -> Configuration:
         """The stores' content at start; where one cannot be read, its last good copy."""
@@ -236,12 +349,15 @@ class Service:
 
     def _read_certificates(self) -> Credentials:
         """The machine store as it is now; files that cannot be read are told and left out."""
-        credentials, problems = MachineStore(self._paths.certificates).credentials(self._chains)
+        rules = self._settings.chains
+        if self._asked.strong_crl_check is not None:
+            rules = replace(rules, revocation=RevocationCheck(self._asked.strong_crl_check))
+        credentials, problems = MachineStore(self._paths.certificates).credentials(rules)
         for problem in problems:
             self._journal.write(Entry("certificate-not-read", problem))
         return credentials
 
-    def _load(self, addresses: tuple[Address, ...] | None = None) -> None:
+    def _load(self) -> None:
         """Read and enforce the stores' present content; on failure the last good policy stays and the error
         says why."""
         versions = self._store_versions()
@@ -251,16 +367,45 @@ class Service:
             self._refuse_store(error.reason)
             raise
         self._versions, self._store_refused = versions, False
-        self._core.exempt_level = configuration.exempt_level
-        self._core.log_key_exchange(configuration.ike_logging)
-        self._core.engine.set_credentials(self._read_certificates())
-        result = self._core.load(
-            configuration.policy_sets, time.monotonic(), addresses, dynamic=configuration.dynamic
-        )
-        self._refusal = result.refusal
+        self._enforce(configuration)
         self._pump()
-        if result.refusal is None:
+        if self._refusal is None:
+            self._gate.open()
             self._keep_good_copy()
+
+    def _enforce(self, configuration: Configuration) -> None:
+        """Put a configuration in force; `_refusal` says why it is not, where it is not."""
+        self._take_settings(configuration)
+        with suppress(StockadeError):  # a policy that names what is not there: the core says so
+            self._facts.want_names(configuration.policy_sets, configuration.dynamic)
+        result = self._core.load(
+            configuration.policy_sets,
+            time.monotonic(),
+            self._facts.facts,
+            dynamic=configuration.dynamic,
+            level=configuration.settings.exempt_level,
+        )
+        if result.refusal is None:
+            self._facts_refusal = None
+            self._persistent = configuration.persistent
+        if result.refusal is not None or not self._store_refused:
+            self._refusal = result.refusal
+
+    def _take_settings(self, configuration: Configuration) -> None:
+        """What `set config` says, of as much as acts at once."""
+        asked = self._asked = configuration.settings
+        now = time.monotonic()
+        self._core.log_key_exchange(asked.ike_logging)
+        self._core.packet_log.set(asked.diagnostics, asked.log_interval, now)
+        soft = self._settings.soft
+        if asked.simple_policy:
+            soft = replace(soft, fallback_seconds=SIMPLE_POLICY_FALLBACK)
+        self._core.soft_settings = soft
+        config = self._settings.ike
+        if asked.cluster_idle_seconds is not None:
+            config = replace(config, cluster_idle_seconds=float(asked.cluster_idle_seconds))
+        self._core.engine.set_config(config)
+        self._core.engine.set_credentials(self._read_certificates())
 
     def _keep_good_copy(self) -> None:
         """Remember what is in force, for a start that finds a store damaged."""
@@ -274,13 +419,14 @@ class Service:
     def status(self) -> messages.Status:
         now = time.monotonic()
         statistics = self._driver.statistics()
+        refusal = self._refusal or self._facts_refusal
         return messages.Status(
             version=__version__,
             pid=os.getpid(),
             uptime=round(now - self._started, 3),
             driver=self._driver.capabilities.name,
             policy=self._core.table.policy_name,
-            policy_refused=views.reason_message(self._refusal) if self._refusal else None,
+            policy_refused=views.reason_message(refusal) if refusal else None,
             filters=len(self._core.table.filters),
             main_modes=len(self._core.engine.main_modes(now)),
             quick_modes=len(self._core.engine.quick_modes(now)),
@@ -289,6 +435,9 @@ class Service:
             ike=dict(self._core.engine.statistics),
             addresses=[str(address) for address in self._core.local_addresses],
             known_quick_modes=len(self._known.all()),
+            facts=views.facts(self._facts, now),
+            soft=len(self._core.soft_associations),
+            boot_filters=str(self._gate.table.mode) if self._gate.is_closed else "",
         )
 
     def filters(self) -> messages.Filters:

@@ -7,7 +7,20 @@
     advertise_cluster = false     # send NLBS_PRESENT: peers give up idle quick modes after 60 s
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
     replay_window = 64            # packets, 32 to 4096
+    nat_traversal = true          # RFC 3947: detect NATs, put ESP into UDP where there is one
     strong_crl_check = 1          # 0 not asked, 1 the revoked is refused, 2 also what cannot be checked
+
+    [kerberos]
+    keytab = "/etc/krb5.keytab"   # the host's keys
+    principal = ""                # which of its principals peers use; empty: host/…, else COMPUTER$
+
+    [host]                        # in place of what resolv.conf, leases and routes say
+    dns_servers = ["10.0.0.53"]   # also wins_servers, dhcp_servers, gateways
+    name_refresh_seconds = 60     # DNS names in filters are looked up so often, 5 to 86400
+
+    [soft]                        # rules with "soft": clear traffic with peers without IPsec
+    when = "any-failure"          # or "no-answer": only where a peer says nothing at all
+    idle_seconds = 300            # clear traffic ends when nothing passed for so long, 30 to 86400
 
 What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
 range stops the start with the key and its range: an agent must not run with settings that nobody asked for.
@@ -16,21 +29,38 @@ range stops the start with the key and its range: an agent must not run with set
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 
+from stockade.agent.host_facts import HostSettings
+from stockade.agent.names import REFRESH_SECONDS
+from stockade.agent.soft import SoftSettings, SoftWhen
 from stockade.ike.config import EngineConfig
+from stockade.model.addresses import Address
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.pki.chain import ChainRules
 from stockade.pki.revocation import RevocationCheck
 
 DEFAULT_DRIVER = "auto"
+DEFAULT_KEYTAB = Path("/etc/krb5.keytab")
 _RANGES = {
     "microsoft_version": (2, 9),
     "idle_seconds": (300, 3600),
     "replay_window": (32, 4096),
     "strong_crl_check": (0, 2),
 }
-_SWITCHES = frozenset({"advertise_cluster"})
+_SWITCHES = frozenset({"nat_traversal", "advertise_cluster"})
+_SERVERS = ("dns_servers", "wins_servers", "dhcp_servers", "gateways")
+_HOST_RANGES = {"name_refresh_seconds": (5, 86_400)}
+_SOFT_RANGES = {"idle_seconds": (30, 86_400)}
+
+
+@dataclass(frozen=True, slots=True)
+class KerberosSettings:
+    """Where this host's keys are; `principal` empty: the host's one in the keytab."""
+
+    keytab: Path = DEFAULT_KEYTAB
+    principal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +70,10 @@ class Settings:
     driver: str = DEFAULT_DRIVER
     ike: EngineConfig = field(default_factory=EngineConfig)
     chains: ChainRules = field(default_factory=ChainRules)
+    kerberos: KerberosSettings = field(default_factory=KerberosSettings)
+    host: HostSettings = field(default_factory=HostSettings)
+    name_refresh_seconds: float = REFRESH_SECONDS
+    soft: SoftSettings = field(default_factory=SoftSettings)
 
 
 def read_settings(path: Path) -> Settings:
@@ -52,17 +86,15 @@ def read_settings(path: Path) -> Settings:
     except (OSError, ValueError) as error:
         raise _invalid(path, str(error)) from error
     driver = content.pop("driver", DEFAULT_DRIVER)
-    ike = content.pop("ike", {})
+    ike = _table(path, content, "ike", {*_RANGES, *_SWITCHES})
+    host = _table(path, content, "host", {*_SERVERS, *_HOST_RANGES})
+    soft = _table(path, content, "soft", {"when", *_SOFT_RANGES})
+    kerberos = _kerberos(path, content.pop("kerberos", {}))
     if content:
-        raise _invalid(path, f"unknown key {next(iter(content))!r}; known are driver and [ike]")
+        known = "driver, [ike], [kerberos], [host] and [soft]"
+        raise _invalid(path, f"unknown key {next(iter(content))!r}; known are {known}")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
-    if not isinstance(ike, dict):
-        raise _invalid(path, "ike must be a table, written [ike]")
-    known = {*_RANGES, *_SWITCHES}
-    if not known >= ike.keys():
-        named = ", ".join(sorted(known))
-        raise _invalid(path, f"unknown key ike.{next(iter(ike.keys() - known))}; known are {named}")
     default = EngineConfig()
     return Settings(
         driver,
@@ -70,18 +102,82 @@ def read_settings(path: Path) -> Settings:
             default,
             microsoft_version=_number(path, ike, "microsoft_version", default.microsoft_version),
             advertise_cluster=_switch(path, ike, "advertise_cluster", default.advertise_cluster),
+            nat_traversal=_switch(path, ike, "nat_traversal", default.nat_traversal),
             idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
             replay_window=_number(path, ike, "replay_window", default.replay_window),
         ),
         ChainRules(RevocationCheck(_number(path, ike, "strong_crl_check", RevocationCheck.REVOKED_ONLY))),
+        kerberos,
+        HostSettings(*(_servers(path, host, key) for key in _SERVERS)),
+        float(_number(path, host, "name_refresh_seconds", int(REFRESH_SECONDS), "host", _HOST_RANGES)),
+        SoftSettings(
+            idle_seconds=float(
+                _number(path, soft, "idle_seconds", int(SoftSettings().idle_seconds), "soft", _SOFT_RANGES)
+            ),
+            when=_soft_when(path, soft),
+        ),
     )
 
 
-def _number(path: Path, table: Mapping[str, object], key: str, default: int) -> int:
+def _table(path: Path, content: dict[str, object], name: str, known: set[str]) -> Mapping[str, object]:
+    """Take a table out of the file's content; INVALID_SETTING for what it must not hold."""
+    table = content.pop(name, {})
+    if not isinstance(table, dict):
+        raise _invalid(path, f"{name} must be a table, written [{name}]")
+    if not known >= table.keys():
+        named = ", ".join(sorted(known))
+        raise _invalid(path, f"unknown key {name}.{next(iter(table.keys() - known))}; known are {named}")
+    return table
+
+
+def _servers(path: Path, table: Mapping[str, object], key: str) -> tuple[Address, ...] | None:
+    if key not in table:
+        return None
+    value = table[key]
+    problem = _invalid(path, f"host.{key} must be a list of addresses, not {value!r}")
+    if not isinstance(value, list):
+        raise problem
+    try:
+        return tuple(ip_address(str(entry)) for entry in value)
+    except ValueError:
+        raise problem from None
+
+
+def _soft_when(path: Path, table: Mapping[str, object]) -> SoftWhen:
+    value = table.get("when", SoftWhen.ANY_FAILURE.value)
+    try:
+        return SoftWhen(str(value))
+    except ValueError:
+        words = " or ".join(SoftWhen)
+        raise _invalid(path, f"soft.when must be {words}, not {value!r}") from None
+
+
+def _kerberos(path: Path, table: object) -> KerberosSettings:
+    if not isinstance(table, dict):
+        raise _invalid(path, "kerberos must be a table, written [kerberos]")
+    unknown = table.keys() - {"keytab", "principal"}
+    if unknown:
+        raise _invalid(path, f"unknown key kerberos.{next(iter(unknown))}; known are keytab, principal")
+    keytab, principal = table.get("keytab", str(DEFAULT_KEYTAB)), table.get("principal", "")
+    if not isinstance(keytab, str) or not isinstance(principal, str):
+        raise _invalid(path, "kerberos.keytab and kerberos.principal must be text")
+    if not Path(keytab).is_absolute():
+        raise _invalid(path, "kerberos.keytab must be an absolute path")
+    return KerberosSettings(Path(keytab), principal)
+
+
+def _number(
+    path: Path,
+    table: Mapping[str, object],
+    key: str,
+    default: int,
+    name: str = "ike",
+    ranges: Mapping[str, tuple[int, int]] = _RANGES,
+) -> int:
     value = table.get(key, default)
-    low, high = _RANGES[key]
+    low, high = ranges[key]
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise _invalid(path, f"ike.{key} must be a number from {low} to {high}, not {value!r}")
+        raise _invalid(path, f"{name}.{key} must be a number from {low} to {high}, not {value!r}")
     return value
 
 

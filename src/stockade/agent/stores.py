@@ -5,28 +5,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stockade.agent.paths import Paths
-from stockade.model.reasons import Reason, ReasonCode, StockadeError
+from stockade.agent.service_settings import ServiceSettings, read_service_settings
+from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.policy.dynamic import DynamicSet
-from stockade.policy.exemptions import DEFAULT_EXEMPT_LEVEL
 from stockade.policy.objects import PolicySet
 from stockade.store.dynamic import DynamicMemory
 from stockade.store.local import LocalStore
 from stockade.store.opening import last_good_path
-
-EXEMPTION_SETTING = "ipsecexempt"
-LOGGING_SETTING = "ikelogging"
 
 Versions = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What is to be put in force: the stores' objects, what is in memory, and the exemption level (0–3)."""
+    """What is to be put in force: the stores' objects, what is in memory, and what `set config` says."""
 
     policy_sets: tuple[PolicySet, ...]
     dynamic: DynamicSet
-    exempt_level: int
-    ike_logging: bool = False
+    settings: ServiceSettings
+
+    @property
+    def persistent(self) -> tuple[PolicySet, ...]:
+        """The persistent policy alone; nothing where none is assigned."""
+        return tuple(one for one in self.policy_sets if one.store == "persistent" and one.assigned)
 
 
 class Stores:
@@ -34,7 +35,9 @@ class Stores:
 
     def __init__(self, paths: Paths) -> None:
         # In the order in which they act: the persistent policy is there before any other.
-        self._stores = (LocalStore(paths.persistent, "persistent"), LocalStore(paths.policy))
+        self._persistent = LocalStore(paths.persistent, "persistent")
+        self._local = LocalStore(paths.policy)
+        self._stores = (self._persistent, self._local)
         self._in_force: Versions = ()
         self.dynamic = DynamicMemory()
 
@@ -62,6 +65,33 @@ class Stores:
             readable.append(store)
         return self._configuration(tuple(readable))
 
+    def read_last_good(self) -> Configuration:
+        """What was last in force. HostError where nobody knows that (any more)."""
+        copies = []
+        for store in self._stores:
+            path = last_good_path(store.path)
+            copies.append(LocalStore(path, store.name) if path.exists() or _is_used(store) else store)
+            if _is_used(store) and not path.exists():
+                raise error_for(ReasonCode.STORE_UNREADABLE, "nothing was in force before", file=path)
+        return self._configuration(tuple(copies))
+
+    def read_persistent(self) -> PolicySet:
+        """The persistent policy, or its last good copy. HostError where there is neither."""
+        return _read(_good(self._persistent))
+
+    def boot_settings(self) -> ServiceSettings:
+        """What `set config` says, of the local store or its last good copy. HostError where there is
+        neither."""
+        store = _good(self._local)
+        return read_service_settings(store, ever_assigned=store.read().assigned is not None)
+
+    def persistent_is_readable(self) -> bool:
+        try:
+            self.read_persistent()
+        except StockadeError:
+            return False
+        return True
+
     def keep_good_copies(self) -> None:
         """Remember what is in force. Only what changed since the last copy is copied."""
         versions = self.versions()
@@ -71,9 +101,23 @@ class Stores:
         self._in_force = versions
 
     def _configuration(self, stores: tuple[LocalStore, ...]) -> Configuration:
-        level = stores[-1].settings.number(EXEMPTION_SETTING, DEFAULT_EXEMPT_LEVEL)
-        logging = bool(stores[-1].settings.number(LOGGING_SETTING, 0))
-        return Configuration(tuple(map(_read, stores)), self.dynamic.read(), level, logging)
+        sets = tuple(map(_read, stores))
+        assigned = any(one.assigned is not None for one in sets)
+        return Configuration(
+            sets, self.dynamic.read(), read_service_settings(stores[-1], ever_assigned=assigned)
+        )
+
+
+def _good(store: LocalStore) -> LocalStore:
+    """The store, or its last good copy."""
+    try:
+        _read(store)
+    except StockadeError:
+        copy = last_good_path(store.path)
+        if not copy.exists():
+            raise
+        return LocalStore(copy, store.name)
+    return store
 
 
 def _is_used(store: LocalStore) -> bool:

@@ -1,14 +1,19 @@
 """From the core's objects to the messages of the local API. Pure."""
 
+from collections.abc import Iterable
+
 from stockade.agent import messages
 from stockade.agent.core import HostCore
+from stockade.agent.facts_keeper import FactsKeeper
+from stockade.agent.temporary import SoftAssociation
 from stockade.driver.contract import DriverStatistics
 from stockade.ike.contract import MainModeView, QuickModeView
-from stockade.model.addresses import AddressRange
+from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Direction, FilterClass, SpecificFilter
 from stockade.model.reasons import Reason
 from stockade.model.sa import SaCounters
 from stockade.model.traffic import protocol_name
+from stockade.policy.objects import AddressKind
 
 
 def reason_message(reason: Reason) -> messages.ReasonMessage:
@@ -58,6 +63,45 @@ def sas(core: HostCore, statistics: DriverStatistics, now: float) -> messages.Sa
     return messages.Sas(
         main_modes=[_main_mode(view) for view in core.engine.main_modes(now)],
         quick_modes=[_quick_mode(core, view, counters) for view in core.engine.quick_modes(now)],
+        soft=[_soft(core, soft, now) for soft in core.soft_associations],
+    )
+
+
+def facts(keeper: FactsKeeper, now: float) -> messages.HostFactsMessage:
+    known = keeper.facts
+    return messages.HostFactsMessage(
+        addresses=_texts(known.local),
+        dns_servers=_texts(known.servers(AddressKind.DNS)),
+        wins_servers=_texts(known.servers(AddressKind.WINS)),
+        dhcp_servers=_texts(known.servers(AddressKind.DHCP)),
+        gateways=_texts(known.servers(AddressKind.GATEWAY)),
+        names=[
+            messages.NameRow(
+                name=row.name,
+                addresses=None if row.addresses is None else _texts(row.addresses),
+                age=None if row.answered is None else round(now - row.answered, 3),
+                error=row.error,
+            )
+            for row in keeper.names.rows
+        ],
+        age=round(now - keeper.read_at, 3),
+    )
+
+
+def _texts(addresses: Iterable[Address]) -> list[str]:
+    return [str(address) for address in addresses]
+
+
+def _soft(core: HostCore, soft: SoftAssociation, now: float) -> messages.SoftRow:
+    entry = core.table.by_id(soft.filter_id)
+    return messages.SoftRow(
+        local=str(soft.local),
+        peer=str(soft.peer),
+        traffic=str(soft.selector),
+        rule=str(entry.provenance) if entry else "",
+        why=str(soft.reason),
+        age=round(now - soft.established, 3),
+        remaining=round(soft.expires - now, 3),
     )
 
 

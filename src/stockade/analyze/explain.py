@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from stockade.model.addresses import Address
-from stockade.model.filters import Action, Direction, FilterClass, FilterTable, SpecificFilter
+from stockade.model.filters import Action, Direction, FilterClass, FilterTable, Provenance, SpecificFilter
 from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.suites import QuickModeProposal
@@ -122,6 +122,7 @@ class Explanation:
             "rule": None if self.deciding is None else self.deciding.provenance.rule,
             "filter_list": None if self.deciding is None else self.deciding.provenance.filter_list or None,
             "filter_index": None if self.deciding is None else self.deciding.provenance.filter_index or None,
+            **origin_as_dict(None if self.deciding is None else self.deciding.provenance),
             "weight": None if self.deciding is None else self.deciding.weight,
             "weight_explained": list(self.weight),
             "why": list(self.why),
@@ -188,6 +189,15 @@ def _pfs(negotiation: Negotiation) -> str:
     return f"perfect forward secrecy with {quick_mode.group or 'the main-mode group'}"
 
 
+def origin_as_dict(where: Provenance | None) -> dict[str, object]:
+    """The file and the line in which a filter was written, as far as they are known."""
+    origin = None if where is None else where.origin
+    return {
+        "file": None if origin is None else origin.file,
+        "line": None if origin is None else origin.line or None,
+    }
+
+
 def filter_as_dict(entry: SpecificFilter) -> dict[str, object]:
     """The JSON form of a filter."""
     where = entry.provenance
@@ -208,6 +218,7 @@ def filter_as_dict(entry: SpecificFilter) -> dict[str, object]:
             "rule": where.rule,
             "filter_list": where.filter_list,
             "filter_index": where.filter_index,
+            **origin_as_dict(where),
             "filter_action": where.filter_action,
             "mirrored": where.mirrored,
             "description": where.description,

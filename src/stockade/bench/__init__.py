@@ -9,6 +9,7 @@ row in `BENCHMARKS`. The module has two functions:
 """
 
 BENCHMARKS = {
+    "ike": "full IKEv1 handshakes beside strongSwan's charon, what they cost, and memory per SA",
     "policy": "compiling a policy, finding the filter of a flow, changing one filter: 100 to 100 000 filters",
 }
 """The benchmarks by name, with what they measure."""

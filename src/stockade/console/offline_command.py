@@ -137,9 +137,9 @@ def _read_file(path: Path) -> PolicySet:
 
 
 def _own_addresses() -> Sequence[Address]:
-    from stockade.agent.interfaces import local_addresses
+    from stockade.agent.host_facts import HostSettings, SystemFiles, read_host_facts
 
-    return local_addresses()
+    return read_host_facts(SystemFiles(), HostSettings()).local
 
 
 def _address(word: str, what: str) -> Address:

@@ -23,6 +23,11 @@ def status(answer: Mapping[str, Any]) -> None:
         ("Packets waiting for an SA", str(answer["held_packets"])),
         ("Addresses", ", ".join(answer["addresses"])),
     ]
+    rows += _facts(answer["facts"])
+    if answer["soft"]:
+        rows.append(("Peers spoken with in clear (soft)", str(answer["soft"])))
+    if answer["boot_filters"]:
+        rows.append(("Boot filters in force", answer["boot_filters"]))
     rows += [
         (f"Refused: {word}", f"{count} packets") for word, count in answer["refused_packets"].items() if count
     ]
@@ -34,6 +39,27 @@ def status(answer: Mapping[str, Any]) -> None:
     if refused:
         console.print(f"[red]The newest policy is not in force:[/] {escape(refused['text'])}", soft_wrap=True)
         console.print(f"What to do: {escape(refused['remedy'])}", soft_wrap=True)
+
+
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What filters by server and by name stand for, and how old that is."""
+    rows = [
+        (label, ", ".join(facts[key]))
+        for key, label in (
+            ("dns_servers", "DNS servers"),
+            ("wins_servers", "WINS servers"),
+            ("dhcp_servers", "DHCP servers"),
+            ("gateways", "Default gateways"),
+        )
+        if facts[key]
+    ]
+    rows.append(("Host facts read", f"{duration(facts['age'])} ago"))
+    for row in facts["names"]:
+        found = "unknown" if row["addresses"] is None else ", ".join(row["addresses"]) or "no address"
+        asked = "before this start" if row["age"] is None else f"{duration(row['age'])} ago"
+        text = found if row["addresses"] is None else f"{found} (asked {asked})"
+        rows.append((f"Name {row['name']}", f"{text}; {row['error']}" if row["error"] else text))
+    return rows
 
 
 def filters(answer: Mapping[str, Any]) -> None:

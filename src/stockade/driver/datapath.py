@@ -26,7 +26,7 @@ which link).
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from itertools import groupby
@@ -34,6 +34,7 @@ from types import MappingProxyType
 from typing import Final
 
 from stockade.driver.ah import AH
+from stockade.driver.burst.engine import Burst, Carried, Returned, Verdict
 from stockade.driver.contract import (
     Acquire,
     DriverEvent,
@@ -69,6 +70,7 @@ from stockade.driver.refusals import Refusals
 from stockade.driver.sad import MAXIMUM_KNOWN_FLOWS, InboundEntry, OutboundEntry, SaDatabase
 from stockade.driver.tunnel import IP_IN_IP, outer_header, outer_size, shape_of, take_out
 from stockade.model.addresses import Address
+from stockade.model.classifier import Classifier, traffic_key
 from stockade.model.filters import Action, Direction, SpecificFilter
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import PeerError, ReasonCode
@@ -113,17 +115,17 @@ class Output:
 
 class Datapath:
     """One host's filters, SAs and held packets. Times are seconds of one monotonic clock, given by the
-    caller; `random` makes the IVs of CBC."""
+    caller; `random` makes the IVs of CBC. `burst`, where there is one, carries the flows that were decided
+    here; the caller drives it, and tells with `account` what it did."""
 
-    def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(self, random: Callable[[int], bytes] = os.urandom, burst: Burst | None = None) -> None:
         self._random = random
-        self._filters: dict[Direction, tuple[SpecificFilter, ...]] = {
-            Direction.INBOUND: (),
-            Direction.OUTBOUND: (),
-        }
+        self._burst = burst
+        self._filters: dict[str, SpecificFilter] = {}  # in table order
+        self._classifier = Classifier(())
         self._filter_counts: dict[str, list[int]] = {}
         self._tunnels: dict[str, Address] = {}
-        self._sad = SaDatabase()
+        self._sad = SaDatabase(burst)
         self._flows: dict[bytes, OutboundEntry] = {}
         self._acquired: dict[tuple[str, Address, Address], float] = {}
         self._events: deque[DriverEvent] = deque()
@@ -139,21 +141,60 @@ class Datapath:
     ) -> Output:
         """Make these the filters in force (heaviest first). What is held is looked up anew. `tunnels`: the
         end point of each negotiation that asks for tunnel mode."""
+        self._filters = {entry.id: entry for entry in filters}
+        self._classifier = Classifier(filters)
+        return self._on_new_filters(now, tunnels)
+
+    def change_filters(
+        self,
+        added: Sequence[tuple[SpecificFilter, str | None]],
+        removed: Collection[str],
+        now: float,
+        tunnels: Mapping[str, Address] = _NO_TUNNELS,
+    ) -> Output:
+        """`install_filters` by what differs: each added filter with the id of the one that follows it (None
+        at the end), in table order. The rest keeps its place."""
+        old, gone = self._filters, frozenset(removed)
+        names = {entry.id for entry, _ in added}
+        waiting: dict[
+            str | None, list[SpecificFilter]
+        ] = {}  # by the filter that stays and follows, last first
+        follower: str | None = None
+        for entry, before in reversed(added):
+            if before not in names:
+                follower = before
+            waiting.setdefault(follower, []).append(entry)
+        new: dict[str, SpecificFilter] = {}
+        for name, entry in old.items():
+            if name not in gone:
+                if name in waiting:
+                    new.update((came.id, came) for came in reversed(waiting[name]))
+                new[name] = entry
+        new.update((came.id, came) for came in reversed(waiting.get(None, ())))
+        self._filters = new
+        followed = self._classifier.followed_by(old, new, names, gone)
+        self._classifier = Classifier(new.values()) if followed is None else followed
+        return self._on_new_filters(now, tunnels)
+
+    def _on_new_filters(self, now: float, tunnels: Mapping[str, Address]) -> Output:
         self._now = now
         self._tunnels = dict(tunnels)
-        for direction in Direction:
-            self._filters[direction] = tuple(entry for entry in filters if entry.direction is direction)
-        kept = {entry.id: self._filter_counts.get(entry.id, [0, 0]) for entry in filters}
-        self._filter_counts = kept
+        counts = self._filter_counts
+        self._filter_counts = {name: counts.get(name) or [0, 0] for name in self._filters}
         self._forget_flows()
         return self.outbound([held.packet for held in self._hold.take(lambda held: True)], now)
 
     def lookup(self, flow: Flow, direction: Direction) -> SpecificFilter | None:
         """The first filter that matches; None permits."""
-        for entry in self._filters[direction]:
-            if entry.selector.matches(flow):
-                return entry
-        return None
+        source, destination = flow.source, flow.destination
+        found = self._classifier.find(
+            direction is Direction.OUTBOUND,
+            source.version,
+            int(source),
+            int(destination),
+            traffic_key(flow.protocol, flow.source_port, flow.destination_port),
+        )
+        return None if found is None else self._filters[found]
 
     def count_filter(self, entry: SpecificFilter, packets: int, size: int) -> None:
         counts = self._filter_counts.get(entry.id)
@@ -170,7 +211,7 @@ class Datapath:
             return Output()
         added = OutboundEntry(sa, now, mtu, self._random)
         self._sad.add(added)
-        self._flows.clear()
+        self._forget_outbound()
         if sa.bundle is not None and added.other is None:
             return Output()
         waiting = self._hold.take(
@@ -180,7 +221,7 @@ class Datapath:
 
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
         if self._sad.remove(spi, direction, peer):
-            self._flows.clear()
+            self._forget_outbound()
 
     def release(self, filter_id: str, peer: Address, now: float) -> None:
         """Drop what is held for this filter and peer; its next packet acquires at once."""
@@ -215,6 +256,8 @@ class Datapath:
             entry = flows.get(key) or self._find_sa(packet, key, now)
             if entry is None:
                 continue
+            if entry.burst is not None:
+                entry.burst.learn(key)
             if entry is not run_entry or protocol != run_protocol:
                 if run_entry is not None:
                     self._seal(run_entry, run_protocol, run, output, now)
@@ -285,6 +328,27 @@ class Datapath:
         if run_entry is not None:
             self._open(run_entry, run_header, run, clear, now)
         return clear
+
+    def account(self, carried: Sequence[Carried], returned: Sequence[Returned], now: float) -> list[bytes]:
+        """Count what a call of the burst path did, and what it refused; lifetimes are looked at as after any
+        batch. The result are the packets that it left to this path, in order."""
+        self._now = now
+        for refused in returned:
+            entry = self._sad.in_burst.get(refused.id)
+            if entry is None or refused.verdict is Verdict.PUNTED:
+                continue
+            if refused.verdict is Verdict.REPLAYED:
+                entry.replays += 1
+                self._refuse(ReasonCode.REPLAYED, refused.packet, now, entry.sa.spi)
+            else:
+                entry.integrity_failures += 1
+                self._refuse(ReasonCode.INTEGRITY_FAILED, refused.packet, now, entry.sa.spi)
+        for each in carried:
+            entry = self._sad.in_burst.get(each.id)
+            if entry is not None:
+                entry.count(each.packets, each.bytes, now)
+                self._check_lifetime(entry, now)
+        return [each.packet for each in returned if each.verdict is Verdict.PUNTED]
 
     # ---- time, events, numbers -----------------------------------------------------------------------------
 
@@ -527,12 +591,17 @@ class Datapath:
                 key = b"" if place is None else flow_key(plain, *place)
             else:
                 plain = exchange_payload(packet, at, next_header, payload)
+                if entry.mend is not None:
+                    plain = entry.mend(plain, at, next_header)
                 key = flow_key(plain, at, next_header)
             accepted = known_flows.get(key)
             if accepted is None:
                 accepted = self._accepts(entry, plain, key)
             if accepted:
                 clear.append(plain)
+                # what needs another checksum behind a NAT stays on this path
+                if entry.burst is not None and entry.mend is None and key in known_flows:
+                    entry.burst.learn(key)
             else:
                 entry.selector_mismatches += 1
                 self._refuse(ReasonCode.SELECTOR_MISMATCH, plain, now, entry.sa.spi)
@@ -581,8 +650,13 @@ class Datapath:
 
     # ---- inside --------------------------------------------------------------------------------------------
 
-    def _forget_flows(self) -> None:
+    def _forget_outbound(self) -> None:
         self._flows.clear()
+        if self._burst is not None:
+            self._burst.forget()
+
+    def _forget_flows(self) -> None:
+        self._forget_outbound()
         for entry in self._sad:
             if isinstance(entry, InboundEntry):
                 entry.known_flows.clear()

@@ -4,15 +4,20 @@ Inbound by (destination, SPI), the bytes of both as they stand in a packet.
 Outbound by the pair of hosts (in tunnel mode by the negotiation), newest first: after a rekey the new SA is
 used as soon as it is there.
 
+Where there is a burst path, an SA that it can take is in it too: it then keeps the sequence number and the
+replay window, for both paths.
+
 A bundle (AH over ESP) is two entries that know each other as `other`. Packets find the ESP one; it is used
 only with the other beside it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from stockade.driver.ah import Authenticator, Verifier
+from stockade.driver.burst.engine import Burst, BurstSa
 from stockade.driver.esp import MAXIMUM_SEQUENCE, Opener, Sealer, make_opener, make_sealer
+from stockade.driver.nat import checksum_mender
 from stockade.driver.packets import UDP_HEADER
 from stockade.driver.replay import ReplayWindow
 from stockade.model.addresses import Address
@@ -33,6 +38,7 @@ class Entry:
     """What both directions of an SA have in common. Times in seconds of the caller's clock."""
 
     __slots__ = (
+        "burst",
         "bytes",
         "idle_reported",
         "installed",
@@ -48,6 +54,7 @@ class Entry:
 
     def __init__(self, sa: SecurityAssociation, now: float) -> None:
         self.sa = sa
+        self.burst: BurstSa | None = None
         self.other: Entry | None = None
         self.installed = now
         self.used = now
@@ -95,17 +102,44 @@ class Entry:
         )
 
 
+class _SharedSealer:
+    """A sealer whose sequence numbers are kept by the burst path, which uses them too."""
+
+    __slots__ = ("_burst", "_sealer")
+
+    def __init__(self, sealer: Sealer, burst: BurstSa) -> None:
+        self._sealer, self._burst = sealer, burst
+
+    @property
+    def sequence(self) -> int:
+        return self._burst.sequence
+
+    @sequence.setter
+    def sequence(self, value: int) -> None:
+        self._burst.sequence = value
+
+    def seal(self, next_header: int, payloads: Sequence[bytes]) -> list[bytes]:
+        self._sealer.sequence = self._burst.sequence
+        try:
+            return self._sealer.seal(next_header, payloads)
+        finally:
+            self._burst.sequence = self._sealer.sequence
+
+    def largest_payload(self, space: int) -> int:
+        return self._sealer.largest_payload(space)
+
+
 class OutboundEntry(Entry):
     """An SA that seals: with ESP (`sealer`) or AH (`authenticator`). `mtu` is what fits on the path to the
     peer, in bytes of IP packet. `told`: when a sender was last told that its packets do not fit."""
 
-    __slots__ = ("authenticator", "is_tunnel", "mtu", "number", "sealer", "told")
+    __slots__ = ("_mtu", "_number", "authenticator", "is_tunnel", "sealer", "told")
 
     def __init__(self, sa: SecurityAssociation, now: float, mtu: int, random: Callable[[int], bytes]) -> None:
         super().__init__(sa, now)
-        self.mtu = mtu
+        self._mtu = mtu
         self.is_tunnel = sa.mode is Mode.TUNNEL
-        self.number = 0  # of the last IPv4 outer header
+        self._number = 0
         self.told = float("-inf")
         self.sealer: Sealer | None = None
         self.authenticator: Authenticator | None = None
@@ -119,6 +153,34 @@ class OutboundEntry(Entry):
         if self.sealer is not None:
             return self.sealer.sequence
         return 0 if self.authenticator is None else self.authenticator.sequence
+
+    @property
+    def mtu(self) -> int:
+        return self._mtu
+
+    @mtu.setter
+    def mtu(self, value: int) -> None:
+        self._mtu = value
+        if self.burst is not None:
+            self.burst.set_mtu(value)
+
+    @property
+    def number(self) -> int:
+        """Of the last IPv4 outer header."""
+        return self._number if self.burst is None else self.burst.number
+
+    @number.setter
+    def number(self, value: int) -> None:
+        if self.burst is None:
+            self._number = value
+        else:
+            self.burst.number = value
+
+    def join(self, burst: Burst) -> None:
+        """Let the burst path have this SA too, where it can."""
+        if self.sealer is not None and (handle := burst.add(self.sa, self._mtu)) is not None:
+            self.burst = handle
+            self.sealer = _SharedSealer(self.sealer, handle)
 
     @property
     def outer(self) -> "OutboundEntry | None":
@@ -140,7 +202,7 @@ class OutboundEntry(Entry):
 class InboundEntry(Entry):
     """An SA that opens. `known_flows`: flow key to whether policy accepts that flow on this SA."""
 
-    __slots__ = ("known_flows", "opener", "window")
+    __slots__ = ("known_flows", "mend", "opener", "window")
 
     def __init__(self, sa: SecurityAssociation, now: float) -> None:
         super().__init__(sa, now)
@@ -149,8 +211,14 @@ class InboundEntry(Entry):
         else:
             assert sa.esp is not None
             self.opener = make_opener(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key)
-        self.window = ReplayWindow(sa.replay_window)
+        self.window: ReplayWindow | BurstSa = ReplayWindow(sa.replay_window)
         self.known_flows: dict[bytes, bool] = {}
+        self.mend = checksum_mender(sa)
+
+    def join(self, burst: Burst) -> None:
+        """As of an outbound one."""
+        if (handle := burst.add(self.sa)) is not None:
+            self.burst = self.window = handle
 
 
 def inbound_key(spi: int, destination: Address) -> bytes:
@@ -169,7 +237,9 @@ def _take(table: dict[Key, list[OutboundEntry]], key: Key, entry: OutboundEntry)
 class SaDatabase:
     """All SAs of a data plane."""
 
-    def __init__(self) -> None:
+    def __init__(self, burst: Burst | None = None) -> None:
+        self._burst = burst
+        self.in_burst: dict[int, InboundEntry | OutboundEntry] = {}
         self.inbound: dict[bytes, InboundEntry] = {}
         self.inbound_ah: dict[bytes, InboundEntry] = {}
         self._outbound: dict[tuple[Address, Address], list[OutboundEntry]] = {}
@@ -196,6 +266,10 @@ class SaDatabase:
             other = self._by_spi.get((not is_ah, sa.direction, sa.bundle, sa.peer))
             if other is not None and other.sa.bundle == sa.spi:
                 entry.other, other.other = other, entry
+        if self._burst is not None:
+            entry.join(self._burst)
+            if entry.burst is not None:
+                self.in_burst[entry.burst.id] = entry
         if isinstance(entry, InboundEntry):
             inbound[key] = entry
         elif sa.mode is Mode.TUNNEL:
@@ -209,6 +283,9 @@ class SaDatabase:
         for entry in entries:
             if entry is None:
                 continue
+            if entry.burst is not None:
+                del self.in_burst[entry.burst.id]
+                entry.burst.remove()
             if entry.other is not None:
                 entry.other.other = None
             if isinstance(entry, InboundEntry):

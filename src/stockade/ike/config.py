@@ -14,8 +14,8 @@ class EngineConfig:
     advertise_cluster: bool = False
     """Send NLBS_PRESENT: peers then give up idle quick modes after 60 s (fast failover, [MS-IKEE] §3.5)."""
 
-    nat_traversal: bool = False
-    """Announce and do NAT traversal (RFC 3947). Only for a data plane that can put ESP into UDP."""
+    nat_traversal: bool = True
+    """Announce and do NAT traversal (RFC 3947). Every data plane can put ESP into UDP."""
     keepalive_seconds: float = 20.0
     """An end behind a NAT sends a keep-alive so often (RFC 3948 §2.3)."""
 
@@ -56,6 +56,11 @@ class EngineConfig:
     message 3 before it sends packets: strongSwan makes its SAs at message 3 and would lose what comes
     meanwhile."""
 
+    task_seconds: float = 20.0
+    """How long a main mode waits for what may block: a Kerberos ticket from a domain controller."""
+    tasks_total: int = 64
+    """How many such tasks may be under way; what needs one beyond them fails."""
+
     # -- the life of main and quick modes
     half_open_seconds: float = 63.0
     """A main mode that a peer began and does not finish is forgotten after this."""
@@ -76,6 +81,14 @@ class EngineConfig:
     half_open_per_established_peer: int = 5
     half_open_total: int = 1000
     """The oldest is given up for a new one: a flood cannot lock others out for long."""
+    cookie_threshold: int = 500
+    """With more main modes half open than this, first messages must prove their sender's address (`flood.py`,
+    [MS-IKEE] §3.9); 0: always."""
+    cookie_end: int = 100
+    """With fewer than this they no longer have to."""
+    unproven_per_second: float = 50.0
+    """First messages let in under `cookie_threshold` because they were repeated, from peers that know no
+    cookies."""
     initiated_total: int = 1000
     """Main modes that we begin and that are not established."""
     acquire_interval: float = 1.0
@@ -97,6 +110,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if not self.retransmission_intervals or min(self.retransmission_intervals) <= 0:
             raise ValueError("retransmission needs at least one positive interval")
+        if not self.cookie_threshold >= 0 or self.cookie_end > max(1, self.cookie_threshold):
+            raise ValueError("cookies must end below where they begin")
         if self.retransmission_jitter < 0:
             raise ValueError("jitter must not be negative")
         if not 1 <= self.authentication_attempts <= len(self.retransmission_intervals):

@@ -1,9 +1,15 @@
 """What all parts of one engine share: settings, sources, the queue of effects, timers, counters, limits."""
 
+from collections.abc import Callable
+
+from stockade.ike.auth.kerberos import GssSource
+from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import (
     Effect,
     NegotiationLookup,
+    Perform,
+    Performed,
     RandomSource,
     Report,
     ReportKind,
@@ -13,7 +19,7 @@ from stockade.ike.contract import (
 from stockade.ike.limits import RateLimiter, TokenBucket
 from stockade.ike.timers import TimerQueue
 from stockade.model.addresses import Endpoint
-from stockade.model.reasons import Reason
+from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.traffic import TrafficSelector
 from stockade.pki.credentials import CredentialSource
 
@@ -41,6 +47,9 @@ COUNTERS = (
 """Counters since the start, after the IKE statistics of `netsh ipsec dynamic show stats`."""
 
 LINES_LEFT_OUT = "lines left out before this one"
+TaskDone = Callable[[AuthMethod | Reason, float], None]
+"""Hears what came of a task, and when."""
+
 NON_ESP_MARKER = bytes(4)
 NAT_TRAVERSAL_PORT = 4500
 
@@ -55,15 +64,19 @@ class Context:
         random: RandomSource,
         config: EngineConfig,
         credentials: CredentialSource,
+        kerberos: GssSource | None = None,
     ) -> None:
         self.lookup = lookup
         self.get_spi = get_spi
         self.random = random
         self.config = config
         self.credentials = credentials
+        self.kerberos = kerberos
         self.timers = TimerQueue()
         self.effects: list[Effect] = []
         self.fragment_id = 0
+        self._task_number = 0
+        self._tasks: dict[int, TaskDone] = {}
         self.statistics: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self.now = 0.0
         """The time of the call under way."""
@@ -89,6 +102,22 @@ class Context:
 
     def count(self, name: str, number: int = 1) -> None:
         self.statistics[name] += number
+
+    # ---- what may block
+    def give_away(self, task: Task, done: TaskDone, now_failed: Callable[[Reason], None]) -> None:
+        """Have a task done by whoever serves the engine; `done` is called with the outcome and the time, or
+        `now_failed` at once where too many are under way."""
+        if len(self._tasks) >= self.config.tasks_total:
+            now_failed(Reason.of(ReasonCode.QUEUE_FULL, "too many Kerberos tokens are awaited"))
+            return
+        self._task_number += 1
+        self._tasks[self._task_number] = done
+        self.effects.append(Perform(self._task_number, task))
+
+    def performed(self, answer: Performed, now: float) -> None:
+        done = self._tasks.pop(answer.number, None)
+        if done is not None:
+            done(answer.outcome, now)
 
     def report(
         self,

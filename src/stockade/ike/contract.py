@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from stockade.ike.auth.method import AuthMethod, Task
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.identities import Identity
 from stockade.model.negotiation import Negotiation, QuickModeMatch
-from stockade.model.reasons import Reason
+from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import MainModeProposal, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
@@ -102,7 +103,27 @@ class Shutdown:
     reason: Reason
 
 
-Command = Acquire | RekeyQuickMode | DeleteQuickMode | DeletePeer | ProbePeer | Shutdown
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """A task is done: the method to go on with, or why not."""
+
+    number: int
+    outcome: AuthMethod | Reason
+
+
+def perform(effect: "Perform") -> Performed:
+    """Run the task here and now. Anything that it raises is a refusal: a library's fault must not end the
+    thread that serves all peers."""
+    try:
+        return Performed(effect.number, effect.task())
+    except StockadeError as error:
+        return Performed(effect.number, error.reason)
+    except Exception as error:
+        detail = f"{type(error).__name__} while getting or judging a token"
+        return Performed(effect.number, Reason.of(ReasonCode.KERBEROS_UNAVAILABLE, detail))
+
+
+Command = Acquire | RekeyQuickMode | DeleteQuickMode | DeletePeer | ProbePeer | Performed | Shutdown
 
 
 # ---- effects
@@ -130,6 +151,15 @@ class RemoveSa:
     direction: Direction
     peer: Address
     reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Perform:
+    """Run `task` where it may block (a Kerberos ticket is asked for over the network), and hand over what
+    came of it by the command `Performed` with the same number."""
+
+    number: int
+    task: Task
 
 
 class ReportKind(StrEnum):
@@ -185,7 +215,7 @@ class StoryLine:
     reason: Reason | None = None
 
 
-Effect = Send | InstallSa | RemoveSa | Report | StoryLine
+Effect = Send | InstallSa | RemoveSa | Report | Perform | StoryLine
 
 
 # ---- what can be seen of it

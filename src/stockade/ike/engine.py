@@ -7,6 +7,7 @@ Here stand the doors, the way of a message to its main mode, and what strangers 
 comes from the network costs a bounded amount of time and memory and raises nothing. `negotiator.py` has what
 concerns more than one main mode, `pairs.py` the pairs of SAs, `v1/` the protocol."""
 
+from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import (
@@ -17,13 +18,16 @@ from stockade.ike.contract import (
     Effect,
     MainModeView,
     NegotiationLookup,
+    Performed,
     ProbePeer,
     QuickModeView,
     RandomSource,
     RekeyQuickMode,
+    Send,
     Shutdown,
     SpiSource,
 )
+from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
 from stockade.ike.negotiator import Negotiator
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable
@@ -35,7 +39,7 @@ from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.pki.credentials import CredentialSource
-from stockade.wire.isakmp.constants import ExchangeType, NotifyType
+from stockade.wire.isakmp.constants import ExchangeType, NotifyType, PayloadType
 from stockade.wire.isakmp.message import Header, decode_header
 
 DEFAULT_CONFIG = EngineConfig()
@@ -53,11 +57,13 @@ class Engine:
         random: RandomSource,
         config: EngineConfig = DEFAULT_CONFIG,
         credentials: CredentialSource | None = None,
+        kerberos: GssSource | None = None,
     ) -> None:
         source = NoCredentials() if credentials is None else credentials
-        self._context = Context(lookup, get_spi, random, config, source)
+        self._context = Context(lookup, get_spi, random, config, source, kerberos)
         self._config = config
         self._table = PeerTable()
+        self._guard = FloodGuard(config, random)
         self._pairs = PairKeeper(self._context, self._table)
         self._negotiator = Negotiator(self._context, self._table, self._pairs)
 
@@ -72,10 +78,30 @@ class Engine:
                 if not datagram.startswith(NON_ESP_MARKER):
                     return  # ESP or a keepalive: not ours
                 datagram = datagram[len(NON_ESP_MARKER) :]
+            if self._guard.active and is_first_message(datagram):
+                verdict = self.screen(datagram, origin_of(local, remote), now)
+                if isinstance(verdict, bytes):
+                    context.count("datagrams_sent")
+                    marker = NON_ESP_MARKER if local.port == NAT_TRAVERSAL_PORT else b""
+                    context.effects.append(Send(marker + verdict, local, remote))
+                if verdict is not Verdict.ADMIT:
+                    return
             header = decode_header(datagram)
             self._dispatch(header, datagram, local, remote, now)
         except PeerError as error:
             context.refuse(error.reason, local, remote, now)
+
+    def screen(self, datagram: bytes, origin: bytes, now: float) -> bytes | Verdict:
+        """What `receive` does first with a first message (`flood.is_first_message`, without non-ESP marker),
+        for a loop that sheds load before it makes objects of what it read. Bytes are to be sent back; what
+        is admitted goes to `receive`. `origin` is `flood.origin_of` both ends."""
+        self._guard.note_half_open(len(self._table.half_open))
+        return self._guard.screen(datagram, origin, now)
+
+    @property
+    def floods(self) -> bool:
+        """Whether first messages must prove their sender's address now."""
+        return self._guard.active
 
     def command(self, command: Command, now: float) -> None:
         """Never raises; what cannot be done is reported."""
@@ -97,6 +123,8 @@ class Engine:
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
                     mode.notices.probe(now)
+            case Performed():
+                self._context.performed(command, now)
             case Shutdown(reason=reason):
                 self._negotiator.delete_all(lambda address: True, reason, now)
                 self._negotiator.stopping = reason
@@ -125,6 +153,9 @@ class Engine:
             "active_receive": len(self._table.half_open),
             "isadb_list_size": len(modes),
             "active_quick_modes": sum(1 for _ in self._table.pairs()),
+            "cookies_sent": self._guard.cookies_sent,
+            "cookies_proven": self._guard.cookies_proven,
+            "first_messages_dropped": self._guard.dropped,
         }
 
     def main_modes(self, now: float) -> tuple[MainModeView, ...]:
@@ -145,6 +176,12 @@ class Engine:
             mode.established is not None or any(mode.conversation.responder_cookie)
             for mode in self._table.with_peer(local, peer)
         )
+
+    def set_config(self, config: EngineConfig) -> None:
+        """Other settings: for everything that begins from now on."""
+        self._config = self._context.config = config
+        self._negotiator.set_config(config)
+        self._pairs.set_config(config)
 
     def set_lookup(self, lookup: NegotiationLookup, now: float) -> None:
         """The policy changed: what it no longer supports is deleted, the rest goes on."""
@@ -187,8 +224,17 @@ class Engine:
         if mode is not None:
             mode.receive(header, datagram, now, (local, remote))
             return
-        is_first = not any(header.responder_cookie) and not header.encrypted and not header.message_id
-        if is_first and header.exchange_type == ExchangeType.IDENTITY_PROTECTION:
+        in_clear = not header.encrypted and not header.message_id
+        is_first = in_clear and not any(header.responder_cookie)
+        if (
+            in_clear
+            and not is_first
+            and header.exchange_type == ExchangeType.IDENTITY_PROTECTION
+            and header.next_payload == PayloadType.SECURITY_ASSOCIATION
+            and self._guard.proves(header, origin_of(local, remote), now)
+        ):
+            self._receive_first(header, datagram, local, remote, now, header.responder_cookie)
+        elif is_first and header.exchange_type == ExchangeType.IDENTITY_PROTECTION:
             self._receive_first(header, datagram, local, remote, now)
         elif is_first and header.exchange_type != ExchangeType.INFORMATIONAL:
             reason = Reason.of(
@@ -199,9 +245,15 @@ class Engine:
             self._receive_stray(header, local, remote, now)
 
     def _receive_first(
-        self, header: Header, datagram: bytes, local: Endpoint, remote: Endpoint, now: float
+        self,
+        header: Header,
+        datagram: bytes,
+        local: Endpoint,
+        remote: Endpoint,
+        now: float,
+        own_cookie: bytes | None = None,
     ) -> None:
-        """Main mode message 1: a peer begins."""
+        """Main mode message 1: a peer begins. `own_cookie`: the one by which it proved its address."""
         context = self._context
         if self._table.is_own_cookie(header.initiator_cookie):
             detail = "our own first message came back"
@@ -211,7 +263,7 @@ class Engine:
         established = any(mode.established is not None for mode in known)
         config = self._config
         limit = config.half_open_per_established_peer if established else config.half_open_per_peer
-        if self._table.half_open_of(remote.address) >= limit:
+        if self._table.half_open_of(remote if established else remote.address) >= limit:
             reason = Reason.of(ReasonCode.TOO_MANY_NEGOTIATIONS, peer=remote.address, limit=limit)
             context.refuse(reason, local, remote, now)
             return
@@ -220,7 +272,7 @@ class Engine:
         candidates = (
             negotiations
             if isinstance(negotiations, Reason)
-            else main_mode_candidates(negotiations, context.credentials)
+            else main_mode_candidates(negotiations, context.credentials, context.kerberos)
         )
         refusal = candidates if isinstance(candidates, Reason) else None
         mode = self._negotiator.make(
@@ -229,6 +281,7 @@ class Engine:
             [] if isinstance(candidates, Reason) else candidates,
             header.initiator_cookie,
             now,
+            own_cookie,
         )
         if refusal is not None:
             context.refuse(refusal, local, remote, now)
@@ -240,6 +293,7 @@ class Engine:
             self._negotiator.end(oldest, Reason.of(ReasonCode.TOO_MANY_NEGOTIATIONS, detail), now, tell=False)
         self._table.add(mode)
         mode.story.tell(StoryEvent.BEGUN, "the peer begins")
+        self._guard.note_half_open(len(self._table.half_open))
         mode.start(now)
         mode.receive(header, datagram, now)
         if not mode.exchange.begun and not mode.closed:

@@ -9,6 +9,8 @@ simultaneous negotiations."""
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from stockade.ike.auth.kerberos import GSS_KERBEROS
+from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
 from stockade.ike.contract import Acquire, ReportKind, Send
 from stockade.ike.pairs import PairKeeper
@@ -27,6 +29,7 @@ from stockade.wire.udp_encapsulation import KEEPALIVE
 from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
     FRAGMENTATION,
+    GSSAPI,
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
     microsoft_vendor_id,
@@ -46,6 +49,10 @@ class Negotiator:
         self.stopping: Reason | None = None
         """Why nothing new begins."""
 
+    def set_config(self, config: EngineConfig) -> None:
+        """Other settings, for what begins from now on."""
+        self._config = config
+
     # ---- main modes
     def make(
         self,
@@ -54,6 +61,7 @@ class Negotiator:
         candidates: Sequence[MainModeCandidate],
         initiator_cookie: bytes | None,
         now: float,
+        own_cookie: bytes | None = None,
     ) -> MainMode:
         vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
         if not self._knows(local.address, remote.address):
@@ -64,6 +72,8 @@ class Negotiator:
             vendor_ids.append(DEAD_PEER_DETECTION)
         if self._config.nat_traversal and local.address.version == 4:
             vendor_ids += nat_traversal.VENDOR_IDS
+        if any(candidate.method.number == GSS_KERBEROS for candidate in candidates):
+            vendor_ids.append(GSSAPI)
         if self._config.advertise_cluster:
             vendor_ids.append(NLBS_PRESENT)
         return MainMode(
@@ -75,6 +85,7 @@ class Negotiator:
             vendor_ids,
             initiator_cookie=initiator_cookie,
             now=now,
+            own_cookie=own_cookie,
         )
 
     def _knows(self, local: Address, remote: Address, but: MainMode | None = None) -> bool:
@@ -126,7 +137,9 @@ class Negotiator:
     def _begin(self, job: Job, now: float) -> None:
         """A new main mode for the job."""
         acquire = job.acquire
-        candidates = main_mode_candidates([acquire.negotiation], self._context.credentials)
+        candidates = main_mode_candidates(
+            [acquire.negotiation], self._context.credentials, self._context.kerberos
+        )
         if isinstance(candidates, Reason):
             self._fail(job, candidates, now)
             return

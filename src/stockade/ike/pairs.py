@@ -5,6 +5,7 @@ the peer if there is a main mode to do it with: the pair's own, else the newest.
 
 from collections.abc import Iterable
 
+from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
 from stockade.ike.contract import InstallSa, RemoveSa, ReportKind
 from stockade.ike.peers import PeerTable, QuickModePair
@@ -27,6 +28,10 @@ class PairKeeper:
         self._context = context
         self._config = context.config
         self._table = table
+
+    def set_config(self, config: EngineConfig) -> None:
+        """Other settings, for what begins from now on."""
+        self._config = config
 
     def allowed(self, pair: QuickModePair) -> bool:
         """Whether the policy in force would make this pair again."""

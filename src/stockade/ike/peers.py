@@ -69,7 +69,7 @@ class PeerTable:
         self._by_peer: dict[tuple[Address, Address], list[MainMode]] = {}
         self.half_open: OrderedDict[MainMode, None] = OrderedDict()
         """Begun by peers and not established, oldest first."""
-        self._half_open_of: dict[Address, int] = {}
+        self._half_open_of: dict[Address | Endpoint, int] = {}
         self.initiated = 0
         """Begun by us and not established."""
         self._departed: OrderedDict[bytes, MainMode] = OrderedDict()
@@ -88,7 +88,8 @@ class PeerTable:
         else:
             self._first_messages[local, remote, main_mode.conversation.initiator_cookie] = main_mode
             self.half_open[main_mode] = None
-            self._half_open_of[remote] = self._half_open_of.get(remote, 0) + 1
+            for key in (remote, main_mode.first_remote):
+                self._half_open_of[key] = self._half_open_of.get(key, 0) + 1
 
     def settle(self, main_mode: MainMode) -> None:
         """It was established, or ended before that: no longer half open. Call once."""
@@ -96,10 +97,10 @@ class PeerTable:
             self.initiated -= 1
             return
         del self.half_open[main_mode]
-        remote = main_mode.remote.address
-        self._half_open_of[remote] -= 1
-        if not self._half_open_of[remote]:
-            del self._half_open_of[remote]
+        for key in (main_mode.remote.address, main_mode.first_remote):
+            self._half_open_of[key] -= 1
+            if not self._half_open_of[key]:
+                del self._half_open_of[key]
 
     def remove(self, main_mode: MainMode) -> None:
         local, remote = main_mode.local.address, main_mode.remote.address
@@ -121,7 +122,8 @@ class PeerTable:
     def forget_departed(self, main_mode: MainMode) -> None:
         self._departed.pop(main_mode.own_cookie, None)
 
-    def half_open_of(self, remote: Address) -> int:
+    def half_open_of(self, remote: Address | Endpoint) -> int:
+        """Of an address, or of one port of it."""
         return self._half_open_of.get(remote, 0)
 
     def find(self, header: Header, local: Address, remote: Address) -> MainMode | None:

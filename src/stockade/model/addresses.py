@@ -44,7 +44,7 @@ class AddressRange:
     last: Address
 
     def __post_init__(self) -> None:
-        if self.first.version != self.last.version:
+        if self.first.__class__ is not self.last.__class__:
             raise ValueError(f"range {self.first}-{self.last} mixes IPv4 and IPv6")
         if int(self.first) > int(self.last):
             raise ValueError(f"range {self.first}-{self.last} ends before it begins")
@@ -91,10 +91,11 @@ class AddressRange:
     @property
     def prefix_length(self) -> int | None:
         """The prefix length where the range is exactly one prefix, else None."""
-        size = self.size
-        if size & (size - 1) or int(self.first) & (size - 1):
+        first = int(self.first)
+        size = int(self.last) - first + 1
+        if size & (size - 1) or first & (size - 1):
             return None
-        return self.bits - (size.bit_length() - 1)
+        return self.first.max_prefixlen - (size.bit_length() - 1)
 
     def networks(self) -> Iterator[Network]:
         """The prefixes that make up the range."""

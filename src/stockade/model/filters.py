@@ -48,18 +48,60 @@ class FilterClass(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an object was written: the file's name, and the line where it begins there (from 1; 0 where the
+    file has no lines)."""
+
+    file: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file} line {self.line}" if self.line else self.file
+
+
+class ListPosition:
+    """A filter's number in its filter list, from 1; 0: it is in none. The only thing about a specific filter
+    that changes while the filter stays what it is: the compiler counts it on where a filter before it comes
+    or goes, and whoever holds the filter sees the present number."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ListPosition) and other.number == self.number
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+    def __repr__(self) -> str:
+        return f"ListPosition({self.number})"
+
+
+_NOT_IN_A_LIST = ListPosition()
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a filter comes from, in the administrator's words. `filter_index` counts from 1 in its filter
-    list; `description` is the filter's own. Exemptions have `store` "exemption" and say why in `rule`."""
+    """Where a filter comes from, in the administrator's words. `position` is its place in its filter list,
+    `origin` where it was written, as far as that is known; `description` is the filter's own. Exemptions have
+    `store` "exemption" and say why in `rule`."""
 
     store: str
     policy: str
     rule: str
     filter_list: str = ""
-    filter_index: int = 0
+    position: ListPosition = _NOT_IN_A_LIST
     filter_action: str = ""
     mirrored: bool = False
     description: str = ""
+    origin: Origin | None = None
+
+    @property
+    def filter_index(self) -> int:
+        """The number in the filter list, from 1; 0 outside one."""
+        return self.position.number
 
     def __str__(self) -> str:
         if self.store == "exemption":
@@ -67,6 +109,8 @@ class Provenance:
         where = f"{self.store} store, policy “{self.policy}”, rule “{self.rule}”"
         if self.filter_list:
             where += f", filter list “{self.filter_list}” filter {self.filter_index}"
+        if self.origin is not None:
+            where += f" ({self.origin})"
         return where + (" (mirrored)" if self.mirrored else "")
 
 

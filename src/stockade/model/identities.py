@@ -18,6 +18,8 @@ class IdentityType(IntEnum):
     DER_ASN1_DN = 9
     DER_ASN1_GN = 10
     KEY_ID = 11
+    KERBEROS_PRINCIPAL = 65001
+    """Not a type of the wire (there they have one byte): proved by a Kerberos ticket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ class Identity:
         kind = IdentityType.IPV4_ADDR if address.version == 4 else IdentityType.IPV6_ADDR
         return cls(kind, address.packed)
 
+    @classmethod
+    def principal(cls, name: str) -> "Identity":
+        """A Kerberos principal, such as host/a.example.org@EXAMPLE.ORG."""
+        return cls(IdentityType.KERBEROS_PRINCIPAL, name.encode())
+
     def __str__(self) -> str:
         try:
             if self.type == IdentityType.IPV4_ADDR:
@@ -41,7 +48,7 @@ class Identity:
                 return str(IPv6Address(self.data))
         except ValueError:
             pass
-        if self.type in (IdentityType.FQDN, IdentityType.USER_FQDN):
+        if self.type in (IdentityType.FQDN, IdentityType.USER_FQDN, IdentityType.KERBEROS_PRINCIPAL):
             return self.data.decode("utf-8", "backslashreplace")
         if self.type == IdentityType.DER_ASN1_DN and (text := name_text(self.data)) is not None:
             return text

@@ -226,6 +226,48 @@ class ReasonCode(Enum):
         "this host has no certificate that the rule can use",
         "import one with its private key: stockade cert import",
     )
+    KERBEROS_UNAVAILABLE = (
+        "kerberos-unavailable",
+        Fault.HOST,
+        13827,
+        "this host cannot use Kerberos",
+        "give it a keytab that it can read, with its host principal, and install stockade[kerberos]",
+    )
+    KERBEROS_CLOCK_SKEW = (
+        "kerberos-clock-skew",
+        Fault.HOST,
+        13827,
+        "the clocks differ by more than Kerberos allows",
+        "set the clocks of both hosts and of the domain controller by the same time server",
+    )
+    KERBEROS_NO_TICKET = (
+        "kerberos-no-ticket",
+        Fault.HOST,
+        13827,
+        "the domain controller gives no ticket for the peer",
+        "see that both hosts' accounts exist in realms that trust each other, and that the keytab is current",
+    )
+    KERBEROS_UNREACHABLE = (
+        "kerberos-unreachable",
+        Fault.HOST,
+        13827,
+        "no domain controller answers",
+        "see the network, DNS and krb5.conf; traffic to domain controllers must be permitted in clear",
+    )
+    KERBEROS_EXPIRED = (
+        "kerberos-expired",
+        Fault.HOST,
+        13827,
+        "the account, its password or the ticket has expired",
+        "renew the host's account and write a new keytab",
+    )
+    KERBEROS_REFUSED = (
+        "kerberos-refused",
+        Fault.PEER,
+        13827,
+        "the peer's Kerberos token is not acceptable",
+        "compare the keytab with the account (key version), the principal names and the clocks",
+    )
     NO_PEER_CERTIFICATE = (
         "no-peer-certificate",
         Fault.PEER,
@@ -391,6 +433,14 @@ class ReasonCode(Enum):
         None,
         "the policy has something that is probably not meant",
         "read the named rules; stockade explain shows what happens to a packet",
+    )
+    NAME_RESOLVED = ("name-resolved", Fault.HOST, None, "the addresses of a DNS name are known", "none")
+    NAME_NOT_RESOLVED = (
+        "name-not-resolved",
+        Fault.HOST,
+        None,
+        "a DNS name in a filter could not be resolved",
+        "see the resolver of this host, and that its DNS traffic is permitted",
     )
     AGENT_STARTED = ("agent-started", Fault.HOST, None, "the agent runs", "none")
     SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
@@ -596,6 +646,11 @@ _CLASSES: dict[Fault, type[StockadeError]] = {
     Fault.PEER: PeerError,
     Fault.HOST: HostError,
 }
+
+
+def error_of(reason: Reason) -> StockadeError:
+    """The error of the class that the reason's fault asks for, ready to raise."""
+    return _CLASSES[reason.code.fault](reason)
 
 
 def error_for(code: ReasonCode, detail: str = "", **facts: object) -> StockadeError:

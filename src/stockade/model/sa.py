@@ -48,7 +48,8 @@ class SecurityAssociation:
     hex>:<responder hex>`). `idle_seconds`: the driver reports the SA idle when nothing passed for so long
     (None = never). `bundle` joins two SAs of one direction into AH over ESP (RFC 4301 §4.5, RFC 2407 §4.4.4):
     each names the SPI of the other. They carry nothing until both are installed and after one is gone; either
-    may be installed first, inbound ones before outbound ones."""
+    may be installed first, inbound ones before outbound ones. `original`, inbound behind a NAT in transport
+    mode: source and destination as the peer has them, where it told both (NAT-OA, RFC 3947 §5.2)."""
 
     spi: int
     direction: Direction
@@ -69,6 +70,7 @@ class SecurityAssociation:
     idle_seconds: float | None = None
     udp: UdpEncapsulation | None = None
     bundle: int | None = None
+    original: tuple[Address, Address] | None = None
 
     def __post_init__(self) -> None:
         for spi in (self.spi, self.pair):

@@ -67,10 +67,13 @@ class TrafficSelector:
     destination_port: int = ANY_PORT
 
     def __post_init__(self) -> None:
-        if self.source.version != self.destination.version:
+        # the class of an address tells its family, and costs no call of Python code
+        if self.source.first.__class__ is not self.destination.first.__class__:
             raise ValueError(f"selector {self.source} -> {self.destination} mixes IPv4 and IPv6")
         if not 0 <= self.protocol <= 255:
             raise ValueError(f"protocol {self.protocol} is outside 0–255")
+        if not self.source_port and not self.destination_port:
+            return
         for port in (self.source_port, self.destination_port):
             if not 0 <= port <= 65535:
                 raise ValueError(f"port {port} is outside 0–65535")

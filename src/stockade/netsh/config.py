@@ -52,7 +52,13 @@ class Property:
 
 PROPERTIES = (
     Property(
-        "ipsecdiagnostics", "IPSecDiagnostics", "0-7", "0", "what the driver logs, a bit mask", _number(0, 7)
+        "ipsecdiagnostics",
+        "IPSecDiagnostics",
+        "0-7",
+        "7",
+        "refused packets that the journal names one by one: 1 that no SA opens, 2 inbound, 4 outbound ones;"
+        " the others are summed up (Windows' default is 0)",
+        _number(0, 7),
     ),
     Property("ikelogging", "IKElogging", "0|1", "0", "log of the key exchange", _number(0, 1)),
     Property(
@@ -68,7 +74,7 @@ PROPERTIES = (
         "IPSecloginterval",
         "60-86400",
         "3600",
-        "seconds between two entries of the driver",
+        "seconds between two sums of refused packets",
         _number(60, 86_400),
     ),
     Property(
@@ -112,6 +118,15 @@ PROPERTIES = (
         "3",
         "seconds that a cluster has to answer a quick mode before main mode begins anew",
         _number(3, 60),
+        ours=True,
+    ),
+    Property(
+        "simplepolicyupdate",
+        "SimplePolicyUpdate",
+        "0|1",
+        "0",
+        "1: rules with “soft” fall back to clear traffic after 500 ms without an answer, not 3 s",
+        _number(0, 1),
         ours=True,
     ),
 )

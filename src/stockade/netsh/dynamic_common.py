@@ -99,7 +99,7 @@ def tunnel_from(session: Session, arguments: Arguments) -> Address | None:
 def identified(session: Session, arguments: Arguments) -> tuple[Filter, Address | None, ConnectionType]:
     """The fields that tell a dynamic rule apart. A tunnel rule is never mirrored."""
     tunnel = tunnel_from(session, arguments)
-    traffic = filter_from(arguments)
+    traffic = replace(filter_from(arguments), origin=session.origin)
     if tunnel is not None:
         traffic = replace(traffic, mirrored=False)
     return traffic, tunnel, arguments.get_or(CONNECTION_TYPE, ConnectionType.ALL)

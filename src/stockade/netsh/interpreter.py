@@ -8,6 +8,7 @@ one transaction."""
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from stockade.model.filters import Origin
 from stockade.model.reasons import HostError, ReasonCode, StockadeError, error_for
 from stockade.netsh.batch_file import (
     COMMENT,
@@ -321,12 +322,15 @@ def _run_segments(
             session.ended = True
             return
         else:
+            before, session.origin = session.origin, Origin(source, number) if source else None
             try:
                 outcome = run_command(segment.text, session)
             except StockadeError as error:
                 if error.reason.code in _STORE_FAILS:
                     raise
                 outcome = _failed(error, number, source)
+            finally:
+                session.origin = before
             good = not outcome.failed
             yield replace(outcome, line=number, source=source)
             if session.ended:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from stockade.model.filters import Origin
 from stockade.model.reasons import Reason, ReasonCode, error_for
 from stockade.netsh.buffer import Buffer
 from stockade.netsh.contract import (
@@ -52,6 +53,7 @@ class Session:
     atomic: bool = False  # the buffer is that of an atomic script
     interactive: bool = False
     depth: int = 0
+    origin: Origin | None = None  # the line of the script that is running
     # The last filter list that a filter was added to, so that a long script does not compare each with all.
     _traffic: tuple[tuple[Filter, ...], set[TrafficKey]] = field(default_factory=lambda: ((), set()))
 

@@ -73,7 +73,7 @@ from stockade.policy.objects import (
 
 
 def add_filter(session: Session, arguments: Arguments) -> Outcome:
-    entry = filter_from(arguments)
+    entry = replace(filter_from(arguments), origin=session.origin)
     name = arguments[FILTER_LIST]
     with session.store.transaction() as change:
         filter_list = change.read().filter_list(name)

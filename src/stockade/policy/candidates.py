@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from stockade.model.addresses import AddressRange
-from stockade.model.filters import Action, Direction, Provenance, SpecificFilter
+from stockade.model.filters import Action, Direction, ListPosition, Provenance, SpecificFilter
 from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import ReasonCode
 from stockade.model.traffic import TrafficSelector
@@ -27,7 +27,7 @@ Key = tuple[int, int, int, int, int, int, int, int, bool, int]
 """IP version, first and last source, first and last destination address, protocol, source port, destination
 port, outbound, weight: candidates with the same key are about the same packets."""
 
-Order = tuple[int, int, int, int, str]
+Order = tuple[int, int, int, int, int, str]
 """As `specific.table_order`."""
 
 
@@ -67,7 +67,7 @@ _SERVER_WORDS = {
 
 
 class Candidate:
-    """A specific filter before conflicts are settled. `index` counts from 1 in its filter list. `pending`:
+    """A specific filter before conflicts are settled. `position`: its place in its filter list. `pending`:
     a name that is not resolved stands for any address in it."""
 
     __slots__ = (
@@ -77,11 +77,11 @@ class Candidate:
         "direction",
         "filter",
         "group",
-        "index",
         "key",
         "mirrored",
         "pending",
         "place",
+        "position",
         "source",
     )
 
@@ -90,7 +90,7 @@ class Candidate:
         key: Key,
         place: Place,
         filter_: Filter,
-        index: int,
+        position: ListPosition,
         ends: tuple[End, End],
         direction: Direction,
         mirrored: bool,
@@ -101,7 +101,7 @@ class Candidate:
         self.key = key
         self.place = place
         self.filter = filter_
-        self.index = index
+        self.position = position
         self.source = ends[0].addresses
         self.destination = ends[1].addresses
         self.direction = direction
@@ -125,7 +125,7 @@ class Candidate:
 
     @property
     def provenance(self) -> Provenance:
-        where = self.place.provenance(self.index, self.filter, self.mirrored)
+        where = self.place.provenance(self.position, self.filter, self.mirrored)
         if not self.pending:
             return where
         note = "a name that is not resolved yet stands for any address"
@@ -145,7 +145,7 @@ class Candidate:
             place.rule.casefold(),
             "" if self.negotiation is None else self.negotiation.name,
             place.filter_list.casefold(),
-            self.index,
+            self.position.number,
             self.mirrored,
             place.identity,
         )
@@ -173,6 +173,7 @@ class Candidate:
             negotiation=None if negotiation is None else negotiation.name,
             accept_clear=self.accept_clear,
             allow_soft=self.allow_soft,
+            numbers=self.key[:8],
         )
 
 
@@ -182,6 +183,7 @@ class Expanded:
 
     candidates: list[Candidate]
     notes: tuple[Note, ...]
+    position: ListPosition
 
 
 class PlaceExpander:
@@ -199,6 +201,7 @@ class PlaceExpander:
         if negotiates:
             self._check_securable(filter_, index)
         notes: list[Note] = []
+        position = ListPosition(index)
         found, pending = self._expander.expand(filter_)
         if pending:
             notes += self._pending_notes(filter_)
@@ -253,14 +256,14 @@ class PlaceExpander:
             ends = (source, destination)
             candidates.append(
                 Candidate(
-                    key, place, filter_, index, ends, direction, mirrored, action, accept_clear, pending
+                    key, place, filter_, position, ends, direction, mirrored, action, accept_clear, pending
                 )
             )
         if not candidates and not notes and not silent:
             ends_ = f"({filter_.source} to {filter_.destination})"
             tail = f"{ends_} matches no traffic of this computer{self._why_nothing(filter_)}"
             notes.append((DoubtKind.NEVER_MATCHES, tail))
-        return Expanded(candidates, tuple(dict.fromkeys(notes)))
+        return Expanded(candidates, tuple(dict.fromkeys(notes)), position)
 
     def _check_securable(self, filter_: Filter, index: int) -> None:
         for end in (filter_.destination, filter_.source):
@@ -345,8 +348,9 @@ class Settled:
 
 def order_of(entry: SpecificFilter, key: Key) -> Order:
     """`specific.table_order`, with the numbers that are there already."""
-    pairs = (key[2] - key[1] + 1) * (key[4] - key[3] + 1)
-    return (-entry.filter_class, -entry.weight, pairs, -entry.action.restrictiveness, entry.id)
+    sources = key[2] - key[1] + 1
+    pairs = sources * (key[4] - key[3] + 1)
+    return (-entry.filter_class, -entry.weight, pairs, -entry.action.restrictiveness, sources, entry.id)
 
 
 def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_multicast: bool) -> Settled:
@@ -391,36 +395,6 @@ def _may_be_unsecurable(candidate: Candidate, broadcasts: Sequence[AddressRange]
     if last >= _FIRST_MULTICAST[version]:
         return True
     return version == 4 and any(first <= int(entry.first) <= last for entry in broadcasts)
-
-
-def renumber(settled: Settled) -> None:
-    """Tell the filters of a group of one candidate its new number: nothing else about them changed."""
-    index = settled.winner.index
-    for position, (order, entry) in enumerate(settled.filters):
-        where = entry.provenance
-        moved = Provenance(
-            where.store,
-            where.policy,
-            where.rule,
-            where.filter_list,
-            index,
-            where.filter_action,
-            where.mirrored,
-            where.description,
-        )
-        made = SpecificFilter(
-            entry.id,
-            entry.selector,
-            entry.direction,
-            entry.action,
-            entry.weight,
-            moved,
-            entry.filter_class,
-            entry.negotiation,
-            entry.accept_clear,
-            entry.allow_soft,
-        )
-        settled.filters[position] = (order, made)
 
 
 def _unsecurable(candidate: Candidate, part: TrafficSelector) -> SpecificFilter:

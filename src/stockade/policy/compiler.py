@@ -107,7 +107,7 @@ class _Compiled:
         if self.doubtful:
             for index, entry in enumerate(self.expanded, 1):
                 for kind, tail in entry.notes:
-                    where = place.provenance(index, place.filters[index - 1], False)
+                    where = place.provenance(entry.position, place.filters[index - 1], False)
                     yield Doubt(kind, where, f"{place.about(index)} {tail}")
 
 
@@ -259,13 +259,11 @@ class PolicyCompiler:
             return old.expanded
         head = 0
         shorter = min(len(before), len(after))
-        while head < shorter and (before[head] is after[head] or before[head] == after[head]):
+        while head < shorter and _same(before[head], after[head]):
             head += 1
         tail = 0
         last = shorter - head
-        while tail < last and (
-            before[-1 - tail] is after[-1 - tail] or before[-1 - tail] == after[-1 - tail]
-        ):
+        while tail < last and _same(before[-1 - tail], after[-1 - tail]):
             tail += 1
         shift = len(after) - len(before)
         made = list(old.expanded[:head])
@@ -368,6 +366,10 @@ def _dns_filter(
         accept_clear=decides is not None and decides.accept_clear,
         allow_soft=decides is not None and decides.allow_soft,
     )
+
+
+def _same(one: Filter, other: Filter) -> bool:
+    return one is other or (one == other and one.origin == other.origin)
 
 
 def _all(

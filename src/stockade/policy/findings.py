@@ -98,4 +98,6 @@ class Finding:
             "rule": where.rule,
             "filter_list": where.filter_list,
             "filter_index": where.filter_index,
+            "file": None if where.origin is None else where.origin.file,
+            "line": None if where.origin is None else where.origin.line or None,
         }

@@ -20,7 +20,6 @@ from stockade.policy.candidates import (
     Key,
     Order,
     Settled,
-    renumber,
     settle,
 )
 
@@ -132,23 +131,16 @@ class Groups:
         return self._replace(gone, come)
 
     def _renumber(self, moved: list[tuple[list[Expanded], int]], touched: dict[Key, Group]) -> None:
-        """Candidates whose filter has another number: where nobody contests them, only the provenance of
-        what they settled to changes; the others are settled anew."""
-        fresh: dict[str, SpecificFilter] = {}
-        candidates = ((one, shift) for some, shift in moved for entry in some for one in entry.candidates)
-        for candidate, shift in candidates:
-            candidate.index += shift
-            group = candidate.group
-            assert isinstance(group, Group)
-            assert group.settled is not None
-            if len(group.candidates) > 1:
-                touched[candidate.key] = group
-            elif candidate.key not in touched:
-                renumber(group.settled)
-                for _, made in group.settled.filters:
-                    fresh[made.id] = made
-        if fresh:
-            self.filters = [fresh.get(entry.id, entry) for entry in self.filters]
+        """Filters that have another number in their list: their specific filters share it. Only what several
+        candidates contest is settled anew: its sentences tell the numbers."""
+        for some, shift in moved:
+            for entry in some:
+                entry.position.number += shift
+                for candidate in entry.candidates:
+                    group = candidate.group
+                    assert isinstance(group, Group)
+                    if len(group.candidates) > 1:
+                        touched[candidate.key] = group
 
     def _count(self, key: Key, settled: Settled, step: int) -> None:
         for _, entry in settled.filters:
@@ -163,12 +155,12 @@ class Groups:
         """Put the filters of changed groups into the sorted list. The parts of two groups that IPsec cannot
         secure may be one filter: it goes with the last of them."""
         copies = self._copies
-        ids = {order[4] for order, _ in gone} | {order[4] for order, _ in come}
+        ids = {order[5] for order, _ in gone} | {order[5] for order, _ in come}
         before = {entry for entry in ids if copies[entry]}
         for order, _ in gone:
-            copies[order[4]] -= 1
+            copies[order[5]] -= 1
         for order, _ in come:
-            copies[order[4]] += 1
+            copies[order[5]] += 1
         after = {entry for entry in ids if copies[entry]}
         for entry in ids - after:
             del copies[entry]
@@ -177,7 +169,7 @@ class Groups:
             self._sort_anew(come, went)
         else:
             for order, _ in gone:
-                if order[4] in went:
+                if order[5] in went:
                     place = bisect_left(self._orders, order)
                     if place < len(self._orders) and self._orders[place] == order:
                         del self._orders[place], self.filters[place]
@@ -192,11 +184,11 @@ class Groups:
 
     def _sort_anew(self, come: list[tuple[Order, SpecificFilter]], went: set[str]) -> None:
         merged = {
-            order[4]: (order, entry)
+            order[5]: (order, entry)
             for order, entry in zip(self._orders, self.filters, strict=True)
-            if order[4] not in went
+            if order[5] not in went
         }
-        merged.update((order[4], (order, entry)) for order, entry in come)
+        merged.update((order[5], (order, entry)) for order, entry in come)
         # an order ends with the filter's id: no two are alike, and the filters are never compared
         pairs = sorted(merged.values())
         self._orders = [order for order, _ in pairs]

@@ -96,7 +96,7 @@ def _lint_main_mode_methods(methods: Iterable[MainModeProposal], where: Provenan
 
 def _lint_rule(policy_set: PolicySet, policy: Policy, rule: Rule) -> Iterator[Finding]:
     where = Provenance(
-        policy_set.store, policy.name, rule_name(rule), rule.filter_list, 0, filter_action=rule.filter_action
+        policy_set.store, policy.name, rule_name(rule), rule.filter_list, filter_action=rule.filter_action
     )
     if rule.is_default_response:
         yield from _lint_default_response(rule, where)

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from uuid import UUID, uuid4
 
 from stockade.model.addresses import Address, AddressRange
-from stockade.model.filters import Action
+from stockade.model.filters import Action, Origin
 from stockade.model.negotiation import DEFAULT_MAIN_MODE_PROPOSALS, AuthenticationMethod, Kerberos
 from stockade.model.suites import Encryption, EspSuite, Hash, MainModeProposal, QuickModeProposal
 from stockade.model.traffic import PROTOCOLS_WITH_PORTS, protocol_name
@@ -141,7 +141,8 @@ class FilterAddress:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter as configured (a *generic* filter). Protocol and ports 0 mean any."""
+    """A filter as configured (a *generic* filter). Protocol and ports 0 mean any. `origin` says where it was
+    written; filters that differ in nothing else are equal."""
 
     source: FilterAddress
     destination: FilterAddress
@@ -150,6 +151,7 @@ class Filter:
     destination_port: int = 0
     mirrored: bool = True
     description: str = ""
+    origin: Origin | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.protocol <= 255:

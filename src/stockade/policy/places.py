@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from stockade.model.addresses import Address
-from stockade.model.filters import Action, Provenance
+from stockade.model.filters import Action, ListPosition, Provenance
 from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, QuickModePolicy
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.policy.dynamic import DYNAMIC_STORE, DynamicRule, DynamicSet, PfsGroup
@@ -25,6 +25,8 @@ from stockade.policy.objects import (
     PolicySet,
     Rule,
 )
+
+_NOT_IN_A_LIST = ListPosition()
 
 PERSISTENT_STORE, LOCAL_STORE, DOMAIN_STORE = "persistent", "local", "domain"
 
@@ -98,16 +100,17 @@ class Place:
     def error(self, code: ReasonCode, detail: str, **facts: object) -> StockadeError:
         return error_for(code, detail, store=self.store, policy=self.policy, rule=self.rule, **facts)
 
-    def provenance(self, index: int, filter_: Filter, mirrored: bool) -> Provenance:
+    def provenance(self, position: ListPosition, filter_: Filter, mirrored: bool) -> Provenance:
         return Provenance(
             self.store,
             self.policy,
             self.rule,
             self.filter_list,
-            index if self.filter_list else 0,
+            position if self.filter_list else _NOT_IN_A_LIST,
             self.filter_action,
             mirrored,
             filter_.description,
+            filter_.origin,
         )
 
 

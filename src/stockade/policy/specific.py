@@ -18,8 +18,10 @@ def make_filter(
     negotiation: str | None = None,
     accept_clear: bool = False,
     allow_soft: bool = False,
+    numbers: tuple[int, ...] | None = None,
 ) -> SpecificFilter:
-    """A specific filter with the identifier that its content gives it."""
+    """A specific filter with the identifier that its content gives it. `numbers`: those of the selector, for
+    whoever has them already: IP version, first and last address of both ends, protocol, ports."""
     where = provenance
     text = _identity_text(
         where.store,
@@ -30,16 +32,19 @@ def make_filter(
         where.description,
         negotiation or "",
     )
-    source, destination = selector.source, selector.destination
-    numbers = (
-        source.first.version,
-        int(source.first),
-        int(source.last),
-        int(destination.first),
-        int(destination.last),
-        selector.protocol,
-        selector.source_port,
-        selector.destination_port,
+    if numbers is None:
+        source, destination = selector.source, selector.destination
+        numbers = (
+            source.first.version,
+            int(source.first),
+            int(source.last),
+            int(destination.first),
+            int(destination.last),
+            selector.protocol,
+            selector.source_port,
+            selector.destination_port,
+        )
+    rest = (
         direction._value_,
         action._value_,
         weight,
@@ -49,7 +54,7 @@ def make_filter(
         accept_clear,
         allow_soft,
     )
-    content = f"{numbers!r}{text}"
+    content = f"{numbers!r}{rest!r}{text}"
     identifier = sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return SpecificFilter(
         identifier,
@@ -73,8 +78,10 @@ def _identity_text(*parts: str) -> str:
     return "".join([f"{len(part)}:{part}" for part in parts])
 
 
-def table_order(entry: SpecificFilter) -> tuple[int, int, int, int, str]:
+def table_order(entry: SpecificFilter) -> tuple[int, int, int, int, int, str]:
     """Sort key of the filter table, smallest first: exemptions, weight, fewer pairs of addresses (only ranges
-    and the multicast part of a filter weigh the same as something larger), most restrictive action, id."""
-    pairs = entry.selector.source.size * entry.selector.destination.size
-    return (-entry.filter_class, -entry.weight, pairs, -entry.action.restrictiveness, entry.id)
+    and the multicast part of a filter weigh the same as something larger), most restrictive action, fewer
+    sources, id. The sources keep filters of one shape side by side, for drivers that look them up at once."""
+    sources = entry.selector.source.size
+    pairs = sources * entry.selector.destination.size
+    return (-entry.filter_class, -entry.weight, pairs, -entry.action.restrictiveness, sources, entry.id)

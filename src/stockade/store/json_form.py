@@ -12,7 +12,7 @@ from typing import TypeAlias
 from uuid import UUID
 
 from stockade.model.addresses import Address, AddressRange
-from stockade.model.filters import Action
+from stockade.model.filters import Action, Origin
 from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModeProposal, QuickModeProposal
@@ -180,7 +180,7 @@ def _end(form: Form) -> FilterAddress:
 
 
 def filter_form(entry: Filter) -> Form:
-    return [
+    form: list[Form] = [
         _end_form(entry.source),
         _end_form(entry.destination),
         entry.protocol,
@@ -189,10 +189,18 @@ def filter_form(entry: Filter) -> Form:
         entry.mirrored,
         entry.description,
     ]
+    if entry.origin is not None:
+        form += [entry.origin.file, entry.origin.line]
+    return form
 
 
 def filter_of(form: Form) -> Filter:
-    source, destination, protocol, source_port, destination_port, mirrored, description = items(form)
+    parts = items(form)
+    origin = None
+    if len(parts) == 9:  # where it was written came later than the rest
+        origin = Origin(text(parts[7]), number(parts[8]))
+        parts = parts[:7]
+    source, destination, protocol, source_port, destination_port, mirrored, description = parts
     return Filter(
         _end(source),
         _end(destination),
@@ -201,6 +209,7 @@ def filter_of(form: Form) -> Filter:
         number(destination_port),
         flag(mirrored),
         text(description),
+        origin,
     )
 
 

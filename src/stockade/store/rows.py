@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from uuid import UUID
 
 from stockade.model.addresses import AddressRange
-from stockade.model.filters import Action
+from stockade.model.filters import Action, Origin
 from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModeProposal, QuickModeProposal
@@ -99,6 +99,8 @@ def filter_values(entry: Filter) -> tuple[Value, ...]:
         entry.source.version,
         entry.destination.name or None,
         entry.destination.version,
+        None if entry.origin is None else entry.origin.file,
+        None if entry.origin is None else entry.origin.line,
     )
 
 
@@ -144,6 +146,7 @@ def _filter_lists(connection: sqlite3.Connection) -> Iterable[FilterList]:
                 row["destination_port"],
                 bool(row["mirrored"]),
                 row["description"],
+                None if row["origin_file"] is None else Origin(row["origin_file"], row["origin_line"]),
             )
         )
     for row in connection.execute("SELECT * FROM filter_lists ORDER BY rowid"):

@@ -114,8 +114,14 @@ _SECOND_VERSION = (
         settings TEXT NOT NULL) STRICT""",
 )
 
+# Where a filter was written.
+_THIRD_VERSION = (
+    "ALTER TABLE filters ADD COLUMN origin_file TEXT",
+    "ALTER TABLE filters ADD COLUMN origin_line INTEGER",
+)
+
 # Entry i brings a file from version i to version i + 1. Add to the end; never change one that was released.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST_VERSION, _SECOND_VERSION)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST_VERSION, _SECOND_VERSION, _THIRD_VERSION)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

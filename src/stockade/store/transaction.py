@@ -77,7 +77,7 @@ class LocalTransaction:
         if same < there:
             self._run("DELETE FROM filters WHERE filter_list = ? AND position >= ?", (guid, same))
         self._run_many(
-            f"INSERT INTO filters VALUES ({_marks(17)})",  # noqa: S608 - question marks only
+            f"INSERT INTO filters VALUES ({_marks(19)})",  # noqa: S608 - question marks only
             [
                 (guid, position, *filter_values(entry))
                 for position, entry in enumerate(filter_list.filters[same:], start=same)

@@ -41,11 +41,13 @@ class RouteType(IntEnum):
 _ADDRESS = Struct("=BBBBI")
 _LINK = Struct("=BxHiII")
 _ROUTE = Struct("=BBBBBBBBI")
+_NEXT_HOP = Struct("=HBBi")
 _U32 = Struct("=I")
 
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFLA_MTU, _IFLA_TXQLEN = 4, 13
-_RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE, _RTA_MARK = 1, 4, 6, 8, 15, 16
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
+_RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE, _RTA_MARK = 8, 9, 15, 16
 _RTAX_MTU = 2
 _FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 3, 6, 10, 15, 16
 _IFF_UP = 1
@@ -88,6 +90,17 @@ def set_link(interface: int, *, mtu: int, queue: int) -> bytes:
 def get_link(interface: int) -> bytes:
     """Body of a GET_LINK request."""
     return _LINK.pack(socket.AF_UNSPEC, 0, interface, 0, 0)
+
+
+def get_links() -> bytes:
+    """Body of a GET_LINK dump."""
+    return _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+
+
+def decode_link_type(body: bytes) -> tuple[int, int]:
+    """Index and kind (ARPHRD_*, linux/if_arp.h) of the interface in the body of a NEW_LINK message."""
+    fields = unpack_fixed(_LINK, body)
+    return fields[2], fields[1]
 
 
 def decode_link_mtu(body: bytes) -> int | None:
@@ -152,6 +165,26 @@ def decode_route(body: bytes) -> Route:
         decode_number(mtu) if mtu is not None else None,
         body,
     )
+
+
+def decode_gateways(body: bytes, table: int) -> tuple[Address, ...]:
+    """The gateways of a default route of `table`, in the body of a NEW_ROUTE message; none for any other
+    route. A route over several gateways (RTA_MULTIPATH) has all of them."""
+    fields = unpack_fixed(_ROUTE, body)
+    attributes = decode_attributes(body[_ROUTE.size :])
+    family, prefix_length, kind = fields[0], fields[1], fields[7]
+    if prefix_length or kind != RouteType.UNICAST or _number(attributes.get(_RTA_TABLE), fields[4]) != table:
+        return ()
+    size = 4 if family == socket.AF_INET else 16
+    packed = [attributes.get(_RTA_GATEWAY)]
+    hops = attributes.get(_RTA_MULTIPATH, b"")
+    while len(hops) >= _NEXT_HOP.size:
+        length = _NEXT_HOP.unpack_from(hops)[0]
+        if not _NEXT_HOP.size <= length <= len(hops):
+            break
+        packed.append(decode_attributes(hops[_NEXT_HOP.size : length]).get(_RTA_GATEWAY))
+        hops = hops[(length + 3) & ~3 :]
+    return tuple(ip_address(one) for one in packed if one is not None and len(one) == size)
 
 
 def mark_rule(

@@ -46,7 +46,7 @@ def test_every_change_is_noticed(paths: Paths) -> None:
     LocalStore(paths.policy).settings.set_number("ipsecexempt", 1)
     seen.append(stores.versions())
     assert len(set(seen)) == 4
-    assert stores.read().exempt_level == 1
+    assert stores.read().settings.exempt_level == 1
 
 
 def test_a_damaged_store_at_start(paths: Paths) -> None:

@@ -109,7 +109,7 @@ def ping(payload: bytes = b"ping") -> bytes:
     return build_echo(ALPHA, BETA, identifier=7, sequence=1, payload=payload)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hosts() -> SimpleNamespace:
     """Everything above by name: `hosts.make_sa()`, `hosts.ALPHA` …"""
     names: dict[str, Callable[..., object] | object] = {

@@ -4,6 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from stockade.ike.auth.preshared_key import PresharedKeyMethod
 from stockade.ike.v1 import main_mode, quick_mode
 from stockade.ike.v1.exchange import Conversation, Expectation
 from stockade.ike.v1.identities import (
@@ -15,6 +16,7 @@ from stockade.ike.v1.identities import (
 from stockade.ike.v1.informational import notification, reason_of
 from stockade.ike.v1.protection import MessageProtection
 from stockade.model.addresses import AddressRange
+from stockade.model.negotiation import PresharedKey
 from stockade.model.reasons import PeerError, ReasonCode
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption
@@ -31,6 +33,7 @@ from stockade.wire.isakmp.payloads import (
     microsoft_notification,
 )
 
+MESSAGE_3 = main_mode.exchange_expectation(3, PresharedKeyMethod(PresharedKey(Secret(b"key"))))
 ALPHA, BETA = ip_address("10.9.0.1"), ip_address("10.9.0.2")
 KE, NONCE = KeyExchangePayload(b"k" * 64), NoncePayload(b"n" * 16)
 
@@ -41,9 +44,7 @@ def check(expect: Expectation, *payloads: Payload) -> None:
 
 
 def test_needed_payloads_in_any_order_with_what_is_tolerated() -> None:
-    check(
-        main_mode.MESSAGE_3, NONCE, VendorIdPayload(b"x"), KE, UnknownPayload(99, b"?"), VendorIdPayload(b"y")
-    )
+    check(MESSAGE_3, NONCE, VendorIdPayload(b"x"), KE, UnknownPayload(99, b"?"), VendorIdPayload(b"y"))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_message_that_does_not_fit_is_refused_by_the_payloads_name(
     payloads: tuple[Payload, ...], complaint: str
 ) -> None:
     with pytest.raises(PeerError) as caught:
-        check(main_mode.MESSAGE_3, *payloads)
+        check(MESSAGE_3, *payloads)
     assert caught.value.reason.code is ReasonCode.UNEXPECTED_MESSAGE
     assert caught.value.reason.detail == complaint
 
@@ -69,7 +70,7 @@ def test_clear_message_where_an_encrypted_one_is_due_and_the_reverse() -> None:
     conversation = Conversation(
         b"i" * 8, b"r" * 8, 2, 0, MessageProtection(Encryption.AES_CBC_128, key, bytes(16))
     )
-    for protected, expect in ((False, quick_mode.MESSAGE_3), (True, main_mode.MESSAGE_3)):
+    for protected, expect in ((False, quick_mode.MESSAGE_3), (True, MESSAGE_3)):
         datagram = conversation.encode((KE, NONCE), protected=protected)
         with pytest.raises(PeerError, match="must be"):
             conversation.decode(decode_header(datagram), datagram[HEADER_SIZE:], expect)

@@ -27,11 +27,13 @@ from stockade.driver.contract import (
     DriverEvent,
     DriverFailed,
     DriverStatistics,
+    FilterCounters,
     SaExpired,
 )
 from stockade.driver.limits import check_sa, check_table, software_capabilities, tunnels_of
 from stockade.driver.spis import SpiSource
 from stockade.driver.userspace import clear_log, messages, nft, raw
+from stockade.driver.userspace.rules import Rules
 from stockade.driver.userspace.system import System, has_ipv6
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction, FilterTable
@@ -47,20 +49,29 @@ RESTART_INTERVAL: Final = 5.0
 """Seconds between two attempts to start a data plane that keeps dying."""
 
 
+def _differs(old: FilterTable, new: FilterTable) -> bool:
+    """Whether packets are treated differently by the two."""
+    changes = new.since(old)
+    return bool(changes.came or changes.went or changes.reordered) or tunnels_of(old) != tunnels_of(new)
+
+
 def _filters_message(table: FilterTable) -> messages.InstallFilters:
     return messages.filters_message(table.filters, tunnels_of(table))
 
 
 class UserspaceDriver:
     """Implements `Driver`. `directory` takes the data plane's log (`dataplane.log`). One per network
-    namespace: that of the thread that calls `start`. Not safe for several threads."""
+    namespace: that of the thread that calls `start`. Not safe for several threads. `times`: the data plane
+    writes into its log, when it ends, where its time went."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, times: bool = False) -> None:
         self._directory = directory
+        self._times = times
         self._system = System()
         self._spis = SpiSource(os.urandom)
         self._table = FilterTable()
-        self._installed_text: str | None = None
+        self._rules: Rules | None = None
+        self._counted: dict[str, FilterCounters] = {}
         self._sas: dict[tuple[int, Direction, Address], SecurityAssociation] = {}
         self._events: deque[DriverEvent] = deque()
         self._epoll = select.epoll()
@@ -123,7 +134,7 @@ class UserspaceDriver:
         self._let_go()
         self._started = False
         self._sas.clear()
-        self._installed_text = None
+        self._rules = None
         if keep_filters:
             return
         try:
@@ -134,20 +145,53 @@ class UserspaceDriver:
             self._system.remove()
 
     def install_filters(self, table: FilterTable) -> None:
-        check_table(table, self.capabilities)
-        text = nft.render(table)
-        if text == self._installed_text and table.filters == self._table.filters:
-            return
         before = self._table
+        check_table(table, self.capabilities)
+        if self._rules is not None and not _differs(before, table):
+            self._table = table
+            return
         # The process first: packets that the new table marks find their filter there.
-        self._request(_filters_message(table), TABLE_SECONDS)
+        self._request(self._change_message(table), TABLE_SECONDS)
         try:
-            nft.install(text)
+            self._install_rules(table)
         except StockadeError:
             self._request(_filters_message(before), TABLE_SECONDS)
             raise
         self._table = table
-        self._installed_text = text
+
+    def _change_message(self, table: FilterTable) -> messages.Request:
+        """The whole table for a process that has none, else what differs."""
+        changes = table.since(self._table)
+        if self._rules is None or changes.reordered:
+            return _filters_message(table)
+        return messages.change_message(table.filters, changes, tunnels_of(table))
+
+    def _install_rules(self, table: FilterTable) -> None:
+        if self._rules is None:
+            self._rules = nft.install_whole(table)
+            return
+        self._rules = nft.install_difference(table, self._rules, self._count_on)
+
+    def _count_on(self) -> None:
+        """The rules are about to be written anew: what they counted so far is kept here."""
+        with suppress(StockadeError):
+            self._counted = {counted.filter_id: counted for counted in self._filter_counters()}
+
+    def _filter_counters(self) -> tuple[FilterCounters, ...]:
+        """Of every filter of the table, in its order; of whatever is in the kernel where there is none."""
+        found = {counted.filter_id: counted for counted in nft.read_counters()}
+        if self._rules is None:
+            return tuple(found.values())
+        return tuple(
+            [
+                FilterCounters(
+                    name,
+                    sum(counts[name].packets for counts in (found, self._counted) if name in counts),
+                    sum(counts[name].bytes for counts in (found, self._counted) if name in counts),
+                )
+                for name in self._table.ids
+            ]
+        )
 
     def get_spi(self, local: Address, peer: Address) -> int:
         return self._spis.reserve({spi for spi, direction, _ in self._sas if direction is Direction.INBOUND})
@@ -183,10 +227,10 @@ class UserspaceDriver:
 
     def statistics(self) -> DriverStatistics:
         if self._control is None:
-            return DriverStatistics((), nft.read_counters(), 0, ())
+            return DriverStatistics((), self._filter_counters(), 0, ())
         reply = self._request(messages.AskStatistics())
         assert isinstance(reply, messages.Statistics)
-        return DriverStatistics(reply.sas, nft.read_counters(), reply.held_packets, reply.refused)
+        return DriverStatistics(reply.sas, self._filter_counters(), reply.held_packets, reply.refused)
 
     # ---- the process ---------------------------------------------------------------------------------------
 
@@ -247,6 +291,7 @@ class UserspaceDriver:
                     "stockade.driver.userspace.process",
                     "--descriptors",
                     ",".join(f"{name}={number}" for name, number in numbers.items()),
+                    *(["--times"] if self._times else []),
                 ],
                 pass_fds=list(numbers.values()),
                 stdin=subprocess.DEVNULL,

@@ -28,7 +28,7 @@ from stockade.driver.contract import (
     SaIdle,
 )
 from stockade.model.addresses import Address, AddressRange
-from stockade.model.filters import Action, Direction, Provenance, SpecificFilter
+from stockade.model.filters import Action, Direction, Provenance, SpecificFilter, TableChanges
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import Reason, ReasonCode, error_for
 from stockade.model.sa import Lifetime, SaCounters, SecurityAssociation, UdpEncapsulation
@@ -58,6 +58,15 @@ class InstallFilters(msgspec.Struct, frozen=True, tag=True):
     tunnels: dict[str, str]
 
 
+class ChangeFilters(msgspec.Struct, frozen=True, tag=True):
+    """What differs from the filters in force. `added`: with the id of the filter that follows, None at the
+    end, in table order."""
+
+    added: list[tuple[Filter, str | None]]
+    removed: list[str]
+    tunnels: dict[str, str]
+
+
 class AddSa(msgspec.Struct, frozen=True, tag=True):
     """One direction of an SA, with its keys."""
 
@@ -79,6 +88,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     lifetime: Lifetime
     replay_window: int
     idle_seconds: float | None
+    original: tuple[str, str] | None
     mtu: int
 
     def __repr__(self) -> str:
@@ -100,7 +110,7 @@ class AskStatistics(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
-Request = InstallFilters | AddSa | RemoveSa | Release | AskStatistics
+Request = InstallFilters | ChangeFilters | AddSa | RemoveSa | Release | AskStatistics
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -206,42 +216,66 @@ def receive_frame(connection: socket.socket, frames: Frames) -> bytes | None:
 def filters_message(
     filters: Sequence[SpecificFilter], tunnels: Mapping[str, Address] = MappingProxyType({})
 ) -> InstallFilters:
-    return InstallFilters(
-        [
-            Filter(
-                entry.id,
-                _from_selector(entry.selector),
-                entry.direction,
-                entry.action,
-                entry.negotiation,
-                entry.accept_clear,
-            )
-            for entry in filters
-        ],
-        {name: str(address) for name, address in tunnels.items()},
+    return InstallFilters([_from_filter(entry) for entry in filters], _from_tunnels(tunnels))
+
+
+def change_message(
+    filters: Sequence[SpecificFilter],
+    changes: TableChanges,
+    tunnels: Mapping[str, Address] = MappingProxyType({}),
+) -> ChangeFilters:
+    """`filters`: the table that `changes` lead to."""
+    added: list[tuple[Filter, str | None]] = []
+    if changes.came:
+        follower: str | None = None
+        for entry in reversed(filters):
+            if entry.id in changes.came:
+                added.append((_from_filter(entry), follower))
+            follower = entry.id
+        added.reverse()
+    return ChangeFilters(added, list(changes.went), _from_tunnels(tunnels))
+
+
+def _from_filter(entry: SpecificFilter) -> Filter:
+    return Filter(
+        entry.id,
+        _from_selector(entry.selector),
+        entry.direction,
+        entry.action,
+        entry.negotiation,
+        entry.accept_clear,
     )
+
+
+def _from_tunnels(tunnels: Mapping[str, Address]) -> dict[str, str]:
+    return {name: str(address) for name, address in tunnels.items()}
 
 
 _NO_PROVENANCE = Provenance("", "", "")
 
 
-def filters_of(message: InstallFilters) -> tuple[SpecificFilter, ...]:
-    return tuple(
-        SpecificFilter(
-            entry.id,
-            _to_selector(entry.selector),
-            entry.direction,
-            entry.action,
-            0,
-            _NO_PROVENANCE,
-            negotiation=entry.negotiation,
-            accept_clear=entry.accept_clear,
-        )
-        for entry in message.filters
+def _to_filter(entry: Filter) -> SpecificFilter:
+    return SpecificFilter(
+        entry.id,
+        _to_selector(entry.selector),
+        entry.direction,
+        entry.action,
+        0,
+        _NO_PROVENANCE,
+        negotiation=entry.negotiation,
+        accept_clear=entry.accept_clear,
     )
 
 
-def tunnels_of(message: InstallFilters) -> dict[str, Address]:
+def filters_of(message: InstallFilters) -> tuple[SpecificFilter, ...]:
+    return tuple(map(_to_filter, message.filters))
+
+
+def added_of(message: ChangeFilters) -> list[tuple[SpecificFilter, str | None]]:
+    return [(_to_filter(entry), before) for entry, before in message.added]
+
+
+def tunnels_of(message: InstallFilters | ChangeFilters) -> dict[str, Address]:
     return {name: ip_address(address) for name, address in message.tunnels.items()}
 
 
@@ -265,6 +299,7 @@ def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
         lifetime=sa.lifetime,
         replay_window=sa.replay_window,
         idle_seconds=sa.idle_seconds,
+        original=None if sa.original is None else (str(sa.original[0]), str(sa.original[1])),
         mtu=mtu,
     )
 
@@ -290,6 +325,9 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         lifetime=message.lifetime,
         replay_window=message.replay_window,
         idle_seconds=message.idle_seconds,
+        original=None
+        if message.original is None
+        else (ip_address(message.original[0]), ip_address(message.original[1])),
     )
 
 

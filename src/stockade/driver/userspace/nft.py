@@ -1,56 +1,19 @@
-"""The filter table as an nftables table, replaced in one transaction.
-
-    chain prerouting   what the TUN device brings gets the SECURE mark (see `system`: reverse-path filter)
-    chain output       own packets pass; then the outbound filters, heaviest first:
-                       permit: accept · block: drop · negotiate: mark SECURE, and the kernel routes it anew
-    chain guard        (postrouting) what is marked SECURE leaves by the TUN device or not at all
-    chain input        what the TUN device brings passes, ESP and AH (nft looks behind the AH of IPv6); then
-    the inbound filters, heaviest first:
-                       permit: accept · block: drop · negotiate: drop, or accept where clear may come in
-                       (inpass)
-
-So permitted traffic never leaves the kernel, blocked traffic dies in it, and with the agent killed the chains
-go on: nothing that needs security passes in clear. Forwarded traffic is left alone but for tunnels
-(`_forwarding`). Each filter has a named counter, `f_` and its id. Loopback is never touched, as in Windows.
-
-IPv6 fragments meet the input chain one by one. Later ones have no ports and pass: without the first, which is
-asked about (and which the kernel wants to hold the whole upper header, RFC 7112), nothing comes of them.
-
-Left out: sets and maps. Filters are rules in their order, which is easy to read in `nft list table inet
-stockade` and costs the kernel some nanoseconds a filter and packet.
-"""
+"""The nftables table in the kernel: written (`rules` has the text), read, removed, by the `nft` program."""
 
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Set
-from types import MappingProxyType
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NoReturn
 
 from stockade.driver.contract import FilterCounters
-from stockade.driver.limits import secures_ipv6, tunnels_of
-from stockade.driver.userspace.system import DEVICE, LOG_GROUP, MARK_MASK, OWN_MARK, SECURE_MARK
-from stockade.model.addresses import AddressRange
-from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
-from stockade.model.reasons import ReasonCode, error_for
-from stockade.model.traffic import TrafficSelector
+from stockade.driver.userspace.rules import COUNTER_PREFIX, TABLE, Change, Leftovers, Rules
+from stockade.model.filters import FilterTable
+from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
-TABLE: Final = "stockade"
 SECONDS: Final = 60.0
-COUNTER_PREFIX: Final = "f_"
 _PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
-
-_HEAD: Final = f"""\
-table inet {TABLE} {{
-}}
-delete table inet {TABLE}
-table inet {TABLE} {{
-"""
-
-_TUNNEL_INBOUND: Final = MappingProxyType(
-    {Action.PERMIT: "return", Action.BLOCK: "drop", Action.NEGOTIATE: "goto clear_refused"}
-)
-_NEIGHBOUR_DISCOVERY: Final = "\t\ticmpv6 type 133-137 ip6 hoplimit 255 accept\n"
+_REMOVE: Final = f"table inet {TABLE} {{\n}}\ndelete table inet {TABLE}\n"
 
 
 def program() -> str:
@@ -63,159 +26,122 @@ def program() -> str:
     return found
 
 
-def render(table: FilterTable) -> str:
-    """The transaction that makes `table` the one in force, as input of `nft -f`."""
-    lines = [_HEAD]
-    lines += [f"\tcounter {COUNTER_PREFIX}{entry.id} {{ }}\n" for entry in table.filters]
-    discovery = _NEIGHBOUR_DISCOVERY if secures_ipv6(table) else ""
-    secure = f"meta mark set meta mark & {~MARK_MASK & 0xFFFF_FFFF:#010x} | {SECURE_MARK:#010x}"
-    lines.append(
-        f"""\
-	chain clear_refused {{
-		limit rate 100/second burst 100 packets log group {LOG_GROUP} snaplen 40
-		drop
-	}}
-	chain prerouting {{
-		type filter hook prerouting priority raw; policy accept;
-		iifname "{DEVICE}" {secure}
-	}}
-	chain output {{
-		type route hook output priority mangle; policy accept;
-		meta mark & {MARK_MASK:#010x} == {OWN_MARK:#010x} accept
-		oifname "lo" accept
-{discovery}"""
-    )
-    verdicts = {Action.PERMIT: "accept", Action.BLOCK: "drop", Action.NEGOTIATE: f"{secure} accept"}
-    lines += _rules(table, Direction.OUTBOUND, verdicts)
-    lines.append("\t}\n")
-    tunnels = frozenset(tunnels_of(table))
-    if tunnels:
-        lines += _forwarding(table, secure, tunnels)
-    lines.append(
-        f"""\
-	chain guard {{
-		type filter hook postrouting priority raw; policy accept;
-		meta mark & {MARK_MASK:#010x} == {SECURE_MARK:#010x} oifname != "{DEVICE}" drop
-	}}
-	chain input {{
-		type filter hook input priority filter; policy accept;
-		iifname {{ "lo", "{DEVICE}" }} accept
-		meta l4proto {{ esp, ah }} accept
-		ip6 nexthdr ah accept
-		frag nexthdr ah accept
-		frag frag-off != 0 accept
-{discovery}"""
-    )
-    verdicts = {Action.PERMIT: "accept", Action.BLOCK: "drop", Action.NEGOTIATE: "goto clear_refused"}
-    lines += _rules(table, Direction.INBOUND, verdicts)
-    lines.append("\t}\n}\n")
-    return "".join(lines)
+def install(change: Change) -> None:
+    """Make a change, first what comes and then what goes; `HostError(DRIVER_FAILED)`. Where the first half
+    fails nothing is changed; where the second does, filters of both tables are in force."""
+    for text in (change.first, change.then):
+        if text:
+            _run(["-f", "-"], text)
 
 
-def _forwarding(table: FilterTable, secure: str, tunnels: Set[str]) -> Iterator[str]:
-    """Forwarded traffic, by the tunnel filters and those that stand above them; the rest is left alone.
-
-    Before routing, for the mark decides the way. What came out of a tunnel has the mark too and is routed
-    without it (see `system`); it is taken off before the guard sees it."""
-    unmark = f"meta mark set meta mark & {~MARK_MASK & 0xFFFF_FFFF:#010x}"
-    yield "\tchain forwarded_inbound {\n"
-    yield from _rules(table, Direction.INBOUND, _TUNNEL_INBOUND, tunnels)
-    yield "\t}\n\tchain forwarded_outbound {\n"
-    verdicts = {Action.PERMIT: "accept", Action.BLOCK: "drop", Action.NEGOTIATE: f"{secure} accept"}
-    yield from _rules(table, Direction.OUTBOUND, verdicts, tunnels)
-    yield f"""\
-	}}
-	chain before_forwarding {{
-		type filter hook prerouting priority mangle; policy accept;
-		iifname {{ "lo", "{DEVICE}" }} accept
-		fib daddr type != unicast accept
-		jump forwarded_inbound
-		goto forwarded_outbound
-	}}
-	chain forward {{
-		type filter hook forward priority raw; policy accept;
-		iifname "{DEVICE}" {unmark} accept
-	}}
-"""
+def install_whole(table: FilterTable, *, track_answers: bool = False) -> Rules:
+    """Make `table` the one in force, whatever was there, without a moment in which neither is. What is there
+    and cannot be built upon (another version's, or damaged) is replaced in one transaction."""
+    there = leftovers()
+    rules = Rules(table, generation=there.generation, track_answers=track_answers)
+    try:
+        install(rules.whole(there))
+    except StockadeError:
+        if there == Leftovers():
+            raise
+        _run(["-f", "-"], _REMOVE + rules.whole().first)
+    return rules
 
 
-def install(text: str) -> None:
-    """Run a transaction of `render`; all or nothing, `HostError(DRIVER_FAILED)` for nothing."""
-    _run(["-f", "-"], text)
+def install_difference(table: FilterTable, previous: Rules, before_whole: Callable[[], None]) -> Rules:
+    """Make `table` the one in force where `previous` is; as much as differs is touched. Where that cannot be
+    said in place, or the kernel's table is not what it should be (somebody else changed it), it is written
+    anew, after a call of `before_whole`: counters begin at 0 then."""
+    rules = Rules(table, previous=previous)
+    change = rules.since(previous)
+    if change is not None:
+        try:
+            install(change)
+        except StockadeError:
+            pass
+        else:
+            return rules
+    before_whole()
+    return install_whole(table)
+
+
+def leftovers() -> Leftovers:
+    """The names in our table as it is in the kernel; nothing where there is none."""
+    result = _execute(["-j", "-t", "list", "table", "inet", TABLE], "")
+    if result.returncode != 0:
+        if "No such file" in result.stderr:
+            return Leftovers()
+        _raise(result)
+    names: dict[str, list[str]] = {"chain": [], "map": [], "counter": []}
+    for kind, item in _items(result.stdout):
+        name = item.get("name")
+        if kind in names and isinstance(name, str):
+            names[kind].append(name)
+    return Leftovers(tuple(names["chain"]), tuple(names["map"]), tuple(names["counter"]))
 
 
 def remove() -> None:
     """Delete the table if there is one."""
-    _run(["-f", "-"], f"table inet {TABLE} {{\n}}\ndelete table inet {TABLE}\n")
+    _run(["-f", "-"], _REMOVE)
 
 
 def read_counters() -> tuple[FilterCounters, ...]:
-    """Packets and bytes of each filter of the table that is in the kernel; empty without one."""
+    """Packets and bytes of each filter of the table that is in the kernel; empty without one. A filter that
+    says the same as one above it has no place there and no counter."""
+    result = _execute(["-j", "list", "table", "inet", TABLE], "")
+    if result.returncode != 0:
+        if "No such file" in result.stderr:
+            return ()
+        _raise(result)
+    sums: dict[str, tuple[int, int]] = {}
+    for name, packets, size in _counters(result.stdout):
+        before = sums.get(name, (0, 0))
+        sums[name] = (before[0] + packets, before[1] + size)
+    return tuple(FilterCounters(name, packets, size) for name, (packets, size) in sums.items())
+
+
+def _counters(text: str) -> Iterator[tuple[str, int, int]]:
     try:
-        text = _run(["-j", "list", "counters", "table", "inet", TABLE], "")
-        entries = json.loads(text)["nftables"]
-        return tuple(_counters(entries))
-    except (ValueError, KeyError, TypeError):
+        for kind, item in _items(text):
+            if kind == "counter":
+                name, counter = str(item["name"]).removeprefix(COUNTER_PREFIX), item
+                yield name, _number(counter["packets"]), _number(counter["bytes"])
+            elif kind == "map":
+                elements = item.get("elem", [])
+                assert isinstance(elements, list)
+                for element, _ in elements:
+                    inside = element["elem"]
+                    counter = inside["counter"]
+                    yield str(inside["comment"]), _number(counter["packets"]), _number(counter["bytes"])
+    except (KeyError, TypeError, ValueError, AssertionError):
         raise error_for(ReasonCode.DRIVER_FAILED, "nft printed counters that cannot be read") from None
 
 
-def _counters(entries: list[Mapping[str, Mapping[str, object]]]) -> Iterator[FilterCounters]:
-    for entry in entries:
-        counter = entry.get("counter")
-        if counter is None:
-            continue
-        name, packets, size = counter["name"], counter["packets"], counter["bytes"]
-        if isinstance(name, str) and isinstance(packets, int) and isinstance(size, int):
-            yield FilterCounters(name.removeprefix(COUNTER_PREFIX), packets, size)
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(value)
+    return value
 
 
-def _rules(
-    table: FilterTable,
-    direction: Direction,
-    verdicts: Mapping[Action, str],
-    tunnels: Set[str] | None = None,
-) -> Iterator[str]:
-    """With `tunnels` for forwarded traffic: what other negotiations say is not for it."""
-    for entry in table.filters:
-        if entry.direction is direction:
-            verdict = "accept" if _lets_clear_in(entry) else verdicts[entry.action]
-            if tunnels is not None and entry.negotiation is not None and entry.negotiation not in tunnels:
-                verdict = verdicts[Action.PERMIT]
-            yield f"\t\t{_match(entry.selector)} counter name {COUNTER_PREFIX}{entry.id} {verdict}\n"
-
-
-def _lets_clear_in(entry: SpecificFilter) -> bool:
-    return entry.direction is Direction.INBOUND and entry.action is Action.NEGOTIATE and entry.accept_clear
-
-
-def _match(selector: TrafficSelector) -> str:
-    """Ports are not looked for in later fragments: nft finds no transport header there, so such a rule does
-    not match, as `TrafficSelector.matches` says too."""
-    family = "ip" if selector.version == 4 else "ip6"
-    parts = [f"meta nfproto ipv{selector.version}"]
-    parts += [
-        f"{family} {name} {_addresses(addresses)}"
-        for name, addresses in (("saddr", selector.source), ("daddr", selector.destination))
-        if not addresses.is_everything
-    ]
-    if selector.protocol:
-        parts.append(f"meta l4proto {selector.protocol}")
-    if selector.source_port:
-        parts.append(f"th sport {selector.source_port}")
-    if selector.destination_port:
-        parts.append(f"th dport {selector.destination_port}")
-    return " ".join(parts)
-
-
-def _addresses(addresses: AddressRange) -> str:
-    if addresses.is_host or addresses.prefix_length is not None:
-        return str(addresses)
-    return f"{addresses.first}-{addresses.last}"
+def _items(text: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """(kind, object) of what `nft -j list` prints."""
+    try:
+        for entry in json.loads(text)["nftables"]:
+            yield from entry.items()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise error_for(ReasonCode.DRIVER_FAILED, "nft printed a list that cannot be read") from None
 
 
 def _run(arguments: list[str], text: str) -> str:
+    result = _execute(arguments, text)
+    if result.returncode != 0:
+        _raise(result)
+    return result.stdout
+
+
+def _execute(arguments: list[str], text: str) -> "subprocess.CompletedProcess[str]":
     try:
-        result = subprocess.run(
+        return subprocess.run(
             [program(), *arguments],
             input=text,
             capture_output=True,
@@ -227,8 +153,9 @@ def _run(arguments: list[str], text: str) -> str:
         raise error_for(ReasonCode.DRIVER_FAILED, "nft did not finish", seconds=SECONDS) from None
     except OSError as error:
         raise error_for(ReasonCode.DRIVER_FAILED, f"nft could not be run: {error.strerror}") from None
-    if result.returncode == 0:
-        return result.stdout
+
+
+def _raise(result: "subprocess.CompletedProcess[str]") -> NoReturn:
     message = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[0]
     if "Operation not permitted" in message:
         raise error_for(ReasonCode.NOT_PRIVILEGED, "nft")

@@ -16,6 +16,7 @@ Run as `python -m stockade.driver.userspace.process --descriptors NAME=NUMBER,â€
 import argparse
 import ctypes
 import gc
+import json
 import os
 import select
 import socket
@@ -24,12 +25,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
+from stockade.driver.burst.engine import SLOTS, Burst
+from stockade.driver.burst.engine import load as load_burst
 from stockade.driver.datapath import Datapath, Output
-from stockade.driver.packets import UDP, load_accelerator
+from stockade.driver.packets import ESP, UDP, load_accelerator
 from stockade.driver.userspace import clear_log, messages, virtio
 from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender
 from stockade.model.reasons import ReasonCode, StockadeError
@@ -69,8 +73,11 @@ class Process:
         log: socket.socket | None,
         control: socket.socket,
         events: socket.socket,
+        burst: Burst | None = None,
     ) -> None:
         self._device = device
+        self._burst = burst
+        self._sending = [sockets[name].fileno() if name in sockets else -1 for name in ("send4", "send6")]
         self._sender = Sender(sockets["send4"], 4)
         self._ipv6_sender = Sender(sockets["send6"], 6) if "send6" in sockets else None
         self._log = log
@@ -78,19 +85,24 @@ class Process:
         self._control_frames = messages.Frames()
         self._events = events
         self._outbox = bytearray()
-        self._datapath = Datapath()
+        self._datapath = Datapath(burst=burst)
         self._stopped = False
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {
-            device: self._on_device,
+            device: self._on_device if burst is None else partial(self._on_device_burst, burst),
             control.fileno(): self._on_control,
         }
         for name, entry in sockets.items():
             protocol = RAW_PROTOCOLS.get(name[:-1])
             if protocol is not None:
-                receiver = Receiver(entry, int(name[-1]), protocol)
+                version = int(name[-1])
                 take = self._datapath.inbound_udp if protocol == UDP else self._datapath.inbound
-                self._handlers[entry.fileno()] = partial(self._on_receiving, receiver, take)
+                is_udp = protocol == UDP
+                if burst is not None and protocol in (ESP, UDP):
+                    handler = partial(self._on_receiving_burst, burst, entry.fileno(), version, is_udp, take)
+                else:
+                    handler = partial(self._on_receiving, Receiver(entry, version, protocol), take)
+                self._handlers[entry.fileno()] = handler
         if log is not None:
             self._handlers[log.fileno()] = self._on_log
         for descriptor in self._handlers:
@@ -135,8 +147,40 @@ class Process:
                 return
             self._deliver(take(packets, time.monotonic()))
 
+    def _on_device_burst(self, burst: Burst) -> None:
+        batch = burst.outbound(self._device, *self._sending)
+        if not batch.received:
+            return
+        now = time.monotonic()
+        rest = self._datapath.account(batch.carried, batch.returned, now)
+        if batch.unsent:
+            self._send(list(batch.unsent))
+        if rest:
+            self._emit(self._datapath.outbound([virtio.take(frame) for frame in rest], now))
+
+    def _on_receiving_burst(
+        self,
+        burst: Burst,
+        descriptor: int,
+        version: int,
+        udp: bool,
+        take: Callable[[Sequence[bytes], float], list[bytes]],
+    ) -> None:
+        for _ in range(BATCHES_PER_TURN):
+            batch = burst.inbound(descriptor, self._device, version, udp=udp)
+            now = time.monotonic()
+            rest = self._datapath.account(batch.carried, batch.returned, now)
+            if rest:
+                self._deliver(take(rest, now))
+            if batch.received < SLOTS:
+                return
+
     def _emit(self, output: Output) -> None:
-        wire = output.wire
+        self._send(output.wire)
+        if output.local:
+            self._deliver(output.local)
+
+    def _send(self, wire: list[bytes]) -> None:
         if self._ipv6_sender is not None:
             ipv6 = [packet for packet in wire if packet[0] >= 0x60]
             if ipv6:
@@ -144,8 +188,6 @@ class Process:
                 wire = [packet for packet in wire if packet[0] < 0x60]
         if wire:
             self._sender.send(wire)
-        if output.local:
-            self._deliver(output.local)
 
     def _deliver(self, packets: list[bytes]) -> None:
         for parts in virtio.frames(packets):
@@ -182,6 +224,9 @@ class Process:
                 case messages.InstallFilters():
                     filters, tunnels = messages.filters_of(request), messages.tunnels_of(request)
                     self._emit(self._datapath.install_filters(filters, now, tunnels))
+                case messages.ChangeFilters():
+                    added, tunnels = messages.added_of(request), messages.tunnels_of(request)
+                    self._emit(self._datapath.change_filters(added, request.removed, now, tunnels))
                 case messages.AddSa(mtu=mtu):
                     path = min(mtu, virtio.ALWAYS_CUT)
                     self._emit(self._datapath.add_sa(messages.sa_of(request), now, path))
@@ -224,11 +269,14 @@ class Process:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="stockade data plane")
     parser.add_argument("--descriptors", required=True)
-    names = (entry.split("=") for entry in parser.parse_args(arguments).descriptors.split(","))
+    parser.add_argument("--times", action="store_true", help="measure, and print the times at the end")
+    given = parser.parse_args(arguments)
+    names = (entry.split("=") for entry in given.descriptors.split(","))
     numbers = {name: int(number) for name, number in names}
     device = numbers.pop("device")
     sockets = {name: socket.socket(fileno=number) for name, number in numbers.items()}
     log, control, events = sockets.pop("log", None), sockets.pop("control"), sockets.pop("events")
+    burst = load_burst(times=given.times)  # while its file can still be read
     give_up_privileges()
     # Beside the first packets, which need no such speed: an agent that restarts must be back at once.
     threading.Thread(target=load_accelerator, daemon=True).start()
@@ -236,8 +284,12 @@ def main(arguments: list[str]) -> int:
     gc.collect()
     gc.freeze()
     gc.disable()
-    process = Process(device, sockets, log, control, events)
+    process = Process(device, sockets, log, control, events, burst)
     process.run()
+    if burst is not None and given.times:
+        times = burst.times()
+        spent = time.process_time()
+        print(json.dumps({"process": spent, **asdict(times)}))
     return 0
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from stockade.crypto.ikev1_keys import signature_skeyid
 from stockade.crypto.signatures import ECDSA_HASHES
-from stockade.ike.auth.method import Authenticated, Presented
+from stockade.ike.auth.method import Authenticated, OneRound, Presented
 from stockade.ike.v1.identities import read_peer_identity
 from stockade.model.addresses import Address
 from stockade.model.distinguished_names import name_text
@@ -85,7 +85,7 @@ class CertificateProver:
         return (*certificates, SignaturePayload(self.own.private_key.sign_ike(digest)))
 
 
-class CertificateMethod:
+class CertificateMethod(OneRound):
     """Implements `AuthMethod`. `own` is not empty; all its keys are of the kind that `number` says."""
 
     mismatch = ReasonCode.AUTHENTICATION_FAILED
@@ -118,6 +118,9 @@ class CertificateMethod:
 
     def proof_hash(self, negotiated: Hash) -> Hash:
         return ECDSA_HASHES.get(self.number, negotiated)
+
+    def complete(self, received: Sequence[Payload]) -> "CertificateMethod":
+        return self
 
     def requests(self) -> tuple[Payload, ...]:
         """One request per authority; a single one without a name where a rule keeps the name to itself, or

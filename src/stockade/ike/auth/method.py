@@ -3,11 +3,12 @@
     message                    3 / 4                 5 / 6
     pre-shared key             –                     ID, HASH
     signature                  [CERTREQ …]           ID, [CERT …], SIG
-    (GSS-API                   token                 ID, wrapped HASH)
+    GSS-API (Kerberos)         token                 ID, wrapped HASH
 
-Built: the pre-shared key and signatures."""
+What may block (Kerberos talks with a domain controller) is a `Task`: the engine gives it away, and the
+exchange goes on with the method that it returns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,11 +20,15 @@ from stockade.model.secret import Secret
 from stockade.model.suites import Hash
 from stockade.wire.isakmp.constants import PayloadType
 from stockade.wire.isakmp.payloads import (
+    Attribute,
     CertificatePayload,
     CertificateRequestPayload,
     IdentificationPayload,
     Payload,
 )
+
+Task = Callable[[], "AuthMethod"]
+"""Work that may block. It raises `StockadeError` where it fails, and touches nothing of the engine."""
 
 
 class Prover(Protocol):
@@ -53,6 +58,24 @@ class Authenticated:
 
     identity: Identity
     method: "AuthMethod"
+
+
+class OneRound:
+    """What `AuthMethod` asks for and methods that prove all in messages 5 and 6 do not need."""
+
+    exchanged: tuple[PayloadType, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+
+    __slots__ = ()
+
+    def prepare(self, offered: Sequence[Attribute]) -> Task | None:
+        return None
+
+    def answer(self, offered: Sequence[Attribute], received: Sequence[Payload]) -> Task | None:
+        return None
+
+    def covered(self, *, own: bool) -> bytes:
+        return b""
 
 
 class AuthMethod(Protocol):
@@ -87,8 +110,28 @@ class AuthMethod(Protocol):
     def proof_hash(self, negotiated: Hash) -> Hash:
         """The hash whose HMAC makes HASH_I and HASH_R."""
 
+    @property
+    def exchanged(self) -> tuple[PayloadType, ...]:
+        """What messages 3 and 4 need beside key exchange and nonce."""
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What the transform of message 1 or 2 says beside the proposal."""
+
+    def prepare(self, offered: Sequence[Attribute]) -> Task | None:
+        """Initiator, before message 3. `offered`: the attributes of the transform that the peer chose."""
+
+    def answer(self, offered: Sequence[Attribute], received: Sequence[Payload]) -> Task | None:
+        """Responder, after message 3, with its payloads."""
+
+    def complete(self, received: Sequence[Payload]) -> "AuthMethod":
+        """Initiator, on message 4: the method to go on with. Does not block; `PeerError` refuses."""
+
+    def covered(self, *, own: bool) -> bytes:
+        """What HASH covers beyond the identity: of our HASH, or of the peer's."""
+
     def requests(self) -> tuple[Payload, ...]:
-        """What message 3 or 4 asks of the peer."""
+        """What message 3 or 4 carries beside key exchange and nonce: requests, tokens."""
 
     def prover(self, local: Address, asked: Sequence[CertificateRequestPayload]) -> Prover:
         """Our side of the proof; `asked` is what the peer's message 3 or 4 asks of us."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from stockade.crypto.hashing import equal
 from stockade.crypto.ikev1_keys import preshared_skeyid
-from stockade.ike.auth.method import Authenticated, Presented
+from stockade.ike.auth.method import Authenticated, OneRound, Presented
 from stockade.ike.v1.identities import check_peer_identity, own_identity
 from stockade.model.addresses import Address
 from stockade.model.negotiation import AuthenticationMethod, PresharedKey
@@ -37,7 +37,7 @@ class AddressProver:
         return (HashPayload(digest),)
 
 
-class PresharedKeyMethod:
+class PresharedKeyMethod(OneRound):
     """Implements `AuthMethod`."""
 
     number = PRESHARED_KEY
@@ -59,6 +59,9 @@ class PresharedKeyMethod:
 
     def proof_hash(self, negotiated: Hash) -> Hash:
         return negotiated
+
+    def complete(self, received: Sequence[Payload]) -> "PresharedKeyMethod":
+        return self
 
     def requests(self) -> tuple[Payload, ...]:
         return ()

@@ -7,6 +7,7 @@ concerns more than one main mode is the host's business (`MainModeHost`: the eng
 from collections.abc import Sequence
 from typing import Protocol
 
+from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import ReportKind, Send
 from stockade.ike.story import Story, StoryEvent, numbered
@@ -47,6 +48,12 @@ _AUTHENTICATION = (
     ReasonCode.CERTIFICATE_USAGE,
     ReasonCode.CERTIFICATE_REVOKED,
     ReasonCode.CERTIFICATE_UNTRUSTED,
+    ReasonCode.KERBEROS_REFUSED,
+    ReasonCode.KERBEROS_CLOCK_SKEW,
+    ReasonCode.KERBEROS_NO_TICKET,
+    ReasonCode.KERBEROS_EXPIRED,
+    ReasonCode.KERBEROS_UNREACHABLE,
+    ReasonCode.KERBEROS_UNAVAILABLE,
 )
 
 
@@ -96,15 +103,19 @@ class MainMode:
         *,
         initiator_cookie: bytes | None,
         now: float,
+        own_cookie: bytes | None = None,
     ) -> None:
+        """`own_cookie`: the one that we are known by already; a new one otherwise."""
         self.context = context
         self.config = context.config
         self.random = context.random
         self.local = local
         self.remote = remote
+        self.first_remote = remote
+        """Where the first message came from or goes to; behind a NAT the port may change later."""
         self.candidates = candidates
         self.initiator = initiator_cookie is None
-        self.own_cookie = context.random(8)
+        self.own_cookie = context.random(8) if own_cookie is None else own_cookie
         while not any(self.own_cookie):
             self.own_cookie = context.random(8)
         self.conversation = (
@@ -156,6 +167,18 @@ class MainMode:
             failed=self._failed,
             refused=self.refused,
         )
+
+    def give_away(self, task: Task) -> None:
+        self.context.give_away(task, self._worked, self._overburdened)
+
+    def _worked(self, outcome: AuthMethod | Reason, now: float) -> None:
+        if not self.closed:
+            self.exchange.worked(outcome, now)
+            self.arm()
+
+    def _overburdened(self, reason: Reason) -> None:
+        # Not from within the exchange, which is just about to wait.
+        self.context.timers.set(("task", self), 0.0, lambda now: self._worked(reason, now))
 
     # ---- what it is
     @property
@@ -279,6 +302,8 @@ class MainMode:
             header, datagram = whole
         if self.closed:
             self.notices.receive_last_words(header, datagram, now)
+        elif self._is_challenge(header):
+            self.notices.receive(header, datagram, now)
         elif header.exchange_type == ExchangeType.IDENTITY_PROTECTION and header.message_id == 0:
             self.exchange.receive(header, datagram, now)
             self.arm()
@@ -289,6 +314,17 @@ class MainMode:
         else:
             detail = f"exchange type {header.exchange_type} with message id {header.message_id:#x}"
             self.refused(Reason.of(ReasonCode.UNEXPECTED_MESSAGE, detail), now)
+
+    def _is_challenge(self, header: Header) -> bool:
+        """Whether a responder may be asking for our address's proof. [MS-IKEE] §3.9 names no exchange, so one
+        in the exchange that it is about is read too."""
+        return (
+            self.initiator
+            and header.exchange_type == ExchangeType.IDENTITY_PROTECTION
+            and header.next_payload == PayloadType.NOTIFICATION
+            and not header.encrypted
+            and not any(self.conversation.responder_cookie)
+        )
 
     def _receive_fragment(self, header: Header, datagram: bytes, now: float) -> tuple[Header, bytes] | None:
         """The whole message, if this was the fragment that it lacked. Only encrypted messages come in

@@ -4,10 +4,17 @@ this host has."""
 from collections.abc import Iterable, Sequence
 
 from stockade.ike.auth.certificate import certificate_methods
+from stockade.ike.auth.kerberos import GssSource, kerberos_method
 from stockade.ike.auth.method import AuthMethod
 from stockade.ike.auth.preshared_key import PresharedKeyMethod
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
-from stockade.model.negotiation import AuthenticationMethod, Certificate, Negotiation, PresharedKey
+from stockade.model.negotiation import (
+    AuthenticationMethod,
+    Certificate,
+    Kerberos,
+    Negotiation,
+    PresharedKey,
+)
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.pki.credentials import CredentialSource, OwnCertificate, VerifiedPeer
 
@@ -28,14 +35,14 @@ class NoCredentials:
 
 
 def main_mode_candidates(
-    negotiations: Iterable[Negotiation], credentials: CredentialSource
+    negotiations: Iterable[Negotiation], credentials: CredentialSource, kerberos: GssSource | None = None
 ) -> list[MainModeCandidate] | Reason:
     """In the order of the negotiations and of the methods in them, without those whose credential is not
     here. All certificates of a rule stand where its first one does. At most `MAXIMUM_CANDIDATES`."""
     candidates: list[MainModeCandidate] = []
     refusals: list[tuple[str, Reason]] = []
     for negotiation in negotiations:
-        for method in _methods(negotiation.authentication, credentials):
+        for method in _methods(negotiation.authentication, credentials, kerberos):
             if isinstance(method, Reason):
                 refusals.append((negotiation.name, method))
                 continue
@@ -49,16 +56,17 @@ def main_mode_candidates(
 
 
 def _methods(
-    authentication: Sequence[AuthenticationMethod], credentials: CredentialSource
+    authentication: Sequence[AuthenticationMethod],
+    credentials: CredentialSource,
+    kerberos: GssSource | None,
 ) -> "list[AuthMethod | Reason]":
     methods: list[AuthMethod | Reason] = []
     certificates = [entry for entry in authentication if isinstance(entry, Certificate)]
     for configured in authentication:
         if isinstance(configured, PresharedKey):
             methods.append(PresharedKeyMethod(configured))
-        elif not isinstance(configured, Certificate):
-            detail = f"{configured} cannot be used by this version"
-            methods.append(Reason.of(ReasonCode.AUTHENTICATION_METHOD_UNAVAILABLE, detail))
+        elif isinstance(configured, Kerberos):
+            methods.append(kerberos_method(kerberos))
         elif configured is certificates[0]:
             found = certificate_methods(certificates, credentials)
             methods += [found] if isinstance(found, Reason) else found

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from stockade.crypto.hashing import digest, equal
+from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import Retransmission
 from stockade.ike.story import Story, StoryEvent
 from stockade.ike.v1.protection import MessageProtection
-from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for
+from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for, error_of
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Hash
 from stockade.wire.isakmp.constants import HeaderFlag, PayloadType
@@ -121,6 +122,28 @@ class Step:
     commit: bool = False
 
 
+class Work:
+    """Have `task` done where it may block, then go on; nothing of the peer is awaited meanwhile. The message
+    that came last has been accepted."""
+
+    __slots__ = ("_done", "task")
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._done: AuthMethod | Reason | None = None
+
+    def finish(self, outcome: "AuthMethod | Reason") -> None:
+        self._done = outcome
+
+    @property
+    def result(self) -> AuthMethod:
+        """What the task made; `StockadeError` where it failed."""
+        assert self._done is not None
+        if isinstance(self._done, Reason):
+            raise error_of(self._done)
+        return self._done
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The message was not acceptable; wait for another one in its place. `suspicious`: it may be the peer's
@@ -140,7 +163,16 @@ class Finish(Generic[T]):
     install: tuple[SecurityAssociation, ...] = ()
 
 
-Steps = Generator[Step | Refused, Incoming, Finish[T]]
+Steps = Generator[Step | Refused | Work, Incoming, Finish[T]]
+
+
+def performed(task: Task | None, method: AuthMethod) -> Generator[Work, Incoming, AuthMethod]:
+    """What `task` makes of `method`; `method` itself where there is nothing to do."""
+    if task is None:
+        return method
+    work = Work(task)
+    yield work
+    return work.result
 
 
 def answered(
@@ -229,6 +261,9 @@ class ExchangeOwner(Protocol):
 
     def install(self, sa: SecurityAssociation) -> None: ...
 
+    def give_away(self, task: Task) -> None:
+        """Have it done; `Exchange.worked` hears of it. Tasks are done in any order, one per exchange."""
+
     def accepted(self, *, protected: bool) -> None:
         """The message that came last was genuine as far as its step can tell; called before the answer
         leaves."""
@@ -274,6 +309,8 @@ class Exchange(Generic[T]):
         self._sent: bytes | None = None
         self._answered: bytes | None = None
         self._seen: list[bytes] = []
+        self._work: Work | None = None
+        self._last: Incoming | None = None
         self._finished = finished
         self._failed = failed
         self._refused = refused
@@ -301,6 +338,8 @@ class Exchange(Generic[T]):
             return
         if mark in self._seen:
             return
+        if self._work is not None:
+            return  # the peer cannot know anything new yet
         if self.done or self.expect is None:
             self._refused(Reason.of(ReasonCode.UNEXPECTED_MESSAGE, f"{self.name} is complete already"), now)
             return
@@ -312,7 +351,18 @@ class Exchange(Generic[T]):
                 self.suspect(error.reason, now)
             self._refused(error.reason, now)
             return
+        self._last = incoming
         self._advance(lambda: self._steps.send(incoming), now, (mark, body))
+
+    def worked(self, outcome: AuthMethod | Reason, now: float) -> None:
+        """The task that was given away has been done, or has failed."""
+        work, self._work = self._work, None
+        if self.done or work is None or self._last is None:
+            return
+        last = self._last
+        self.suspicion = self._confirm_by = None
+        work.finish(outcome)
+        self._advance(lambda: self._steps.send(last), now, None)
 
     def timeout(self, now: float) -> None:
         """Send again, or give up, if it is time."""
@@ -344,6 +394,21 @@ class Exchange(Generic[T]):
         if self._confirm_by is None:
             self._confirm_by = now + self._owner.config.confirmation_seconds
 
+    def repeat_with_cookie(self, responder_cookie: bytes, now: float) -> None:
+        """Send the first message again, with a responder cookie in its header that it did not have."""
+        if self.done or self._sent is None or not self.initiator:
+            return
+        self._sent = self._sent[:8] + responder_cookie + self._sent[16:]
+        self.suspicion = self._confirm_by = None
+        self._owner.transmit(self._sent)
+        if self.expect is not None:
+            self._retransmission = self._schedule(None, now)
+
+    def _schedule(self, attempts: int | None, now: float) -> Retransmission:
+        config = self._owner.config
+        intervals = config.retransmission_intervals[:attempts]
+        return Retransmission(intervals, config.retransmission_jitter, self._owner.random, now)
+
     def abandon(self, reason: Reason, now: float) -> None:
         """Fail now, because of what is known for certain."""
         if not self.done:
@@ -370,18 +435,19 @@ class Exchange(Generic[T]):
 
     def _advance(
         self,
-        run: Callable[[], Step | Refused],
+        run: Callable[[], Step | Refused | Work],
         now: float,
         received: tuple[bytes, bytes] | None = None,
     ) -> None:
         """Run the generator to its next stop. `received`: fingerprint and (encrypted) body of the message
         that it is given."""
         try:
-            step: Step | Finish[T] | Refused = run()
+            step: Step | Finish[T] | Refused | Work = run()
         except StopIteration as stop:
             step = stop.value
         except StockadeError as error:
-            self._answered = None if received is None else received[0]
+            if received is not None:
+                self._answered = received[0]
             self._fail(error.reason, now)
             return
         if isinstance(step, Refused):
@@ -399,6 +465,9 @@ class Exchange(Generic[T]):
                 assert self.conversation.protection is not None
                 self.conversation.protection.accept(received[1])
             self._owner.accepted(protected=self.expect is not None and self.expect.protected)
+        if isinstance(step, Work):
+            self._pause(step, now)
+            return
         for sa in step.install:
             self._owner.install(sa)
         commit = isinstance(step, Step) and step.commit
@@ -417,9 +486,16 @@ class Exchange(Generic[T]):
             return
         self.expect = step.expect
         if self._sent is not None and (self.initiator or step.repeat):
-            intervals = self._owner.config.retransmission_intervals[: step.attempts]
-            jitter = self._owner.config.retransmission_jitter
-            self._retransmission = Retransmission(intervals, jitter, self._owner.random, now)
+            self._retransmission = self._schedule(step.attempts, now)
+
+    def _pause(self, work: Work, now: float) -> None:
+        """Nothing is sent and nothing awaited until the task is done, or takes too long."""
+        self._work = work
+        self._sent = self._retransmission = self.expect = None
+        self._confirm_by = now + self._owner.config.task_seconds
+        self.suspicion = Reason.of(ReasonCode.KERBEROS_UNREACHABLE, f"{self.name} waited in vain for a token")
+        self.repeats = 0
+        self._owner.give_away(work.task)
 
     def _tell_sent(self, step: "Step | Finish[T]") -> None:
         assert self._sent is not None

@@ -19,10 +19,13 @@ the main mode that carried it is authenticated.
 
 NAT traversal adds NAT-D to messages 3 and 4 and moves 5 and all after it to port 4500 (`nat_traversal.py`).
 
-Left out: aggressive mode, Kerberos, fragments."""
+Kerberos adds a token to messages 3 and 4 (`ike/auth/kerberos.py`), and a pause before 3 (the initiator gets
+a ticket) and before 4 (the responder looks into its keytab).
+
+Left out: aggressive mode."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stockade.crypto.ikev1_keys import (
     MainModeKeys,
@@ -31,6 +34,7 @@ from stockade.crypto.ikev1_keys import (
     phase1_iv,
 )
 from stockade.crypto.key_exchange import PrivateValue, generate
+from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import Authenticated, AuthMethod, Presented
 from stockade.ike.contract import RandomSource
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
@@ -42,6 +46,7 @@ from stockade.ike.v1.exchange import (
     Step,
     Steps,
     answered,
+    performed,
 )
 from stockade.ike.v1.main_mode_proposals import (
     MainModeCandidate,
@@ -75,6 +80,7 @@ from stockade.wire.isakmp.payloads import (
     SecurityAssociationPayload,
     VendorIdPayload,
 )
+from stockade.wire.vendor_ids import GSSAPI, is_vendor
 
 NONCE_SIZE = 32
 
@@ -84,8 +90,12 @@ _REQUEST = frozenset({PayloadType.CERTIFICATE_REQUEST})
 
 MESSAGE_1 = Expectation("main mode message 1", (PayloadType.SECURITY_ASSOCIATION,))
 MESSAGE_2 = Expectation("main mode message 2", (PayloadType.SECURITY_ASSOCIATION,))
-MESSAGE_3 = Expectation("main mode message 3", (PayloadType.KEY_EXCHANGE, PayloadType.NONCE), _NAT | _REQUEST)
-MESSAGE_4 = Expectation("main mode message 4", (PayloadType.KEY_EXCHANGE, PayloadType.NONCE), _NAT | _REQUEST)
+
+
+def exchange_expectation(number: int, method: AuthMethod) -> Expectation:
+    """Message 3 or 4: what the keys are made of."""
+    needs = (PayloadType.KEY_EXCHANGE, PayloadType.NONCE, *method.exchanged)
+    return Expectation(f"main mode message {number}", needs, _NAT | _REQUEST)
 
 
 def proof_expectation(number: int, method: AuthMethod) -> Expectation:
@@ -166,10 +176,13 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
     hash_name = choice.candidate.proposal.hash
     detection = detection_payloads(variant, hash_name, cookies, *setup.endpoints())
 
+    method = yield from performed(choice.candidate.method.prepare(choice.offered), choice.candidate.method)
+
     def agree(message: Incoming) -> "_Agreement":
         peer_nonce = message.one(NoncePayload).data
         return _agree(
             choice,
+            method.complete([entry.payload for entry in message.payloads]),
             conversation,
             private,
             message,
@@ -179,10 +192,9 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
             nat=_find_nat(setup, variant, hash_name, cookies, message),
         )
 
-    method = choice.candidate.method
     agreement = yield from answered(
         Step(
-            MESSAGE_4,
+            exchange_expectation(4, method),
             (KeyExchangePayload(private.public), NoncePayload(nonce), *method.requests(), *detection),
         ),
         agree,
@@ -198,7 +210,7 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
             protected=True,
             attempts=setup.authentication_attempts,
         ),
-        lambda message: _authenticate(message, agreement, method, sa_body, setup.remote, setup.story),
+        lambda message: _authenticate(message, agreement, sa_body, setup.remote, setup.story),
     )
     return Finish(agreement.outcome(peer, _says_initial_contact(message)))
 
@@ -207,46 +219,57 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
     """Messages 2, 4 and 6."""
     message = yield Step(MESSAGE_1)
     variant = _note_vendor_ids(setup, message)
+    candidates = _mutual(setup.candidates, message)
     offer = message.one(SecurityAssociationPayload)
     if setup.story.on:
-        judged = judge_main_modes(offer, setup.candidates)
+        judged = judge_main_modes(offer, candidates)
         setup.story.tell(StoryEvent.OFFERED, "the peer offers", *numbered([what for what, _ in judged]))
-    choice = _chosen(choose_main_mode(offer, setup.candidates))
+    choice = _chosen(choose_main_mode(offer, candidates))
+    method = choice.candidate.method
     setup.note_choice(choice)
     if setup.story.on:
-        tell_own_choice(setup.story, str(choice.candidate), judge_main_modes(offer, setup.candidates))
+        tell_own_choice(setup.story, str(choice.candidate), judge_main_modes(offer, candidates))
     sa_body = message.body(SecurityAssociationPayload)
     vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
     nonce = setup.random(NONCE_SIZE)
     cookies = conversation.initiator_cookie + conversation.responder_cookie
     hash_name = choice.candidate.proposal.hash
 
-    def agree(message: Incoming) -> tuple["_Agreement", PrivateValue]:
+    def agree(message: Incoming) -> tuple["_Agreement", PrivateValue, Incoming]:
         private = generate(choice.candidate.proposal.group, setup.random)
         peer_nonce = message.one(NoncePayload).data
-        return _agree(
-            choice,
-            conversation,
+        return (
+            _agree(
+                choice,
+                method,
+                conversation,
+                private,
+                message,
+                nonce_i=peer_nonce,
+                nonce_r=nonce,
+                initiator=False,
+                nat=_find_nat(setup, variant, hash_name, cookies, message),
+            ),
             private,
             message,
-            nonce_i=peer_nonce,
-            nonce_r=nonce,
-            initiator=False,
-            nat=_find_nat(setup, variant, hash_name, cookies, message),
-        ), private
+        )
 
-    agreement, private = yield from answered(Step(MESSAGE_3, (choice.reply, *vendor_ids)), agree)
+    agreement, private, message = yield from answered(
+        Step(exchange_expectation(3, method), (choice.reply, *vendor_ids)), agree
+    )
+    received = [entry.payload for entry in message.payloads]
+    method = yield from performed(method.answer(choice.offered, received), method)
+    agreement = replace(agreement, method=method)
     conversation.protection = agreement.protection
     detection = detection_payloads(variant, hash_name, cookies, *setup.endpoints())
     if agreement.nat is not None:
         setup.note_nat(agreement.nat)
-    method = choice.candidate.method
     peer, message = yield from answered(
         Step(
             proof_expectation(5, method),
             (KeyExchangePayload(private.public), NoncePayload(nonce), *method.requests(), *detection),
         ),
-        lambda message: _authenticate(message, agreement, method, sa_body, setup.remote, setup.story),
+        lambda message: _authenticate(message, agreement, sa_body, setup.remote, setup.story),
     )
     return Finish(
         agreement.outcome(peer, _says_initial_contact(message)),
@@ -264,6 +287,7 @@ class _Agreement:
     """After messages 3 and 4: keys, and the inputs of HASH_I and HASH_R."""
 
     choice: MainModeChoice
+    method: AuthMethod
     keys: MainModeKeys
     protection: MessageProtection
     own_public: bytes
@@ -275,8 +299,7 @@ class _Agreement:
 
     @property
     def proof_hash(self) -> Hash:
-        candidate = self.choice.candidate
-        return candidate.method.proof_hash(candidate.proposal.hash)
+        return self.method.proof_hash(self.choice.candidate.proposal.hash)
 
     def own_hash(self, sa_body: bytes, identity_body: bytes) -> bytes:
         return main_mode_hash(
@@ -287,7 +310,7 @@ class _Agreement:
             self.own_cookie,
             self.peer_cookie,
             sa_body,
-            identity_body,
+            identity_body + self.method.covered(own=True),
         )
 
     def peer_hash(self, sa_body: bytes, identity_body: bytes) -> bytes:
@@ -299,7 +322,7 @@ class _Agreement:
             self.peer_cookie,
             self.own_cookie,
             sa_body,
-            identity_body,
+            identity_body + self.method.covered(own=False),
         )
 
     def outcome(self, peer: Authenticated, initial_contact: bool) -> MainModeOutcome:
@@ -314,6 +337,14 @@ class _Agreement:
         )
 
 
+def _mutual(candidates: Sequence[MainModeCandidate], message: Incoming) -> Sequence[MainModeCandidate]:
+    """Kerberos only with a peer that says it can: others mean something else by the same number (XAUTH with
+    a pre-shared key)."""
+    if any(is_vendor(payload.data, GSSAPI) for payload in message.all(VendorIdPayload)):
+        return candidates
+    return [entry for entry in candidates if entry.method.number != GSS_KERBEROS]
+
+
 def _chosen(choice: MainModeChoice | Reason) -> MainModeChoice:
     if isinstance(choice, Reason):
         raise PeerError(choice)
@@ -322,6 +353,7 @@ def _chosen(choice: MainModeChoice | Reason) -> MainModeChoice:
 
 def _agree(
     choice: MainModeChoice,
+    method: AuthMethod,
     conversation: Conversation,
     private: PrivateValue,
     message: Incoming,
@@ -333,7 +365,7 @@ def _agree(
 ) -> _Agreement:
     """`message`: the peer's, 3 or 4."""
     peer_public = message.one(KeyExchangePayload).data
-    proposal, method = choice.candidate.proposal, choice.candidate.method
+    proposal = choice.candidate.proposal
     shared = private.shared(peer_public)
     if nonce_i == nonce_r or private.public == peer_public:
         raise error_for(ReasonCode.INVALID_KEY_EXCHANGE, "the peer sent our own value back")
@@ -344,6 +376,7 @@ def _agree(
     iv = phase1_iv(proposal.hash, proposal.encryption, *((own, peer) if initiator else (peer, own)))
     return _Agreement(
         choice,
+        method,
         keys,
         MessageProtection(proposal.encryption, keys.encryption_key, iv),
         own,
@@ -376,24 +409,19 @@ def _prove(
 ) -> tuple[Payload, ...]:
     """Our identity and its proof. `asked`: requests beyond those of message 3 or 4 (strongSwan's initiator
     sends them in message 5)."""
-    method = agreement.choice.candidate.method
-    prover = method.prover(setup.local, (*agreement.asked, *asked))
+    prover = agreement.method.prover(setup.local, (*agreement.asked, *asked))
     if setup.story.on:
         who = Identity(prover.identity.id_type, prover.identity.data)
-        setup.story.tell(StoryEvent.PROVED, f"we prove by {method.name} that we are {who}")
+        setup.story.tell(StoryEvent.PROVED, f"we prove by {agreement.method.name} that we are {who}")
     digest = agreement.own_hash(sa_body, prover.identity.encode_body())
     return (prover.identity, *prover.prove(digest))
 
 
 def _authenticate(
-    message: Incoming,
-    agreement: _Agreement,
-    method: AuthMethod,
-    sa_body: bytes,
-    remote: Address,
-    story: Story,
+    message: Incoming, agreement: _Agreement, sa_body: bytes, remote: Address, story: Story
 ) -> tuple[Authenticated, Incoming]:
     """Who the peer proves to be, and the message that proves it."""
+    method = agreement.method
     digest = agreement.peer_hash(sa_body, message.body(IdentificationPayload))
     proof = next(entry.payload for entry in message.payloads if entry.type == method.proof_type)
     presented = Presented(message.one(IdentificationPayload), proof, tuple(message.all(CertificatePayload)))

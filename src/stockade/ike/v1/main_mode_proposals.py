@@ -58,11 +58,15 @@ class MainModeCandidate:
 
 @dataclass(frozen=True, slots=True)
 class MainModeChoice:
-    """What both ends agree on; `reply` is the SA payload that says so."""
+    """What both ends agree on; `reply` is the SA payload that says so. `offered`: the attributes of the
+    peer's transform. `alternatives`: candidates that the transform fits as well, with other credentials; the
+    number that is negotiated says nothing about which pre-shared key is meant."""
 
     candidate: MainModeCandidate
     lifetime_seconds: int
     reply: SecurityAssociationPayload
+    offered: tuple[Attribute, ...] = ()
+    alternatives: tuple[MainModeCandidate, ...] = ()
 
 
 def main_mode_offer(candidates: Sequence[MainModeCandidate]) -> SecurityAssociationPayload:
@@ -82,6 +86,7 @@ def main_mode_offer(candidates: Sequence[MainModeCandidate]) -> SecurityAssociat
                 IkeAttribute.LIFE_DURATION,
                 candidate.lifetime_seconds,
             ),
+            *candidate.method.attributes,
         ]
         if cipher.key_length_attribute is not None:
             attributes.insert(1, Attribute(IkeAttribute.KEY_LENGTH, cipher.key_length_attribute))
@@ -142,15 +147,24 @@ def _why_not_main_mode(offered: _OfferedMainMode, candidates: Sequence[MainModeC
     return ""
 
 
-def _fitting(offered: _OfferedMainMode, candidates: Sequence[MainModeCandidate]) -> MainModeCandidate | None:
+def _fitting(offered: _OfferedMainMode, candidates: Sequence[MainModeCandidate]) -> list[MainModeCandidate]:
     if offered.fault:
-        return None
+        return []
     wanted = (offered.encryption, offered.hash, offered.group, offered.method)
-    for entry in candidates:
-        have = (entry.proposal.encryption, entry.proposal.hash, entry.proposal.group, entry.method.number)
-        if have == wanted:
-            return entry
-    return None
+    return [
+        entry
+        for entry in candidates
+        if (entry.proposal.encryption, entry.proposal.hash, entry.proposal.group, entry.method.number)
+        == wanted
+    ]
+
+
+def _answered(transform: TransformPayload, candidate: MainModeCandidate) -> TransformPayload:
+    """The transform as the responder returns it: as it came, but with our own name where it has the
+    peer's."""
+    own = {attribute.type: attribute for attribute in candidate.method.attributes}
+    attributes = tuple(own.get(attribute.type, attribute) for attribute in transform.attributes)
+    return replace(transform, attributes=attributes)
 
 
 def judge_main_modes(
@@ -179,14 +193,17 @@ def choose_main_mode(
             continue
         for transform in proposal.transforms:
             offered = _read_main_mode(transform)
-            candidate = _fitting(offered, candidates)
-            if candidate is None:
+            fitting = _fitting(offered, candidates)
+            if not fitting:
                 whys.append((offered.description, _why_not_main_mode(offered, candidates)))
                 continue
+            candidate = fitting[0]
             seconds = min(candidate.lifetime_seconds, offered.seconds or candidate.lifetime_seconds)
             # The SPI of an ISAKMP proposal means nothing (RFC 2408 §3.5) but is part of what was offered.
-            reply = replace(offer, proposals=(replace(proposal, transforms=(transform,)),))
-            return MainModeChoice(candidate, seconds, reply)
+            reply = replace(
+                offer, proposals=(replace(proposal, transforms=(_answered(transform, candidate),)),)
+            )
+            return MainModeChoice(candidate, seconds, reply, transform.attributes, tuple(fitting[1:]))
     return refusal("none of the peer's main-mode offers fits", whys)
 
 

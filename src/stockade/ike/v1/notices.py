@@ -6,6 +6,7 @@ notification or delete does, and asking whether the peer lives (`dead_peer_detec
 from typing import TYPE_CHECKING
 
 from stockade.ike.contract import ReportKind
+from stockade.ike.flood import offered_cookie
 from stockade.ike.story import StoryEvent
 from stockade.ike.v1 import dead_peer_detection, informational
 from stockade.ike.v1.dead_peer_detection import Probe
@@ -21,6 +22,10 @@ if TYPE_CHECKING:  # a main mode has notices, and they have it
     from stockade.ike.v1.association import MainMode, MainModeHost
 
 
+MAXIMUM_PROOFS = 3
+"""How often one message 1 is sent again with a cookie: a responder's secret may change meanwhile."""
+
+
 class Notices:
     """Deletes, notifications and probes of one main mode, in both directions."""
 
@@ -31,6 +36,7 @@ class Notices:
         self._config = main_mode.config
         self.deletes = Deletes(main_mode)
         self._probe: Probe | None = None
+        self._proofs = 0
 
     # ---- what we say
     def send_protected(self, payloads: tuple[Payload, ...]) -> bytes:
@@ -111,6 +117,10 @@ class Notices:
                 message = self._mode.conversation.decode(
                     header, datagram[HEADER_SIZE:], informational.UNPROTECTED
                 )
+                cookie = offered_cookie([entry.payload for entry in message.payloads])
+                if cookie is not None:
+                    self._prove_address(cookie, now)
+                    return
                 for notification in message.all(NotificationPayload):
                     self._hint(notification, now)
             elif self._mode.established is None:
@@ -132,6 +142,16 @@ class Notices:
         """The peer has deleted this main mode; what it sent before that may come after it."""
         if header.exchange_type == ExchangeType.INFORMATIONAL and header.encrypted:
             self.receive(header, datagram, now)
+
+    def _prove_address(self, cookie: bytes, now: float) -> None:
+        """The responder has too many half-open main modes and wants message 1 again, with this cookie.
+        Anybody can have sent that, so it is done some times only, and changes nothing else."""
+        mode = self._mode
+        waits_for_2 = mode.initiator and not any(mode.conversation.responder_cookie)
+        if waits_for_2 and self._proofs < MAXIMUM_PROOFS and not mode.exchange.done:
+            self._proofs += 1
+            mode.exchange.repeat_with_cookie(cookie, now)
+            mode.arm()
 
     def _unreadable_informational(self, now: float) -> None:
         """strongSwan encrypts its complaint about message 5 with keys that, made from another pre-shared key,

@@ -21,8 +21,8 @@ Message 3 is then repeated until message 4 comes, so its loss cannot leave the t
       4                           <-  HDR*, HASH(4), N(CONNECTED)          HASH(4) = prf(SKEYID_a, M-ID | N)
          outbound SA in place
 
-NAT-OA is sent in transport mode and not used: packets are what they are. Left out: several SA payloads in one
-quick mode."""
+NAT-OA goes with the inbound SA of transport mode, for the checksums of what it opens. Left out: several SA
+payloads in one quick mode."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -51,7 +51,7 @@ from stockade.ike.v1.exchange import (
     answered,
 )
 from stockade.ike.v1.identities import requested_selector, selector_payloads
-from stockade.ike.v1.nat_traversal import Nat, encapsulation
+from stockade.ike.v1.nat_traversal import Nat, Variant, encapsulation
 from stockade.ike.v1.quick_mode_proposals import (
     QuickModeChoice,
     QuickModeTerms,
@@ -86,6 +86,7 @@ from stockade.wire.isakmp.payloads import (
     HashPayload,
     IdentificationPayload,
     KeyExchangePayload,
+    NatOriginalAddressPayload,
     NoncePayload,
     NotificationPayload,
     Payload,
@@ -219,6 +220,7 @@ def initiate(
         nonce_r=peer_nonce,
         shared=shared,
         initiator=True,
+        original=_original_of_peer(setup, answer, initiator=True),
     )
     last = quick_mode_hash_3(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
@@ -289,6 +291,7 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         nonce_r=nonce,
         shared=shared,
         initiator=False,
+        original=_original_of_peer(setup, request, initiator=False),
     )
     rest: tuple[Payload, ...] = (choice.reply, NoncePayload(nonce))
     if private is not None:
@@ -386,6 +389,22 @@ def _original_addresses(setup: QuickModeSetup, mode: Mode, *, initiator: bool) -
     return setup.nat.original_addresses(setup.local, setup.remote, initiator=initiator)
 
 
+def _original_of_peer(
+    setup: QuickModeSetup, message: Incoming, *, initiator: bool
+) -> tuple[Address, Address] | None:
+    """Source and destination of the peer's packets as the peer has them, where its NAT-OA payloads tell both:
+    with the RFC the initiator's address comes first, then the responder's. Packets' checksums are corrected
+    by them and nothing else, so a peer that lies spoils its own packets."""
+    told = message.all(NatOriginalAddressPayload)
+    addresses = [payload.address for payload in told]
+    if setup.nat is None or setup.nat.variant is not Variant.RFC or len(addresses) != 2:
+        return None
+    if any(address.version != setup.local.version for address in addresses):
+        return None
+    initiators, responders = addresses
+    return (responders, initiators) if initiator else (initiators, responders)
+
+
 def _make_pair(
     setup: QuickModeSetup,
     match: QuickModeMatch,
@@ -396,6 +415,7 @@ def _make_pair(
     nonce_r: bytes,
     shared: Secret | None,
     initiator: bool,
+    original: tuple[Address, Address] | None,
 ) -> QuickModeOutcome:
     """`spis`: ours, of ESP (or AH alone) and of AH beside ESP."""
     proposal, policy = choice.proposal, match.negotiation.quick_mode
@@ -447,6 +467,7 @@ def _make_pair(
             replay_window=setup.replay_window,
             idle_seconds=setup.idle_seconds,
             udp=_udp(setup, inbound=inbound),
+            original=original if inbound and policy.mode is Mode.TRANSPORT else None,
             bundle=partner[0 if inbound else 1] if bundled else None,
         )
 

@@ -6,6 +6,7 @@ SPIs and SAs that are given back when an exchange ends without a pair, and what 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from stockade.ike.auth.method import Task
 from stockade.ike.contract import Acquire, InstallSa, RemoveSa, ReportKind
 from stockade.ike.limits import RecentlySeen
 from stockade.ike.story import Story, StoryEvent
@@ -376,6 +377,9 @@ class _RunOwner:
 
     def accepted(self, *, protected: bool) -> None:
         self._main_mode.accepted(protected=protected)
+
+    def give_away(self, task: Task) -> None:
+        raise AssertionError("quick mode has nothing that may block")
 
     def install(self, sa: SecurityAssociation) -> None:
         self._run.installed.append(sa)

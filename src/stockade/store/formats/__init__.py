@@ -126,7 +126,9 @@ def read_policy_file(
     wrong with single objects is in `problems`."""
     objects, kind = read_objects(data, name)
     try:
-        policy_set, problems = policy_set_from_objects(objects, store=store, esp_numbers=esp_numbers)
+        policy_set, problems = policy_set_from_objects(
+            objects, store=store, esp_numbers=esp_numbers, source=shown(name)
+        )
     except StockadeError as error:
         raise with_fact(error, "file", shown(name)) from None
     named = tuple(

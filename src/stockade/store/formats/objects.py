@@ -127,6 +127,12 @@ class IpsecObject:
         return f"{text}, {self.place}" if self.place else text
 
     @property
+    def line(self) -> int:
+        """The line of its file where it begins, 0 where the file has no lines."""
+        match = re.fullmatch(r"line ([0-9]{1,9})", self.place)
+        return int(match[1]) if match else 0
+
+    @property
     def forward(self) -> tuple[Reference, ...]:
         """What it refers to, except its owners (those are back-links)."""
         single = tuple(entry for entry in (self.isakmp_policy, self.negotiation_policy) if entry)

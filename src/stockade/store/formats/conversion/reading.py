@@ -5,10 +5,11 @@ a rule without its filter action is left out, not given another one. A policy th
 never left assigned: somebody must look at it first."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID, uuid5
 
-from stockade.model.filters import Action
+from stockade.model.filters import Action, Origin
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.policy.objects import (
     DEFAULT_POLLING_MINUTES,
@@ -56,11 +57,15 @@ D = TypeVar("D", bound=IpsecData)
 
 
 def policy_set_from_objects(
-    objects: ObjectSet, *, store: str = "local", esp_numbers: EspNumbers = EspNumbers.WINDOWS
+    objects: ObjectSet,
+    *,
+    store: str = "local",
+    esp_numbers: EspNumbers = EspNumbers.WINDOWS,
+    source: str = "",
 ) -> tuple[PolicySet, tuple[Reason, ...]]:
     """The policies, filter lists and filter actions of `objects`, and what did not come over as it was
-    (those of `objects.problems` first)."""
-    reader = _Reader(objects, esp_numbers)
+    (those of `objects.problems` first). `source` is the file's name, for the origin of filters."""
+    reader = _Reader(objects, esp_numbers, source)
     return reader.policy_set(store), reader.problems.reasons()
 
 
@@ -68,7 +73,8 @@ class _Reader:
     """One import. Filter lists and actions are converted once and shared; each remembers whether it lost
     something."""
 
-    def __init__(self, objects: ObjectSet, esp_numbers: EspNumbers) -> None:
+    def __init__(self, objects: ObjectSet, esp_numbers: EspNumbers, source: str) -> None:
+        self._source = source
         self.problems = Problems(objects.problems)
         self._objects = {entry.reference: entry for entry in objects.objects}
         self._active = objects.active
@@ -160,6 +166,9 @@ class _Reader:
 
     def _filter_list(self, entry: IpsecObject) -> FilterList:
         filters = read_filters(self._data(entry, FilterListData), entry.label, self.problems)
+        if self._source:
+            origin = Origin(self._source, entry.line)
+            filters = tuple(replace(one, origin=origin) for one in filters)
         return FilterList(
             self._list_names.claim(
                 entry.name, f"Filter list {guid_text(entry.guid)}", entry.label, self.problems

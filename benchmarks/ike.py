@@ -1,0 +1,8 @@
+"""`stockade bench ike` from a checkout: python benchmarks/policy.py [--count 300] [--quick]"""
+
+import sys
+
+from stockade.bench.command import run_benchmark
+
+if __name__ == "__main__":
+    sys.exit(run_benchmark("ike"))

@@ -1,0 +1,242 @@
+"""Full handshakes of IKEv1: how many a second, what they cost the responder, and what an SA keeps of memory.
+
+    stockade bench ike            (or: python benchmarks/ike.py)
+
+One and the same initiator (ours, `ike_initiator.py`) drives first strongSwan's charon and then our agent,
+each in a process and a namespace of its own, over a veth. Every handshake comes from another host. Compared:
+
+    main mode           both as they are
+    main + quick mode   charon with its ESP in user space (kernel-libipsec), because the kernel may have none:
+                        tunnel mode in UDP; our agent with the memory driver: transport mode. The messages of
+                        the key exchange differ by a few payloads; what happens to the SAs is each one's own.
+
+Processor time is that of all threads of the responder, from the scheduler; on a busy machine it says more
+than the rate, because both ends and everybody else share the processors. *Split*: two engines in this
+process, the responder's time inside the crypto room beside all the rest. Needs root; charon may be absent.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from ipaddress import IPv4Address, ip_address, ip_interface
+from pathlib import Path
+
+from stockade.bench import ike_split
+from stockade.bench.ike_pki import make_pki
+from stockade.bench.ike_responders import (
+    INITIATOR,
+    PEERS,
+    PEERS_FIRST,
+    PRESHARED_KEY,
+    RESPONDER,
+    CharonResponder,
+    Pki,
+    Responder,
+    StockadeResponder,
+)
+from stockade.bench.report import Report
+from stockade.lab.needs import find_program, real_network
+from stockade.lab.netns import Namespace, Network
+from stockade.model.reasons import ReasonCode, error_for
+
+GROUPS = ("curve-25519", "ecp-256", "modp-2048")
+METHODS = ("psk", "rsa")
+WINDOW = 20
+AIMS = {"modp-2048": 1.5, "ecp-256": 0.7, "curve-25519": 0.7}
+"""Of charon's rate, with a pre-shared key; with RSA it is 1.5 for all."""
+REST_LIMIT = 1.0
+"""Milliseconds of a handshake that are not crypto."""
+MEMORY_LIMIT = 24.0
+"""KiB for a main mode with its pair of SAs."""
+MEMORY_SIZES = (1_000, 10_000)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    def names(allowed: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+        def parse(text: str) -> tuple[str, ...]:
+            chosen = tuple(text.split(","))
+            if not set(chosen) <= set(allowed):
+                raise argparse.ArgumentTypeError(f"expected some of {','.join(allowed)}")
+            return chosen
+
+        return parse
+
+    parser.add_argument("--count", type=int, default=300, help="handshakes per measurement")
+    parser.add_argument("--rounds", type=int, default=1, help="measurements of each, the best counts")
+    parser.add_argument("--groups", type=names(GROUPS), default=GROUPS, help=",".join(GROUPS))
+    parser.add_argument("--methods", type=names(METHODS), default=METHODS, help="psk,rsa")
+    parser.add_argument(
+        "--sections",
+        type=names(("peers", "split", "memory")),
+        default=("peers", "split", "memory"),
+        help="peers,split,memory",
+    )
+    parser.add_argument("--phase", choices=("main", "both", "each"), default="each", help="what is compared")
+    parser.add_argument("--memory", type=int, default=MEMORY_SIZES[-1], help="the largest number of SA pairs")
+    parser.add_argument("--debug", action="store_true", help="print what the initiator says")
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    pki = make_pki()
+    if "split" in options.sections:
+        report.line("\nsplit: processor time of a responder in this process, main + quick mode")
+        for method in options.methods:
+            for group in options.groups:
+                _split(report, method, group, pki if method == "rsa" else None, options.count)
+    if not {"peers", "memory"} & set(options.sections):
+        return
+    missing = real_network()
+    if missing is not None:
+        report.line(f"\nno network here ({missing}): handshakes between processes are left out")
+        return
+    if "peers" in options.sections:
+        for method in options.methods:
+            for group in options.groups:
+                for main_only in {"main": (True,), "both": (False,), "each": (True, False)}[options.phase]:
+                    _beside_charon(
+                        options, report, method, group, pki if method == "rsa" else None, main_only
+                    )
+    if "memory" in options.sections:
+        _memory(options, report)
+
+
+# ---- sections
+def _split(report: Report, method: str, group: str, pki: Pki | None, count: int) -> None:
+    whole, crypto = ike_split.measure(group, pki, count)
+    what = f"{method} {group}:"
+    report.figure(f"{what} the whole", whole * 1e3, "ms")
+    report.figure(f"{what} crypto", crypto * 1e3, "ms")
+    report.figure(f"{what} the rest", (whole - crypto) * 1e3, "ms", REST_LIMIT)
+
+
+def _beside_charon(
+    options: argparse.Namespace, report: Report, method: str, group: str, pki: Pki | None, main_only: bool
+) -> None:
+    what = f"{method} {group} {'main mode' if main_only else 'main + quick mode'}"
+    report.line(f"\n{what}: {options.count} handshakes, {WINDOW} at a time, best of {options.rounds}")
+    best: dict[str, tuple[float, float]] = {}
+    for _ in range(options.rounds):
+        for name in ("charon", "Stockade"):
+            if name == "charon" and find_program("charon-systemd") is None:
+                continue
+            measured = _measure(options, report, name, method, group, pki, main_only)
+            if measured is not None:
+                rate, cost = best.get(name, (0.0, float("inf")))
+                best[name] = max(rate, measured[0]), min(cost, measured[1])
+    charon = best.get("charon")
+    if "Stockade" not in best:
+        return
+    rate, cost = best["Stockade"]
+    if charon is not None:
+        report.figure(f"{what}: charon, rate", charon[0], "/s")
+        report.figure(f"{what}: charon, responder CPU", charon[1] * 1e3, "ms")
+    aim = 1.5 if method == "rsa" else AIMS[group]
+    against = f"charon's, aim {aim} or more"
+    report.figure(f"{what}: Stockade, rate", rate, "/s", charon[0] if charon else None, against)
+    least = f"charon's, aim {1 / aim:.2f} or less"
+    report.figure(
+        f"{what}: Stockade, responder CPU", cost * 1e3, "ms", charon[1] * 1e3 if charon else None, least
+    )
+
+
+def _measure(
+    options: argparse.Namespace,
+    report: Report,
+    name: str,
+    method: str,
+    group: str,
+    pki: Pki | None,
+    main_only: bool,
+) -> tuple[float, float] | None:
+    """Handshakes a second, and the responder's processor time for one. None where they failed."""
+    with ExitStack() as stack:
+        network, folder = laboratory(stack)
+        responder: Responder
+        if name == "charon":
+            responder = CharonResponder(network["responder"], folder, group, pki, libipsec=not main_only)
+        else:
+            responder = StockadeResponder(network["responder"], folder, group, pki)
+        with responder:
+            tunnel = name == "charon" and not main_only
+            task = task_of(group, pki, count=20, main_only=main_only, tunnel=tunnel)
+            initiate(network["initiator"], task)  # caches are warm, everything is imported
+            before = responder.usage()
+            task = task_of(group, pki, count=options.count, skip=20, main_only=main_only, tunnel=tunnel)
+            outcome = initiate(network["initiator"], task)
+            after = responder.usage()
+        if options.debug:
+            report.line(f"{name}: {outcome}")
+        done = int(str(outcome["established"]))
+        if not done:
+            report.line(f"{name}: no handshake came up: {outcome['reasons']}")
+            return None
+        if done < options.count:
+            report.line(f"{name}: {done} of {options.count} came up: {outcome['reasons']}")
+        return done / float(str(outcome["seconds"])), (after.cpu - before.cpu) / done
+
+
+def _memory(options: argparse.Namespace, report: Report) -> None:
+    report.line(
+        "\nmemory of the agent per host: a main mode, a pair of SAs, the driver's and the journal's part"
+    )
+    with ExitStack() as stack:
+        network, folder = laboratory(stack)
+        with StockadeResponder(network["responder"], folder, "curve-25519", None) as responder:
+            initiate(network["initiator"], task_of("curve-25519", None, count=50))
+            start, made = responder.usage().resident, 50
+            for size in (*(size for size in MEMORY_SIZES if size < options.memory), options.memory):
+                began = time.monotonic()
+                task = task_of("curve-25519", None, count=size + 50 - made, skip=made)
+                outcome = initiate(network["initiator"], task)
+                made += int(str(outcome["established"]))
+                each = (responder.usage().resident - start) / (made - 50)
+                report.figure(f"memory per SA pair at {made - 50}", each / 1024, "KiB", MEMORY_LIMIT)
+                report.line(f"  (made in {time.monotonic() - began:.1f} s)")
+
+
+# ---- the laboratory
+def laboratory(stack: ExitStack) -> tuple[Network, Path]:
+    """Two hosts; the initiator also answers for all of `PEERS`."""
+    hosts = {
+        "initiator": ip_interface(f"{INITIATOR}/24"),
+        "responder": ip_interface(f"{RESPONDER}/24"),
+    }
+    network = stack.enter_context(Network(hosts))
+    network["initiator"].ip(f"route add local {PEERS} dev lo")
+    network["responder"].ip(f"route add {PEERS} via {INITIATOR}")
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stockade-bench-")))
+    return network, folder
+
+
+def task_of(
+    group: str, pki: Pki | None, *, count: int, skip: int = 0, main_only: bool = False, tunnel: bool = False
+) -> dict[str, object]:
+    task: dict[str, object] = {
+        "responder": RESPONDER,
+        "first": str(IPv4Address(int(ip_address(PEERS_FIRST)) + skip)),
+        "count": count,
+        "window": WINDOW,
+        "group": group,
+        "preshared_key": PRESHARED_KEY,
+        "main_only": main_only,
+        "tunnel": tunnel,
+    }
+    if pki is not None:
+        task["pki"] = [text.decode() for text in (*pki.initiator, pki.root)]
+        task["root_name"] = pki.root_name
+    return task
+
+
+def initiate(namespace: Namespace, task: dict[str, object]) -> dict[str, object]:
+    """Run the initiator in `namespace` and return what it says. `HostError` where it fails."""
+    done = namespace.run(
+        [sys.executable, "-m", "stockade.bench.ike_initiator", json.dumps(task)], timeout=180, check=False
+    )
+    if done.returncode:
+        raise error_for(ReasonCode.INTERNAL, f"the initiator ended: {done.stderr.strip()[-300:]}")
+    outcome: dict[str, object] = json.loads(done.stdout)
+    return outcome

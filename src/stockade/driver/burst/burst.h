@@ -1,0 +1,189 @@
+/* The burst path of the user-space data plane: what the whole of it shares.
+ *
+ * One call takes a batch from the TUN device (or a raw socket), does everything to it that needs no decision,
+ * and hands it on. Decisions are Python's (`driver/datapath.py`): which flow belongs to which SA, which flow an
+ * SA may carry. Python teaches them to the flow table; whatever is not in there, or is unusual in any way, is
+ * handed back untouched ("punted") and goes the Python way, which is the reference for all of this. So no
+ * verdict, counter or event is made in two places.
+ *
+ * No function here is safe for two threads at once; the data plane has one.
+ */
+#ifndef STOCKADE_BURST_H
+#define STOCKADE_BURST_H
+
+#define _GNU_SOURCE
+#define OPENSSL_SUPPRESS_DEPRECATED /* the plain hash states can be copied; EVP's cost a microsecond to begin */
+
+#include <arpa/inet.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/md5.h>
+#include <openssl/sha.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#define BURST_ABI 1
+
+enum {
+    SLOTS = 64,             /* packets in one recvmmsg or sendmmsg */
+    READS = 8,              /* reads from the device in one call */
+    VNET = 10,              /* virtio_net_hdr */
+    HEADROOM = 128,         /* before a packet: an IPv6 header, an IV */
+    PACKET = 65536,         /* no packet is longer */
+    IN_SLOT = HEADROOM + PACKET,
+    SEND_SLOT = 10240,      /* a sealed packet: the largest MTU here and the rest that padding may bring */
+    MAXIMUM_MTU = 9216,
+    UNSENT = 64,            /* packets that an interface does not take, for Python to cut */
+    FLOWS = 1 << 15,        /* places in the flow table */
+    KEY = 38,               /* the longest flow key */
+    RUNS = 8,               /* TCP flows that are merged at a time */
+    RUN_PACKETS = 64,
+    MAXIMUM_JOINED = 65000,
+    TCP = 6, UDP = 17, ESP = 50,
+    UDP_HEADER = 8, IPV4_HEADER = 20, IPV6_HEADER = 40, ESP_HEADER = 8, TCP_HEADER = 20,
+};
+
+enum { CIPHER_GCM = 1, CIPHER_AES_CBC = 2, CIPHER_3DES_CBC = 3, CIPHER_NULL = 4 };
+enum { HASH_NONE = 0, HASH_MD5 = 1, HASH_SHA1 = 2, HASH_SHA256 = 3, HASH_SHA384 = 4, HASH_SHA512 = 5 };
+enum { PUNTED = 1, REPLAYED = 2, INTEGRITY_FAILED = 3 };
+enum { OPTION_PLAIN = 1, OPTION_NO_MERGE = 2, OPTION_TIMES = 4 };
+
+typedef union {
+    MD5_CTX md5;
+    SHA_CTX sha1;
+    SHA256_CTX sha256;
+    SHA512_CTX sha512;
+} hash_state;
+
+/* As `_Parameters` in engine.py has it. */
+typedef struct {
+    uint64_t id;
+    uint32_t spi;
+    uint32_t mtu;
+    uint32_t window;
+    uint16_t udp_source, udp_destination;
+    uint8_t outbound, tunnel, version, udp;
+    uint8_t cipher, hash, icv_size, encryption_size;
+    uint8_t integrity_size, salt_size, pad[2];
+    uint8_t source[16], destination[16];
+    uint8_t encryption_key[36];
+    uint8_t integrity_key[64];
+} parameters;
+
+typedef struct security_association sa_t;
+struct security_association {
+    uint64_t id;
+    uint32_t spi;             /* network order */
+    uint32_t mtu;
+    uint16_t udp_source, udp_destination; /* network order */
+    bool outbound, tunnel, udp;
+    uint8_t version;
+    uint8_t cipher, hash, iv_size, alignment, icv_size;
+    uint8_t source[16], destination[16];
+    EVP_CIPHER_CTX *context;
+    uint8_t salt[4];
+    hash_state inner, outer, work;
+    uint32_t sequence;        /* of the last packet sealed */
+    uint32_t number;          /* IPv4 identification of the last outer header */
+    uint32_t top, window;     /* replay window: the highest number seen, its width */
+    uint32_t words;           /* of `seen`, a power of two */
+    uint64_t *seen;
+    uint32_t report;          /* its place in the report of that call */
+    uint64_t touched_in;      /* the call that reported it last */
+    uint64_t held_in;         /* the call in which one of its packets went the Python way */
+    sa_t *next;               /* in the table of inbound SAs */
+};
+
+typedef struct { uint8_t length; uint8_t bytes[KEY]; } flow_key_t;
+
+typedef struct {
+    uint64_t generation;
+    sa_t *sa;
+    flow_key_t key;
+} flow_t;
+
+typedef struct { uint64_t address; uint32_t length; uint32_t verdict; uint64_t id; } punt_t;
+typedef struct { uint64_t id, packets, bytes; } touched_t;
+
+/* As `_Result` in engine.py has it. */
+typedef struct {
+    uint32_t received, punts, touched, unsent, dropped, writes;
+    uint64_t total_ns, crypto_ns, system_ns; /* since the start, with OPTION_TIMES */
+    punt_t punt[SLOTS];
+    touched_t touch[SLOTS];
+    punt_t not_sent[UNSENT];
+} result_t;
+
+typedef struct {
+    flow_key_t flow;
+    const uint8_t *first;     /* the first packet's headers */
+    uint32_t at, header, size, total, expected, packets, order;
+    uint8_t last_flags;
+    struct iovec parts[RUN_PACKETS + 1];
+} run_t;
+
+typedef struct {
+    result_t result;
+    uint32_t options;
+    uint64_t call;            /* number of the call that runs */
+    uint64_t generation;      /* of flows that count */
+    flow_t *flows;
+    sa_t **inbound;           /* by (destination, SPI) */
+    uint32_t buckets, inbound_count;
+    uint8_t *in;              /* SLOTS slots of IN_SLOT: what was read */
+    uint8_t *out;             /* inbound: what was opened, in slots like `in`; outbound: SEND_SLOT slots */
+    uint8_t *unsent;          /* UNSENT slots of SEND_SLOT */
+    struct iovec in_vectors[SLOTS], out_vectors[SLOTS];
+    struct mmsghdr in_messages[SLOTS], out_messages[SLOTS];
+    struct sockaddr_storage in_names[SLOTS], out_names[SLOTS];
+    uint8_t controls[SLOTS][128];
+    uint32_t filled;          /* slots of `out` that wait for sendmmsg */
+    int filled_version;
+    int send[2];              /* sockets for IPv4 and IPv6 */
+    int device;
+    uint8_t noise[SLOTS * 16];
+    uint32_t noise_left;
+    run_t runs[RUNS];
+    uint32_t run_order;
+} burst_t;
+
+/* crypto.c */
+sa_t *burst_sa_new(const parameters *given);
+void burst_sa_free(sa_t *sa);
+int32_t largest_payload(const sa_t *sa, int32_t space);
+size_t smallest_esp(const sa_t *sa);
+/* Seal `plain` bytes that stand at esp + ESP_HEADER + iv_size, in place; the length of the ESP packet, 0 on failure. */
+size_t seal_one(burst_t *b, sa_t *sa, uint8_t *esp, uint8_t next_header, size_t plain);
+/* Open into `out` (which has HEADROOM before it). 1, or 0 where integrity fails, -1 where the inside makes no sense. */
+int open_one(sa_t *sa, const uint8_t *esp, size_t length, uint8_t *out, uint8_t *next_header, size_t *plain);
+
+/* tables.c */
+bool replay_check(const sa_t *sa, uint32_t sequence);
+bool replay_accept(sa_t *sa, uint32_t sequence);
+sa_t *flow_find(const burst_t *b, const flow_key_t *key, const sa_t *of);
+sa_t *inbound_find(const burst_t *b, const uint8_t *destination, size_t size, uint32_t spi);
+void touch(burst_t *b, sa_t *sa, uint64_t packets, uint64_t bytes);
+
+/* packets.c */
+typedef struct { uint32_t at; uint8_t protocol, version; } place_t;
+bool locate(const uint8_t *packet, size_t size, place_t *place);
+bool make_key(const uint8_t *packet, size_t size, const place_t *place, flow_key_t *key);
+uint64_t sum_bytes(const uint8_t *data, size_t size);
+uint16_t checksum_of(uint64_t sum); /* network order */
+uint64_t now_ns(void);
+bool is_extension(uint8_t protocol);
+
+/* merge.c */
+void deliver(burst_t *b, const uint8_t *packet, size_t size, const place_t *place);
+void deliver_rest(burst_t *b);
+
+static inline uint16_t get16(const uint8_t *at) { uint16_t v; memcpy(&v, at, 2); return ntohs(v); }
+static inline uint32_t get32(const uint8_t *at) { uint32_t v; memcpy(&v, at, 4); return ntohl(v); }
+static inline void put16(uint8_t *at, uint16_t v) { v = htons(v); memcpy(at, &v, 2); }
+static inline void put32(uint8_t *at, uint32_t v) { v = htonl(v); memcpy(at, &v, 4); }
+
+#endif

@@ -1,0 +1,164 @@
+/* From the wire to the TUN device: what `Datapath._inbound` and `_open` do, for flows that are decided.
+ *
+ * An SA's state changes only when a packet is wholly accepted here. What is replayed or forged is handed back with
+ * that verdict; what is unusual is handed back sealed as it came, and so is all that follows it on the same SA in
+ * the same call, so that the window does not move on before Python has looked at it. Only a packet whose integrity
+ * is right has that effect: nobody else can push an SA's packets onto the slow path.
+ */
+#include "burst.h"
+
+#include <netinet/in.h>
+
+enum { CONGESTION = 3 };
+
+/* The header of an IPv6 packet, which its raw socket leaves out, from what the kernel says about it. */
+static uint8_t *with_ipv6_header(burst_t *b, uint32_t slot, size_t *size, uint8_t protocol)
+{
+    struct msghdr *message = &b->in_messages[slot].msg_hdr;
+    const struct in6_pktinfo *info = NULL;
+    int hops = -1, class = -1;
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each; each = CMSG_NXTHDR(message, each)) {
+        if (each->cmsg_level != IPPROTO_IPV6)
+            continue;
+        if (each->cmsg_type == IPV6_PKTINFO && each->cmsg_len >= CMSG_LEN(sizeof *info))
+            info = (const struct in6_pktinfo *)CMSG_DATA(each);
+        else if (each->cmsg_type == IPV6_HOPLIMIT && each->cmsg_len >= CMSG_LEN(sizeof hops))
+            memcpy(&hops, CMSG_DATA(each), sizeof hops);
+        else if (each->cmsg_type == IPV6_TCLASS && each->cmsg_len >= CMSG_LEN(sizeof class))
+            memcpy(&class, CMSG_DATA(each), sizeof class);
+    }
+    const struct sockaddr_in6 *name = (const struct sockaddr_in6 *)&b->in_names[slot];
+    if (!info || hops < 0 || class < 0 || *size > 65535 || message->msg_namelen < sizeof *name)
+        return NULL;
+    uint8_t *header = (uint8_t *)b->in_vectors[slot].iov_base - IPV6_HEADER;
+    put32(header, 6u << 28 | (uint32_t)(class & 0xFF) << 20);
+    put16(header + 4, (uint16_t)*size);
+    header[6] = protocol;
+    header[7] = (uint8_t)hops;
+    memcpy(header + 8, &name->sin6_addr, 16);
+    memcpy(header + 24, &info->ipi6_addr, 16);
+    *size += IPV6_HEADER;
+    return header;
+}
+
+/* As `packets.exchange_payload`: an IPv4 checksum is updated (RFC 1624), so a wrong one stays wrong. */
+static void clear_header(uint8_t *to, const uint8_t *packet, const place_t *place, size_t plain, uint8_t protocol)
+{
+    memcpy(to, packet, place->at);
+    if (place->version == 6) {
+        put16(to + 4, (uint16_t)plain);
+        to[6] = protocol;
+        return;
+    }
+    uint32_t total = place->at + (uint32_t)plain;
+    int64_t value = (int64_t)get16(packet + 10) + get16(packet + 2) + packet[9] - total - protocol;
+    value %= 65535;
+    put16(to + 2, (uint16_t)total);
+    to[9] = protocol;
+    put16(to + 10, (uint16_t)(value < 0 ? value + 65535 : value));
+}
+
+/* 0 where the packet was dealt with, or the verdict to hand it back with. `out` has HEADROOM before it. */
+static uint32_t open_packet(burst_t *b, const uint8_t *packet, size_t size, bool udp, uint8_t *out, uint64_t *id)
+{
+    place_t place;
+    if (!locate(packet, size, &place) || place.protocol != (udp ? UDP : ESP))
+        return PUNTED;
+    const uint8_t *esp = packet + place.at;
+    size_t length = size - place.at;
+    if (udp) {
+        if (length < UDP_HEADER + ESP_HEADER || get16(esp + 4) != length)
+            return PUNTED;
+        esp += UDP_HEADER;
+        length -= UDP_HEADER;
+    }
+    if (length < ESP_HEADER)
+        return PUNTED;
+    uint32_t spi;
+    memcpy(&spi, esp, 4);
+    sa_t *sa = place.version == 4 ? inbound_find(b, packet + 16, 4, spi) : inbound_find(b, packet + 24, 16, spi);
+    if (!sa || sa->udp != udp || sa->held_in == b->call || length < smallest_esp(sa))
+        return PUNTED;
+    *id = sa->id;
+    uint32_t sequence = get32(esp + 4);
+    if (!replay_check(sa, sequence))
+        return REPLAYED;
+    uint8_t next_header;
+    size_t plain;
+    uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
+    uint8_t *body = sa->tunnel ? out : out + place.at;
+    int opened = open_one(sa, esp, length, body, &next_header, &plain);
+    if (began)
+        b->result.crypto_ns += now_ns() - began;
+    if (opened == 0)
+        return INTEGRITY_FAILED;
+    flow_key_t key;
+    place_t inside = {place.at, next_header, place.version};
+    size_t whole = place.at + plain;
+    if (opened < 0)
+        goto hold;
+    if (sa->tunnel) {
+        uint8_t class = place.version == 4 ? packet[1] : packet[1] >> 4;
+        if ((class & CONGESTION) == CONGESTION || plain < IPV4_HEADER)
+            goto hold;
+        bool is_v4 = out[0] >> 4 == 4;
+        whole = is_v4 ? get16(out + 2) : IPV6_HEADER + (size_t)get16(out + 4);
+        if (next_header != (is_v4 ? 4 : 41) || whole > plain || !locate(out, whole, &inside))
+            goto hold;
+    } else {
+        if (is_extension(next_header) || whole > 65535)
+            goto hold;
+        clear_header(out, packet, &place, plain, next_header);
+    }
+    if (!make_key(out, whole, &inside, &key) || flow_find(b, &key, sa) != sa)
+        goto hold;
+    if (!replay_accept(sa, sequence))
+        return REPLAYED;
+    touch(b, sa, 1, plain);
+    deliver(b, out, whole, &inside);
+    return 0;
+hold:
+    sa->held_in = b->call;
+    return PUNTED;
+}
+
+/* Take what waits in the socket (at most `SLOTS` packets), open and deliver it. */
+int burst_inbound(burst_t *b, int sock, int device, int version, int udp)
+{
+    uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
+    result_t *result = &b->result;
+    bool headless = version == 6 && !(b->options & OPTION_PLAIN);
+    b->call++;
+    b->device = device;
+    result->received = result->punts = result->touched = result->unsent = result->dropped = 0;
+    for (uint32_t n = 0; n < SLOTS; n++) {
+        struct msghdr *message = &b->in_messages[n].msg_hdr;
+        b->in_vectors[n] = (struct iovec){b->in + (size_t)n * IN_SLOT + HEADROOM, PACKET};
+        message->msg_name = headless ? &b->in_names[n] : NULL;
+        message->msg_namelen = headless ? sizeof b->in_names[n] : 0;
+        message->msg_control = headless ? b->controls[n] : NULL;
+        message->msg_controllen = headless ? sizeof b->controls[n] : 0;
+    }
+    int count = recvmmsg(sock, b->in_messages, SLOTS, MSG_DONTWAIT, NULL);
+    if (began)
+        result->system_ns += now_ns() - began;
+    if (count <= 0)
+        return 0;
+    result->received = (uint32_t)count;
+    for (uint32_t n = 0; n < (uint32_t)count; n++) {
+        size_t size = b->in_messages[n].msg_len;
+        uint8_t *packet = b->in_vectors[n].iov_base;
+        uint64_t id = 0;
+        if (b->in_messages[n].msg_hdr.msg_flags & MSG_TRUNC)
+            continue;
+        if (headless && !(packet = with_ipv6_header(b, n, &size, udp ? UDP : ESP)))
+            continue;
+        uint32_t verdict = open_packet(b, packet, size, udp, b->out + (size_t)n * IN_SLOT + HEADROOM, &id);
+        if (verdict)
+            result->punt[result->punts++] = (punt_t){(uintptr_t)packet, (uint32_t)size, verdict, id};
+    }
+    deliver_rest(b);
+    if (began)
+        result->total_ns += now_ns() - began;
+    return count;
+}

@@ -1,0 +1,233 @@
+/* Tables: flows that Python has decided about, inbound SAs by (destination, SPI), replay windows. */
+#include "burst.h"
+
+#include <stdlib.h>
+
+/* ---- the replay window: the verdicts of `driver/replay.py`, in a ring of blocks (RFC 6479) ------------------ */
+
+bool replay_check(const sa_t *sa, uint32_t sequence)
+{
+    if (sequence > sa->top)
+        return true;
+    if (!sa->window || !sequence)
+        return sequence != 0;
+    if (sa->top - sequence >= sa->window)
+        return false;
+    return !(sa->seen[(sequence >> 6) & (sa->words - 1)] >> (sequence & 63) & 1);
+}
+
+bool replay_accept(sa_t *sa, uint32_t sequence)
+{
+    if (!replay_check(sa, sequence))
+        return false;
+    if (sequence > sa->top) {
+        if (sa->window) {
+            uint32_t ahead = (sequence >> 6) - (sa->top >> 6);
+            for (uint32_t n = 1; n <= ahead && n <= sa->words; n++)
+                sa->seen[((sa->top >> 6) + n) & (sa->words - 1)] = 0;
+        }
+        sa->top = sequence;
+    }
+    if (sa->window)
+        sa->seen[(sequence >> 6) & (sa->words - 1)] |= (uint64_t)1 << (sequence & 63);
+    return true;
+}
+
+/* For Python's side of an SA. */
+int burst_sa_check(const sa_t *sa, uint32_t sequence) { return replay_check(sa, sequence); }
+int burst_sa_accept(sa_t *sa, uint32_t sequence) { return replay_accept(sa, sequence); }
+uint32_t burst_sa_top(const sa_t *sa) { return sa->top; }
+uint32_t burst_sa_sequence(const sa_t *sa) { return sa->sequence; }
+void burst_sa_set_sequence(sa_t *sa, uint32_t sequence) { sa->sequence = sequence; }
+uint32_t burst_sa_number(const sa_t *sa) { return sa->number; }
+void burst_sa_set_number(sa_t *sa, uint32_t number) { sa->number = number; }
+void burst_sa_set_mtu(sa_t *sa, uint32_t mtu) { sa->mtu = mtu < MAXIMUM_MTU ? mtu : MAXIMUM_MTU; }
+
+/* ---- flows --------------------------------------------------------------------------------------------------- */
+
+static uint32_t hash_of(const uint8_t *bytes, size_t size, uint64_t seed)
+{
+    uint64_t value = seed;
+    while (size >= 8) {
+        uint64_t word;
+        memcpy(&word, bytes, 8);
+        value = (value ^ word) * 0x9E3779B97F4A7C15u;
+        value ^= value >> 32;
+        bytes += 8, size -= 8;
+    }
+    while (size--)
+        value = (value ^ *bytes++) * 0x9E3779B97F4A7C15u, value ^= value >> 29;
+    return (uint32_t)(value ^ value >> 17);
+}
+
+static flow_t *place_of(const burst_t *b, const flow_key_t *key, const sa_t *of)
+{
+    return b->flows + (hash_of(key->bytes, key->length, (uintptr_t)of) & (FLOWS - 1));
+}
+
+/* `of`: NULL for an outbound flow, the SA for an inbound one. */
+sa_t *flow_find(const burst_t *b, const flow_key_t *key, const sa_t *of)
+{
+    const flow_t *flow = place_of(b, key, of);
+    if (flow->generation != b->generation || flow->key.length != key->length
+        || memcmp(flow->key.bytes, key->bytes, key->length) != 0)
+        return NULL;
+    if (of ? flow->sa != of : !flow->sa->outbound)
+        return NULL;
+    return flow->sa;
+}
+
+/* A newer flow takes the place of an older one: that one goes the Python way again, which teaches it anew. */
+void burst_learn(burst_t *b, sa_t *sa, const uint8_t *key, uint32_t size)
+{
+    flow_key_t wanted = {.length = (uint8_t)size};
+    if (size == 0 || size > KEY)
+        return;
+    memcpy(wanted.bytes, key, size);
+    flow_t *flow = place_of(b, &wanted, sa->outbound ? NULL : sa);
+    flow->generation = b->generation;
+    flow->sa = sa;
+    flow->key = wanted;
+}
+
+/* Forget all flows: filters or SAs have changed. */
+void burst_forget(burst_t *b) { b->generation++; }
+
+/* ---- inbound SAs --------------------------------------------------------------------------------------------- */
+
+static uint32_t bucket_of(const burst_t *b, const uint8_t *destination, size_t size, uint32_t spi)
+{
+    return hash_of(destination, size, spi) & (b->buckets - 1);
+}
+
+sa_t *inbound_find(const burst_t *b, const uint8_t *destination, size_t size, uint32_t spi)
+{
+    sa_t *sa = b->inbound[bucket_of(b, destination, size, spi)];
+    while (sa && (sa->spi != spi || sa->version != (size == 4 ? 4 : 6) || memcmp(sa->destination, destination, size)))
+        sa = sa->next;
+    return sa;
+}
+
+static void link_in(burst_t *b, sa_t *sa)
+{
+    sa_t **bucket = b->inbound + bucket_of(b, sa->destination, sa->version == 4 ? 4 : 16, sa->spi);
+    sa->next = *bucket;
+    *bucket = sa;
+}
+
+/* 0, or -1 where memory is short. The caller removes the SA before it frees it. */
+int burst_add(burst_t *b, sa_t *sa)
+{
+    if (sa->outbound)
+        return 0;
+    if (b->inbound_count >= b->buckets) {
+        uint32_t before = b->buckets;
+        sa_t **old = b->inbound, **grown = calloc((size_t)before * 2, sizeof *grown);
+        if (!grown)
+            return -1;
+        b->inbound = grown;
+        b->buckets = before * 2;
+        for (uint32_t n = 0; n < before; n++)
+            for (sa_t *each = old[n], *next; each; each = next) {
+                next = each->next;
+                link_in(b, each);
+            }
+        free(old);
+    }
+    link_in(b, sa);
+    b->inbound_count++;
+    return 0;
+}
+
+void burst_remove(burst_t *b, sa_t *sa)
+{
+    b->generation++;
+    if (sa->outbound)
+        return;
+    sa_t **at = b->inbound + bucket_of(b, sa->destination, sa->version == 4 ? 4 : 16, sa->spi);
+    while (*at && *at != sa)
+        at = &(*at)->next;
+    if (*at) {
+        *at = sa->next;
+        b->inbound_count--;
+    }
+}
+
+/* What an SA carried in this call, for Python's counters and lifetimes. */
+void touch(burst_t *b, sa_t *sa, uint64_t packets, uint64_t bytes)
+{
+    if (sa->touched_in != b->call) {
+        sa->touched_in = b->call;
+        sa->report = b->result.touched++; /* at most one for each packet of the call, and those are at most SLOTS */
+        b->result.touch[sa->report] = (touched_t){sa->id, 0, 0};
+    }
+    b->result.touch[sa->report].packets += packets;
+    b->result.touch[sa->report].bytes += bytes;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------------- */
+
+#ifdef BURST_ABI_FOR_TESTS
+uint32_t burst_abi(void) { return BURST_ABI_FOR_TESTS; }
+#else
+uint32_t burst_abi(void) { return BURST_ABI; }
+#endif
+
+/* Sizes of the structures that engine.py lays out itself. */
+uint32_t burst_sizes(void) { return (uint32_t)(sizeof(parameters) << 20 | sizeof(result_t)); }
+
+void burst_free(burst_t *b)
+{
+    if (!b)
+        return;
+    if (b->out)
+        OPENSSL_cleanse(b->out, (size_t)SLOTS * IN_SLOT);
+    if (b->in)
+        OPENSSL_cleanse(b->in, (size_t)SLOTS * IN_SLOT);
+    free(b->flows);
+    free(b->inbound);
+    free(b->in);
+    free(b->out);
+    free(b->unsent);
+    OPENSSL_cleanse(b, sizeof *b);
+    free(b);
+}
+
+burst_t *burst_new(uint32_t options)
+{
+    burst_t *b = calloc(1, sizeof *b);
+    if (!b)
+        return NULL;
+    b->options = options;
+    b->generation = 1;
+    b->buckets = 64;
+    b->flows = calloc(FLOWS, sizeof *b->flows);
+    b->inbound = calloc(b->buckets, sizeof *b->inbound);
+    b->in = calloc(SLOTS, IN_SLOT);
+    b->out = calloc(SLOTS, IN_SLOT);
+    b->unsent = calloc(UNSENT, SEND_SLOT);
+    if (!b->flows || !b->inbound || !b->in || !b->out || !b->unsent) {
+        burst_free(b);
+        return NULL;
+    }
+    for (int n = 0; n < SLOTS; n++) {
+        struct msghdr *in = &b->in_messages[n].msg_hdr, *out = &b->out_messages[n].msg_hdr;
+        in->msg_iov = &b->in_vectors[n];
+        out->msg_iov = &b->out_vectors[n];
+        in->msg_iovlen = out->msg_iovlen = 1;
+        b->out_vectors[n].iov_base = b->out + (size_t)n * SEND_SLOT;
+    }
+    return b;
+}
+
+const result_t *burst_result(const burst_t *b) { return &b->result; }
+
+/* For tests, which compare with the Python path: the next random blocks. */
+int burst_preload_noise(burst_t *b, const uint8_t *noise, uint32_t size)
+{
+    if (size > sizeof b->noise)
+        return -1;
+    memcpy(b->noise + sizeof b->noise - size, noise, size);
+    b->noise_left = size;
+    return 0;
+}
