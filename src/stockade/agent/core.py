@@ -89,6 +89,8 @@ class HostCore:
         self.known_peers = known_peers if known_peers is not None else KnownPeers()
         self.packet_log = PacketLog()
         self._journal = journal
+        self.oakley: Callable[[ike.StoryLine], None] = lambda line: None
+        """Gets every line of the Oakley log, while `log_key_exchange` has it on."""
         self._compiler = PolicyCompiler()
         self._compiled = FilterTable()
         self._policy: tuple[tuple[PolicySet, ...], DynamicSet | None] = ((), None)
@@ -255,10 +257,16 @@ class HostCore:
             for effect in effects:
                 if isinstance(effect, ike.Send):
                     send(effect)
+                elif isinstance(effect, ike.StoryLine):
+                    self.oakley(effect)
                 else:
                     self._apply(effect, now)
             if not events and not effects:
                 break
+
+    def log_key_exchange(self, on: bool) -> None:
+        """Turn the Oakley log on or off (`set config property=ikelogging`)."""
+        self.engine.set_logging(on)
 
     def delete_peer(self, peer: Address, now: float) -> None:
         """Delete all SAs with one peer, as `delete` of the API asks."""

@@ -27,6 +27,7 @@ from stockade.agent.interfaces import InterfaceChanges
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
 from stockade.agent.names import NameKeeper
+from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
 from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings
 from stockade.agent.settings import Settings
@@ -88,6 +89,7 @@ class Service:
         self._journal: Journal
         self._known: KnownPeers
         self._stores = stores
+        self._oakley = OakleyLog(paths.journal)
         self._facts: FactsKeeper
         self._core: HostCore
         self._udp: UdpSockets
@@ -121,6 +123,7 @@ class Service:
             self._journal.write(Entry("agent-stopped", Reason.of(ReasonCode.SHUTTING_DOWN)))
             self._workers.stop()
             self._known.close()
+            self._oakley.close()
             self._journal.close()
 
     def _start_policy(self) -> None:
@@ -141,6 +144,7 @@ class Service:
             soft=self._settings.soft,
             source_for=source_address,
         )
+        self._core.oakley = self._oakley.write
         if self._gate.trouble is not None:
             self._journal.write(Entry("boot-filters-failed", self._gate.trouble))
         try:
@@ -410,6 +414,7 @@ class Service:
         """What `set config` says, of as much as acts at once."""
         asked = self._asked = configuration.settings
         now = time.monotonic()
+        self._core.log_key_exchange(asked.ike_logging)
         self._core.packet_log.set(asked.diagnostics, asked.log_interval, now)
         soft = self._settings.soft
         if asked.simple_policy:
