@@ -41,18 +41,18 @@ def show(paths: Paths, form: str) -> int:
 
 
 def _print(mode: BootMode, table: FilterTable, form: str) -> int:
-    closed, policy = boot_filters.are_in_force(), boot_filters.is_policy_in_force()
+    there = boot_filters.in_force()
     if form == "json":
         filters = [
             {"filter": str(entry), "why": entry.provenance.rule, "action": entry.action}
             for entry in table.filters
         ]
-        answer = {"mode": mode, "in_force": closed, "policy_in_force": policy, "filters": filters}
+        answer = {"mode": mode, "in_force": there.boot, "policy_in_force": there.policy, "filters": filters}
         print(json.dumps(answer))
         return 0
-    if closed:
+    if there.boot:
         print("The boot filters are in force, until an agent has put a policy in force.")
-    elif policy:
+    elif there.policy:
         print("The filters of an agent are in force, and no boot filters.")
     else:
         print("No filters are in force.")
