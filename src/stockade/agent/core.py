@@ -22,6 +22,7 @@ from stockade.ike import contract as ike
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.engine import Engine
+from stockade.ike.flood import Verdict
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.negotiation import Negotiation, QuickModeMatch
@@ -89,6 +90,8 @@ class HostCore:
         self.known_peers = known_peers if known_peers is not None else KnownPeers()
         self.packet_log = PacketLog()
         self._journal = journal
+        self.oakley: Callable[[ike.StoryLine], None] = lambda line: None
+        """Gets every line of the Oakley log, while `log_key_exchange` has it on."""
         self._compiler = PolicyCompiler()
         self._compiled = FilterTable()
         self._policy: tuple[tuple[PolicySet, ...], DynamicSet | None] = ((), None)
@@ -220,6 +223,10 @@ class HostCore:
         """A UDP datagram came on port 500 or 4500."""
         self.engine.receive(datagram, local, remote, now)
 
+    def screen(self, datagram: bytes, origin: bytes, now: float) -> bytes | Verdict:
+        """What becomes of a first message (`Engine.screen`); what is admitted goes to `receive`."""
+        return self.engine.screen(datagram, origin, now)
+
     def timeout(self, now: float) -> None:
         self.engine.timeout(now)
         self._fall_back(now)
@@ -245,10 +252,16 @@ class HostCore:
             for effect in effects:
                 if isinstance(effect, ike.Send):
                     send(effect)
+                elif isinstance(effect, ike.StoryLine):
+                    self.oakley(effect)
                 else:
                     self._apply(effect, now)
             if not events and not effects:
                 break
+
+    def log_key_exchange(self, on: bool) -> None:
+        """Turn the Oakley log on or off (`set config property=ikelogging`)."""
+        self.engine.set_logging(on)
 
     def delete_peer(self, peer: Address, now: float) -> None:
         """Delete all SAs with one peer, as `delete` of the API asks."""

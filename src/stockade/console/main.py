@@ -129,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     simple.add_argument("--rootca", metavar="NAME", help="authenticate by certificates under this root")
     simple.set_defaults(command=_policy, action="simple")
 
+    log = add("log", _log, "the story of every negotiation (the Oakley log)")
+    log.add_argument("--last", type=int, default=20, metavar="N", help="how many (default 20, 0 for all)")
+    log.add_argument("--peer", metavar="ADDRESS", help="only those with this peer")
+    log.add_argument("--saved", action="store_true", help="the log before this one (oakley.log.sav)")
+    log.add_argument("--follow", action="store_true", help="go on with lines as they come")
+
     add("status", _status, "how the agent is and what is in force")
     show = commands.add_parser("show", help="what is in force", parents=[shared])
     show_commands = show.add_subparsers(metavar="WHAT", required=True)
@@ -336,6 +342,19 @@ def _show_journal(options: argparse.Namespace) -> int:
     for record in chain(entries["entries"], stream):
         print(json.dumps(record) if options.format == "json" else printing.journal_line(record), flush=True)
     return 0
+
+
+def _log(options: argparse.Namespace) -> int:
+    from stockade.console.log_command import run_log
+
+    return run_log(
+        Paths.of(options.home),
+        last=max(0, options.last),
+        peer=options.peer,
+        saved=options.saved,
+        follow=options.follow,
+        form=options.format,
+    )
 
 
 def _explain(options: argparse.Namespace) -> int:
