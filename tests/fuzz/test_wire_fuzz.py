@@ -76,7 +76,9 @@ from stockade.wire.pcap import (
 )
 from stockade.wire.rtnetlink import (
     decode_address,
+    decode_gateways,
     decode_link_mtu,
+    decode_link_type,
     decode_route,
     decode_rule,
     default_route,
@@ -248,6 +250,8 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "netlink attributes": netlink(decode_attributes),
     "address message": netlink(decode_address),
     "link message": netlink(decode_link_mtu),
+    "link type message": netlink(decode_link_type),
+    "gateways of a route": netlink(lambda body: decode_gateways(body, 254)),
     "route message": netlink(decode_route),
     "rule message": netlink(decode_rule),
     "XFRM state": netlink(decode_state),
@@ -470,7 +474,9 @@ def test_every_decoder_of_the_room_is_fuzzed() -> None:
         "decode_number",
         "decode_ah_header",
         "decode_address",
+        "decode_gateways",
         "decode_link_mtu",
+        "decode_link_type",
         "decode_route",
         "decode_rule",
         "decode_state",
