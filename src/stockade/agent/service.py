@@ -34,7 +34,6 @@ from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
 from stockade.agent.workers import Workers
-from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
@@ -437,7 +436,7 @@ class Service:
 
     def status(self) -> messages.Status:
         now = time.monotonic()
-        statistics = self._driver.statistics()
+        statistics = self._driver.statistics(filters=False)
         refusal = self._refusal or self._facts_refusal
         return messages.Status(
             version=__version__,
@@ -463,7 +462,7 @@ class Service:
         return views.filters(self._core, self._driver.statistics())
 
     def sas(self) -> messages.Sas:
-        return views.sas(self._core, self._driver.statistics(), time.monotonic())
+        return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
 
     def reload(self) -> messages.Loaded:
         with suppress(StockadeError):  # told by `refused`
@@ -510,6 +509,8 @@ class Service:
         )
 
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage:
+        from stockade.analyze.explain import explain_flow  # late: nobody waits for it at the start
+
         if direction is None:
             direction = Direction.OUTBOUND if flow.source in self._core.local_addresses else Direction.INBOUND
         explanation = explain_flow(

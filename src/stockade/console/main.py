@@ -84,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--driver", help="the data plane (auto, kernel or userspace); outweighs agent.toml")
     run.set_defaults(command=_agent_run)
 
+    boot = commands.add_parser(
+        "boot-filters", help="what protects this computer before an agent runs", parents=[shared]
+    )
+    boot_commands = boot.add_subparsers(metavar="COMMAND", required=True)
+    for name, text in (
+        ("install", "put them in force, as set config bootmode says; before the network is up"),
+        ("remove", "take them away; the filters of a policy stay"),
+        ("show", "what is in force, and what install would put there"),
+    ):
+        command = boot_commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.set_defaults(command=_boot_filters, action=name)
+
     netsh = add("netsh", _netsh, "read or write policy in the language of netsh ipsec")
     netsh.add_argument(
         "-f", dest="script", metavar="FILE", help="run the commands of a script (- for standard input)"
@@ -216,6 +228,17 @@ def _agent_run(options: argparse.Namespace) -> int:
 
     run_agent(Paths.of(options.home), options.driver, ready)
     return 0
+
+
+def _boot_filters(options: argparse.Namespace) -> int:
+    from stockade.console import boot_filters_command
+
+    paths = Paths.of(options.home)
+    if options.action == "install":
+        return boot_filters_command.install(paths, options.format)
+    if options.action == "remove":
+        return boot_filters_command.remove(paths, options.format)
+    return boot_filters_command.show(paths, options.format)
 
 
 # ---- policy

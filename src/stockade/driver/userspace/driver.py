@@ -231,12 +231,13 @@ class UserspaceDriver:
     def fileno(self) -> int:
         return self._epoll.fileno()
 
-    def statistics(self) -> DriverStatistics:
+    def statistics(self, *, filters: bool = True) -> DriverStatistics:
         if self._control is None:
-            return DriverStatistics((), self._filter_counters(), 0, ())
+            return DriverStatistics((), self._filter_counters() if filters else (), 0, ())
         reply = self._request(messages.AskStatistics())
         assert isinstance(reply, messages.Statistics)
-        return DriverStatistics(reply.sas, self._filter_counters(), reply.held_packets, reply.refused)
+        counters = self._filter_counters() if filters else ()
+        return DriverStatistics(reply.sas, counters, reply.held_packets, reply.refused)
 
     # ---- the process ---------------------------------------------------------------------------------------
 
