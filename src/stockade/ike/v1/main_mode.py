@@ -38,6 +38,7 @@ from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import Authenticated, AuthMethod, Presented
 from stockade.ike.auth.preshared_key import PresharedKeyMethod
 from stockade.ike.contract import RandomSource
+from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
 from stockade.ike.v1.exchange import (
     Conversation,
     Expectation,
@@ -53,6 +54,7 @@ from stockade.ike.v1.main_mode_proposals import (
     MainModeChoice,
     check_main_mode_choice,
     choose_main_mode,
+    judge_main_modes,
     main_mode_offer,
 )
 from stockade.ike.v1.nat_traversal import Nat, Variant, common_variant, detection_payloads, find_nat
@@ -131,6 +133,7 @@ class MainModeSetup:
     nat_traversal: bool
     endpoints: Callable[[], tuple[Endpoint, Endpoint]]
     note_nat: Callable[[Nat], None]
+    story: Story
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,8 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
     choice, cookie, variant = yield from answered(Step(MESSAGE_2, (offer, *vendor_ids)), take_answer)
     conversation.responder_cookie = cookie
     setup.note_choice(choice)
+    if setup.story.on:
+        tell_peers_choice(setup.story, str(choice.candidate), [str(each) for each in setup.candidates])
 
     private = generate(choice.candidate.proposal.group, setup.random)
     nonce = setup.random(NONCE_SIZE)
@@ -222,9 +227,15 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
     message = yield Step(MESSAGE_1)
     variant = _note_vendor_ids(setup, message)
     candidates = _mutual(setup.candidates, message)
-    choice = _chosen(choose_main_mode(message.one(SecurityAssociationPayload), candidates))
+    offer = message.one(SecurityAssociationPayload)
+    if setup.story.on:
+        judged = judge_main_modes(offer, candidates)
+        setup.story.tell(StoryEvent.OFFERED, "the peer offers", *numbered([what for what, _ in judged]))
+    choice = _chosen(choose_main_mode(offer, candidates))
     method = choice.candidate.method
     setup.note_choice(choice)
+    if setup.story.on:
+        tell_own_choice(setup.story, str(choice.candidate), judge_main_modes(offer, candidates))
     sa_body = message.body(SecurityAssociationPayload)
     vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
     nonce = setup.random(NONCE_SIZE)
@@ -438,6 +449,9 @@ def _prove(
     """Our identity and its proof. `asked`: requests beyond those of message 3 or 4 (strongSwan's initiator
     sends them in message 5)."""
     prover = agreement.method.prover(setup.local, (*agreement.asked, *asked))
+    if setup.story.on:
+        who = Identity(prover.identity.id_type, prover.identity.data)
+        setup.story.tell(StoryEvent.PROVED, f"we prove by {agreement.method.name} that we are {who}")
     digest = agreement.own_hash(sa_body, prover.identity.encode_body())
     return (prover.identity, *prover.prove(digest))
 
@@ -453,6 +467,10 @@ def _authenticate(
     # Behind a NAT the peer cannot know the address that it speaks from.
     behind = agreement.nat is not None and agreement.nat.peer_behind
     peer = method.authenticate(presented, digest, None if behind else setup.remote)
+    if setup.story.on:
+        text = f"the peer proves by {peer.method.name} that it is {peer.identity}"
+        certificates = ("certificates", len(presented.certificates))
+        setup.story.tell(StoryEvent.PROVED, text, *((certificates,) if presented.certificates else ()))
     denied = setup.why_denied(peer)
     if denied is not None:
         raise error_of(denied)  # not the peer's error: no other message would help
