@@ -373,7 +373,16 @@ class HostCore:
             return
         self._recovered[source] = now  # bounded: only known peers get here
         for quick_mode in known:
-            self._acquire_known(quick_mode, now)
+            if not self._acquire_known(quick_mode, now):
+                self._respond_again(quick_mode, now)
+
+    def _respond_again(self, known: KnownQuickMode, now: float) -> None:
+        """The default response rule made the SA that a peer still uses, before a restart of ours. It begins
+        nothing by itself, but this is the peer's traffic, which waits: the same is negotiated again."""
+        match = self._lookup.for_quick_mode(known.local, known.peer, known.selector)
+        if isinstance(match, QuickModeMatch) and match.dynamic:
+            command = ike.Acquire(known.local, known.peer, known.selector, match.negotiation, match.filter_id)
+            self.engine.command(command, now)
 
     def _acquire_known(self, known: KnownQuickMode, now: float) -> bool:
         """Negotiate a known quick mode anew, if today's policy still has the very traffic as a negotiate
