@@ -27,18 +27,18 @@ from stockade.agent.interfaces import InterfaceChanges
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
 from stockade.agent.names import NameKeeper
+from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
 from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
-from stockade.agent.udp import UdpSockets
+from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
 from stockade.agent.workers import Workers
-from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import Perform, Performed, Send, perform
-from stockade.model.addresses import Address, Endpoint
+from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
@@ -88,6 +88,7 @@ class Service:
         self._journal: Journal
         self._known: KnownPeers
         self._stores = stores
+        self._oakley = OakleyLog(paths.journal)
         self._facts: FactsKeeper
         self._core: HostCore
         self._udp: UdpSockets
@@ -121,6 +122,7 @@ class Service:
             self._journal.write(Entry("agent-stopped", Reason.of(ReasonCode.SHUTTING_DOWN)))
             self._workers.stop()
             self._known.close()
+            self._oakley.close()
             self._journal.close()
 
     def _start_policy(self) -> None:
@@ -141,6 +143,7 @@ class Service:
             soft=self._settings.soft,
             source_for=source_address,
         )
+        self._core.oakley = self._oakley.write
         if self._gate.trouble is not None:
             self._journal.write(Entry("boot-filters-failed", self._gate.trouble))
         try:
@@ -150,20 +153,27 @@ class Service:
         else:
             self._enforce(configuration)
             if self._refusal is None or self._store_refused:
-                self._gate.open()
+                self._open_gate()
                 return
         refusal = self._refusal
         try:
             last = self._stores.read_last_good()
             if self._core.load(last.policy_sets, time.monotonic(), self._facts.facts).refusal is None:
                 self._take_settings(last)
-                self._gate.open()
+                self._open_gate()
                 return
         except StockadeError as error:
             self._journal.write(Entry("last-good-refused", error.reason))
         finally:
             self._refusal = refusal
         self._hold_at_boot()
+
+    def _open_gate(self) -> None:
+        """A policy is in force: the boot filters go."""
+        try:
+            self._gate.open()
+        except StockadeError as error:  # more closed than the policy says, and told
+            self._journal.write(Entry("boot-filters-failed", error.reason))
 
     def _hold_at_boot(self) -> None:
         """No policy can be put in force: the persistent one alone, and the boot filters below it."""
@@ -192,8 +202,10 @@ class Service:
         self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
         changes = InterfaceChanges()
         try:
-            for descriptor, read in self._udp.descriptors():
+            for descriptor, read in self._udp.main_doors():
                 loop.add_reader(descriptor, self._on_datagrams, read)
+            for descriptor, read_strangers in self._udp.strangers_doors():
+                loop.add_reader(descriptor, self._on_strangers, read_strangers)
             if self._driver.fileno() >= 0:
                 loop.add_reader(self._driver.fileno(), self._pump)
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
@@ -232,11 +244,21 @@ class Service:
 
     # ---- what happens
 
-    def _on_datagrams(self, read: Callable[[], list[tuple[bytes, Endpoint, Endpoint]]]) -> None:
+    def _on_datagrams(self, read: Callable[[], Batch]) -> None:
         now = time.monotonic()
         for datagram, local, remote in read():
             self._core.receive(datagram, local, remote, now)
         self._pump()
+
+    def _on_strangers(self, read: Callable[[Screen, float, int], Batch]) -> None:
+        """First messages. One turn of the loop reads some of them, and all that waits at the main doors."""
+        now = time.monotonic()
+        core = self._core
+        admitted = read(core.screen, now, STRANGERS_IN_FLOOD if core.engine.floods else STRANGERS)
+        for datagram, local, remote in admitted:
+            core.receive(datagram, local, remote, now)
+        if admitted:
+            self._pump()
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -366,7 +388,7 @@ class Service:
         self._enforce(configuration)
         self._pump()
         if self._refusal is None:
-            self._gate.open()
+            self._open_gate()
             self._keep_good_copy()
 
     def _enforce(self, configuration: Configuration) -> None:
@@ -391,11 +413,12 @@ class Service:
         """What `set config` says, of as much as acts at once."""
         asked = self._asked = configuration.settings
         now = time.monotonic()
+        self._core.log_key_exchange(asked.ike_logging)
         self._core.packet_log.set(asked.diagnostics, asked.log_interval, now)
         soft = self._settings.soft
         if asked.simple_policy:
             soft = replace(soft, fallback_seconds=SIMPLE_POLICY_FALLBACK)
-        self._core.soft_settings = soft
+        self._core.soft.settings = soft
         config = self._settings.ike
         if asked.cluster_idle_seconds is not None:
             config = replace(config, cluster_idle_seconds=float(asked.cluster_idle_seconds))
@@ -413,7 +436,7 @@ class Service:
 
     def status(self) -> messages.Status:
         now = time.monotonic()
-        statistics = self._driver.statistics()
+        statistics = self._driver.statistics(filters=False)
         refusal = self._refusal or self._facts_refusal
         return messages.Status(
             version=__version__,
@@ -439,7 +462,7 @@ class Service:
         return views.filters(self._core, self._driver.statistics())
 
     def sas(self) -> messages.Sas:
-        return views.sas(self._core, self._driver.statistics(), time.monotonic())
+        return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
 
     def reload(self) -> messages.Loaded:
         with suppress(StockadeError):  # told by `refused`
@@ -486,6 +509,8 @@ class Service:
         )
 
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage:
+        from stockade.analyze.explain import explain_flow  # late: nobody waits for it at the start
+
         if direction is None:
             direction = Direction.OUTBOUND if flow.source in self._core.local_addresses else Direction.INBOUND
         explanation = explain_flow(

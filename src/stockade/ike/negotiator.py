@@ -15,6 +15,7 @@ from stockade.ike.context import Context
 from stockade.ike.contract import Acquire, ReportKind, Send
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable, QuickModePair
+from stockade.ike.story import StoryEvent
 from stockade.ike.v1 import nat_traversal
 from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.candidates import main_mode_candidates
@@ -150,6 +151,11 @@ class Negotiator:
         local, remote = Endpoint(acquire.local, 500), Endpoint(acquire.peer, 500)
         mode = self.make(local, remote, candidates, None, now)
         self._table.add(mode)
+        if mode.story.on:
+            rule, traffic = acquire.negotiation.name, acquire.selector
+            mode.story.tell(
+                StoryEvent.BEGUN, f"rule {rule} wants to secure {traffic}", ("filter", acquire.filter_id)
+            )
         mode.quick_modes.add(job, now)
         mode.start(now)
 
@@ -294,6 +300,8 @@ class Negotiator:
         if mode.notices.deletes.pending:
             mode.notices.deletes.settled = partial(self._table.forget_departed, mode)
             self._keep_departed(mode, now, sum(self._config.delete_intervals) + FORGETTING_SECONDS)
+        if was_established:
+            mode.story.refuse(StoryEvent.DELETED, reason)
         kind = ReportKind.MAIN_MODE_DELETED if was_established else ReportKind.MAIN_MODE_FAILED
         if was_established or (mode.initiator and not jobs):
             context.report(kind, reason, mode.local, mode.remote, mode.cookies)

@@ -37,6 +37,7 @@ from stockade.crypto.key_exchange import PrivateValue, generate
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import Authenticated, AuthMethod, Presented
 from stockade.ike.contract import RandomSource
+from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
 from stockade.ike.v1.exchange import (
     Conversation,
     Expectation,
@@ -52,6 +53,7 @@ from stockade.ike.v1.main_mode_proposals import (
     MainModeChoice,
     check_main_mode_choice,
     choose_main_mode,
+    judge_main_modes,
     main_mode_offer,
 )
 from stockade.ike.v1.nat_traversal import Nat, Variant, common_variant, detection_payloads, find_nat
@@ -126,6 +128,7 @@ class MainModeSetup:
     nat_traversal: bool
     endpoints: Callable[[], tuple[Endpoint, Endpoint]]
     note_nat: Callable[[Nat], None]
+    story: Story
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,8 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
     choice, cookie, variant = yield from answered(Step(MESSAGE_2, (offer, *vendor_ids)), take_answer)
     conversation.responder_cookie = cookie
     setup.note_choice(choice)
+    if setup.story.on:
+        tell_peers_choice(setup.story, str(choice.candidate), [str(each) for each in setup.candidates])
 
     private = generate(choice.candidate.proposal.group, setup.random)
     nonce = setup.random(NONCE_SIZE)
@@ -205,7 +210,7 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
             protected=True,
             attempts=setup.authentication_attempts,
         ),
-        lambda message: _authenticate(message, agreement, sa_body, setup.remote),
+        lambda message: _authenticate(message, agreement, sa_body, setup.remote, setup.story),
     )
     return Finish(agreement.outcome(peer, _says_initial_contact(message)))
 
@@ -215,9 +220,15 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
     message = yield Step(MESSAGE_1)
     variant = _note_vendor_ids(setup, message)
     candidates = _mutual(setup.candidates, message)
-    choice = _chosen(choose_main_mode(message.one(SecurityAssociationPayload), candidates))
+    offer = message.one(SecurityAssociationPayload)
+    if setup.story.on:
+        judged = judge_main_modes(offer, candidates)
+        setup.story.tell(StoryEvent.OFFERED, "the peer offers", *numbered([what for what, _ in judged]))
+    choice = _chosen(choose_main_mode(offer, candidates))
     method = choice.candidate.method
     setup.note_choice(choice)
+    if setup.story.on:
+        tell_own_choice(setup.story, str(choice.candidate), judge_main_modes(offer, candidates))
     sa_body = message.body(SecurityAssociationPayload)
     vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
     nonce = setup.random(NONCE_SIZE)
@@ -258,7 +269,7 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
             proof_expectation(5, method),
             (KeyExchangePayload(private.public), NoncePayload(nonce), *method.requests(), *detection),
         ),
-        lambda message: _authenticate(message, agreement, sa_body, setup.remote),
+        lambda message: _authenticate(message, agreement, sa_body, setup.remote, setup.story),
     )
     return Finish(
         agreement.outcome(peer, _says_initial_contact(message)),
@@ -399,12 +410,15 @@ def _prove(
     """Our identity and its proof. `asked`: requests beyond those of message 3 or 4 (strongSwan's initiator
     sends them in message 5)."""
     prover = agreement.method.prover(setup.local, (*agreement.asked, *asked))
+    if setup.story.on:
+        who = Identity(prover.identity.id_type, prover.identity.data)
+        setup.story.tell(StoryEvent.PROVED, f"we prove by {agreement.method.name} that we are {who}")
     digest = agreement.own_hash(sa_body, prover.identity.encode_body())
     return (prover.identity, *prover.prove(digest))
 
 
 def _authenticate(
-    message: Incoming, agreement: _Agreement, sa_body: bytes, remote: Address
+    message: Incoming, agreement: _Agreement, sa_body: bytes, remote: Address, story: Story
 ) -> tuple[Authenticated, Incoming]:
     """Who the peer proves to be, and the message that proves it."""
     method = agreement.method
@@ -414,6 +428,10 @@ def _authenticate(
     # Behind a NAT the peer cannot know the address that it speaks from.
     behind = agreement.nat is not None and agreement.nat.peer_behind
     peer = method.authenticate(presented, digest, None if behind else remote)
+    if story.on:
+        text = f"the peer proves by {peer.method.name} that it is {peer.identity}"
+        certificates = ("certificates", len(presented.certificates))
+        story.tell(StoryEvent.PROVED, text, *((certificates,) if presented.certificates else ()))
     return peer, message
 
 

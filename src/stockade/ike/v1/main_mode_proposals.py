@@ -13,6 +13,7 @@ from stockade.crypto.registry import (
 )
 from stockade.ike.auth.method import AuthMethod
 from stockade.ike.v1.proposals import (
+    MAXIMUM_FACTS,
     TransformAttributes,
     foreign_reason,
     lifetime_attributes,
@@ -50,6 +51,9 @@ class MainModeCandidate:
     method: AuthMethod
     lifetime_seconds: int
     negotiation: Negotiation
+
+    def __str__(self) -> str:
+        return f"{self.proposal} by {self.method.name}, {self.lifetime_seconds} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,19 @@ def _answered(transform: TransformPayload, candidate: MainModeCandidate) -> Tran
     own = {attribute.type: attribute for attribute in candidate.method.attributes}
     attributes = tuple(own.get(attribute.type, attribute) for attribute in transform.attributes)
     return replace(transform, attributes=attributes)
+
+
+def judge_main_modes(
+    offer: SecurityAssociationPayload, candidates: Sequence[MainModeCandidate]
+) -> list[tuple[str, str]]:
+    """Each transform offered, and the first thing of it that does not fit (empty: it fits). For the log."""
+    judged = []
+    for proposal in offer.proposals[:MAXIMUM_FACTS]:
+        for transform in proposal.transforms[:MAXIMUM_FACTS]:
+            offered = _read_main_mode(transform)
+            why = _why_not_main_mode(offered, candidates)
+            judged.append((f"{offered.description} by method {offered.method}, {offered.seconds} s", why))
+    return judged[:MAXIMUM_FACTS]
 
 
 def choose_main_mode(
