@@ -34,7 +34,6 @@ from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
 from stockade.agent.workers import Workers
-from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
@@ -154,20 +153,27 @@ class Service:
         else:
             self._enforce(configuration)
             if self._refusal is None or self._store_refused:
-                self._gate.open()
+                self._open_gate()
                 return
         refusal = self._refusal
         try:
             last = self._stores.read_last_good()
             if self._core.load(last.policy_sets, time.monotonic(), self._facts.facts).refusal is None:
                 self._take_settings(last)
-                self._gate.open()
+                self._open_gate()
                 return
         except StockadeError as error:
             self._journal.write(Entry("last-good-refused", error.reason))
         finally:
             self._refusal = refusal
         self._hold_at_boot()
+
+    def _open_gate(self) -> None:
+        """A policy is in force: the boot filters go."""
+        try:
+            self._gate.open()
+        except StockadeError as error:  # more closed than the policy says, and told
+            self._journal.write(Entry("boot-filters-failed", error.reason))
 
     def _hold_at_boot(self) -> None:
         """No policy can be put in force: the persistent one alone, and the boot filters below it."""
@@ -382,7 +388,7 @@ class Service:
         self._enforce(configuration)
         self._pump()
         if self._refusal is None:
-            self._gate.open()
+            self._open_gate()
             self._keep_good_copy()
 
     def _enforce(self, configuration: Configuration) -> None:
@@ -412,7 +418,7 @@ class Service:
         soft = self._settings.soft
         if asked.simple_policy:
             soft = replace(soft, fallback_seconds=SIMPLE_POLICY_FALLBACK)
-        self._core.soft_settings = soft
+        self._core.soft.settings = soft
         config = self._settings.ike
         if asked.cluster_idle_seconds is not None:
             config = replace(config, cluster_idle_seconds=float(asked.cluster_idle_seconds))
@@ -430,7 +436,7 @@ class Service:
 
     def status(self) -> messages.Status:
         now = time.monotonic()
-        statistics = self._driver.statistics()
+        statistics = self._driver.statistics(filters=False)
         refusal = self._refusal or self._facts_refusal
         return messages.Status(
             version=__version__,
@@ -456,7 +462,7 @@ class Service:
         return views.filters(self._core, self._driver.statistics())
 
     def sas(self) -> messages.Sas:
-        return views.sas(self._core, self._driver.statistics(), time.monotonic())
+        return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
 
     def reload(self) -> messages.Loaded:
         with suppress(StockadeError):  # told by `refused`
@@ -503,6 +509,8 @@ class Service:
         )
 
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage:
+        from stockade.analyze.explain import explain_flow  # late: nobody waits for it at the start
+
         if direction is None:
             direction = Direction.OUTBOUND if flow.source in self._core.local_addresses else Direction.INBOUND
         explanation = explain_flow(

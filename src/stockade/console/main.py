@@ -82,7 +82,24 @@ def _parser() -> argparse.ArgumentParser:
     agent_commands = agent.add_subparsers(metavar="COMMAND", required=True)
     run = agent_commands.add_parser("run", help="protect this host until told to stop", parents=[shared])
     run.add_argument("--driver", help="the data plane (auto, kernel or userspace); outweighs agent.toml")
+    run.add_argument(
+        "--no-offload",
+        metavar="NAME,…",
+        help="offloads of the user-space data plane to do without (see doctor); outweighs agent.toml",
+    )
     run.set_defaults(command=_agent_run)
+
+    boot = commands.add_parser(
+        "boot-filters", help="what protects this computer before an agent runs", parents=[shared]
+    )
+    boot_commands = boot.add_subparsers(metavar="COMMAND", required=True)
+    for name, text in (
+        ("install", "put them in force, as set config bootmode says; before the network is up"),
+        ("remove", "take them away; the filters of a policy stay"),
+        ("show", "what is in force, and what install would put there"),
+    ):
+        command = boot_commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.set_defaults(command=_boot_filters, action=name)
 
     netsh = add("netsh", _netsh, "read or write policy in the language of netsh ipsec")
     netsh.add_argument(
@@ -207,6 +224,7 @@ def _add_policy_file(command: argparse.ArgumentParser) -> None:
 
 def _agent_run(options: argparse.Namespace) -> int:
     from stockade.agent.launch import run_agent
+    from stockade.driver.userspace.offloads import read_offloads
 
     def ready() -> None:
         if options.format == "json":
@@ -214,8 +232,20 @@ def _agent_run(options: argparse.Namespace) -> int:
         else:
             print("stockade: the policy is in force", flush=True)
 
-    run_agent(Paths.of(options.home), options.driver, ready)
+    without = None if options.no_offload is None else read_offloads(options.no_offload.split(","))
+    run_agent(Paths.of(options.home), options.driver, ready, without)
     return 0
+
+
+def _boot_filters(options: argparse.Namespace) -> int:
+    from stockade.console import boot_filters_command
+
+    paths = Paths.of(options.home)
+    if options.action == "install":
+        return boot_filters_command.install(paths, options.format)
+    if options.action == "remove":
+        return boot_filters_command.remove(paths, options.format)
+    return boot_filters_command.show(paths, options.format)
 
 
 # ---- policy

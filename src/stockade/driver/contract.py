@@ -143,7 +143,9 @@ class Driver(Protocol):
         """A descriptor that is readable when `events` has something, for an event loop; -1 if there is none
         (the memory driver: ask after every call)."""
 
-    def statistics(self) -> DriverStatistics: ...
+    def statistics(self, *, filters: bool = True) -> DriverStatistics:
+        """What was counted. Without `filters` those of the filters are left out: asking for thousands takes
+        its time."""
 
 
 @runtime_checkable

@@ -337,7 +337,7 @@ class KernelDriver:
     def fileno(self) -> int:
         return self._epoll.fileno()
 
-    def statistics(self) -> DriverStatistics:
+    def statistics(self, *, filters: bool = True) -> DriverStatistics:
         if self._netlink is None:
             return DriverStatistics((), (), 0, ())
         now = time.monotonic()

@@ -106,11 +106,15 @@ class Release(msgspec.Struct, frozen=True, tag=True):
     peer: str
 
 
+class TakeUdpSocket(msgspec.Struct, frozen=True, tag=True):
+    """The UDP socket of port 4500 for ESP, over IPv4; its descriptor comes beside the frame."""
+
+
 class AskStatistics(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
-Request = InstallFilters | ChangeFilters | AddSa | RemoveSa | Release | AskStatistics
+Request = InstallFilters | ChangeFilters | AddSa | RemoveSa | Release | AskStatistics | TakeUdpSocket
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
