@@ -346,7 +346,15 @@ def seeds() -> dict[str, list[bytes]]:
         bytes((2, 24, 0, 0)) + (2).to_bytes(4, "little") + encode_attributes({2: four[0].packed})
     ]
     table["link message"] = [set_link(2, mtu=1500, queue=100)]
+    table["link type message"] = [set_link(2, mtu=1500, queue=100)]
     table["route message"] = [route]
+    hop = (8).to_bytes(2, "little") + bytes(6) + encode_attributes({5: four[0].packed})
+    hops = len(hop).to_bytes(2, "little") + hop[2:]
+    main_route = bytes((2, 0, 0, 0, 254, 3, 0, 1)) + bytes(4)
+    table["gateways of a route"] = [
+        main_route + encode_attributes({5: four[0].packed}),
+        main_route + encode_attributes({9: hops + hops}),
+    ]
     table["rule message"] = [rule]
     return table | xfrm_seeds()
 

@@ -1,6 +1,7 @@
 """The agent's own settings: `agent.toml` in /etc/stockade, or in the home folder with `--home`.
 
     driver = "auto"               # or "kernel" or "userspace"
+    no_offload = []               # of the user-space data plane, by the names of `stockade doctor`
 
     [ike]
     microsoft_version = 8         # the Windows release that our vendor id names: 2 (2000) to 9 (8 and 2012)
@@ -74,6 +75,7 @@ class Settings:
     host: HostSettings = field(default_factory=HostSettings)
     name_refresh_seconds: float = REFRESH_SECONDS
     soft: SoftSettings = field(default_factory=SoftSettings)
+    without: frozenset[str] = frozenset()
 
 
 def read_settings(path: Path) -> Settings:
@@ -86,12 +88,13 @@ def read_settings(path: Path) -> Settings:
     except (OSError, ValueError) as error:
         raise _invalid(path, str(error)) from error
     driver = content.pop("driver", DEFAULT_DRIVER)
+    without = _offloads(path, content.pop("no_offload", []))
     ike = _table(path, content, "ike", {*_RANGES, *_SWITCHES})
     host = _table(path, content, "host", {*_SERVERS, *_HOST_RANGES})
     soft = _table(path, content, "soft", {"when", *_SOFT_RANGES})
     kerberos = _kerberos(path, content.pop("kerberos", {}))
     if content:
-        known = "driver, [ike], [kerberos], [host] and [soft]"
+        known = "driver, no_offload, [ike], [kerberos], [host] and [soft]"
         raise _invalid(path, f"unknown key {next(iter(content))!r}; known are {known}")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
@@ -116,7 +119,21 @@ def read_settings(path: Path) -> Settings:
             ),
             when=_soft_when(path, soft),
         ),
+        without=without,
     )
+
+
+def _offloads(path: Path, value: object) -> frozenset[str]:
+    if not isinstance(value, list):
+        raise _invalid(path, f"no_offload must be a list of names, not {value!r}")
+    if not value:
+        return frozenset()
+    from stockade.driver.userspace.offloads import read_offloads  # loads what only that data plane needs
+
+    try:
+        return read_offloads(map(str, value))
+    except StockadeError as error:
+        raise _invalid(path, f"no_offload: {error.reason.detail}") from None
 
 
 def _table(path: Path, content: dict[str, object], name: str, known: set[str]) -> Mapping[str, object]:

@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     agent_commands = agent.add_subparsers(metavar="COMMAND", required=True)
     run = agent_commands.add_parser("run", help="protect this host until told to stop", parents=[shared])
     run.add_argument("--driver", help="the data plane (auto, kernel or userspace); outweighs agent.toml")
+    run.add_argument(
+        "--no-offload",
+        metavar="NAME,…",
+        help="offloads of the user-space data plane to do without (see doctor); outweighs agent.toml",
+    )
     run.set_defaults(command=_agent_run)
 
     boot = commands.add_parser(
@@ -219,6 +224,7 @@ def _add_policy_file(command: argparse.ArgumentParser) -> None:
 
 def _agent_run(options: argparse.Namespace) -> int:
     from stockade.agent.launch import run_agent
+    from stockade.driver.userspace.offloads import read_offloads
 
     def ready() -> None:
         if options.format == "json":
@@ -226,7 +232,8 @@ def _agent_run(options: argparse.Namespace) -> int:
         else:
             print("stockade: the policy is in force", flush=True)
 
-    run_agent(Paths.of(options.home), options.driver, ready)
+    without = None if options.no_offload is None else read_offloads(options.no_offload.split(","))
+    run_agent(Paths.of(options.home), options.driver, ready, without)
     return 0
 
 

@@ -379,11 +379,11 @@ def test_events_name_filter_and_sa(driver, kernel):
     driver.add_sa(sa())
     (state,) = kernel.states.values()
     kernel.to_say = [Expired(state, False)]
-    assert driver.events() == [SaExpired(0x1000, Direction.OUTBOUND, False)]
+    assert driver.events() == [SaExpired(0x1000, Direction.OUTBOUND, False, PEER)]
     gone = replace(state, usage=Usage(bytes=900, packets=9))
     kernel.states.clear()
     kernel.to_say = [Expired(gone, True), Expired(gone, True)]
-    assert driver.events() == [SaExpired(0x1000, Direction.OUTBOUND, True)]
+    assert driver.events() == [SaExpired(0x1000, Direction.OUTBOUND, True, PEER)]
     statistics = driver.statistics()
     assert statistics.sas == ()
     (counted,) = statistics.filters
@@ -410,7 +410,7 @@ def test_idle_pairs_are_told_once_and_lost_expiries_are_noticed(driver, kernel):
     assert [type(event) for event in look()] == [SaIdle], "one event for the pair"
     assert look() == []
     del kernel.states[carried]
-    assert look() == [SaExpired(0x1001, Direction.INBOUND, True)]
+    assert look() == [SaExpired(0x1001, Direction.INBOUND, True, PEER)]
 
 
 def test_an_outbound_sa_sends_what_is_held_for_it(driver, kernel):

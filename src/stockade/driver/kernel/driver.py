@@ -439,7 +439,7 @@ class KernelDriver:
         if expired.hard:
             entry.usage = expired.state.usage
             self._forget(key, entry)
-        self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, expired.hard))
+        self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, expired.hard, entry.sa.peer))
 
     def _look(self, now: float) -> None:
         """What the kernel does not tell: idle SAs, packets that SAs refused, SPIs that nobody knows."""
@@ -481,7 +481,7 @@ class KernelDriver:
         for key, entry in list(self._entries.items()):
             if key not in found and now - entry.installed > LOOK_SECONDS:
                 self._forget(key, entry)
-                self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, hard=True))
+                self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, True, entry.sa.peer))
         return larval
 
     def _refuse(self, entry: _Entry, before: xfrm.Usage, after: xfrm.Usage, now: float) -> None:
@@ -514,7 +514,7 @@ class KernelDriver:
                     continue
                 partner.idle_reported = True
             entry.idle_reported = True
-            self._events.append(SaIdle(sa.spi, sa.direction))
+            self._events.append(SaIdle(sa.spi, sa.direction, sa.peer))
 
     # ---- packets with an SPI that nobody knows -------------------------------------------------------------
 
