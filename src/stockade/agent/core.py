@@ -102,7 +102,7 @@ class HostCore:
             lambda kind, reason, now, entry: self._note(kind, reason, now, filter=entry),
         )
         self._source_for = source_for if source_for is not None else self._any_source
-        self._inbound_of: dict[tuple[Direction, int], SecurityAssociation] = {}
+        self._inbound_of: dict[tuple[Direction, int, Address], SecurityAssociation] = {}
         self._recovered: dict[Address, float] = {}
         self._stopping = False
         self._perform = perform
@@ -285,7 +285,7 @@ class HostCore:
         if isinstance(event, driver_contract.Acquire):
             self._on_acquire(event, now)
         elif isinstance(event, driver_contract.SaExpired):
-            sa = self._inbound_of.get((event.direction, event.spi))
+            sa = self._inbound_of.get((event.direction, event.spi, event.peer))
             if sa is None:
                 return
             if event.hard:
@@ -294,7 +294,7 @@ class HostCore:
             else:
                 self.engine.command(ike.RekeyQuickMode(sa.spi), now)
         elif isinstance(event, driver_contract.SaIdle):
-            sa = self._inbound_of.get((event.direction, event.spi))
+            sa = self._inbound_of.get((event.direction, event.spi, event.peer))
             if sa is not None:
                 reason = Reason.of(ReasonCode.SA_IDLE, seconds=sa.idle_seconds)
                 self.engine.command(ike.DeleteQuickMode(sa.spi, reason), now)
@@ -409,9 +409,9 @@ class HostCore:
         if isinstance(effect, ike.InstallSa):
             self._install(effect.sa, now)
         elif isinstance(effect, ike.RemoveSa):
-            sa = self._inbound_of.pop((effect.direction, effect.spi), None)
+            sa = self._inbound_of.pop((effect.direction, effect.spi, effect.peer), None)
             if sa is not None and effect.direction is Direction.INBOUND:
-                self._inbound_of.pop((Direction.OUTBOUND, sa.pair), None)
+                self._inbound_of.pop((Direction.OUTBOUND, sa.pair, effect.peer), None)
             self.driver.remove_sa(effect.spi, effect.direction, effect.peer)
             if self._temporary.remove_response(effect.spi, effect.direction, effect.peer):
                 self._refresh(now)
@@ -425,8 +425,8 @@ class HostCore:
 
     def _install(self, sa: SecurityAssociation, now: float) -> None:
         if sa.direction is Direction.INBOUND:
-            self._inbound_of[(Direction.INBOUND, sa.spi)] = sa
-            self._inbound_of[(Direction.OUTBOUND, sa.pair)] = sa
+            self._inbound_of[Direction.INBOUND, sa.spi, sa.peer] = sa
+            self._inbound_of[Direction.OUTBOUND, sa.pair, sa.peer] = sa
         self._make_room(sa, now)
         try:
             self.driver.add_sa(sa)
