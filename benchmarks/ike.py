@@ -1,4 +1,4 @@
-"""`stockade bench ike` from a checkout: python benchmarks/policy.py [--count 300] [--quick]"""
+"""`stockade bench ike` from a checkout: python benchmarks/ike.py [--count 300] [--sections peers]"""
 
 import sys
 

@@ -22,6 +22,7 @@ from stockade.ike import contract as ike
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.engine import Engine
+from stockade.ike.flood import Verdict
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.negotiation import Negotiation, QuickModeMatch
@@ -219,6 +220,10 @@ class HostCore:
     def receive(self, datagram: bytes, local: Endpoint, remote: Endpoint, now: float) -> None:
         """A UDP datagram came on port 500 or 4500."""
         self.engine.receive(datagram, local, remote, now)
+
+    def screen(self, datagram: bytes, origin: bytes, now: float) -> bytes | Verdict:
+        """What becomes of a first message (`Engine.screen`); what is admitted goes to `receive`."""
+        return self.engine.screen(datagram, origin, now)
 
     def timeout(self, now: float) -> None:
         self.engine.timeout(now)

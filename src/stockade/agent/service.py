@@ -31,14 +31,14 @@ from stockade.agent.paths import Paths
 from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
-from stockade.agent.udp import UdpSockets
+from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
 from stockade.agent.workers import Workers
 from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import Perform, Performed, Send, perform
-from stockade.model.addresses import Address, Endpoint
+from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
@@ -192,8 +192,10 @@ class Service:
         self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
         changes = InterfaceChanges()
         try:
-            for descriptor, read in self._udp.descriptors():
+            for descriptor, read in self._udp.main_doors():
                 loop.add_reader(descriptor, self._on_datagrams, read)
+            for descriptor, read_strangers in self._udp.strangers_doors():
+                loop.add_reader(descriptor, self._on_strangers, read_strangers)
             if self._driver.fileno() >= 0:
                 loop.add_reader(self._driver.fileno(), self._pump)
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
@@ -232,11 +234,21 @@ class Service:
 
     # ---- what happens
 
-    def _on_datagrams(self, read: Callable[[], list[tuple[bytes, Endpoint, Endpoint]]]) -> None:
+    def _on_datagrams(self, read: Callable[[], Batch]) -> None:
         now = time.monotonic()
         for datagram, local, remote in read():
             self._core.receive(datagram, local, remote, now)
         self._pump()
+
+    def _on_strangers(self, read: Callable[[Screen, float, int], Batch]) -> None:
+        """First messages. One turn of the loop reads some of them, and all that waits at the main doors."""
+        now = time.monotonic()
+        core = self._core
+        admitted = read(core.screen, now, STRANGERS_IN_FLOOD if core.engine.floods else STRANGERS)
+        for datagram, local, remote in admitted:
+            core.receive(datagram, local, remote, now)
+        if admitted:
+            self._pump()
 
     def _on_timer(self) -> None:
         self._timer = None

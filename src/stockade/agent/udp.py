@@ -2,27 +2,56 @@
 
 A wildcard socket serves all addresses of the host; IP_PKTINFO (RFC 3542 for IPv6) says which one a datagram
 came to and sets the one that an answer leaves from: IKE peers look for the address that they wrote to.
+
+    datagram ─▶ kernel: message 1 of main mode? ──no──▶ main door         read first, whatever else comes
+                                                └─yes─▶ strangers' door   a small queue, a bounded time
+
+Each port has two sockets (SO_REUSEPORT), and a filter in the kernel says which of them a datagram goes to.
+First messages are what strangers can send at any rate from forged addresses; all others carry a cookie of
+ours. So a flood of first messages overflows its own queue, at the price of a dropped packet, and never that
+of the peers that we know. Where the kernel takes no such filter there is one socket for all.
 """
 
 import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from functools import partial
+from ipaddress import ip_address
+from typing import Protocol
 
+from stockade.ike.flood import Verdict, is_first_message
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import ReasonCode, error_for
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 
-IKE_PORT, NAT_TRAVERSAL_PORT = 500, 4500
+IKE_PORT = 500
 MAXIMUM_DATAGRAM = 65_535
 BATCH = 64
 """Datagrams read from one socket before timers and the driver have their turn."""
+STRANGERS = 16
+STRANGERS_IN_FLOOD = 96
+"""First messages read at once: a few where each may cost a main mode, more where each costs an answer."""
+LONGEST_FIRST_MESSAGE = 8192
+MAIN_QUEUE, STRANGERS_QUEUE = 4 << 20, 1 << 20
+"""Bytes of the kernel's queues. That of strangers is short, so that what is read is not old."""
+
+Batch = list[tuple[bytes, Endpoint, Endpoint]]
+
+
+class Screen(Protocol):
+    """Decides about first messages before anything is made of them: `HostCore.screen`."""
+
+    def __call__(self, datagram: bytes, origin: bytes, now: float, /) -> bytes | Verdict: ...
+
 
 _IP_PKTINFO = 8
 _SO_MARK = 36
 _SO_ATTACH_FILTER = 26
+_SO_RCVBUFFORCE = 33
+_SO_ATTACH_REUSEPORT_CBPF = 51
 _IKE_ONLY = (
     # Classic BPF over UDP header and payload: on port 4500 ESP has its SPI where IKE has four zero bytes.
     # ESP is the data plane's, which has a socket of its own for it; copies would only keep this one busy.
@@ -33,6 +62,21 @@ _IKE_ONLY = (
 )
 
 
+def _choose_door(skip: int) -> tuple[tuple[int, int, int, int], ...]:
+    """Classic BPF over the UDP payload, whose value is the number of the socket: 1 for a first message
+    (`flood.is_first_message`, as far as it matters here), 0 for the rest. `skip` is the non-ESP marker."""
+    return (
+        (0x20, 0, 0, skip + 8),  # A = first half of the responder's cookie; a load beyond the end gives 0
+        (0x15, 0, 5, 0),
+        (0x20, 0, 0, skip + 12),
+        (0x15, 0, 3, 0),
+        (0x30, 0, 0, skip + 18),  # A = exchange type
+        (0x15, 0, 1, 2),
+        (0x06, 0, 0, 1),
+        (0x06, 0, 0, 0),
+    )
+
+
 class UdpSockets:
     """Opens the sockets (all or none) and has each prepared by `prepare`. Errors: `HostError` PORT_TAKEN,
     NOT_PRIVILEGED, and those of `prepare`."""
@@ -41,21 +85,48 @@ class UdpSockets:
         self, mark: int | None, prepare: Callable[[socket.socket], None] = lambda sock: None
     ) -> None:
         self._sockets: dict[tuple[int, int], socket.socket] = {}
+        self._strangers: dict[tuple[int, int], socket.socket] = {}
         try:
             for port in (IKE_PORT, NAT_TRAVERSAL_PORT):
-                self._sockets[(4, port)] = _open(socket.AF_INET, port, mark)
-                with suppress(_NoIpv6):
-                    self._sockets[(6, port)] = _open(socket.AF_INET6, port, mark)
-            for sock in self._sockets.values():
+                for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+                    with suppress(_NoIpv6):
+                        self._open_doors(version, family, port, mark)
+            for sock in (*self._sockets.values(), *self._strangers.values()):
                 prepare(sock)
         except BaseException:
             self.close()
             raise
 
-    def descriptors(self) -> Iterator[tuple[int, Callable[[], list[tuple[bytes, Endpoint, Endpoint]]]]]:
-        """(file descriptor, function that reads a batch) of every socket."""
+    def _open_doors(self, version: int, family: socket.AddressFamily, port: int, mark: int | None) -> None:
+        # With SO_REUSEPORT alone a second agent could bind beside this one and take part of what comes.
+        _open(family, port, mark, share=False).close()
+        main = self._sockets[version, port] = _open(family, port, mark, share=True)
+        try:
+            _attach(main, _SO_ATTACH_REUSEPORT_CBPF, _choose_door(4 if port == NAT_TRAVERSAL_PORT else 0))
+        except OSError:
+            return  # a kernel without it: one door
+        self._strangers[version, port] = _open(family, port, mark, share=True)
+        for sock, size in ((main, MAIN_QUEUE), (self._strangers[version, port], STRANGERS_QUEUE)):
+            with suppress(OSError):  # without the privilege the queue is as long as the system's limit allows
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+                sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+
+    def descriptors(self) -> Iterator[tuple[int, Callable[[], Batch]]]:
+        """(file descriptor, function that reads a batch) of every socket, for a loop that screens nothing."""
+        yield from self.main_doors()
+        for (version, port), sock in self._strangers.items():
+            yield sock.fileno(), partial(_read, sock, version, port)
+
+    def main_doors(self) -> Iterator[tuple[int, Callable[[], Batch]]]:
+        """(file descriptor, function that reads a batch) for all but first messages."""
         for (version, port), sock in self._sockets.items():
-            yield sock.fileno(), lambda sock=sock, version=version, port=port: _read(sock, version, port)  # type: ignore[misc]
+            yield sock.fileno(), partial(_read, sock, version, port)
+
+    def strangers_doors(self) -> Iterator[tuple[int, Callable[[Screen, float, int], Batch]]]:
+        """(file descriptor, function that reads and screens so many first messages and returns what was
+        admitted; answers leave at once)."""
+        for (version, port), sock in self._strangers.items():
+            yield sock.fileno(), partial(_read_strangers, sock, version, port)
 
     def send(self, datagram: bytes, local: Endpoint, remote: Endpoint) -> None:
         """Send from `local`. Raises OSError where the network refuses (no route, address gone)."""
@@ -63,26 +134,33 @@ class UdpSockets:
         sock = self._sockets.get((version, local.port))
         if sock is None:
             raise OSError(errno.EAFNOSUPPORT, f"no IPv{version} socket on port {local.port}")
-        if version == 4:
-            information = struct.pack("=I4s4s", 0, local.address.packed, bytes(4))
-            ancillary = [(socket.IPPROTO_IP, _IP_PKTINFO, information)]
-        else:
-            ancillary = [
-                (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local.address.packed + struct.pack("=I", 0))
-            ]
-        sock.sendmsg([datagram], ancillary, 0, (str(remote.address), remote.port))
+        sock.sendmsg([datagram], _leaving_from(local.address.packed), 0, (str(remote.address), remote.port))
 
     def close(self) -> None:
-        for sock in self._sockets.values():
-            sock.close()
-        self._sockets.clear()
+        for doors in (self._sockets, self._strangers):
+            for sock in doors.values():
+                sock.close()
+            doors.clear()
 
 
 class _NoIpv6(Exception):
     pass
 
 
-def _open(family: int, port: int, mark: int | None) -> socket.socket:
+def _leaving_from(local: bytes) -> list[tuple[int, int, bytes]]:
+    if len(local) == 4:
+        return [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4s", 0, local, bytes(4)))]
+    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local + struct.pack("=I", 0))]
+
+
+def _attach(sock: socket.socket, option: int, instructions: Sequence[tuple[int, int, int, int]]) -> None:
+    program = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
+    buffer = ctypes.create_string_buffer(program, len(program))  # the kernel copies it
+    header = struct.pack("@HP", len(instructions), ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, option, header)
+
+
+def _open(family: int, port: int, mark: int | None, *, share: bool) -> socket.socket:
     try:
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     except OSError as error:
@@ -98,10 +176,9 @@ def _open(family: int, port: int, mark: int | None) -> socket.socket:
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
         if port == NAT_TRAVERSAL_PORT:
-            program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _IKE_ONLY)
-            buffer = ctypes.create_string_buffer(program, len(program))  # the kernel copies it
-            header = struct.pack("@HP", len(_IKE_ONLY), ctypes.addressof(buffer))
-            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+            _attach(sock, _SO_ATTACH_FILTER, _IKE_ONLY)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(("", port))
     except OSError as error:
         sock.close()
@@ -115,9 +192,9 @@ def _open(family: int, port: int, mark: int | None) -> socket.socket:
     return sock
 
 
-def _read(sock: socket.socket, version: int, port: int) -> list[tuple[bytes, Endpoint, Endpoint]]:
+def _read(sock: socket.socket, version: int, port: int) -> Batch:
     """Up to BATCH datagrams: (bytes, local endpoint, remote endpoint)."""
-    batch: list[tuple[bytes, Endpoint, Endpoint]] = []
+    batch: Batch = []
     for _ in range(BATCH):
         try:
             datagram, ancillary, flags, remote = sock.recvmsg(MAXIMUM_DATAGRAM, 64)
@@ -128,15 +205,53 @@ def _read(sock: socket.socket, version: int, port: int) -> list[tuple[bytes, End
         local = _local_address(ancillary)
         if local is None or flags & socket.MSG_TRUNC:
             continue
-        host = str(remote[0]).partition("%")[0]
-        batch.append((datagram, Endpoint(local, port), Endpoint(ip_address(host), remote[1])))
+        batch.append(_received(datagram, local, port, remote))
     return batch
 
 
-def _local_address(ancillary: list[tuple[int, int, bytes]]) -> IPv4Address | IPv6Address | None:
+def _received(
+    datagram: bytes, local: bytes, port: int, remote: tuple[str, int]
+) -> tuple[bytes, Endpoint, Endpoint]:
+    host = str(remote[0]).partition("%")[0]
+    return datagram, Endpoint(ip_address(local), port), Endpoint(ip_address(host), remote[1])
+
+
+def _read_strangers(
+    sock: socket.socket, version: int, port: int, screen: Screen, now: float, number: int
+) -> Batch:
+    """Up to `number` first messages, those that the screen admits. No object is made of the others."""
+    batch: Batch = []
+    marker = NON_ESP_MARKER if port == NAT_TRAVERSAL_PORT else b""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    own_port = port << 16
+    for _ in range(number):
+        try:
+            datagram, ancillary, flags, remote = sock.recvmsg(LONGEST_FIRST_MESSAGE, 64)
+        except BlockingIOError:
+            break
+        except OSError:
+            continue
+        local = _local_address(ancillary)
+        if local is None or flags & socket.MSG_TRUNC:
+            continue
+        message = datagram[len(marker) :] if marker else datagram
+        verdict: bytes | Verdict = Verdict.ADMIT  # what only looks like one is the engine's business
+        if is_first_message(message):
+            address = socket.inet_pton(family, remote[0].partition("%")[0])
+            origin = local + address + (own_port | remote[1]).to_bytes(4, "big")
+            verdict = screen(message, origin, now)
+        if verdict is Verdict.ADMIT:
+            batch.append(_received(datagram, local, port, remote))
+        elif isinstance(verdict, bytes):
+            with suppress(OSError):  # the answer to a forged address is nobody's loss
+                sock.sendmsg([marker + verdict], _leaving_from(local), 0, remote)
+    return batch
+
+
+def _local_address(ancillary: list[tuple[int, int, bytes]]) -> bytes | None:
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(data) >= 12:
-            return IPv4Address(data[8:12])
+            return data[8:12]
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO and len(data) >= 20:
-            return IPv6Address(data[:16])
+            return data[:16]
     return None

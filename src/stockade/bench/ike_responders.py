@@ -116,10 +116,16 @@ class StockadeResponder(_Process):
 
     name = "Stockade"
 
+    def __init__(
+        self, namespace: Namespace, folder: Path, group: str, pki: Pki | None, *, peers: str = PEERS
+    ) -> None:
+        super().__init__(namespace, folder, group, pki)
+        self._peers = peers
+
     def start(self) -> None:
         home = self._folder / "home"
         method = f'psk="{PRESHARED_KEY}"' if self._pki is None else f'rootca="{self._pki.root_name}"'
-        network, length = PEERS.split("/")
+        network, length = self._peers.split("/")
         mask = ".".join(str((0xFFFF_FFFF << (32 - int(length)) >> shift) & 0xFF) for shift in (24, 16, 8, 0))
         script = self._folder / "policy.netsh"
         suite = f"AES128-SHA256-{_WORDS[self._group][0]}"

@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     ipseccmd = add("ipseccmd", _ipseccmd, "write policy in the one-liners of Windows XP's ipseccmd")
     ipseccmd.add_argument("words", nargs=argparse.REMAINDER, help="such as show all")
 
-    policy = commands.add_parser("policy", help="the history of the policy store", parents=[shared])
+    policy = commands.add_parser(
+        "policy", help="the history of the policy store; the simple policy", parents=[shared]
+    )
     policy_commands = policy.add_subparsers(metavar="COMMAND", required=True)
     for name, text, numbers in (
         ("history", "who changed what, and when", ()),
@@ -110,6 +112,22 @@ def _parser() -> argparse.ArgumentParser:
         for argument, count in numbers:
             command.add_argument(argument, type=int, nargs=count, metavar="N")
         command.set_defaults(command=_policy, action=name)
+
+    simple = policy_commands.add_parser(
+        "simple",
+        help="write the two-rule policy: ask for security everywhere, fall back quickly",
+        description="Write the policy of the Simple Policy Update: ask for security everywhere, and go on in"
+        " clear after 500 ms with whoever has none. Without --psk-file and --rootca peers authenticate by"
+        " Kerberos.",
+        parents=[shared],
+    )
+    simple.add_argument("--store", choices=("local", "persistent"), default="local")
+    simple.add_argument("--name", metavar="NAME", help="name of the policy (default: Simple policy)")
+    simple.add_argument("--assign", action="store_true", help="put it in force")
+    simple.add_argument("--replace", action="store_true", help="in the place of a policy of this name")
+    simple.add_argument("--psk-file", metavar="FILE", help="authenticate by the pre-shared key in FILE")
+    simple.add_argument("--rootca", metavar="NAME", help="authenticate by certificates under this root")
+    simple.set_defaults(command=_policy, action="simple")
 
     add("status", _status, "how the agent is and what is in force")
     show = commands.add_parser("show", help="what is in force", parents=[shared])
@@ -220,6 +238,17 @@ def _policy(options: argparse.Namespace) -> int:
     from stockade.console import policy_command
 
     paths, store, form = Paths.of(options.home), options.store, options.format
+    if options.action == "simple":
+        return policy_command.simple(
+            paths,
+            store,
+            form,
+            name=options.name,
+            assign=options.assign,
+            replace=options.replace,
+            psk_file=options.psk_file,
+            rootca=options.rootca,
+        )
     if options.action == "history":
         return policy_command.history(paths, store, form)
     if options.action == "diff":

@@ -1,16 +1,22 @@
-"""`stockade policy history | diff | rollback | forget`: the revisions of a policy store."""
+"""`stockade policy history | diff | rollback | forget`: the revisions of a policy store; and
+`stockade policy simple`, a whole policy by one command."""
 
 import difflib
 import json
+from pathlib import Path
 
 from stockade.agent.paths import Paths
+from stockade.console.netsh_command import print_outcomes
 from stockade.console.netsh_world import Console
 from stockade.model.negotiation import PresharedKey
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.netsh.dump import Keys, static_lines
+from stockade.netsh.interpreter import run_command
 from stockade.policy.objects import PolicySet
 from stockade.store.local import LocalStore
 from stockade.store.revisions import Revision
+
+MAXIMUM_KEY_FILE = 1024
 
 
 def history(paths: Paths, store: str, form: str) -> int:
@@ -115,6 +121,47 @@ def rollback(paths: Paths, store: str, number: int, form: str) -> int:
     else:
         print(f"The {store} store is as it was after revision {number}; this is revision {newest}.")
     return 0 if console.tell_agent() else 1
+
+
+def simple(
+    paths: Paths,
+    store: str,
+    form: str,
+    *,
+    name: str | None,
+    assign: bool,
+    replace: bool,
+    psk_file: str | None,
+    rootca: str | None,
+) -> int:
+    """Write the policy of the Simple Policy Update, and tell a running agent: `netsh ipsec static add
+    simplepolicy`, with the key from a file, so that it stands in no list of processes."""
+    words = ["ipsec", "static", "add", "simplepolicy"]
+    if name is not None:
+        words.append(f"name={name}")
+    if rootca is not None:
+        words.append(f"rootca={rootca}")
+    if psk_file is not None:
+        words.append(f"pskhex={_key_of(psk_file)}")
+    words += [f"{tag}=yes" for tag, wanted in (("assign", assign), ("replace", replace)) if wanted]
+    console = Console(paths)
+    console.session.choose_store(store)
+    outcomes = [run_command(words, console.session)]
+    print_outcomes(outcomes, form, one_command=True)
+    return 0 if console.tell_agent() and not outcomes[0].failed else 1
+
+
+def _key_of(psk_file: str) -> str:
+    try:
+        with Path(psk_file).open("rb") as file:
+            key = file.read(MAXIMUM_KEY_FILE + 1).rstrip(b"\r\n")
+    except OSError as error:
+        raise error_for(ReasonCode.INVALID_FILE, f"cannot read {psk_file}: {error.strerror}") from error
+    if not 0 < len(key) <= MAXIMUM_KEY_FILE:
+        raise error_for(
+            ReasonCode.INVALID_FILE, f"{psk_file}: a key has 1 to {MAXIMUM_KEY_FILE} bytes", file=psk_file
+        )
+    return key.hex()
 
 
 def forget(paths: Paths, store: str, keep: int, form: str) -> int:

@@ -144,6 +144,22 @@ def sas(answer: Mapping[str, Any]) -> None:
             for row in answer["quick_modes"]
         ),
     )
+    if answer.get("soft"):
+        console.print("Soft SAs: in clear")
+        _table(
+            console,
+            ("Peer", "Traffic", "Why", "Remaining", "Rule"),
+            (
+                (
+                    row["peer"],
+                    row["traffic"],
+                    escape(row["why"]),
+                    duration(row["remaining"]),
+                    escape(row["rule"]),
+                )
+                for row in answer["soft"]
+            ),
+        )
 
 
 def journal(answer: Mapping[str, Any]) -> None:

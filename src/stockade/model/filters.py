@@ -108,7 +108,9 @@ class Provenance:
             return f"exemption: {self.rule}"
         where = f"{self.store} store, policy “{self.policy}”, rule “{self.rule}”"
         if self.filter_list:
-            where += f", filter list “{self.filter_list}” filter {self.filter_index}"
+            where += f", filter list “{self.filter_list}”"
+        if self.filter_index:
+            where += f" filter {self.filter_index}"
         if self.origin is not None:
             where += f" ({self.origin})"
         return where + (" (mirrored)" if self.mirrored else "")

@@ -10,6 +10,7 @@ from stockade.netsh import (
     static_delete,
     static_set,
     static_show,
+    static_simple,
 )
 from stockade.netsh.grammar import Command, build_tree
 
@@ -36,6 +37,7 @@ _LATER: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 COMMANDS: tuple[Command, ...] = (
     *static_add.COMMANDS,
+    *static_simple.COMMANDS,
     *static_set.COMMANDS,
     *static_delete.COMMANDS,
     *static_show.COMMANDS,

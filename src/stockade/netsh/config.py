@@ -14,6 +14,7 @@ from stockade.netsh.show import columns
 from stockade.netsh.values import Kind, number
 from stockade.netsh.words import nearest, quoted, syntax_error
 from stockade.policy.boot import BootMode, parse_exemptions
+from stockade.policy.simple import SIMPLE_POLICY_SETTING
 
 DYNAMIC = ("ipsec", "dynamic")
 
@@ -121,11 +122,11 @@ PROPERTIES = (
         ours=True,
     ),
     Property(
-        "simplepolicyupdate",
+        SIMPLE_POLICY_SETTING,
         "SimplePolicyUpdate",
         "0|1",
         "0",
-        "1: rules with “soft” fall back to clear traffic after 500 ms without an answer, not 3 s",
+        "1: rules with soft fall back to clear after 500 ms without an answer; 0: after 3 s",
         _number(0, 1),
         ours=True,
     ),

@@ -16,7 +16,7 @@ class Lint(StrEnum):
     WEAK_ALGORITHM = "weak-algorithm"
     WEAK_PRESHARED_KEY = "weak-preshared-key"
     PRESHARED_KEY = "preshared-key"
-    AUTHENTICATION_UNAVAILABLE = "authentication-unavailable"
+    NO_AUTHENTICATION = "no-authentication"
     SHADOWED = "shadowed"
     RULE_NEVER_DECIDES = "rule-never-decides"
     REDUNDANT = "redundant"
@@ -49,7 +49,7 @@ REMEDIES = {
     Lint.WEAK_ALGORITHM: "delete the method, or put a stronger one in its place (AES, SHA-256, group 14)",
     Lint.WEAK_PRESHARED_KEY: "take a random key of 24 characters or more",
     Lint.PRESHARED_KEY: "use Kerberos or certificates; keep pre-shared keys for tests",
-    Lint.AUTHENTICATION_UNAVAILABLE: "add a method that both sides have",
+    Lint.NO_AUTHENTICATION: "add a method that both sides have",
     Lint.SHADOWED: "delete the filter, or make the one before it narrower",
     Lint.RULE_NEVER_DECIDES: "delete the rule, or make the rules before it narrower",
     Lint.REDUNDANT: "delete the filter: the wider one does the same",

@@ -1,8 +1,9 @@
 """Warnings that people want before a policy is in force, or after it surprised them.
 
-    lint_policies   the policies as written, assigned or not: algorithms, authentication, empty and missing
-    objects lint_table      what became of them (`lint_filters.py`) lint_lockout    DNS, Kerberos, DHCP
-    (`lint_lockout.py`) lint            all of it, and what the compiler found doubtful
+    lint_policies   the policies as written: algorithms, authentication, empty or missing parts
+    lint_table      what became of them (`lint_filters.py`)
+    lint_lockout    DNS, Kerberos, DHCP (`lint_lockout.py`)
+    lint            all of it, and what the compiler found doubtful
 
 Nothing here is an error: the policy compiles and does what it says. (One that does not is a finding too.)
 Every finding has a remedy; none repeats a key, nor its length.
@@ -13,7 +14,7 @@ from dataclasses import replace
 
 from stockade.model.addresses import Address
 from stockade.model.filters import Action, Provenance
-from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
+from stockade.model.negotiation import AuthenticationMethod, PresharedKey
 from stockade.model.reasons import StockadeError
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, Group, Hash, MainModeProposal, QuickModeProposal
@@ -150,23 +151,18 @@ def _lint_methods(whose: str, methods: Iterable[QuickModeProposal], where: Prove
 
 
 def _lint_authentication(methods: Sequence[AuthenticationMethod], where: Provenance) -> Iterator[Finding]:
-    usable = False
     for method in methods:
-        match method:
-            case PresharedKey(key):
-                usable = True
-                if weak_preshared_key(key):
-                    text = "the pre-shared key is short or simple: it can be found by trying"
-                    yield Finding(Lint.WEAK_PRESHARED_KEY, text, where, Severity.ERROR)
-                else:
-                    text = "authentication by pre-shared key: kept in clear, known to many, changed by nobody"
-                    yield Finding(Lint.PRESHARED_KEY, text, where)
-            case Kerberos() | Certificate():
-                text = f"authentication by {method} is not available yet and is passed over"
-                yield Finding(Lint.AUTHENTICATION_UNAVAILABLE, text, where)
-    if not usable:
-        text = "none of the rule's authentication methods is available: every negotiation fails"
-        yield Finding(Lint.AUTHENTICATION_UNAVAILABLE, text, where)
+        if not isinstance(method, PresharedKey):
+            continue
+        if weak_preshared_key(method.key):
+            text = "the pre-shared key is short or simple: it can be found by trying"
+            yield Finding(Lint.WEAK_PRESHARED_KEY, text, where, Severity.ERROR)
+        else:
+            text = "authentication by pre-shared key: kept in clear, known to many, changed by nobody"
+            yield Finding(Lint.PRESHARED_KEY, text, where)
+    if not methods:
+        text = "the rule has no authentication method: every negotiation fails"
+        yield Finding(Lint.NO_AUTHENTICATION, text, where, Severity.ERROR)
 
 
 # ---- all of it

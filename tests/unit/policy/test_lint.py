@@ -100,15 +100,12 @@ def test_a_finding_about_a_key_does_not_tell_it(policy_set):
     assert "7" not in finding.text
 
 
-def test_authentication_that_is_not_available_yet_is_named(policy_set):
-    key = PresharedKey(Secret(b"correct horse battery staple"))
-    both = {"authentication": (Kerberos(), Certificate("CN=Root"), key)}
-    findings = without_keys(lint_policies([sound(policy_set, ("web", ME_TO_PEER, STRONG, both))]))
-    assert [finding.kind for finding in findings] == [Lint.AUTHENTICATION_UNAVAILABLE] * 2
-    assert "CN=Root" in findings[1].text
-    alone = {"authentication": (Kerberos(),)}
-    findings = lint_policies([sound(policy_set, ("web", ME_TO_PEER, STRONG, alone))])
-    assert "every negotiation fails" in findings[-1].text
+def test_kerberos_and_certificates_are_nothing_doubtful_but_no_method_is(policy_set):
+    both = {"authentication": (Kerberos(), Certificate("CN=Root"))}
+    assert lint_policies([sound(policy_set, ("web", ME_TO_PEER, STRONG, both))]) == ()
+    (finding,) = lint_policies([sound(policy_set, ("web", ME_TO_PEER, STRONG, {"authentication": ()}))])
+    assert (finding.kind, finding.severity) == (Lint.NO_AUTHENTICATION, Severity.ERROR)
+    assert "every negotiation fails" in finding.text
 
 
 def test_rules_that_do_nothing_or_name_nothing_are_named(policy_set):
@@ -326,7 +323,7 @@ def test_dynamic_policies_are_read_too():
     rule = DynamicRule(ME_TO_PEER, "mm", "qm")
     dynamic = DynamicSet((MainModePolicyObject("mm"),), (weak,), (rule,))
     found = kinds(lint([], [ME], dynamic=dynamic))
-    assert {Lint.WEAK_ALGORITHM, Lint.CLEAR_ALLOWED, Lint.AUTHENTICATION_UNAVAILABLE} <= found
+    assert {Lint.WEAK_ALGORITHM, Lint.CLEAR_ALLOWED} <= found
 
 
 def test_every_kind_has_a_remedy():

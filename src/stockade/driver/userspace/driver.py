@@ -46,7 +46,12 @@ TABLE_SECONDS: Final = 15.0
 
 START_SECONDS: Final = 15.0
 RESTART_INTERVAL: Final = 5.0
-"""Seconds between two attempts to start a data plane that keeps dying."""
+"""Seconds between two attempts to start a data plane that keeps dying, at most."""
+
+FIRST_RESTART_INTERVAL: Final = 0.05
+"""The first pause; each one after that is twice as long, until a process lives for `STEADY_SECONDS`."""
+
+STEADY_SECONDS: Final = 1.0
 
 
 def _differs(old: FilterTable, new: FilterTable) -> bool:
@@ -88,6 +93,7 @@ class UserspaceDriver:
         self._started = False
         self._ready = False
         self._last_start = float("-inf")
+        self._pause = FIRST_RESTART_INTERVAL
 
     # ---- Driver --------------------------------------------------------------------------------------------
 
@@ -403,12 +409,14 @@ class UserspaceDriver:
         for spi, direction, _ in self._sas:
             self._events.append(SaExpired(spi, direction, hard=True))
         self._sas.clear()
+        steady = time.monotonic() - self._last_start > STEADY_SECONDS
+        self._pause = FIRST_RESTART_INTERVAL if steady else min(2 * self._pause, RESTART_INTERVAL)
         self._wake()
         self._wake_later()
 
     def _wake_later(self) -> None:
         """So that `events` is called, and starts the process anew, even where nothing else happens."""
-        timer = threading.Timer(RESTART_INTERVAL, self._wake)
+        timer = threading.Timer(self._pause, self._wake)
         timer.daemon = True
         timer.start()
 
@@ -417,8 +425,10 @@ class UserspaceDriver:
             self._wake_writing.send(b"\0")
 
     def _revive(self) -> None:
-        """Start the process again after its death, at once the first time and with pauses after that."""
-        if self._control is not None or time.monotonic() - self._last_start < RESTART_INTERVAL:
+        """Start the process again after its death, at once the first time, then with longer and longer
+        pauses."""
+        now = time.monotonic()
+        if self._control is not None or now - self._last_start < self._pause:
             return
         try:
             self._start_process()

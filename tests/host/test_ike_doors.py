@@ -1,0 +1,102 @@
+"""The two doors of an IKE port: the kernel sends first messages to one, the rest to the other."""
+
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_interface
+
+import pytest
+
+from stockade.agent.udp import IKE_PORT, UdpSockets
+from stockade.ike.flood import Verdict, is_first_message
+from stockade.lab.netns import Namespace, Network
+from stockade.model.reasons import HostError, ReasonCode
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
+
+FIRST = b"\1" * 8 + bytes(8) + b"\1\x10\2\0" + bytes(4) + (40).to_bytes(4, "big") + bytes(12)
+QUICK = b"\1" * 8 + b"\2" * 8 + b"\x08\x10\x20\1" + b"\3" * 4 + (40).to_bytes(4, "big") + bytes(12)
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[Namespace, Namespace]]:
+    with Network({"ours": ip_interface("10.7.3.1/24"), "theirs": ip_interface("10.7.3.2/24")}) as network:
+        yield network["ours"], network["theirs"]
+
+
+def sender(namespace: Namespace, port: int = 500) -> socket.socket:
+    def opened() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("10.7.3.2", port))
+        sock.settimeout(2.0)
+        return sock
+
+    return namespace.call(opened)
+
+
+def read_main(doors: UdpSockets) -> list[bytes]:
+    return [datagram for _, read in doors.main_doors() for datagram, _, _ in read()]
+
+
+def read_strangers(doors: UdpSockets, verdict: bytes | Verdict) -> tuple[list[bytes], list[bytes]]:
+    """What was admitted, and the origins that were screened."""
+    origins: list[bytes] = []
+
+    def screen(datagram: bytes, origin: bytes, now: float) -> bytes | Verdict:
+        assert is_first_message(datagram)
+        origins.append(origin)
+        return verdict
+
+    admitted = [entry[0] for _, read in doors.strangers_doors() for entry in read(screen, 0.0, 64)]
+    return admitted, origins
+
+
+@pytest.mark.parametrize("port", [IKE_PORT, NAT_TRAVERSAL_PORT])
+def test_first_messages_come_to_the_strangers_door_and_the_rest_to_the_main_one(
+    hosts: tuple[Namespace, Namespace], port: int
+) -> None:
+    ours, theirs = hosts
+    doors = ours.call(lambda: UdpSockets(None))
+    marker = NON_ESP_MARKER if port == NAT_TRAVERSAL_PORT else b""
+    repeated = FIRST[:8] + b"\0\0\0\0\0\0\0\5" + FIRST[16:]
+    others = [QUICK, repeated, FIRST[:18] + b"\5" + FIRST[19:], FIRST[:18], b"\1" * 30]
+    with sender(theirs) as peer:
+        for datagram in (FIRST, *others):
+            peer.sendto(marker + datagram, ("10.7.3.1", port))
+        assert read_main(doors) == [marker + datagram for datagram in others]
+        admitted, origins = read_strangers(doors, Verdict.ADMIT)
+        assert admitted == [marker + FIRST]
+        assert origins == [
+            socket.inet_aton("10.7.3.1")
+            + socket.inet_aton("10.7.3.2")
+            + (port << 16 | 500).to_bytes(4, "big")
+        ]
+        peer.sendto(marker + FIRST, ("10.7.3.1", port))
+        assert read_strangers(doors, b"a cookie")[0] == []
+        assert peer.recvfrom(100) == (marker + b"a cookie", ("10.7.3.1", port))
+        peer.sendto(marker + FIRST, ("10.7.3.1", port))
+        assert read_strangers(doors, Verdict.DROP)[0] == []
+    doors.close()
+
+
+def test_a_flood_fills_its_own_queue_only(hosts: tuple[Namespace, Namespace]) -> None:
+    ours, theirs = hosts
+    doors = ours.call(lambda: UdpSockets(None))
+    with sender(theirs) as peer:
+        for _ in range(20_000):
+            peer.sendto(FIRST, ("10.7.3.1", IKE_PORT))
+        peer.sendto(QUICK, ("10.7.3.1", IKE_PORT))
+    assert read_main(doors) == [QUICK]
+    waiting = 0
+    while admitted := read_strangers(doors, Verdict.ADMIT)[0]:
+        waiting += len(admitted)
+    assert 100 < waiting < 20_000
+    doors.close()
+
+
+def test_a_second_agent_gets_no_part_of_the_port(hosts: tuple[Namespace, Namespace]) -> None:
+    ours, _ = hosts
+    doors = ours.call(lambda: UdpSockets(None))
+    with pytest.raises(HostError) as caught:
+        ours.call(lambda: UdpSockets(None))
+    assert caught.value.reason.code is ReasonCode.PORT_TAKEN
+    doors.close()
+    ours.call(lambda: UdpSockets(None)).close()

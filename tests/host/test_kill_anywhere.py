@@ -1,0 +1,157 @@
+"""Killed at any moment, a host is closed and not open: the agent, or its data plane, dies by SIGKILL a
+hundred times under traffic, and a capture on the wire sees no clear packet of protected traffic.
+
+    alpha: agent, killed and started    ◀── pings both ways, as fast as they go ──▶    beta: agent, left alone
+                                  └── capture on the wire between them ──┘
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from stockade.lab.capture import Capture, WireWatch
+from stockade.lab.netns import Namespace, Network
+from stockade.lab.real import Agent
+from stockade.model.traffic import ICMP, TCP, Flow
+
+KILLS = 100
+SECONDS = 60.0
+"""For the kills; on a busy machine there are fewer of them, and the test says how many."""
+
+ALPHA, BETA = "10.78.0.1", "10.78.0.2"
+POLICY = """
+ipsec static
+add filterlist name=secured
+add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=ICMP
+add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=TCP
+add filteraction name=require qmsecmethods="ESP[AES128,SHA256]"
+add policy name=test activatedefaultrule=no mmsecmethods="AES128-SHA256-ECP256"
+add rule name=secure policy=test filterlist=secured filteraction=require psk="a key"
+set policy name=test assign=yes
+"""
+
+
+def is_protected(flow: Flow) -> bool:
+    return flow.protocol in (ICMP, TCP) and {str(flow.source), str(flow.destination)} == {ALPHA, BETA}
+
+
+def make_agent(namespace: Namespace, home: Path, peer: str) -> Agent:
+    script = home.with_suffix(".netsh")
+    script.write_text(POLICY.format(peer=peer))
+    words = ["-m", "stockade.console.main", "--home", str(home), "netsh", "-f", str(script), "--atomic"]
+    namespace.run([sys.executable, *words])
+    return Agent(namespace, home)
+
+
+@contextmanager
+def traffic(wire: Network) -> Iterator[Capture]:
+    """Both hosts talk all the time, secured as far as they can; what the wire sees is watched."""
+    with ExitStack() as stack:
+        capture = stack.enter_context(Capture(wire.switch, wire.port("alpha"), WireWatch(is_protected)))
+        for name, peer in (("alpha", BETA), ("beta", ALPHA)):
+            process = wire[name].popen(["ping", "-q", "-i", "0.01", "-W", "1", peer])
+            stack.callback(end, process)
+            # New flows too: each connection begins anew, and none is ever answered but by a reset.
+            script = f"while :; do timeout 0.3 bash -c '</dev/tcp/{peer}/9' 2>/dev/null; sleep 0.02; done"
+            process = wire[name].popen(["bash", "-c", script])
+            stack.callback(end, process)
+        yield capture
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(5)
+
+
+def ping(namespace: Namespace, peer: str) -> bool:
+    argv = ["ping", "-q", "-c", "1", "-W", "10", peer]
+    return namespace.run(argv, check=False, timeout=15).returncode == 0
+
+
+def chance() -> random.Random:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def agents(wire: Network, tmp_path: Path) -> tuple[Agent, Agent]:
+    with traffic(wire) as capture:
+        time.sleep(0.3)
+        assert capture.tally().protected_clear > 0  # so it would be seen
+    made = tuple(make_agent(wire[n], tmp_path / n, p) for n, p in (("alpha", BETA), ("beta", ALPHA)))
+    for agent in made:
+        agent.start()
+    for agent in made:
+        agent.wait_until_ready()
+    assert ping(wire["alpha"], BETA)
+    return made[0], made[1]
+
+
+def test_an_agent_killed_at_any_moment_leaves_no_clear_packet(wire, agents):
+    alpha, _ = agents
+    random_moment = chance()
+    with traffic(wire) as capture:
+        time.sleep(0.5)
+        began = time.monotonic()
+        alpha.kill()
+        alpha.start()
+        alpha.wait_until_ready()
+        startup = time.monotonic() - began
+        kills = 1
+        began = time.monotonic()
+        while kills < KILLS and time.monotonic() - began < SECONDS:
+            time.sleep(random_moment.uniform(0, min(1.5 * startup, 1.2)))
+            alpha.kill()
+            alpha.start()
+            kills += 1
+        alpha.wait_until_ready()
+        assert ping(wire["alpha"], BETA)
+        tally = capture.tally()
+    print(f"{kills} kills in {time.monotonic() - began:.0f} s; {tally}")
+    assert tally.protected_clear == 0
+    assert tally.missed == 0
+    assert tally.esp > 100
+    assert kills >= KILLS // 4
+
+
+def data_plane_of(namespace: Namespace) -> int | None:
+    for process in namespace.processes():
+        try:
+            line = Path(f"/proc/{process}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"stockade.driver.userspace.process" in line:
+            return process
+    return None
+
+
+def test_a_data_plane_killed_at_any_moment_leaves_no_clear_packet(wire, agents):
+    random_moment = chance()
+    with traffic(wire) as capture:
+        kills = 0
+        began = time.monotonic()
+        while kills < KILLS and time.monotonic() - began < SECONDS:
+            time.sleep(random_moment.uniform(0, 0.6))
+            process = data_plane_of(wire["alpha"])
+            if process is not None:
+                os.kill(process, signal.SIGKILL)
+                kills += 1
+        deadline = time.monotonic() + 20
+        while not (works := ping(wire["alpha"], BETA)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert works
+        tally = capture.tally()
+    print(f"{kills} kills in {time.monotonic() - began:.0f} s; {tally}")
+    assert tally.protected_clear == 0
+    assert tally.missed == 0
+    assert tally.esp > 100
+    assert kills >= KILLS // 4
