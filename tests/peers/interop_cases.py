@@ -116,7 +116,7 @@ class Case:
             )
         return f"""\
 ipsec static add filterlist name={name}
-ipsec static add filter filterlist={name} srcaddr=me dstaddr={self.address(peer, role)} protocol=any mirrored=yes
+ipsec static add filter filterlist={name} srcaddr=me dstaddr={self.address(peer, role)} mirrored=yes
 ipsec static add filteraction name={name} action=negotiate qmpfs={secrecy} inpass=no soft=no \
 qmsecmethods="{self.quick_mode}"
 ipsec static add rule name={name} policy=peers filterlist={name} filteraction={name} {method}
@@ -352,15 +352,22 @@ CASES = (
         "aes128-sha256",
         "aes256-sha2_256;dh19",
         "aes128-sha2_256",
+        roles=("responder",),
     ),
 )
 BY_NAME = {case.name: case for case in CASES}
 MAIN_MODE_METHODS = " ".join(dict.fromkeys(case.main_mode for case in CASES))
 
 
-def policy() -> str:
-    """The netsh script for all cases with all peers."""
-    rules = [case.policy(peer, role) for peer in PEERS for case in CASES for _, role in case.connections()]
+def policy(*, tunnels: bool) -> str:
+    """The netsh script for all cases with all peers; without `tunnels` for those in transport mode only."""
+    rules = [
+        case.policy(peer, role)
+        for peer in PEERS
+        for case in CASES
+        if tunnels or not case.tunnel
+        for _, role in case.connections()
+    ]
     head = "ipsec static delete all\nipsec static add policy name=peers activatedefaultrule=no"
     return "\n".join(
         [

@@ -17,7 +17,9 @@ import hashlib
 import json
 import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -51,8 +53,10 @@ from libreswan_node import PASSWORD, Libreswan, build
 from stockade_node import StockadeNode
 from strongswan_node import StrongSwan
 
+from stockade.driver.probe import kernel_capabilities
 from stockade.lab.capture import Capture, WireWatch
 from stockade.lab.netns import Namespace, Network
+from stockade.model.negotiation import Mode
 from stockade.model.traffic import ICMP, TCP, Flow
 
 PORT = 5001
@@ -122,6 +126,7 @@ class Laboratory:
         self.stockade = stockade
         self.peers = peers
         self.absent = absent
+        self.tunnels = Mode.TUNNEL in kernel_capabilities().modes
 
     def capture(self, peer: str, *, only_ours: bool) -> Capture:
         """The wire at the peer; clear packets that must be secured are counted."""
@@ -307,16 +312,139 @@ def address_nat(network: Network) -> None:
         f"address add {NAT_THEIRS}/24 dev eth0",
         *(f"address add {address}/24 dev eth0" for _, address in public),
     )
-    nat.call(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n", encoding="ascii"))
-    nat.call(lambda: Path("/proc/sys/net/ipv4/conf/all/send_redirects").write_text("0\n", encoding="ascii"))
-    nat.call(lambda: Path("/proc/sys/net/ipv4/conf/eth0/send_redirects").write_text("0\n", encoding="ascii"))
+    settings = {"ip_forward": 1, "conf/all/send_redirects": 0, "conf/eth0/send_redirects": 0}
+
+    def set_up() -> None:
+        for name, value in settings.items():
+            Path("/proc/sys/net/ipv4", name).write_text(f"{value}\n", encoding="ascii")
+
+    nat.call(set_up)
     rules = [["-d", "10.9.3.0/24", "-p", "udp", "-j", "SNAT", "--to", f"{NAT_OUTSIDE}:20000-29999"]]
     rules += [["-s", own, "-p", "udp", "-j", "SNAT", "--to", f"{to}:20000-29999"] for own, to in public]
     for rule in rules:
         nat.run(["iptables-legacy", "-t", "nat", "-A", "POSTROUTING", *rule])
 
 
-TRIALS: dict[str, Callable[[Laboratory, Case, str, str], None]] = {}
+class Pinging:
+    """Echo requests, twenty a second, for as long as this context lasts; then none may be without answer."""
+
+    def __init__(self, source: Namespace, ends: tuple[str, str]) -> None:
+        self._command = ["ping", "-n", "-I", ends[0], "-i", "0.05", "-W", "2", ends[1]]
+        self._source = source
+
+    def __enter__(self) -> None:
+        self._process = self._source.popen(self._command, stdout=subprocess.PIPE)
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        self._process.send_signal(signal.SIGINT)  # ping then prints its sum
+        output, _ = self._process.communicate(timeout=10)
+        if value is not None:
+            return
+        found = re.search(r"(\d+) packets transmitted, (\d+) received", output)
+        assert found, output
+        # the last one may have been under way when ping was told to end
+        assert int(found[1]) > 20, found[0]
+        assert int(found[1]) - int(found[2]) <= 1, found[0]
+
+
+def rekeyed(laboratory: Laboratory, address: str, before: str, main_modes: set[str]) -> bool:
+    """Whether the newest quick mode and (where `main_modes` names what there was) a main mode are others now.
+    strongSwan leaves a replaced quick mode until it expires."""
+    rows = laboratory.quick_modes(address)
+    newest = min(rows, key=lambda row: float(str(row["age"])), default=None)
+    cookies = {
+        str(row["cookies"])
+        for row in laboratory.stockade.main_modes()
+        if str(row["peer"]).startswith(address + ":")
+    }
+    if newest is None or newest["inbound_spi"] == before:
+        return False
+    return not main_modes or bool(cookies - main_modes)
+
+
+def rekeys_lose_nothing(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """Lifetimes of seconds on the peer's side: both phases are made anew while echo requests go."""
+    bring_up(laboratory, case, peer, role)
+    ends = case.traffic(peer, role)
+    address = case.address(peer, role)
+    assert ping(laboratory.ours, ends, 3) == 3, "echo requests were lost"
+    with laboratory.capture(peer, only_ours=True) as wire, Pinging(laboratory.ours, ends):
+        first = str(laboratory.quick_modes(address)[0]["inbound_spi"])
+        modes = {str(row["cookies"]) for row in laboratory.stockade.main_modes()}
+        eventually(
+            lambda: rekeyed(laboratory, address, first, modes),
+            25,
+            lambda: f"not rekeyed: {laboratory.stockade.client.get('/v1/sas')}",
+        )
+        tally = wire.tally()
+    assert tally.protected_clear == 0, tally
+    delete(laboratory, case, peer, role)
+
+
+def we_rekey_by_volume(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """20 MB is the lifetime that our policy grants: we make the quick mode anew while TCP goes on."""
+    bring_up(laboratory, case, peer, role)
+    ends, address = case.traffic(peer, role), case.address(peer, role)
+    assert ping(laboratory.ours, ends, 3) == 3, "echo requests were lost"
+    first = str(laboratory.quick_modes(address)[0]["inbound_spi"])
+    theirs = laboratory.peers[peer].namespace
+    with Pinging(laboratory.ours, ends):
+        for _ in range(8):
+            stream(laboratory.ours, theirs, ends, ends[1], 5 << 20)
+            time.sleep(0.5)
+            if rekeyed(laboratory, address, first, set()):
+                break
+        eventually(
+            lambda: rekeyed(laboratory, address, first, set()),
+            10,
+            lambda: f"not rekeyed: {laboratory.quick_modes(address)}",
+        )
+    delete(laboratory, case, peer, role)
+
+
+def a_killed_peer_comes_back(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """SIGKILL, its SAs are lost (the machine started anew), and it starts again. The end that has something
+    to say, which is the one of the role, brings the connection back."""
+    node = laboratory.peers[peer]
+    bring_up(laboratory, case, peer, role)
+    ends = case.traffic(peer, role)
+    with laboratory.capture(peer, only_ours=True) as wire:
+        node.kill()
+        node.namespace.ip("xfrm state flush", "xfrm policy flush")
+        assert ping(laboratory.ours, ends, 2, 1) == 0
+        node.start()
+        if role == "responder":
+            node.begin(case)
+        eventually(
+            lambda: ping(laboratory.ours, ends, 1, 1),
+            30,
+            lambda: f"no answer; our journal: {laboratory.stockade.reasons()[-12:]}",
+        )
+        assert ping(laboratory.ours, ends, 3) == 3, "echo requests were lost"
+        tally = wire.tally()
+    assert tally.protected_clear == 0, tally
+    laboratory.stockade.client.post("/v1/sas/delete", {"peer": case.address(peer, role)})
+
+
+def no_ip_fragment_passes(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """Both ends drop fragments of IP, as many a router does: only IKE's own bring the chain over."""
+    ends = laboratory.ours, laboratory.peers[peer].namespace
+    rule = ["PREROUTING", "--fragment", "-j", "DROP"]
+    for end in ends:
+        end.run(["iptables-legacy", "-t", "raw", "-A", *rule])
+    try:
+        carries_traffic(laboratory, case, peer, role)
+    finally:
+        for end in ends:
+            end.run(["iptables-legacy", "-t", "raw", "-D", *rule])
+
+
+TRIALS: dict[str, Callable[[Laboratory, Case, str, str], None]] = {
+    "chain-in-fragments": no_ip_fragment_passes,
+    "rekey-by-the-peer": rekeys_lose_nothing,
+    "rekey-by-us": we_rekey_by_volume,
+    "peer-killed": a_killed_peer_comes_back,
+}
 """What is tried where it is not `carries_traffic`."""
 
 
@@ -331,6 +459,8 @@ def attempt(laboratory: Laboratory, name: str) -> tuple[str, str]:
     """Outcome and detail of one trial."""
     case_name, peer, role = name.split("/")
     case = BY_NAME[case_name]
+    if case.tunnel and not laboratory.tunnels:
+        return "cannot", "our kernel data plane has no tunnel mode"
     if (why := case.cannot.get(peer) or laboratory.absent.get(peer)) is not None:
         return "cannot", why
     before = len(laboratory.peers[peer].log())
@@ -376,7 +506,7 @@ def main() -> int:
             others = (public.roots[name], *public.authorities[name])
             file.write_bytes(made.pkcs12(PASSWORD.encode(), *others))
             stockade.command("cert", "import", str(file), "--trust-roots", "--password-file", str(password))
-        stockade.apply(policy())
+        stockade.apply(policy(tunnels=Mode.TUNNEL in kernel_capabilities().modes))
         swan = StrongSwan(network["strongswan"], folder / "strongswan", SwanCases(public))
         nodes: list[StrongSwan | Libreswan] = [swan]
         without = build()
@@ -408,6 +538,8 @@ def main() -> int:
         stack.enter_context(stockade)
         for thread in starting:
             thread.join()
+        refused = stockade.client.get("/v1/status")["policy_refused"]
+        assert refused is None, refused
         laboratory = Laboratory(network, stockade, peers, {} if libreswan else {"libreswan": str(without)})
         print(f"ready after {time.monotonic() - began:.1f} s", flush=True)
         for name in options.trials or all_trials():
