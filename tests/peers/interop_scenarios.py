@@ -9,7 +9,7 @@ in a User-Mode-Linux kernel and reads its results:
     python interop_scenarios.py --results FILE --folder DIR [CASE/PEER/ROLE ...]
 
 FILE gets a JSON object, `case/peer/role` -> {"outcome", "seconds", "detail"}, rewritten after every trial.
-`role` is ours. Outcomes: passed, failed, cannot (the peer; detail says why).
+`role` is ours. Outcomes: passed, failed, cannot (the peer; detail says why), we cannot.
 """
 
 import argparse
@@ -298,7 +298,7 @@ def address_peer(network: Network, peer: str) -> None:
 
 def address_nat(network: Network) -> None:
     """We reach 10.9.3.0/24 through the NAT, which puts its own address in the place of ours; peers with an
-    address in 10.8.3.0/24 reach us through it, which puts the case's public address in the place of theirs."""
+    address in 10.8.3.0/24 reach us through it, which puts the case's public address there."""
     network["ours"].ip(f"route add 10.9.3.0/24 via {NAT_INSIDE}")
     public = [
         (case.own_address(peer, "responder"), case.address(peer, "responder"))
@@ -460,7 +460,7 @@ def attempt(laboratory: Laboratory, name: str) -> tuple[str, str]:
     case_name, peer, role = name.split("/")
     case = BY_NAME[case_name]
     if case.tunnel and not laboratory.tunnels:
-        return "cannot", "our kernel data plane has no tunnel mode"
+        return "we cannot", "our kernel data plane has no tunnel mode"
     if (why := case.cannot.get(peer) or laboratory.absent.get(peer)) is not None:
         return "cannot", why
     before = len(laboratory.peers[peer].log())
