@@ -76,7 +76,9 @@ from stockade.wire.pcap import (
 )
 from stockade.wire.rtnetlink import (
     decode_address,
+    decode_gateways,
     decode_link_mtu,
+    decode_link_type,
     decode_route,
     decode_rule,
     default_route,
@@ -248,6 +250,8 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "netlink attributes": netlink(decode_attributes),
     "address message": netlink(decode_address),
     "link message": netlink(decode_link_mtu),
+    "link type message": netlink(decode_link_type),
+    "gateways of a route": netlink(lambda body: decode_gateways(body, 254)),
     "route message": netlink(decode_route),
     "rule message": netlink(decode_rule),
     "XFRM state": netlink(decode_state),
@@ -342,7 +346,15 @@ def seeds() -> dict[str, list[bytes]]:
         bytes((2, 24, 0, 0)) + (2).to_bytes(4, "little") + encode_attributes({2: four[0].packed})
     ]
     table["link message"] = [set_link(2, mtu=1500, queue=100)]
+    table["link type message"] = [set_link(2, mtu=1500, queue=100)]
     table["route message"] = [route]
+    hop = (8).to_bytes(2, "little") + bytes(6) + encode_attributes({5: four[0].packed})
+    hops = len(hop).to_bytes(2, "little") + hop[2:]
+    main_route = bytes((2, 0, 0, 0, 254, 3, 0, 1)) + bytes(4)
+    table["gateways of a route"] = [
+        main_route + encode_attributes({5: four[0].packed}),
+        main_route + encode_attributes({9: hops + hops}),
+    ]
     table["rule message"] = [rule]
     return table | xfrm_seeds()
 
@@ -470,7 +482,9 @@ def test_every_decoder_of_the_room_is_fuzzed() -> None:
         "decode_number",
         "decode_ah_header",
         "decode_address",
+        "decode_gateways",
         "decode_link_mtu",
+        "decode_link_type",
         "decode_route",
         "decode_rule",
         "decode_state",

@@ -10,9 +10,12 @@ from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 
+from stockade.agent.udp import UdpSockets
 from stockade.driver.contract import Acquire, DriverFailed, PacketRefused, SaExpired, SaIdle
 from stockade.driver.userspace.driver import UserspaceDriver
-from stockade.model.addresses import AddressRange
+from stockade.driver.userspace.offloads import read_offloads
+from stockade.driver.userspace.system import OWN_MARK
+from stockade.model.addresses import AddressRange, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter
 from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, PresharedKey, QuickModePolicy
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
@@ -22,6 +25,7 @@ from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
 
 NEGOTIATION = "rule"
+STATE: dict[str, UdpSockets] = {}
 SUITE = EspSuite(Encryption.AES_GCM_128, None)
 
 
@@ -129,9 +133,9 @@ def describe(event: object) -> dict[str, object]:
     match event:
         case Acquire(filter_id, flow):
             return {"event": "acquire", "filter": filter_id, "flow": str(flow), "peer": str(flow.destination)}
-        case SaExpired(spi, direction, hard):
+        case SaExpired(spi, direction, hard, _):
             return {"event": "expired", "spi": spi, "direction": direction.value, "hard": hard}
-        case SaIdle(spi, direction):
+        case SaIdle(spi, direction, _):
             return {"event": "idle", "spi": spi, "direction": direction.value}
         case PacketRefused(reason, source, _, spi, count):
             return {
@@ -149,7 +153,24 @@ def describe(event: object) -> dict[str, object]:
 def answer(driver: UserspaceDriver, call: dict[str, object]) -> object:
     match call["call"]:
         case "start":
+            if call.get("without"):
+                driver._without = read_offloads(str(call["without"]).split(","))
             driver.start()
+        case "bind_ike":
+            STATE["ike"] = UdpSockets(OWN_MARK, driver.prepare_ike_socket)
+        case "send_ike":
+            local = next(
+                address
+                for address in (ip_address("10.9.0.1"), ip_address("10.9.0.2"))
+                if str(address) != call["peer"]
+            )
+            STATE["ike"].send(
+                bytes.fromhex(str(call["message"])),
+                Endpoint(local, 4500),
+                Endpoint(ip_address(str(call["peer"])), 4500),
+            )
+        case "received_ike":
+            return [item[0].hex() for _, read in STATE["ike"].descriptors() for item in read()]
         case "stop":
             driver.stop(keep_filters=bool(call.get("keep")))
         case "install":

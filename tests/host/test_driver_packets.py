@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from stockade.driver.userspace.system import MARK_MASK, SECURE_MARK
 from stockade.lab.netns import Network
 from stockade.model.suites import Encryption, Hash
 
@@ -382,3 +383,21 @@ def test_filters_count_and_errors_change_nothing(pair: Pair) -> None:
     )
     assert reply["error"] == "driver-lacks"
     assert ping(network) == 3
+
+
+def test_an_administrators_firewall_can_let_authenticated_peers_pass(pair: Pair) -> None:
+    """What came out of an SA bears the mark; what came in clear does not, whatever it is."""
+    network, alpha, beta = pair
+    add_pair(alpha, beta)
+    network["beta"].run(
+        [
+            "nft",
+            "add table inet firewall;"
+            "add chain inet firewall input { type filter hook input priority 10; policy drop; };"
+            "add rule inet firewall input meta l4proto esp accept;"
+            f"add rule inet firewall input meta mark and {MARK_MASK:#x} == {SECURE_MARK:#x} counter accept",
+        ]
+    )
+    assert ping(network) == 3
+    assert connects(network, 5001)
+    assert not connects(network, 22)  # permitted in clear by the policy, and by this firewall not

@@ -38,25 +38,34 @@ def boot_table(stores: Stores) -> BootTable:
 
 
 class Gate:
-    """The boot filters as one agent handles them. `trouble` says why they could not be put in force."""
+    """The boot filters as one agent handles them. `stores` None: the mode is permit. `trouble` says why they
+    could not be put in force."""
 
-    def __init__(self, table: BootTable, *, closed: bool = False) -> None:
-        self.table = table
+    def __init__(self, stores: Stores | None, *, closed: bool = False) -> None:
         self.is_closed = closed
         self.trouble: Reason | None = None
+        self._stores = stores
+        self._table: BootTable | None = None
         self._above = FilterTable()
 
-    def close(self) -> bool:
-        """Put them in force; False where the system cannot, or where the mode is permit."""
+    @property
+    def table(self) -> BootTable:
+        """Read when it is needed: a start over the filters of a killed agent does not wait for it."""
+        if self._table is None:
+            stores = self._stores
+            self._table = compile_boot_table(BootMode.PERMIT) if stores is None else boot_table(stores)
+        return self._table
+
+    def close(self) -> None:
+        """Put them in force, but for mode permit."""
         if self.table.mode is BootMode.PERMIT:
-            return False
+            return
         try:
             boot_filters.install(stand_over(self._above, self.table).table)
         except StockadeError as error:
             self.trouble = error.reason
-            return False
+            return
         self.is_closed = True
-        return True
 
     def stand_under(self, persistent: FilterTable) -> None:
         """The persistent policy is in force: it decides first."""
@@ -66,11 +75,12 @@ class Gate:
     def close_all(self) -> None:
         """Nobody knows what the persistent policy would have blocked."""
         self._above = FilterTable()
-        self.table = when_persistent_is_unreadable()
+        self._table = when_persistent_is_unreadable()
         self.close()
 
     def open(self) -> None:
-        """The policy is in force."""
+        """The policy is in force. HostError where they cannot be taken out: the host stays more closed than
+        its policy says."""
         if self.is_closed:
             boot_filters.remove()
             self.is_closed = False
@@ -80,8 +90,9 @@ def close_gate(stores: Stores, *, wanted: bool = True) -> Gate:
     """What an agent does first. Boot filters that are there stay; where the filters of an earlier agent hold
     already, or the data plane protects nothing (`wanted`), nothing is put beside them. Raises nothing."""
     if not wanted:
-        return Gate(compile_boot_table(BootMode.PERMIT))
-    gate = Gate(boot_table(stores), closed=boot_filters.are_in_force())
-    if not gate.is_closed and not boot_filters.is_policy_in_force():
+        return Gate(None)
+    there = boot_filters.in_force()
+    gate = Gate(stores, closed=there.boot)
+    if not there.boot and not there.policy:
         gate.close()
     return gate

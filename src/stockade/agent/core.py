@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from stockade.agent.diagnostics import PacketLog
 from stockade.agent.journal import Entry
 from stockade.agent.known_peers import KnownPeers, KnownQuickMode
-from stockade.agent.soft import LOOK_INTERVAL, SoftSettings, Waiting
+from stockade.agent.soft import SoftFallback, SoftSettings
 from stockade.agent.temporary import SoftAssociation, TemporaryFilters
 from stockade.driver import contract as driver_contract
 from stockade.driver.contract import Driver
@@ -86,19 +86,23 @@ class HostCore:
         """The filter table in force, temporary filters included."""
         self.facts = as_facts(facts)
         self.exempt_level = exempt_level
-        self.soft_settings = soft if soft is not None else SoftSettings()
         self.known_peers = known_peers if known_peers is not None else KnownPeers()
         self.packet_log = PacketLog()
         self._journal = journal
+        self.oakley: Callable[[ike.StoryLine], None] = lambda line: None
+        """Gets every line of the Oakley log, while `log_key_exchange` has it on."""
         self._compiler = PolicyCompiler()
         self._compiled = FilterTable()
         self._policy: tuple[tuple[PolicySet, ...], DynamicSet | None] = ((), None)
         self._temporary = TemporaryFilters()
-        self._waiting = Waiting()
-        self._soft_seen: dict[tuple[str, Address, Address], tuple[int, float]] = {}
-        self._next_look = 0.0
+        self.soft = SoftFallback(
+            self,
+            self._temporary,
+            soft if soft is not None else SoftSettings(),
+            lambda kind, reason, now, entry: self._note(kind, reason, now, filter=entry),
+        )
         self._source_for = source_for if source_for is not None else self._any_source
-        self._inbound_of: dict[tuple[Direction, int], SecurityAssociation] = {}
+        self._inbound_of: dict[tuple[Direction, int, Address], SecurityAssociation] = {}
         self._recovered: dict[Address, float] = {}
         self._stopping = False
         self._perform = perform
@@ -118,6 +122,11 @@ class HostCore:
     def local_addresses(self) -> tuple[Address, ...]:
         """What "me" stands for."""
         return self.facts.local
+
+    @property
+    def compiled(self) -> FilterTable:
+        """The table of the policy, without anything temporary."""
+        return self._compiled
 
     @property
     def soft_associations(self) -> tuple[SoftAssociation, ...]:
@@ -227,15 +236,13 @@ class HostCore:
 
     def timeout(self, now: float) -> None:
         self.engine.timeout(now)
-        self._fall_back(now)
-        self._end_soft(now)
+        if self.soft.timeout(now):
+            self._refresh(now)
         for entry in self.packet_log.take_due(now):
             self._journal(entry)
 
     def next_timeout(self) -> float | None:
-        due = [self.engine.next_timeout(), self._waiting.next_due(), self.packet_log.next_due()]
-        if self._temporary.soft:
-            due += [self._next_look, min(soft.expires for soft in self._temporary.soft)]
+        due = (self.engine.next_timeout(), self.soft.next_due(), self.packet_log.next_due())
         return min((when for when in due if when is not None), default=None)
 
     def pump(self, now: float, send: Callable[[ike.Send], None]) -> None:
@@ -250,10 +257,16 @@ class HostCore:
             for effect in effects:
                 if isinstance(effect, ike.Send):
                     send(effect)
+                elif isinstance(effect, ike.StoryLine):
+                    self.oakley(effect)
                 else:
                     self._apply(effect, now)
             if not events and not effects:
                 break
+
+    def log_key_exchange(self, on: bool) -> None:
+        """Turn the Oakley log on or off (`set config property=ikelogging`)."""
+        self.engine.set_logging(on)
 
     def delete_peer(self, peer: Address, now: float) -> None:
         """Delete all SAs with one peer, as `delete` of the API asks."""
@@ -262,7 +275,7 @@ class HostCore:
 
     def shutdown(self, now: float) -> None:
         """Say good-bye to every peer; call `pump` once more for the datagrams, then stop the driver."""
-        self._stopping = True
+        self._stopping = self.soft.stopping = True
         self.engine.command(ike.Shutdown(Reason.of(ReasonCode.SHUTTING_DOWN)), now)
 
     # ---- driver -> engine
@@ -272,7 +285,7 @@ class HostCore:
         if isinstance(event, driver_contract.Acquire):
             self._on_acquire(event, now)
         elif isinstance(event, driver_contract.SaExpired):
-            sa = self._inbound_of.get((event.direction, event.spi))
+            sa = self._inbound_of.get((event.direction, event.spi, event.peer))
             if sa is None:
                 return
             if event.hard:
@@ -281,7 +294,7 @@ class HostCore:
             else:
                 self.engine.command(ike.RekeyQuickMode(sa.spi), now)
         elif isinstance(event, driver_contract.SaIdle):
-            sa = self._inbound_of.get((event.direction, event.spi))
+            sa = self._inbound_of.get((event.direction, event.spi, event.peer))
             if sa is not None:
                 reason = Reason.of(ReasonCode.SA_IDLE, seconds=sa.idle_seconds)
                 self.engine.command(ike.DeleteQuickMode(sa.spi, reason), now)
@@ -320,7 +333,7 @@ class HostCore:
             self.driver.release(entry.id, command.peer, Reason.of(ReasonCode.SOFT_FALLBACK))
             return  # the event was on its way when the soft SA came
         if entry.allow_soft and command.negotiation.quick_mode.tunnel_endpoint is None:
-            self._waiting.begin(command, now + self.soft_settings.fallback_seconds)
+            self.soft.acquired(command, now)
         self.engine.command(command, now)
 
     def _command(self, entry: SpecificFilter, flow: Flow) -> ike.Acquire | Reason:
@@ -360,7 +373,16 @@ class HostCore:
             return
         self._recovered[source] = now  # bounded: only known peers get here
         for quick_mode in known:
-            self._acquire_known(quick_mode, now)
+            if not self._acquire_known(quick_mode, now):
+                self._respond_again(quick_mode, now)
+
+    def _respond_again(self, known: KnownQuickMode, now: float) -> None:
+        """The default response rule made the SA that a peer still uses, before a restart of ours. It begins
+        nothing by itself, but this is the peer's traffic, which waits: the same is negotiated again."""
+        match = self._lookup.for_quick_mode(known.local, known.peer, known.selector)
+        if isinstance(match, QuickModeMatch) and match.dynamic:
+            command = ike.Acquire(known.local, known.peer, known.selector, match.negotiation, match.filter_id)
+            self.engine.command(command, now)
 
     def _acquire_known(self, known: KnownQuickMode, now: float) -> bool:
         """Negotiate a known quick mode anew, if today's policy still has the very traffic as a negotiate
@@ -387,9 +409,9 @@ class HostCore:
         if isinstance(effect, ike.InstallSa):
             self._install(effect.sa, now)
         elif isinstance(effect, ike.RemoveSa):
-            sa = self._inbound_of.pop((effect.direction, effect.spi), None)
+            sa = self._inbound_of.pop((effect.direction, effect.spi, effect.peer), None)
             if sa is not None and effect.direction is Direction.INBOUND:
-                self._inbound_of.pop((Direction.OUTBOUND, sa.pair), None)
+                self._inbound_of.pop((Direction.OUTBOUND, sa.pair, effect.peer), None)
             self.driver.remove_sa(effect.spi, effect.direction, effect.peer)
             if self._temporary.remove_response(effect.spi, effect.direction, effect.peer):
                 self._refresh(now)
@@ -403,8 +425,8 @@ class HostCore:
 
     def _install(self, sa: SecurityAssociation, now: float) -> None:
         if sa.direction is Direction.INBOUND:
-            self._inbound_of[(Direction.INBOUND, sa.spi)] = sa
-            self._inbound_of[(Direction.OUTBOUND, sa.pair)] = sa
+            self._inbound_of[Direction.INBOUND, sa.spi, sa.peer] = sa
+            self._inbound_of[Direction.OUTBOUND, sa.pair, sa.peer] = sa
         self._make_room(sa, now)
         try:
             self.driver.add_sa(sa)
@@ -417,12 +439,7 @@ class HostCore:
         """What the table needs before this SA can carry anything: the filters of the default response rule,
         and no soft SA in its way."""
         outbound = sa.selector if sa.direction is Direction.OUTBOUND else sa.selector.reversed()
-        self._waiting.end_with(sa.local, sa.peer)
-        changed = False
-        for soft in self._temporary.soft:
-            if (soft.local, soft.peer) == (sa.local, sa.peer) and soft.selector.overlaps(outbound):
-                self._forget_soft(soft, "an SA with the peer came up", now)
-                changed = True
+        changed = self.soft.sa_came(sa, outbound, now)
         if sa.negotiation == self._compiled.default_response:
             negotiation = self._compiled.negotiations[sa.negotiation]
             match = QuickModeMatch(negotiation, outbound, sa.filter_id, dynamic=True)
@@ -430,67 +447,13 @@ class HostCore:
         if changed:
             self._refresh(now)
 
-    # ---- clear traffic that rules with `soft` fall back to
+    def has_answered(self, local: Address, peer: Address) -> bool:
+        """Whether this peer has said a word of IKE."""
+        return self.engine.has_answered(local, peer)
 
-    def _fall_back(self, now: float) -> None:
-        """The fall-back time of some acquires is over."""
-        changed = False
-        for acquire in self._waiting.take_due(now):
-            if self.engine.has_answered(acquire.local, acquire.peer):
-                # It has IPsec: what comes of the negotiation decides.
-                self._waiting.again(acquire, now + self.soft_settings.fallback_seconds)
-                continue
-            seconds = self.soft_settings.fallback_seconds
-            reason = Reason.of(ReasonCode.NEGOTIATION_TIMED_OUT, f"no answer in {seconds:g} seconds")
-            changed = self._add_soft(acquire, reason, now) or changed
-        if changed:
-            self._refresh(now)
-
-    def _add_soft(self, acquire: ike.Acquire, reason: Reason, now: float) -> bool:
-        if self._stopping or not self.soft_settings.falls_back(reason):
-            return False
-        entry = self._compiled.by_id(acquire.filter_id)
-        if entry is None or not entry.allow_soft:
-            return False
-        expires = now + acquire.negotiation.soft_seconds
-        soft = SoftAssociation(
-            acquire.local, acquire.peer, acquire.selector, acquire.filter_id, reason, now, expires
-        )
-        if not self._temporary.soft:
-            self._next_look = now + LOOK_INTERVAL
-        if not self._temporary.add_soft(soft):
-            return False
-        self._soft_seen[soft.key] = (0, now)
-        self._note(
-            "soft-established",
-            Reason.of(ReasonCode.SOFT_FALLBACK, str(reason), peer=acquire.peer, traffic=acquire.selector),
-            now,
-            filter=str(entry.provenance),
-        )
-        return True
-
-    def _end_soft(self, now: float) -> None:
-        """Soft SAs end after their lifetime, or when nothing passed for the idle time."""
-        ended = [(soft, "its lifetime is over") for soft in self._temporary.soft if soft.expires <= now]
-        if self._temporary.soft and now >= self._next_look:
-            self._next_look = now + LOOK_INTERVAL
-            counts = {entry.filter_id: entry.packets for entry in self.driver.statistics().filters}
-            for soft in self._temporary.soft:
-                packets = sum(counts.get(name, 0) for name in self._temporary.filters_of(soft))
-                before, used = self._soft_seen.get(soft.key, (0, now))
-                if packets != before:
-                    self._soft_seen[soft.key] = (packets, now)
-                elif now - used >= self.soft_settings.idle_seconds and soft.expires > now:
-                    ended.append((soft, f"nothing passed for {self.soft_settings.idle_seconds:g} seconds"))
-        for soft, why in ended:
-            self._forget_soft(soft, why, now)
-        if ended:
-            self._refresh(now)
-
-    def _forget_soft(self, soft: SoftAssociation, why: str, now: float) -> None:
-        self._temporary.remove_soft(soft)
-        self._soft_seen.pop(soft.key, None)
-        self._note("soft-ended", Reason.of(ReasonCode.SOFT_ENDED, why, peer=soft.peer), now)
+    def packet_counts(self) -> dict[str, int]:
+        """Packets by filter identifier, where the data plane counts them."""
+        return {entry.filter_id: entry.packets for entry in self.driver.statistics().filters}
 
     # ---- reports
 
@@ -507,10 +470,7 @@ class HostCore:
         )
         failed = (ike.ReportKind.QUICK_MODE_FAILED, ike.ReportKind.MAIN_MODE_FAILED)
         if report.kind in failed and report.filter_id:
-            acquire = self._waiting.end(
-                report.filter_id, report.local.address, report.remote.address
-            ) or self._as_acquire(report)
-            if acquire is not None and self._add_soft(acquire, report.reason, now):
+            if self.soft.failed(report, now):
                 self._refresh(now)
             self.driver.release(report.filter_id, report.remote.address, report.reason)
         if report.selector is None:
@@ -520,19 +480,6 @@ class HostCore:
             self.known_peers.add(known)
         elif report.kind is ike.ReportKind.QUICK_MODE_DELETED and not self._still_up(known, now):
             self.known_peers.remove(known)
-
-    def _as_acquire(self, report: ike.Report) -> ike.Acquire | None:
-        """The acquire of a soft rule that failed after its fall-back time was counted, or for a rekey."""
-        entry = self._compiled.by_id(report.filter_id)
-        local, peer = report.local.address, report.remote.address
-        if entry is None or not entry.allow_soft or entry.negotiation is None or report.selector is None:
-            return None
-        if self._temporary.soft_with(entry.id, local, peer) is not None:
-            return None  # it has its soft SA already
-        negotiation = self._compiled.negotiations[entry.negotiation]
-        if negotiation.quick_mode.tunnel_endpoint is not None:
-            return None
-        return ike.Acquire(local, peer, report.selector, negotiation, entry.id)
 
     def _still_up(self, known: KnownQuickMode, now: float) -> bool:
         return any(

@@ -22,8 +22,14 @@ DRIVERS = ("auto", "kernel", "userspace", "memory")
 """`memory` protects nothing: it takes SAs and moves no packet, for tests and measurements."""
 
 
-def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] = lambda: None) -> None:
-    """Run an agent in this process until it is told to stop. `driver_name` outweighs the settings file.
+def run_agent(
+    paths: Paths,
+    driver_name: str | None,
+    ready: Callable[[], None] = lambda: None,
+    without: frozenset[str] | None = None,
+) -> None:
+    """Run an agent in this process until it is told to stop. `driver_name` and `without` (offloads) outweigh
+    the settings file.
 
     Errors: AGENT_RUNNING, NOT_PRIVILEGED, PORT_TAKEN, MISSING_PROGRAM, STORE_UNREADABLE, DRIVER_FAILED,
     INVALID_SETTING, or why the policy cannot be enforced."""
@@ -40,7 +46,7 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
         stores = Stores(paths)
         name = driver_name or settings.driver
         gate = close_gate(stores, wanted=name != "memory")
-        driver = make_driver(name, paths)
+        driver = make_driver(name, paths, settings.without if without is None else without)
         driver.start()
         try:
             from stockade.agent.kerberos import HostKerberos
@@ -55,8 +61,9 @@ def run_agent(paths: Paths, driver_name: str | None, ready: Callable[[], None] =
         os.close(lock)
 
 
-def make_driver(name: str, paths: Paths) -> Driver:
-    """The data plane called `name`; `auto` is the kernel's where it has ESP, else the one in user space."""
+def make_driver(name: str, paths: Paths, without: frozenset[str] = frozenset()) -> Driver:
+    """The data plane called `name`; `auto` is the kernel's where it has ESP, else the one in user space,
+    which does without these offloads."""
     if name not in DRIVERS:
         raise error_for(ReasonCode.SYNTAX, f"driver {name!r}: expected {' or '.join(DRIVERS)}")
     if name == "auto":
@@ -72,7 +79,7 @@ def make_driver(name: str, paths: Paths) -> Driver:
         return MemoryDriver(lambda packet: None, lambda packet: None)
     from stockade.driver.userspace.driver import UserspaceDriver
 
-    return UserspaceDriver(paths.state.parent)
+    return UserspaceDriver(paths.state.parent, without=without)
 
 
 def _lock(path: Path) -> int:

@@ -27,13 +27,13 @@ from stockade.agent.interfaces import InterfaceChanges
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
 from stockade.agent.names import NameKeeper
+from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
 from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
 from stockade.agent.workers import Workers
-from stockade.analyze.explain import explain_flow
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
@@ -42,7 +42,10 @@ from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
+from stockade.pki.access import AccessList
+from stockade.pki.access_file import closed_access, read_access
 from stockade.pki.credentials import Credentials
+from stockade.pki.distribution import ListFetcher
 from stockade.pki.machine_store import MachineStore
 from stockade.pki.revocation import RevocationCheck
 from stockade.policy.dynamic import DynamicSet
@@ -69,6 +72,8 @@ class Service:
     ) -> None:
         self._kerberos = kerberos
         self._workers = Workers()
+        fetch = settings.fetch_revocation_lists
+        self._lists = ListFetcher(paths.certificates / "fetched") if fetch else None
         self._settings = settings
         self._asked = ServiceSettings()
         self._persistent: tuple[PolicySet, ...] = ()
@@ -88,6 +93,7 @@ class Service:
         self._journal: Journal
         self._known: KnownPeers
         self._stores = stores
+        self._oakley = OakleyLog(paths.journal)
         self._facts: FactsKeeper
         self._core: HostCore
         self._udp: UdpSockets
@@ -121,6 +127,7 @@ class Service:
             self._journal.write(Entry("agent-stopped", Reason.of(ReasonCode.SHUTTING_DOWN)))
             self._workers.stop()
             self._known.close()
+            self._oakley.close()
             self._journal.close()
 
     def _start_policy(self) -> None:
@@ -141,6 +148,8 @@ class Service:
             soft=self._settings.soft,
             source_for=source_address,
         )
+        self._core.engine.set_access(self._read_access(), time.monotonic())
+        self._core.oakley = self._oakley.write
         if self._gate.trouble is not None:
             self._journal.write(Entry("boot-filters-failed", self._gate.trouble))
         try:
@@ -150,20 +159,27 @@ class Service:
         else:
             self._enforce(configuration)
             if self._refusal is None or self._store_refused:
-                self._gate.open()
+                self._open_gate()
                 return
         refusal = self._refusal
         try:
             last = self._stores.read_last_good()
             if self._core.load(last.policy_sets, time.monotonic(), self._facts.facts).refusal is None:
                 self._take_settings(last)
-                self._gate.open()
+                self._open_gate()
                 return
         except StockadeError as error:
             self._journal.write(Entry("last-good-refused", error.reason))
         finally:
             self._refusal = refusal
         self._hold_at_boot()
+
+    def _open_gate(self) -> None:
+        """A policy is in force: the boot filters go."""
+        try:
+            self._gate.open()
+        except StockadeError as error:  # more closed than the policy says, and told
+            self._journal.write(Entry("boot-filters-failed", error.reason))
 
     def _hold_at_boot(self) -> None:
         """No policy can be put in force: the persistent one alone, and the boot filters below it."""
@@ -360,10 +376,19 @@ class Service:
         rules = self._settings.chains
         if self._asked.strong_crl_check is not None:
             rules = replace(rules, revocation=RevocationCheck(self._asked.strong_crl_check))
-        credentials, problems = MachineStore(self._paths.certificates).credentials(rules)
+        credentials, problems = MachineStore(self._paths.certificates).credentials(rules, self._lists)
         for problem in problems:
             self._journal.write(Entry("certificate-not-read", problem))
         return credentials
+
+    def _read_access(self) -> AccessList:
+        """The access list as it is now. One that cannot be read closes the host: who may connect is then not
+        known."""
+        try:
+            return read_access(self._paths.access)
+        except StockadeError as error:
+            self._journal.write(Entry("access-list-not-read", error.reason))
+            return closed_access(error.reason)
 
     def _load(self) -> None:
         """Read and enforce the stores' present content; on failure the last good policy stays and the error
@@ -378,7 +403,7 @@ class Service:
         self._enforce(configuration)
         self._pump()
         if self._refusal is None:
-            self._gate.open()
+            self._open_gate()
             self._keep_good_copy()
 
     def _enforce(self, configuration: Configuration) -> None:
@@ -403,16 +428,18 @@ class Service:
         """What `set config` says, of as much as acts at once."""
         asked = self._asked = configuration.settings
         now = time.monotonic()
+        self._core.log_key_exchange(asked.ike_logging)
         self._core.packet_log.set(asked.diagnostics, asked.log_interval, now)
         soft = self._settings.soft
         if asked.simple_policy:
             soft = replace(soft, fallback_seconds=SIMPLE_POLICY_FALLBACK)
-        self._core.soft_settings = soft
+        self._core.soft.settings = soft
         config = self._settings.ike
         if asked.cluster_idle_seconds is not None:
             config = replace(config, cluster_idle_seconds=float(asked.cluster_idle_seconds))
         self._core.engine.set_config(config)
         self._core.engine.set_credentials(self._read_certificates())
+        self._core.engine.set_access(self._read_access(), now)
 
     def _keep_good_copy(self) -> None:
         """Remember what is in force, for a start that finds a store damaged."""
@@ -425,7 +452,7 @@ class Service:
 
     def status(self) -> messages.Status:
         now = time.monotonic()
-        statistics = self._driver.statistics()
+        statistics = self._driver.statistics(filters=False)
         refusal = self._refusal or self._facts_refusal
         return messages.Status(
             version=__version__,
@@ -451,7 +478,7 @@ class Service:
         return views.filters(self._core, self._driver.statistics())
 
     def sas(self) -> messages.Sas:
-        return views.sas(self._core, self._driver.statistics(), time.monotonic())
+        return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
 
     def reload(self) -> messages.Loaded:
         with suppress(StockadeError):  # told by `refused`
@@ -498,6 +525,8 @@ class Service:
         )
 
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage:
+        from stockade.analyze.explain import explain_flow  # late: nobody waits for it at the start
+
         if direction is None:
             direction = Direction.OUTBOUND if flow.source in self._core.local_addresses else Direction.INBOUND
         explanation = explain_flow(

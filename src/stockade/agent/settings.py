@@ -1,6 +1,7 @@
 """The agent's own settings: `agent.toml` in /etc/stockade, or in the home folder with `--home`.
 
     driver = "auto"               # or "kernel" or "userspace"
+    no_offload = []               # of the user-space data plane, by the names of `stockade doctor`
 
     [ike]
     microsoft_version = 8         # the Windows release that our vendor id names: 2 (2000) to 9 (8 and 2012)
@@ -8,6 +9,7 @@
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
     replay_window = 64            # packets, 32 to 4096
     nat_traversal = true          # RFC 3947: detect NATs, put ESP into UDP where there is one
+    fetch_revocation_lists = true # from the http addresses that certificates name
     strong_crl_check = 1          # 0 not asked, 1 the revoked is refused, 2 also what cannot be checked
 
     [kerberos]
@@ -49,7 +51,7 @@ _RANGES = {
     "replay_window": (32, 4096),
     "strong_crl_check": (0, 2),
 }
-_SWITCHES = frozenset({"nat_traversal", "advertise_cluster"})
+_SWITCHES = frozenset({"nat_traversal", "advertise_cluster", "fetch_revocation_lists"})
 _SERVERS = ("dns_servers", "wins_servers", "dhcp_servers", "gateways")
 _HOST_RANGES = {"name_refresh_seconds": (5, 86_400)}
 _SOFT_RANGES = {"idle_seconds": (30, 86_400)}
@@ -74,6 +76,8 @@ class Settings:
     host: HostSettings = field(default_factory=HostSettings)
     name_refresh_seconds: float = REFRESH_SECONDS
     soft: SoftSettings = field(default_factory=SoftSettings)
+    fetch_revocation_lists: bool = True
+    without: frozenset[str] = frozenset()
 
 
 def read_settings(path: Path) -> Settings:
@@ -86,12 +90,13 @@ def read_settings(path: Path) -> Settings:
     except (OSError, ValueError) as error:
         raise _invalid(path, str(error)) from error
     driver = content.pop("driver", DEFAULT_DRIVER)
+    without = _offloads(path, content.pop("no_offload", []))
     ike = _table(path, content, "ike", {*_RANGES, *_SWITCHES})
     host = _table(path, content, "host", {*_SERVERS, *_HOST_RANGES})
     soft = _table(path, content, "soft", {"when", *_SOFT_RANGES})
     kerberos = _kerberos(path, content.pop("kerberos", {}))
     if content:
-        known = "driver, [ike], [kerberos], [host] and [soft]"
+        known = "driver, no_offload, [ike], [kerberos], [host] and [soft]"
         raise _invalid(path, f"unknown key {next(iter(content))!r}; known are {known}")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
@@ -116,7 +121,22 @@ def read_settings(path: Path) -> Settings:
             ),
             when=_soft_when(path, soft),
         ),
+        fetch_revocation_lists=_switch(path, ike, "fetch_revocation_lists", True),
+        without=without,
     )
+
+
+def _offloads(path: Path, value: object) -> frozenset[str]:
+    if not isinstance(value, list):
+        raise _invalid(path, f"no_offload must be a list of names, not {value!r}")
+    if not value:
+        return frozenset()
+    from stockade.driver.userspace.offloads import read_offloads  # loads what only that data plane needs
+
+    try:
+        return read_offloads(map(str, value))
+    except StockadeError as error:
+        raise _invalid(path, f"no_offload: {error.reason.detail}") from None
 
 
 def _table(path: Path, content: dict[str, object], name: str, known: set[str]) -> Mapping[str, object]:

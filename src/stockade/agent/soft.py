@@ -12,15 +12,22 @@ late is secured after all. A soft SA ends after its lifetime, when nothing passe
 soon as an SA with the same traffic comes up; the next packet negotiates again.
 
 What failed for reasons of ours (the policy changed, we are stopping, too much is going on) is no reason to
-speak in clear. Sans-IO: the core asks, and changes the driver.
+speak in clear. Sans-IO: the core tells what happened, and puts the table in force again where a method says
+that it changed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
-from stockade.ike.contract import Acquire
+from stockade.agent.temporary import SoftAssociation, TemporaryFilters
+from stockade.ike.contract import Acquire, Report
 from stockade.model.addresses import Address
+from stockade.model.filters import FilterTable
 from stockade.model.reasons import Reason, ReasonCode
+from stockade.model.sa import SecurityAssociation
+from stockade.model.traffic import TrafficSelector
 
 MAXIMUM_WAITING = 4096
 LOOK_INTERVAL = 30.0
@@ -99,5 +106,137 @@ class Waiting:
     def next_due(self) -> float | None:
         return min((when for when, _ in self._due.values()), default=None)
 
-    def clear(self) -> None:
-        self._due.clear()
+
+class SoftHost(Protocol):
+    """What soft SAs need to know of their host."""
+
+    @property
+    def compiled(self) -> FilterTable:
+        """The table of the policy, without anything temporary."""
+
+    def has_answered(self, local: Address, peer: Address) -> bool:
+        """Whether this peer has said a word of IKE."""
+
+    def packet_counts(self) -> dict[str, int]:
+        """Packets by filter identifier, where the data plane counts them."""
+
+
+class SoftFallback:
+    """All of it for one host. Methods that return a truth value say whether the filter table changed. `note`
+    writes a journal entry: kind, reason, time, and the filter's provenance."""
+
+    def __init__(
+        self,
+        host: SoftHost,
+        temporary: TemporaryFilters,
+        settings: SoftSettings,
+        note: Callable[[str, Reason, float, str], None],
+    ) -> None:
+        self.settings = settings
+        self.stopping = False
+        self._host = host
+        self._temporary = temporary
+        self._note = note
+        self._waiting = Waiting()
+        self._seen: dict[tuple[str, Address, Address], tuple[int, float]] = {}
+        self._next_look = 0.0
+
+    def next_due(self) -> float | None:
+        due = [self._waiting.next_due()]
+        if self._temporary.soft:
+            due += [self._next_look, min(soft.expires for soft in self._temporary.soft)]
+        return min((when for when in due if when is not None), default=None)
+
+    def acquired(self, acquire: Acquire, now: float) -> None:
+        """A soft rule asks for a negotiation: its fall-back time begins."""
+        self._waiting.begin(acquire, now + self.settings.fallback_seconds)
+
+    def timeout(self, now: float) -> bool:
+        changed = self._fall_back(now)
+        return self._end(now) or changed
+
+    def sa_came(self, sa: SecurityAssociation, outbound: TrafficSelector, now: float) -> bool:
+        """An SA with a peer: no soft SA stands in its way."""
+        self._waiting.end_with(sa.local, sa.peer)
+        ended = [
+            soft
+            for soft in self._temporary.soft
+            if (soft.local, soft.peer) == (sa.local, sa.peer) and soft.selector.overlaps(outbound)
+        ]
+        for soft in ended:
+            self._forget(soft, "an SA with the peer came up", now)
+        return bool(ended)
+
+    def failed(self, report: Report, now: float) -> bool:
+        """A negotiation of some filter failed."""
+        local, peer = report.local.address, report.remote.address
+        acquire = self._waiting.end(report.filter_id, local, peer) or self._as_acquire(report)
+        return acquire is not None and self._add(acquire, report.reason, now)
+
+    def _fall_back(self, now: float) -> bool:
+        """The fall-back time of some acquires is over."""
+        changed = False
+        for acquire in self._waiting.take_due(now):
+            if self._host.has_answered(acquire.local, acquire.peer):
+                # It has IPsec: what comes of the negotiation decides.
+                self._waiting.again(acquire, now + self.settings.fallback_seconds)
+                continue
+            detail = f"no answer in {self.settings.fallback_seconds:g} seconds"
+            reason = Reason.of(ReasonCode.NEGOTIATION_TIMED_OUT, detail)
+            changed = self._add(acquire, reason, now) or changed
+        return changed
+
+    def _as_acquire(self, report: Report) -> Acquire | None:
+        """The acquire of a soft rule that failed after its fall-back time was counted, or for a rekey."""
+        compiled = self._host.compiled
+        entry = compiled.by_id(report.filter_id)
+        local, peer = report.local.address, report.remote.address
+        if entry is None or not entry.allow_soft or entry.negotiation is None or report.selector is None:
+            return None
+        if self._temporary.soft_with(entry.id, local, peer) is not None:
+            return None  # it has its soft SA already
+        negotiation = compiled.negotiations[entry.negotiation]
+        if negotiation.quick_mode.tunnel_endpoint is not None:
+            return None
+        return Acquire(local, peer, report.selector, negotiation, entry.id)
+
+    def _add(self, acquire: Acquire, reason: Reason, now: float) -> bool:
+        if self.stopping or not self.settings.falls_back(reason):
+            return False
+        entry = self._host.compiled.by_id(acquire.filter_id)
+        if entry is None or not entry.allow_soft:
+            return False
+        expires = now + acquire.negotiation.soft_seconds
+        soft = SoftAssociation(
+            acquire.local, acquire.peer, acquire.selector, acquire.filter_id, reason, now, expires
+        )
+        if not self._temporary.soft:
+            self._next_look = now + LOOK_INTERVAL
+        if not self._temporary.add_soft(soft):
+            return False
+        self._seen[soft.key] = (0, now)
+        told = Reason.of(ReasonCode.SOFT_FALLBACK, str(reason), peer=acquire.peer, traffic=acquire.selector)
+        self._note("soft-established", told, now, str(entry.provenance))
+        return True
+
+    def _end(self, now: float) -> bool:
+        """Soft SAs end after their lifetime, or when nothing passed for the idle time."""
+        ended = [(soft, "its lifetime is over") for soft in self._temporary.soft if soft.expires <= now]
+        if self._temporary.soft and now >= self._next_look:
+            self._next_look = now + LOOK_INTERVAL
+            counts = self._host.packet_counts()
+            for soft in self._temporary.soft:
+                packets = sum(counts.get(name, 0) for name in self._temporary.filters_of(soft))
+                before, used = self._seen.get(soft.key, (0, now))
+                if packets != before:
+                    self._seen[soft.key] = (packets, now)
+                elif now - used >= self.settings.idle_seconds and soft.expires > now:
+                    ended.append((soft, f"nothing passed for {self.settings.idle_seconds:g} seconds"))
+        for soft, why in ended:
+            self._forget(soft, why, now)
+        return bool(ended)
+
+    def _forget(self, soft: SoftAssociation, why: str, now: float) -> None:
+        self._temporary.remove_soft(soft)
+        self._seen.pop(soft.key, None)
+        self._note("soft-ended", Reason.of(ReasonCode.SOFT_ENDED, why, peer=soft.peer), now, "")

@@ -25,7 +25,7 @@ from typing import Protocol
 from stockade.ike.flood import Verdict, is_first_message
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import ReasonCode, error_for
-from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
+from stockade.wire.udp_encapsulation import ESP_DOOR, NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 
 IKE_PORT = 500
 MAXIMUM_DATAGRAM = 65_535
@@ -64,8 +64,11 @@ _IKE_ONLY = (
 
 def _choose_door(skip: int) -> tuple[tuple[int, int, int, int], ...]:
     """Classic BPF over the UDP payload, whose value is the number of the socket: 1 for a first message
-    (`flood.is_first_message`, as far as it matters here), 0 for the rest. `skip` is the non-ESP marker."""
+    (`flood.is_first_message`, as far as it matters here), 0 for the rest. `skip` is the non-ESP marker: what
+    does not begin with it is ESP, and goes to the data plane's socket where there is one."""
+    esp = ((0x20, 0, 0, 0), (0x15, 1, 0, 0), (0x06, 0, 0, ESP_DOOR)) if skip else ()
     return (
+        *esp,
         (0x20, 0, 0, skip + 8),  # A = first half of the responder's cookie; a load beyond the end gives 0
         (0x15, 0, 5, 0),
         (0x20, 0, 0, skip + 12),

@@ -9,6 +9,8 @@ row in `BENCHMARKS`. The module has two functions:
 """
 
 BENCHMARKS = {
+    "esp": "the user-space data plane beside the plain wire and strongSwan: streams, small packets, latency",
+    "filters": "filters in the kernel: install rate, one changed filter, and what each packet pays for them",
     "flood": "50 000 first messages a second from forged addresses, and what honest peers notice",
     "ike": "full IKEv1 handshakes beside strongSwan's charon, what they cost, and memory per SA",
     "policy": "compiling a policy, finding the filter of a flow, changing one filter: 100 to 100 000 filters",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stockade.driver.probe import esp_refusal, kernel_capabilities
+from stockade.driver.userspace import offloads
 from stockade.model.reasons import StockadeError
 
 _CAP_NET_ADMIN, _CAP_NET_RAW, _CAP_NET_BIND_SERVICE = 12, 13, 10
@@ -68,7 +69,7 @@ def examine() -> Report:
     privileges = _privileges()
     esp4, esp6 = _esp(4), _esp(6)
     tun, nftables, raw = _tun(), _nftables(), _raw_sockets()
-    findings = (privileges, esp4, esp6, _algorithms(esp4.ok), tun, nftables, raw)
+    findings = (privileges, esp4, esp6, _algorithms(esp4.ok), tun, nftables, raw, *_offloads())
     return Report(findings, *_choice(privileges, esp4, (tun, nftables, raw)))
 
 
@@ -151,6 +152,11 @@ def _nftables() -> Finding:
         said = answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"]
         return Finding("nftables", False, f"nft cannot add a table: {said[0]}")
     return Finding("nftables", True, program)
+
+
+def _offloads() -> tuple[Finding, ...]:
+    """What makes the user-space data plane fast; none of it is needed."""
+    return tuple(Finding(f"offload {each.name}", each.there, each.detail) for each in offloads.examine())
 
 
 def _raw_sockets() -> Finding:

@@ -82,7 +82,24 @@ def _parser() -> argparse.ArgumentParser:
     agent_commands = agent.add_subparsers(metavar="COMMAND", required=True)
     run = agent_commands.add_parser("run", help="protect this host until told to stop", parents=[shared])
     run.add_argument("--driver", help="the data plane (auto, kernel or userspace); outweighs agent.toml")
+    run.add_argument(
+        "--no-offload",
+        metavar="NAME,…",
+        help="offloads of the user-space data plane to do without (see doctor); outweighs agent.toml",
+    )
     run.set_defaults(command=_agent_run)
+
+    boot = commands.add_parser(
+        "boot-filters", help="what protects this computer before an agent runs", parents=[shared]
+    )
+    boot_commands = boot.add_subparsers(metavar="COMMAND", required=True)
+    for name, text in (
+        ("install", "put them in force, as set config bootmode says; before the network is up"),
+        ("remove", "take them away; the filters of a policy stay"),
+        ("show", "what is in force, and what install would put there"),
+    ):
+        command = boot_commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.set_defaults(command=_boot_filters, action=name)
 
     netsh = add("netsh", _netsh, "read or write policy in the language of netsh ipsec")
     netsh.add_argument(
@@ -129,6 +146,12 @@ def _parser() -> argparse.ArgumentParser:
     simple.add_argument("--rootca", metavar="NAME", help="authenticate by certificates under this root")
     simple.set_defaults(command=_policy, action="simple")
 
+    log = add("log", _log, "the story of every negotiation (the Oakley log)")
+    log.add_argument("--last", type=int, default=20, metavar="N", help="how many (default 20, 0 for all)")
+    log.add_argument("--peer", metavar="ADDRESS", help="only those with this peer")
+    log.add_argument("--saved", action="store_true", help="the log before this one (oakley.log.sav)")
+    log.add_argument("--follow", action="store_true", help="go on with lines as they come")
+
     add("status", _status, "how the agent is and what is in force")
     show = commands.add_parser("show", help="what is in force", parents=[shared])
     show_commands = show.add_subparsers(metavar="WHAT", required=True)
@@ -163,6 +186,9 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_policy_file(add("lint", _lint, "what in the policy is doubtful, and what to do about it"))
 
+    from stockade.console.access_command import add_access_parser
+
+    add_access_parser(commands, shared)
     certificate = commands.add_parser("cert", help="the machine's certificates", parents=[shared])
     certificate_commands = certificate.add_subparsers(metavar="COMMAND", required=True)
     take = certificate_commands.add_parser(
@@ -201,6 +227,7 @@ def _add_policy_file(command: argparse.ArgumentParser) -> None:
 
 def _agent_run(options: argparse.Namespace) -> int:
     from stockade.agent.launch import run_agent
+    from stockade.driver.userspace.offloads import read_offloads
 
     def ready() -> None:
         if options.format == "json":
@@ -208,8 +235,20 @@ def _agent_run(options: argparse.Namespace) -> int:
         else:
             print("stockade: the policy is in force", flush=True)
 
-    run_agent(Paths.of(options.home), options.driver, ready)
+    without = None if options.no_offload is None else read_offloads(options.no_offload.split(","))
+    run_agent(Paths.of(options.home), options.driver, ready, without)
     return 0
+
+
+def _boot_filters(options: argparse.Namespace) -> int:
+    from stockade.console import boot_filters_command
+
+    paths = Paths.of(options.home)
+    if options.action == "install":
+        return boot_filters_command.install(paths, options.format)
+    if options.action == "remove":
+        return boot_filters_command.remove(paths, options.format)
+    return boot_filters_command.show(paths, options.format)
 
 
 # ---- policy
@@ -336,6 +375,19 @@ def _show_journal(options: argparse.Namespace) -> int:
     for record in chain(entries["entries"], stream):
         print(json.dumps(record) if options.format == "json" else printing.journal_line(record), flush=True)
     return 0
+
+
+def _log(options: argparse.Namespace) -> int:
+    from stockade.console.log_command import run_log
+
+    return run_log(
+        Paths.of(options.home),
+        last=max(0, options.last),
+        peer=options.peer,
+        saved=options.saved,
+        follow=options.follow,
+        form=options.format,
+    )
 
 
 def _explain(options: argparse.Namespace) -> int:

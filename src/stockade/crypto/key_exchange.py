@@ -20,7 +20,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final, Protocol
 
-import gmpy2
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -79,8 +78,7 @@ MODP_PRIMES: Final = {
         16,
     ),
 }
-_GENERATOR = gmpy2.mpz(2)
-_MPZ_PRIMES = {group: gmpy2.mpz(prime) for group, prime in MODP_PRIMES.items()}
+_GENERATOR: Final = 2
 
 # Bytes of the private exponent, which needs at least twice as many bits as the group has strength: finding a
 # short exponent takes 2^(bits / 2) steps. NIST SP 800-57 rates the 2048-bit group at 112 bits (SP 800-56A: so
@@ -134,7 +132,9 @@ Power = Callable[[int], int]
 
 
 def _powmod_sec(group: Group, exponent: int) -> Power:
-    prime = _MPZ_PRIMES[group]
+    import gmpy2
+
+    prime = gmpy2.mpz(MODP_PRIMES[group])
     return lambda base: int(gmpy2.powmod_sec(gmpy2.mpz(base), exponent, prime))
 
 
@@ -144,10 +144,10 @@ def _parameters(group: Group) -> "dh.DHParameterNumbers | None":
     if dh is None:
         return None
     try:
-        numbers = dh.DHParameterNumbers(MODP_PRIMES[group], int(_GENERATOR))
+        numbers = dh.DHParameterNumbers(MODP_PRIMES[group], _GENERATOR)
         # The generator as the "peer's" value: what the library calls an exchange is then our public value.
         key = dh.DHPrivateNumbers(1 << 255, dh.DHPublicNumbers(4, numbers)).private_key()
-        key.exchange(dh.DHPublicNumbers(int(_GENERATOR), numbers).public_key())
+        key.exchange(dh.DHPublicNumbers(_GENERATOR, numbers).public_key())
     except (UnsupportedAlgorithm, ValueError):
         return None
     return numbers
@@ -170,7 +170,7 @@ class _ModpPrivateValue:
         self._power = (
             _powmod_sec(group, exponent) if parameters is None else _library_power(parameters, exponent)
         )
-        self._public = self._padded(self._power(int(_GENERATOR)))
+        self._public = self._padded(self._power(_GENERATOR))
 
     @property
     def group(self) -> Group:
@@ -182,13 +182,16 @@ class _ModpPrivateValue:
 
     def shared(self, peer_public: bytes) -> Secret:
         _check_length(self._group, peer_public)
-        prime = _MPZ_PRIMES[self._group]
-        value = gmpy2.mpz(int.from_bytes(peer_public))
+        prime = MODP_PRIMES[self._group]
+        value = int.from_bytes(peer_public)
         if not 1 < value < prime - 1:
             raise _refuse(self._group, "the value is outside 2 to p-2")
+        # Imported late: it loads a tenth of what an agent loads, and many never need it.
+        import gmpy2
+
         if gmpy2.jacobi(value, prime) != 1:
             raise _refuse(self._group, "the value is not in the subgroup of prime order")
-        return Secret(self._padded(self._power(int(value))))
+        return Secret(self._padded(self._power(value)))
 
     def _padded(self, value: int) -> bytes:
         return value.to_bytes(group_algorithm(self._group).public_size)

@@ -13,6 +13,7 @@ only ever closes; a packet never passes because of it. Forwarded traffic is left
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from stockade.model.addresses import AddressRange
@@ -57,32 +58,32 @@ def install(table: FilterTable) -> None:
 
 
 def remove() -> None:
-    """Take them out; nothing happens where there are none. HostError as `install`."""
-    if are_in_force():
-        _run(["-f", "-"], f"table inet {TABLE} {{\n}}\ndelete table inet {TABLE}\n")
+    """Take them out; no error where there are none. HostError as `install`."""
+    _run(["-f", "-"], f"table inet {TABLE} {{\n}}\ndelete table inet {TABLE}\n")
 
 
-def are_in_force() -> bool:
-    """Whether they are there. False too where nftables cannot be asked: then nobody put them there."""
-    return _is_there(TABLE)
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What holds in the system now: boot filters, and the filters of a user-space data plane (of an agent
+    that was killed, if none runs)."""
+
+    boot: bool
+    policy: bool
 
 
-def is_policy_in_force() -> bool:
-    """Whether the filters of a user-space data plane are there, of an agent that was killed."""
-    return _is_there(_POLICY_TABLE)
-
-
-def _is_there(table: str) -> bool:
+def in_force() -> InForce:
+    """Neither where nftables cannot be asked: then nobody put them there."""
     program = _program()
     if program is None:
-        return False
+        return InForce(False, False)
     try:
         result = subprocess.run(
-            [program, "-t", "list", "table", "inet", table], capture_output=True, timeout=SECONDS, check=False
+            [program, "list", "tables"], capture_output=True, text=True, timeout=SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return result.returncode == 0
+        return InForce(False, False)
+    names = {line.split()[-1] for line in result.stdout.splitlines() if line.startswith("table inet ")}
+    return InForce(TABLE in names, _POLICY_TABLE in names)
 
 
 def _rules(filters: Iterable[SpecificFilter]) -> Iterator[str]:

@@ -42,19 +42,23 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class SaExpired:
-    """An SA reached its soft lifetime (rekey now) or its hard one (`hard`: it is removed already)."""
+    """An SA reached its soft lifetime (rekey now) or its hard one (`hard`: it is removed already). `peer`:
+    two peers may have chosen the same SPI for what we send."""
 
     spi: int
     direction: Direction
     hard: bool
+    peer: Address
 
 
 @dataclass(frozen=True, slots=True)
 class SaIdle:
-    """Nothing passed through the pair of this SA for its idle time. Not removed: the agent decides."""
+    """Nothing passed through the pair of this SA with `peer` for its idle time. Not removed: the agent
+    decides."""
 
     spi: int
     direction: Direction
+    peer: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,9 @@ class Driver(Protocol):
         """A descriptor that is readable when `events` has something, for an event loop; -1 if there is none
         (the memory driver: ask after every call)."""
 
-    def statistics(self) -> DriverStatistics: ...
+    def statistics(self, *, filters: bool = True) -> DriverStatistics:
+        """What was counted. Without `filters` those of the filters are left out: asking for thousands takes
+        its time."""
 
 
 @runtime_checkable

@@ -164,7 +164,7 @@ class MemoryDriver:
     def fileno(self) -> int:
         return -1
 
-    def statistics(self) -> DriverStatistics:
+    def statistics(self, *, filters: bool = True) -> DriverStatistics:
         return self._datapath.statistics(self._now)
 
     def _emit(self, output: Output) -> None:

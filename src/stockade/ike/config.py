@@ -102,6 +102,8 @@ class EngineConfig:
     reports_per_second: float = 5.0
     """Reports of refused messages, over all peers."""
     reports_per_second_and_peer: float = 1.0
+    story_lines_per_second: float = 500.0
+    """Lines of the Oakley log, over all negotiations."""
     notifications_per_second: float = 10.0
     """Unprotected notifications that we send, over all peers; one a second per peer."""
 

@@ -14,12 +14,14 @@ from stockade.ike.contract import (
     Report,
     ReportKind,
     SpiSource,
+    StoryLine,
 )
-from stockade.ike.limits import RateLimiter
+from stockade.ike.limits import RateLimiter, TokenBucket
 from stockade.ike.timers import TimerQueue
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.traffic import TrafficSelector
+from stockade.pki.access import EVERYBODY
 from stockade.pki.credentials import CredentialSource
 
 COUNTERS = (
@@ -45,6 +47,7 @@ COUNTERS = (
 )
 """Counters since the start, after the IKE statistics of `netsh ipsec dynamic show stats`."""
 
+LINES_LEFT_OUT = "lines left out before this one"
 TaskDone = Callable[[AuthMethod | Reason, float], None]
 """Hears what came of a task, and when."""
 
@@ -70,14 +73,34 @@ class Context:
         self.config = config
         self.credentials = credentials
         self.kerberos = kerberos
+        self.access = EVERYBODY
         self.timers = TimerQueue()
         self.effects: list[Effect] = []
         self.fragment_id = 0
         self._task_number = 0
         self._tasks: dict[int, TaskDone] = {}
         self.statistics: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self.now = 0.0
+        """The time of the call under way."""
+        self.narrating = False
+        """Whether the Oakley log is on."""
+        self._stories = 0
+        self._lines = TokenBucket(config.story_lines_per_second, 4 * config.story_lines_per_second)
+        self._lines_left_out = 0
         self._reports: dict[ReportKind, RateLimiter] = {}
         self._notifications = RateLimiter(config.notifications_per_second, 1.0)
+
+    def next_story(self) -> int:
+        self._stories += 1
+        return self._stories
+
+    def may_narrate(self) -> int | None:
+        """How many lines were left out before the one that may be said now; None: leave this one out too."""
+        if not self._lines.take(self.now):
+            self._lines_left_out += 1
+            return None
+        left_out, self._lines_left_out = self._lines_left_out, 0
+        return left_out
 
     def count(self, name: str, number: int = 1) -> None:
         self.statistics[name] += number
@@ -132,7 +155,19 @@ class Context:
             facts = (*reason.facts, ("suppressed", str(limiter.suppressed)))
             reason = Reason(reason.code, reason.detail, facts)
             limiter.suppressed = 0
+        if self.narrating and not main_mode:
+            self._tell_of_stranger(reason, local, remote)
         self.report(kind, reason, local, remote, main_mode)
+
+    def _tell_of_stranger(self, reason: Reason, local: Endpoint, remote: Endpoint) -> None:
+        left_out = self.may_narrate()
+        if left_out is None:
+            return
+        facts = reason.facts
+        if left_out:
+            facts += ((LINES_LEFT_OUT, str(left_out)),)
+        text = reason.detail or reason.code.meaning
+        self.effects.append(StoryLine(0, 0, "", False, local, remote, "refused", text, facts, reason=reason))
 
     def refuse(
         self, reason: Reason, local: Endpoint, remote: Endpoint, now: float, main_mode: str = ""

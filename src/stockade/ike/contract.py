@@ -192,7 +192,30 @@ class Report:
     selector: TrafficSelector | None = None
 
 
-Effect = Send | InstallSa | RemoveSa | Report | Perform
+@dataclass(frozen=True, slots=True)
+class StoryLine:
+    """One line of the Oakley log; only while logging is on (`Engine.set_logging`).
+
+    `number` is the negotiation's, `under` that of a quick mode's main mode (else 0); `phase` is `main mode`
+    or `quick mode`, or empty for a message that belongs to none. `elapsed` and `step`: seconds since the
+    negotiation began, and since its last line. `facts` are for people, in order. `reason` is set where
+    something was refused, failed or ended."""
+
+    number: int
+    under: int
+    phase: str
+    initiator: bool
+    local: Endpoint
+    remote: Endpoint
+    event: str
+    text: str
+    facts: tuple[tuple[str, str], ...] = ()
+    elapsed: float = 0.0
+    step: float = 0.0
+    reason: Reason | None = None
+
+
+Effect = Send | InstallSa | RemoveSa | Report | Perform | StoryLine
 
 
 # ---- what can be seen of it

@@ -31,12 +31,14 @@ from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
 from stockade.ike.negotiator import Negotiator
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable
+from stockade.ike.story import StoryEvent
 from stockade.ike.v1.candidates import NoCredentials, main_mode_candidates
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_modes import Job
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import PeerError, Reason, ReasonCode
+from stockade.pki.access import AccessList
 from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType, PayloadType
 from stockade.wire.isakmp.message import Header, decode_header
@@ -70,6 +72,7 @@ class Engine:
     def receive(self, datagram: bytes, local: Endpoint, remote: Endpoint, now: float) -> None:
         """A UDP datagram that came from `remote` to `local`. On port 4500 with its non-ESP marker."""
         context = self._context
+        context.now = now
         context.count("datagrams_received")
         try:
             if local.port == NAT_TRAVERSAL_PORT:
@@ -103,6 +106,7 @@ class Engine:
 
     def command(self, command: Command, now: float) -> None:
         """Never raises; what cannot be done is reported."""
+        self._context.now = now
         match command:
             case Acquire():
                 if not self._negotiator.is_on_its_way(command, now):
@@ -128,6 +132,7 @@ class Engine:
 
     def timeout(self, now: float) -> None:
         """Do what is due. Calling it early or late is no error."""
+        self._context.now = now
         self._context.timers.run(now)
 
     def next_timeout(self) -> float | None:
@@ -182,6 +187,7 @@ class Engine:
     def set_lookup(self, lookup: NegotiationLookup, now: float) -> None:
         """The policy changed: what it no longer supports is deleted, the rest goes on."""
         self._context.lookup = lookup
+        self._context.now = now
         changed = Reason.of(ReasonCode.POLICY_CHANGED)
         self._pairs.delete(
             [pair for pair in self._table.pairs() if not self._pairs.allowed(pair)], changed, now
@@ -191,9 +197,19 @@ class Engine:
             if isinstance(negotiations, Reason) or not any(mode.suits(entry) for entry in negotiations):
                 self._negotiator.end(mode, changed, now, tell=True)
 
+    def set_logging(self, on: bool) -> None:
+        """Whether the story of every negotiation is told (`StoryLine` effects)."""
+        self._context.narrating = on
+
     def set_credentials(self, credentials: CredentialSource) -> None:
         """Other certificates, roots or revocation lists: for main modes that begin from now on."""
         self._context.credentials = credentials
+
+    def set_access(self, access: AccessList, now: float) -> None:
+        """Another access list: whom it denies is cut off at once."""
+        if access != self._context.access:
+            self._context.access = access
+            self._negotiator.enforce_access(now)
 
     # ---- messages
     def _dispatch(
@@ -283,6 +299,7 @@ class Engine:
             detail = "given up for a newer one: too many main modes are half open"
             self._negotiator.end(oldest, Reason.of(ReasonCode.TOO_MANY_NEGOTIATIONS, detail), now, tell=False)
         self._table.add(mode)
+        mode.story.tell(StoryEvent.BEGUN, "the peer begins")
         self._guard.note_half_open(len(self._table.half_open))
         mode.start(now)
         mode.receive(header, datagram, now)

@@ -9,6 +9,7 @@ from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
 from stockade.ike.contract import InstallSa, RemoveSa, ReportKind
 from stockade.ike.peers import PeerTable, QuickModePair
+from stockade.ike.story import StoryEvent
 from stockade.ike.v1 import informational
 from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.quick_mode import QuickModeOutcome
@@ -52,7 +53,7 @@ class PairKeeper:
     def establish(
         self, main_mode: MainMode, run: QuickModeRun, outcome: QuickModeOutcome, now: float
     ) -> None:
-        pair = QuickModePair(outcome, main_mode.local, main_mode.remote, run.initiator, now)
+        pair = QuickModePair(outcome, main_mode.local, main_mode.remote, run.initiator, now, run.story)
         self._table.add_pair(pair)
         if run.initiator:
             delay = (
@@ -102,6 +103,8 @@ class PairKeeper:
         for sa in (*outcome.of(Direction.OUTBOUND), *outcome.of(Direction.INBOUND)):
             self._context.count("key_deletions")
             self._context.effects.append(RemoveSa(sa.spi, sa.direction, pair.remote.address, reason))
+        if pair.story is not None:
+            pair.story.refuse(StoryEvent.DELETED, reason)
         self._report(ReportKind.QUICK_MODE_DELETED, pair, reason)
 
     def delete(self, pairs: Iterable[QuickModePair], reason: Reason, now: float) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stockade.ike.contract import Acquire
+from stockade.ike.story import Story
 from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.model.addresses import Address, Endpoint
@@ -27,6 +28,7 @@ class QuickModePair:
     remote: Endpoint
     initiator: bool
     established: float
+    story: Story | None = None
     replaced: bool = False
 
     @property

@@ -4,12 +4,18 @@ SQLite answers from its own memory as long as nobody changed the file through SQ
 program overwrote in place would go unnoticed. The header of an SQLite file ([fileformat2] §1.3) begins with
 a magic text, and ours carries our application id at octet 68.
 
+A file that another *store* was copied over in place has a sound header. It shows in the change counter, which
+begins at a random number in every store: the one in the file itself is at most the one that SQLite tells
+(which has the log too), and never falls.
+
 The look needs a file descriptor, and closing any descriptor of a file drops all POSIX locks that the process
 has on it, SQLite's too. So there is one descriptor per file and process, closed when no store of this process
 has the file open any more."""
 
 import os
+import sqlite3
 import threading
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +54,7 @@ class FileWatch:
             shared.users += 1
         self.identity = (status.st_dev, status.st_ino)
         self._descriptor = shared.descriptor
+        self._looked_at: tuple[int, int] | None = None
 
     def problem(self) -> str:
         """What is wrong with the file's header; empty if nothing is."""
@@ -59,6 +66,34 @@ class FileWatch:
         if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
             return "it is a database of another program"
         return ""
+
+    def was_written(self) -> bool:
+        """Whether the file itself (not its log) was written to since `change_counter` told something."""
+        return self._stamp() != self._looked_at
+
+    def change_counter(self) -> int | None:
+        """The store's change counter as it is in the file itself; None where that cannot be read now, because
+        another process is folding the log in."""
+        stamp = self._stamp()
+        content = bytearray(os.pread(self._descriptor, stamp[1], 0))
+        if len(content) < _HEADER:
+            return None
+        content[18:20] = b"\x01\x01"  # without a log ([fileformat2] §1.3.3): this is the file alone
+        try:
+            with closing(sqlite3.connect(":memory:")) as memory:
+                memory.deserialize(bytes(content))
+                row = memory.execute("SELECT value FROM meta WHERE key = 'changes'").fetchone()
+                counter = int(row[0])
+        except (sqlite3.Error, TypeError, ValueError):
+            return None
+        if self._stamp() != stamp:
+            return None
+        self._looked_at = stamp
+        return counter
+
+    def _stamp(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_mtime_ns, status.st_size
 
     def close(self) -> None:
         with _lock:

@@ -36,6 +36,12 @@ from stockade.store.transaction import LocalTransaction
 BUSY_SECONDS = 5.0
 
 _BUSY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_COPIED_OVER = "another store was copied over it while it was in use"
+# By another inode: SQLite keeps what it knows of this one as long as the process lives.
+_BY_ANOTHER_INODE = "restore it from a backup (by mv, not by cp), or delete it to begin anew"
+_MOST_CHANGES = 1 << 24
+"""More changes than these do not wait in a log: then it is the log of another store."""
+
 # Connections that must not be closed: those that came over a fork (closing one in the child could disturb the
 # parent's locks), and those to a file that was overwritten (closing one folds its log into the ruins).
 _abandoned: list[sqlite3.Connection] = []
@@ -61,6 +67,8 @@ class LocalStore:
         self._change: LocalTransaction | None = None
         self._author = current_author()
         self._command = ""
+        self._stored_changes = 0  # the change counter in the file itself, when it was looked at last
+        self._copied_over: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -267,11 +275,16 @@ class LocalStore:
                 ) from None
             if (there.st_dev, there.st_ino) == self._watch.identity:
                 self._require_sound(self._watch)
+                self._require_same(self._watch, self._connection)
                 return self._connection
             self.close()  # another file stands there now, such as a restored backup
         self._make()
         self._check_status()
         self._watch = FileWatch(self.path)
+        if self._watch.identity == self._copied_over:
+            self._release_watch()
+            raise self._unreadable(_COPIED_OVER, _BY_ANOTHER_INODE)
+        self._copied_over, self._stored_changes = None, 0
         try:
             self._require_sound(self._watch)
             connection = sqlite3.connect(
@@ -290,15 +303,29 @@ class LocalStore:
             self._release_watch()
             raise
         self._connection, self._process = connection, os.getpid()
+        self._require_same(self._watch, connection)
         return connection
 
     def _require_sound(self, watch: FileWatch) -> None:
         problem = watch.problem()
         if problem:
             self._abandon()
-            # By another inode: SQLite keeps what it knows of this one as long as the process lives.
-            remedy = "restore it from a backup (by mv, not by cp), or delete it to begin anew"
-            raise self._unreadable(problem, remedy)
+            raise self._unreadable(problem, _BY_ANOTHER_INODE)
+
+    def _require_same(self, watch: FileWatch, connection: sqlite3.Connection) -> None:
+        """Another store that was copied over the file is not the policy that somebody wrote here, and what is
+        left in the log belongs to the old one."""
+        if not watch.was_written():
+            return
+        stored = watch.change_counter()
+        if stored is None:
+            return
+        known = self._changes(connection)
+        if stored < self._stored_changes or not stored <= known < stored + _MOST_CHANGES:
+            self._copied_over = watch.identity
+            self._abandon()
+            raise self._unreadable(_COPIED_OVER, _BY_ANOTHER_INODE)
+        self._stored_changes = stored
 
     def _abandon(self) -> None:
         """Let go of the connection without closing it."""

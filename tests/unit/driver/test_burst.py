@@ -120,8 +120,10 @@ def drain(end: socket.socket) -> list[bytes]:
 
 
 @contextmanager
-def side(library: Path, *, merge: bool = True, noise: "Noise | None" = None) -> Iterator[Side]:
-    burst = load(library, merge=merge, plain=True)
+def side(
+    library: Path, *, merge: bool = True, ipsec_mb: bool = True, noise: "Noise | None" = None
+) -> Iterator[Side]:
+    burst = load(library, merge=merge, ipsec_mb=ipsec_mb, plain=True)
     assert burst is not None
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
     for end in (end for pair in pairs for end in pair):
@@ -191,9 +193,13 @@ def counters(path: Datapath) -> object:
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("suite", SUITES, ids=str)
+@pytest.mark.parametrize(
+    ("suite", "ipsec_mb"),
+    [(suite, by) for suite in SUITES for by in ((True, False) if suite.encryption.is_aead else (False,))],
+    ids=str,
+)
 def test_the_same_bytes_go_out_and_come_in(
-    hosts: SimpleNamespace, library: Path, suite: EspSuite, shape: str, version: int
+    hosts: SimpleNamespace, library: Path, suite: EspSuite, ipsec_mb: bool, shape: str, version: int
 ) -> None:
     one, other = ends(hosts, version)
     frames = [
@@ -211,7 +217,7 @@ def test_the_same_bytes_go_out_and_come_in(
     install(reference, hosts, version, out)
     wanted = reference.outbound(packets, 1.0).wire
     assert len(wanted) > 15
-    with side(library) as sender:
+    with side(library, ipsec_mb=ipsec_mb) as sender:
         install(sender.path, hosts, version, out)
         sender.burst.preload_noise(Noise(7)(16 * len(wanted))[: 16 * 64])
         for packet in packets:
@@ -226,7 +232,7 @@ def test_the_same_bytes_go_out_and_come_in(
         reference = Datapath()
         install(reference, hosts, version, into)
         opened = (reference.inbound_udp if "udp" in shape else reference.inbound)(wanted, 1.0)
-        with side(library, merge=merge) as receiver:
+        with side(library, merge=merge, ipsec_mb=ipsec_mb) as receiver:
             install(receiver.path, hosts, version, into)
             for packet in packets:
                 receiver.teach(key_of(packet))

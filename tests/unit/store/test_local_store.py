@@ -478,6 +478,44 @@ def test_a_file_overwritten_in_place_is_noticed(store: LocalStore, content: byte
     assert other.read() == good
 
 
+def test_another_store_copied_over_the_file_in_place_is_noticed(store: LocalStore, tmp_path: Path) -> None:
+    fill(store)
+    reader = LocalStore(store.path)
+    good = reader.read()
+    elsewhere = LocalStore(tmp_path / "elsewhere" / "policy.db")
+    with elsewhere.transaction() as change:
+        change.put_filter_list(FilterList("Not this one"))
+    inode = store.path.stat().st_ino
+    store.path.write_bytes(_whole(elsewhere))
+    assert store.path.stat().st_ino == inode
+    for one in (store, reader):
+        for call in (one.version, one.read):
+            with pytest.raises(HostError, match="copied over") as error:
+                call()
+            assert refusal(error) is ReasonCode.STORE_UNREADABLE
+    # Put right by another file: both go on with it.
+    whole = store.path.with_name("restored.db")
+    whole.write_bytes(_whole(elsewhere))
+    whole.chmod(0o600)
+    for leftover in ("-wal", "-shm"):
+        store.path.with_name(store.path.name + leftover).unlink(missing_ok=True)
+    whole.replace(store.path)
+    assert [one.name for one in reader.read().filter_lists] == ["Not this one"]
+    assert good != reader.read()
+
+
+def test_folding_the_log_in_is_no_damage(store: LocalStore) -> None:
+    reader = LocalStore(store.path)
+    for number in range(30):
+        with store.transaction() as change:
+            change.put_filter_list(FilterList(f"list {number}"))
+        if number % 3 == 0:
+            with sqlite3.connect(store.path) as other:
+                other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            other.close()
+        assert len(reader.read().filter_lists) == number + 1
+
+
 def _whole(store: LocalStore) -> bytes:
     """The content of a copy without a log."""
     copy = store.path.with_name("whole.db")

@@ -27,7 +27,7 @@ FLAGS = (
     "-fstack-protector-strong",
     "-D_FORTIFY_SOURCE=2",
 )
-LINKS = ("-Wl,-z,relro,-z,now", "-lcrypto")
+LINKS = ("-Wl,-z,relro,-z,now", "-lcrypto", "-ldl")
 
 
 def sources() -> list[Path]:

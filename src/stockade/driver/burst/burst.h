@@ -26,7 +26,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define BURST_ABI 1
+#define BURST_ABI 3
 
 enum {
     SLOTS = 64,             /* packets in one recvmmsg or sendmmsg */
@@ -35,22 +35,27 @@ enum {
     HEADROOM = 128,         /* before a packet: an IPv6 header, an IV */
     PACKET = 65536,         /* no packet is longer */
     IN_SLOT = HEADROOM + PACKET,
+    COPIES = PACKET + 128 * 28, /* the segments of one merged datagram with headers of their own */
     SEND_SLOT = 10240,      /* a sealed packet: the largest MTU here and the rest that padding may bring */
     MAXIMUM_MTU = 9216,
     UNSENT = 64,            /* packets that an interface does not take, for Python to cut */
     FLOWS = 1 << 15,        /* places in the flow table */
     KEY = 38,               /* the longest flow key */
+    GRO_READS = 8,          /* datagrams of merged segments in one recvmmsg */
+    SEGMENTS = 128,         /* at most so many in one of them; the kernel's limit */
+    PUNTS = GRO_READS * SEGMENTS,
+    MAXIMUM_GSO = 64,       /* segments in one send; older kernels' limit */
     RUNS = 8,               /* TCP flows that are merged at a time */
     RUN_PACKETS = 64,
     MAXIMUM_JOINED = 65000,
     TCP = 6, UDP = 17, ESP = 50,
-    UDP_HEADER = 8, IPV4_HEADER = 20, IPV6_HEADER = 40, ESP_HEADER = 8, TCP_HEADER = 20,
+    UDP_HEADER = 8, NAT_PORT = 4500, IPV4_HEADER = 20, IPV6_HEADER = 40, ESP_HEADER = 8, TCP_HEADER = 20,
 };
 
 enum { CIPHER_GCM = 1, CIPHER_AES_CBC = 2, CIPHER_3DES_CBC = 3, CIPHER_NULL = 4 };
 enum { HASH_NONE = 0, HASH_MD5 = 1, HASH_SHA1 = 2, HASH_SHA256 = 3, HASH_SHA384 = 4, HASH_SHA512 = 5 };
 enum { PUNTED = 1, REPLAYED = 2, INTEGRITY_FAILED = 3 };
-enum { OPTION_PLAIN = 1, OPTION_NO_MERGE = 2, OPTION_TIMES = 4 };
+enum { OPTION_PLAIN = 1, OPTION_NO_MERGE = 2, OPTION_TIMES = 4, OPTION_NO_IPSEC_MB = 8 };
 
 typedef union {
     MD5_CTX md5;
@@ -85,6 +90,7 @@ struct security_association {
     uint8_t cipher, hash, iv_size, alignment, icv_size;
     uint8_t source[16], destination[16];
     EVP_CIPHER_CTX *context;
+    struct gcm *gcm;          /* AES-GCM by ipsec-mb, where it is there */
     uint8_t salt[4];
     hash_state inner, outer, work;
     uint32_t sequence;        /* of the last packet sealed */
@@ -113,8 +119,8 @@ typedef struct { uint64_t id, packets, bytes; } touched_t;
 typedef struct {
     uint32_t received, punts, touched, unsent, dropped, writes;
     uint64_t total_ns, crypto_ns, system_ns; /* since the start, with OPTION_TIMES */
-    punt_t punt[SLOTS];
-    touched_t touch[SLOTS];
+    punt_t punt[PUNTS];
+    touched_t touch[PUNTS];
     punt_t not_sent[UNSENT];
 } result_t;
 
@@ -137,6 +143,7 @@ typedef struct {
     uint8_t *in;              /* SLOTS slots of IN_SLOT: what was read */
     uint8_t *out;             /* inbound: what was opened, in slots like `in`; outbound: SEND_SLOT slots */
     uint8_t *unsent;          /* UNSENT slots of SEND_SLOT */
+    uint8_t *copies;          /* packets made of merged segments, for Python */
     struct iovec in_vectors[SLOTS], out_vectors[SLOTS];
     struct mmsghdr in_messages[SLOTS], out_messages[SLOTS];
     struct sockaddr_storage in_names[SLOTS], out_names[SLOTS];
@@ -144,6 +151,8 @@ typedef struct {
     uint32_t filled;          /* slots of `out` that wait for sendmmsg */
     int filled_version;
     int send[2];              /* sockets for IPv4 and IPv6 */
+    int udp;                  /* UDP socket of port 4500, IPv4; -1: ESP in UDP goes by the raw socket */
+    bool for_udp[SLOTS];      /* slots of `out` that may go by it */
     int device;
     uint8_t noise[SLOTS * 16];
     uint32_t noise_left;
@@ -151,8 +160,17 @@ typedef struct {
     uint32_t run_order;
 } burst_t;
 
+/* gcm.c */
+struct gcm;
+bool gcm_available(void);
+struct gcm *gcm_new(const uint8_t *key, size_t size); /* NULL where it cannot be had */
+void gcm_free(struct gcm *gcm);
+void gcm_seal(struct gcm *gcm, uint8_t *body, size_t size, const uint8_t nonce[12], const uint8_t *header, uint8_t *icv);
+bool gcm_open(struct gcm *gcm, uint8_t *to, const uint8_t *body, size_t size, const uint8_t nonce[12],
+              const uint8_t *header, const uint8_t *icv);
+
 /* crypto.c */
-sa_t *burst_sa_new(const parameters *given);
+sa_t *burst_sa_new(const parameters *given, uint32_t options);
 void burst_sa_free(sa_t *sa);
 int32_t largest_payload(const sa_t *sa, int32_t space);
 size_t smallest_esp(const sa_t *sa);

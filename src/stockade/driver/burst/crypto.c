@@ -95,7 +95,7 @@ static const EVP_CIPHER *cipher_of(const parameters *given)
 }
 
 /* NULL where the parameters are wrong, memory is short or libcrypto lacks the algorithm. */
-sa_t *burst_sa_new(const parameters *given)
+sa_t *burst_sa_new(const parameters *given, uint32_t options)
 {
     static const uint8_t zero[16];
     if (given->cipher < CIPHER_GCM || given->cipher > CIPHER_NULL || given->hash > HASH_SHA512
@@ -139,8 +139,15 @@ sa_t *burst_sa_new(const parameters *given)
                                  sa->cipher == CIPHER_GCM ? NULL : zero, sa->outbound) != 1
             || EVP_CIPHER_CTX_set_padding(sa->context, 0) != 1)
             goto fail;
-        if (sa->cipher == CIPHER_GCM)
+        if (sa->cipher == CIPHER_GCM) {
             memcpy(sa->salt, given->encryption_key + given->encryption_size, 4);
+            if (!(options & OPTION_NO_IPSEC_MB))
+                sa->gcm = gcm_new(given->encryption_key, given->encryption_size);
+            if (sa->gcm) {
+                EVP_CIPHER_CTX_free(sa->context);
+                sa->context = NULL;
+            }
+        }
     }
     if (sa->hash != HASH_NONE)
         hmac_begin(sa, given->integrity_key, given->integrity_size);
@@ -163,6 +170,7 @@ void burst_sa_free(sa_t *sa)
     if (!sa)
         return;
     EVP_CIPHER_CTX_free(sa->context); /* wipes */
+    gcm_free(sa->gcm);
     free(sa->seen);
     OPENSSL_cleanse(sa, sizeof *sa);
     free(sa);
@@ -213,6 +221,10 @@ size_t seal_one(burst_t *b, sa_t *sa, uint8_t *esp, uint8_t next_header, size_t 
         put32(iv + 4, sequence);
         memcpy(nonce, sa->salt, 4);
         memcpy(nonce + 4, iv, 8);
+        if (sa->gcm) {
+            gcm_seal(sa->gcm, body, (size_t)encrypted, nonce, esp, at);
+            return at + 16 - esp;
+        }
         if (EVP_EncryptInit_ex(sa->context, NULL, NULL, NULL, nonce) != 1
             || EVP_EncryptUpdate(sa->context, NULL, &done, esp, ESP_HEADER) != 1
             || EVP_EncryptUpdate(sa->context, body, &done, body, encrypted) != 1 || done != encrypted
@@ -244,6 +256,11 @@ int open_one(sa_t *sa, const uint8_t *esp, size_t length, uint8_t *out, uint8_t 
     if (sa->cipher == CIPHER_GCM) {
         memcpy(nonce, sa->salt, 4);
         memcpy(nonce + 4, iv, 8);
+        if (sa->gcm) {
+            if (!gcm_open(sa->gcm, out, body, encrypted, nonce, esp, esp + end))
+                return 0;
+            goto opened;
+        }
         memcpy(icv, esp + end, 16); /* libcrypto wants to be given what it could write to */
         if (EVP_DecryptInit_ex(sa->context, NULL, NULL, NULL, nonce) != 1
             || EVP_DecryptUpdate(sa->context, NULL, &done, esp, ESP_HEADER) != 1
@@ -264,6 +281,7 @@ int open_one(sa_t *sa, const uint8_t *esp, size_t length, uint8_t *out, uint8_t 
                  || done != (int)(sa->iv_size + encrypted))
             return 0;
     }
+opened:;
     size_t padding = out[encrypted - 2];
     if (encrypted < 2 + padding)
         return -1;

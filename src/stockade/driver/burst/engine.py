@@ -22,9 +22,11 @@ from stockade.model.negotiation import Mode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Encryption, Hash
 
-ABI: Final = 1
+ABI: Final = 3
 SLOTS: Final = 64
 UNSENT: Final = 64
+GRO_READS: Final = 8
+_PUNTS: Final = 1024
 MAXIMUM_MTU: Final = 9216
 
 _GCM, _AES_CBC, _TRIPLE_DES, _NULL = 1, 2, 3, 4
@@ -40,7 +42,7 @@ _CIPHERS: Final = {
     Encryption.NULL: _NULL,
 }
 _HASHES: Final = {Hash.MD5: 1, Hash.SHA1: 2, Hash.SHA_256: 3, Hash.SHA_384: 4, Hash.SHA_512: 5}
-_OPTION_PLAIN, _OPTION_NO_MERGE, _OPTION_TIMES = 1, 2, 4
+_OPTION_PLAIN, _OPTION_NO_MERGE, _OPTION_TIMES, _OPTION_NO_IPSEC_MB = 1, 2, 4, 8
 
 
 class Verdict(IntEnum):
@@ -101,8 +103,8 @@ class _Result(ctypes.Structure):
         ("total_ns", ctypes.c_uint64),
         ("crypto_ns", ctypes.c_uint64),
         ("system_ns", ctypes.c_uint64),
-        ("punt", _Punt * SLOTS),
-        ("touch", _Touched * SLOTS),
+        ("punt", _Punt * _PUNTS),
+        ("touch", _Touched * _PUNTS),
         ("not_sent", _Punt * UNSENT),
     )
 
@@ -136,7 +138,8 @@ class _Library:
         self.new = function("burst_new", pointer, number)
         self.free = function("burst_free", None, pointer)
         self.result = function("burst_result", pointer, pointer)
-        self.sa_new = function("burst_sa_new", pointer, ctypes.POINTER(_Parameters))
+        self.sa_new = function("burst_sa_new", pointer, ctypes.POINTER(_Parameters), number)
+        self.has_ipsec_mb = function("burst_has_ipsec_mb", size)
         self.sa_free = function("burst_sa_free", None, pointer)
         self.add = function("burst_add", size, pointer, pointer)
         self.remove = function("burst_remove", None, pointer, pointer)
@@ -144,6 +147,8 @@ class _Library:
         self.forget = function("burst_forget", None, pointer)
         self.outbound = function("burst_outbound", size, pointer, size, size, size)
         self.inbound = function("burst_inbound", size, pointer, size, size, size, size)
+        self.inbound_gro = function("burst_inbound_gro", size, pointer, size, size)
+        self.use_udp = function("burst_use_udp", None, pointer, size)
         self.check = function("burst_sa_check", size, pointer, number)
         self.accept = function("burst_sa_accept", size, pointer, number)
         self.top = function("burst_sa_top", number, pointer)
@@ -265,13 +270,22 @@ class BurstSa:
 
 class Burst:
     """The whole of it. `plain` is for tests: the descriptors take and give packets without addresses.
-    `merge`: join TCP segments before they are written to the device. `times`: measure, which costs some."""
+    `ipsec_mb`: use that library where it is there. `merge`: join TCP segments before they are written to the
+    device. `times`: measure, which costs some."""
 
     def __init__(
-        self, library: _Library, *, merge: bool = True, times: bool = False, plain: bool = False
+        self,
+        library: _Library,
+        *,
+        merge: bool = True,
+        ipsec_mb: bool = True,
+        times: bool = False,
+        plain: bool = False,
     ) -> None:
         self._library = library
         options = _OPTION_PLAIN * plain | _OPTION_NO_MERGE * (not merge) | _OPTION_TIMES * times
+        options |= _OPTION_NO_IPSEC_MB * (not ipsec_mb)
+        self._options = options
         pointer = library.new(options)
         if not pointer:
             raise MemoryError("no memory for the burst path")
@@ -299,7 +313,7 @@ class Burst:
         self._last += 1
         parameters.id = self._last
         try:
-            pointer = self._library.sa_new(ctypes.byref(parameters))
+            pointer = self._library.sa_new(ctypes.byref(parameters), self._options)
         finally:
             ctypes.memset(ctypes.byref(parameters), 0, ctypes.sizeof(parameters))
         if not pointer:
@@ -334,6 +348,15 @@ class Burst:
         if not self._library.inbound(self.pointer, receiving, device, version, udp):
             return _NOTHING
         return self._batch()
+
+    def use_udp(self, sock: int) -> None:
+        """The UDP socket of port 4500 (IPv4): ESP in UDP goes out by it, many segments a call. -1 for
+        none."""
+        self._library.use_udp(self.pointer, sock)
+
+    def inbound_gro(self, sock: int, device: int) -> Batch:
+        """As `inbound` from that socket, whose datagrams may be merged ones; they come back as IP packets."""
+        return self._batch() if self._library.inbound_gro(self.pointer, sock, device) else _NOTHING
 
     def _batch(self) -> Batch:
         result = self._result
@@ -409,8 +432,15 @@ def load_library(path: Path = LIBRARY) -> _Library | None:
 
 
 def load(
-    path: Path = LIBRARY, *, merge: bool = True, times: bool = False, plain: bool = False
+    path: Path = LIBRARY,
+    *,
+    merge: bool = True,
+    ipsec_mb: bool = True,
+    times: bool = False,
+    plain: bool = False,
 ) -> Burst | None:
     """The burst path, ready to be taught; None where there is none."""
     library = load_library(path)
-    return None if library is None else Burst(library, merge=merge, times=times, plain=plain)
+    return (
+        None if library is None else Burst(library, merge=merge, ipsec_mb=ipsec_mb, times=times, plain=plain)
+    )

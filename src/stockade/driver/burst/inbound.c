@@ -8,6 +8,11 @@
 #include "burst.h"
 
 #include <netinet/in.h>
+#include <netinet/udp.h>
+
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
 
 enum { CONGESTION = 3 };
 
@@ -58,20 +63,11 @@ static void clear_header(uint8_t *to, const uint8_t *packet, const place_t *plac
     put16(to + 10, (uint16_t)(value < 0 ? value + 65535 : value));
 }
 
-/* 0 where the packet was dealt with, or the verdict to hand it back with. `out` has HEADROOM before it. */
-static uint32_t open_packet(burst_t *b, const uint8_t *packet, size_t size, bool udp, uint8_t *out, uint64_t *id)
+/* 0 where the packet was dealt with, or the verdict to hand it back with. `packet` is its IP header, `esp` may stand
+ * elsewhere. `out` has HEADROOM before it. */
+static uint32_t open_esp(burst_t *b, const uint8_t *packet, place_t place, const uint8_t *esp, size_t length, bool udp,
+                         uint8_t *out, uint64_t *id)
 {
-    place_t place;
-    if (!locate(packet, size, &place) || place.protocol != (udp ? UDP : ESP))
-        return PUNTED;
-    const uint8_t *esp = packet + place.at;
-    size_t length = size - place.at;
-    if (udp) {
-        if (length < UDP_HEADER + ESP_HEADER || get16(esp + 4) != length)
-            return PUNTED;
-        esp += UDP_HEADER;
-        length -= UDP_HEADER;
-    }
     if (length < ESP_HEADER)
         return PUNTED;
     uint32_t spi;
@@ -122,6 +118,22 @@ hold:
     return PUNTED;
 }
 
+static uint32_t open_packet(burst_t *b, const uint8_t *packet, size_t size, bool udp, uint8_t *out, uint64_t *id)
+{
+    place_t place;
+    if (!locate(packet, size, &place) || place.protocol != (udp ? UDP : ESP))
+        return PUNTED;
+    const uint8_t *esp = packet + place.at;
+    size_t length = size - place.at;
+    if (udp) {
+        if (length < UDP_HEADER + ESP_HEADER || get16(esp + 4) != length)
+            return PUNTED;
+        esp += UDP_HEADER;
+        length -= UDP_HEADER;
+    }
+    return open_esp(b, packet, place, esp, length, udp, out, id);
+}
+
 /* Take what waits in the socket (at most `SLOTS` packets), open and deliver it. */
 int burst_inbound(burst_t *b, int sock, int device, int version, int udp)
 {
@@ -156,6 +168,113 @@ int burst_inbound(burst_t *b, int sock, int device, int version, int udp)
         uint32_t verdict = open_packet(b, packet, size, udp, b->out + (size_t)n * IN_SLOT + HEADROOM, &id);
         if (verdict)
             result->punt[result->punts++] = (punt_t){(uintptr_t)packet, (uint32_t)size, verdict, id};
+    }
+    deliver_rest(b);
+    if (began)
+        result->total_ns += now_ns() - began;
+    return count;
+}
+
+/* The IPv4 and UDP header of the datagrams in a slot, from what the kernel says about them. 0, or -1 where it did not
+ * say enough. `segment`: bytes of each but the last. */
+static int datagram_header(burst_t *b, uint32_t slot, uint8_t header[IPV4_HEADER + UDP_HEADER], size_t *segment)
+{
+    struct msghdr *message = &b->in_messages[slot].msg_hdr;
+    const struct sockaddr_in *name = (const struct sockaddr_in *)&b->in_names[slot];
+    const struct in_pktinfo *info = NULL;
+    int hops = 64, class = 0, size;
+    *segment = b->in_messages[slot].msg_len;
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each; each = CMSG_NXTHDR(message, each)) {
+        if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO && each->cmsg_len >= CMSG_LEN(sizeof *info))
+            info = (const struct in_pktinfo *)CMSG_DATA(each);
+        else if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_TTL && each->cmsg_len >= CMSG_LEN(sizeof hops))
+            memcpy(&hops, CMSG_DATA(each), sizeof hops);
+        else if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_TOS && each->cmsg_len >= CMSG_LEN(1))
+            class = *CMSG_DATA(each);
+        else if (each->cmsg_level == IPPROTO_UDP && each->cmsg_type == UDP_GRO
+                 && each->cmsg_len >= CMSG_LEN(sizeof size)) {
+            memcpy(&size, CMSG_DATA(each), sizeof size);
+            if (size <= 0)
+                return -1;
+            *segment = (size_t)size;
+        }
+    }
+    if (!info || message->msg_namelen < sizeof *name || name->sin_family != AF_INET)
+        return -1;
+    memset(header, 0, IPV4_HEADER + UDP_HEADER);
+    header[0] = 0x45;
+    header[1] = (uint8_t)class;
+    header[8] = (uint8_t)hops;
+    header[9] = UDP;
+    memcpy(header + 12, &name->sin_addr, 4);
+    memcpy(header + 16, &info->ipi_addr, 4);
+    memcpy(header + IPV4_HEADER, &name->sin_port, 2);
+    put16(header + IPV4_HEADER + 2, NAT_PORT);
+    return 0;
+}
+
+static void lengths_of(uint8_t *header, size_t length)
+{
+    put16(header + 2, (uint16_t)(IPV4_HEADER + UDP_HEADER + length));
+    put16(header + IPV4_HEADER + 4, (uint16_t)(UDP_HEADER + length));
+    memset(header + 10, 0, 2);
+    uint16_t sum = checksum_of(sum_bytes(header, IPV4_HEADER));
+    memcpy(header + 10, &sum, 2);
+}
+
+/* Take what waits in the UDP socket of port 4500 (IPv4), datagrams that the kernel has merged (UDP_GRO) included. */
+int burst_inbound_gro(burst_t *b, int sock, int device)
+{
+    enum { HEADERS = IPV4_HEADER + UDP_HEADER };
+    uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
+    result_t *result = &b->result;
+    uint8_t header[HEADERS];
+    b->call++;
+    b->device = device;
+    result->received = result->punts = result->touched = result->unsent = result->dropped = 0;
+    for (uint32_t n = 0; n < GRO_READS; n++) {
+        struct msghdr *message = &b->in_messages[n].msg_hdr;
+        b->in_vectors[n] = (struct iovec){b->in + (size_t)n * IN_SLOT + HEADROOM, PACKET};
+        message->msg_name = &b->in_names[n];
+        message->msg_namelen = sizeof b->in_names[n];
+        message->msg_control = b->controls[n];
+        message->msg_controllen = sizeof b->controls[n];
+    }
+    int count = recvmmsg(sock, b->in_messages, GRO_READS, MSG_DONTWAIT, NULL);
+    if (began)
+        result->system_ns += now_ns() - began;
+    if (count <= 0)
+        return 0;
+    result->received = (uint32_t)count;
+    uint8_t *out = b->out, *copy = b->copies, *copies_end = b->copies + (size_t)GRO_READS * COPIES;
+    const uint8_t *out_end = b->out + (size_t)SLOTS * IN_SLOT;
+    for (uint32_t n = 0; n < (uint32_t)count; n++) {
+        const uint8_t *esp = b->in_vectors[n].iov_base;
+        size_t left = b->in_messages[n].msg_len, segment;
+        if ((b->in_messages[n].msg_hdr.msg_flags & MSG_TRUNC) || datagram_header(b, n, header, &segment) < 0)
+            continue;
+        for (uint32_t number = 0; left && number < SEGMENTS; number++) {
+            size_t length = left < segment ? left : segment;
+            uint64_t id = 0;
+            /* Key exchange and keepalives, which are not for us (RFC 3948 section 2.2), and what is too long. */
+            if (length >= ESP_HEADER && length <= 65535 - HEADERS && get32(esp) != 0
+                && out + HEADROOM + HEADERS + length <= out_end) {
+                place_t place = {IPV4_HEADER, UDP, 4};
+                lengths_of(header, length);
+                uint32_t verdict = open_esp(b, header, place, esp, length, true, out + HEADROOM, &id);
+                if (!verdict)
+                    out += (HEADROOM + HEADERS + length + 15) & ~(size_t)15;
+                else if (result->punts < PUNTS && copy + HEADERS + length <= copies_end) {
+                    memcpy(copy, header, HEADERS);
+                    memcpy(copy + HEADERS, esp, length);
+                    result->punt[result->punts++] =
+                        (punt_t){(uintptr_t)copy, (uint32_t)(HEADERS + length), verdict, id};
+                    copy += HEADERS + length;
+                }
+            }
+            esp += length;
+            left -= length;
+        }
     }
     deliver_rest(b);
     if (began)

@@ -2,8 +2,14 @@
 #include "burst.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
 #include <poll.h>
 #include <unistd.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
 
 enum { NEEDS_CHECKSUM = 1, UDP_CHECKSUM = 6, SEND_WAIT_MS = 50, SYN_URG = 0x22, FIN_PSH = 0x09, CWR = 0x80 };
 
@@ -20,16 +26,15 @@ static void drop_or_hand_back(burst_t *b, uint32_t slot)
     result->not_sent[result->unsent++] = (punt_t){(uintptr_t)copy, (uint32_t)size, PUNTED, 0};
 }
 
-static void flush(burst_t *b)
+/* Slots `from` to `end`, as they are. */
+static void send_raw(burst_t *b, uint32_t from, uint32_t end)
 {
-    uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
     int sock = b->send[b->filled_version == 6];
-    uint32_t done = 0;
     bool waited = false;
-    while (done < b->filled) {
-        int sent = sendmmsg(sock, b->out_messages + done, b->filled - done, 0);
+    while (from < end) {
+        int sent = sendmmsg(sock, b->out_messages + from, end - from, 0);
         if (sent > 0) {
-            done += (uint32_t)sent;
+            from += (uint32_t)sent;
             waited = false;
             continue;
         }
@@ -42,11 +47,103 @@ static void flush(burst_t *b)
                 continue;
             b->result.dropped++;
         } else if (errno == EMSGSIZE)
-            drop_or_hand_back(b, done);
+            drop_or_hand_back(b, from);
         else
             b->result.dropped++;
         waited = false;
-        done++;
+        from++;
+    }
+}
+
+/* Where the run of datagrams ends that begins in slot `from` and can be one send: to the same port, with the same
+ * header, of one size but the last, which may be shorter. */
+static uint32_t gso_end(const burst_t *b, uint32_t from)
+{
+    const uint8_t *first = b->out_vectors[from].iov_base;
+    size_t size = b->out_vectors[from].iov_len, total = size;
+    uint32_t end = from + 1;
+    while (end < b->filled && b->for_udp[end] && end - from < MAXIMUM_GSO) {
+        const uint8_t *next = b->out_vectors[end].iov_base;
+        size_t length = b->out_vectors[end].iov_len;
+        if (length > size || total + length > MAXIMUM_JOINED || next[1] != first[1] || next[8] != first[8]
+            || memcmp(next + 12, first + 12, 12) != 0)
+            break;
+        total += length;
+        end++;
+        if (length < size)
+            break;
+    }
+    return end;
+}
+
+static void add_control(struct msghdr *message, int level, int kind, const void *data, size_t size)
+{
+    struct cmsghdr *control = (struct cmsghdr *)((uint8_t *)message->msg_control + message->msg_controllen);
+    control->cmsg_level = level;
+    control->cmsg_type = kind;
+    control->cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(control), data, size);
+    message->msg_controllen += CMSG_SPACE(size);
+}
+
+/* ESP in UDP, many datagrams a call: the kernel takes them through its layers as one (UDP_SEGMENT), and where the
+ * receiver is on the same machine or its interface can merge, they arrive as one. False where it would not: then
+ * they are sent one by one. */
+static bool send_gso(burst_t *b, uint32_t from, uint32_t end)
+{
+    enum { HEADERS = IPV4_HEADER + UDP_HEADER };
+    const uint8_t *first = b->out_vectors[from].iov_base;
+    struct iovec parts[MAXIMUM_GSO];
+    for (uint32_t n = from; n < end; n++)
+        parts[n - from] = (struct iovec){(uint8_t *)b->out_vectors[n].iov_base + HEADERS,
+                                         b->out_vectors[n].iov_len - HEADERS};
+    struct sockaddr_in to = {.sin_family = AF_INET};
+    memcpy(&to.sin_addr, first + 16, 4);
+    memcpy(&to.sin_port, first + IPV4_HEADER + 2, 2);
+    union {
+        struct cmsghdr align;
+        uint8_t bytes[CMSG_SPACE(sizeof(struct in_pktinfo)) + 2 * CMSG_SPACE(sizeof(int)) + CMSG_SPACE(2)];
+    } control;
+    memset(&control, 0, sizeof control);
+    struct msghdr message = {
+        .msg_name = &to, .msg_namelen = sizeof to, .msg_iov = parts, .msg_iovlen = end - from, .msg_control = &control};
+    struct in_pktinfo source = {0};
+    memcpy(&source.ipi_spec_dst, first + 12, 4);
+    int class = first[1], hops = first[8];
+    uint16_t segment = (uint16_t)parts[0].iov_len;
+    add_control(&message, IPPROTO_IP, IP_PKTINFO, &source, sizeof source);
+    add_control(&message, IPPROTO_IP, IP_TOS, &class, sizeof class);
+    add_control(&message, IPPROTO_IP, IP_TTL, &hops, sizeof hops);
+    if (end - from > 1)
+        add_control(&message, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment);
+    for (int tries = 0; tries < 3; tries++) {
+        if (sendmsg(b->udp, &message, 0) >= 0)
+            return true;
+        if (errno == EAGAIN) {
+            struct pollfd entry = {b->udp, POLLOUT, 0};
+            if (poll(&entry, 1, SEND_WAIT_MS) <= 0)
+                break;
+        } else if (errno == ENOBUFS || errno == EPERM)
+            break;
+        else if (errno != EINTR)
+            return false;
+    }
+    b->result.dropped += end - from;
+    return true;
+}
+
+static void flush(burst_t *b)
+{
+    uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
+    for (uint32_t from = 0, end; from < b->filled; from = end) {
+        if (b->for_udp[from]) {
+            end = gso_end(b, from);
+            if (send_gso(b, from, end))
+                continue;
+        } else
+            for (end = from + 1; end < b->filled && !b->for_udp[end]; end++)
+                ;
+        send_raw(b, from, end);
     }
     b->filled = 0;
     if (began)
@@ -67,6 +164,9 @@ static void slot_done(burst_t *b, const uint8_t *packet, size_t size)
     uint32_t slot = b->filled++;
     struct msghdr *message = &b->out_messages[slot].msg_hdr;
     b->out_vectors[slot].iov_len = size;
+    /* The kernel makes the header of what goes by the UDP socket, and sets "don't fragment". */
+    b->for_udp[slot] = b->udp >= 0 && b->filled_version == 4 && packet[9] == UDP && packet[0] == 0x45
+                       && (packet[6] & 0x40) && get16(packet + IPV4_HEADER) == NAT_PORT;
     if (b->options & OPTION_PLAIN)
         return;
     struct sockaddr_storage *name = &b->out_names[slot];

@@ -189,6 +189,7 @@ void burst_free(burst_t *b)
     free(b->in);
     free(b->out);
     free(b->unsent);
+    free(b->copies);
     OPENSSL_cleanse(b, sizeof *b);
     free(b);
 }
@@ -206,7 +207,9 @@ burst_t *burst_new(uint32_t options)
     b->in = calloc(SLOTS, IN_SLOT);
     b->out = calloc(SLOTS, IN_SLOT);
     b->unsent = calloc(UNSENT, SEND_SLOT);
-    if (!b->flows || !b->inbound || !b->in || !b->out || !b->unsent) {
+    b->copies = calloc(GRO_READS, COPIES);
+    b->udp = -1;
+    if (!b->flows || !b->inbound || !b->in || !b->out || !b->unsent || !b->copies) {
         burst_free(b);
         return NULL;
     }
@@ -219,6 +222,9 @@ burst_t *burst_new(uint32_t options)
     }
     return b;
 }
+
+/* The UDP socket of port 4500 that ESP in UDP over IPv4 goes out by, many segments a call; -1 for none. */
+void burst_use_udp(burst_t *b, int sock) { b->udp = sock; }
 
 const result_t *burst_result(const burst_t *b) { return &b->result; }
 

@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 import stockade
+from stockade.driver.burst.engine import load_library
 from stockade.driver.contract import (
     Capabilities,
     DriverEvent,
@@ -32,19 +33,21 @@ from stockade.driver.contract import (
 )
 from stockade.driver.limits import check_sa, check_table, software_capabilities, tunnels_of
 from stockade.driver.spis import SpiSource
-from stockade.driver.userspace import clear_log, messages, nft, raw
+from stockade.driver.userspace import clear_log, messages, nft, offloads, raw
 from stockade.driver.userspace.rules import Rules
 from stockade.driver.userspace.system import System, has_ipv6
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import HostError, Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
 REQUEST_SECONDS: Final = 2.0
 TABLE_SECONDS: Final = 15.0
 """For a filter table, which may have thousands of lines."""
 
 START_SECONDS: Final = 15.0
+_DATAGRAMS: Final = "datagrams"
 RESTART_INTERVAL: Final = 5.0
 """Seconds between two attempts to start a data plane that keeps dying, at most."""
 
@@ -66,12 +69,17 @@ def _filters_message(table: FilterTable) -> messages.InstallFilters:
 
 class UserspaceDriver:
     """Implements `Driver`. `directory` takes the data plane's log (`dataplane.log`). One per network
-    namespace: that of the thread that calls `start`. Not safe for several threads. `times`: the data plane
+    namespace: that of the thread that calls `start`. Not safe for several threads. `without`: offloads
+    (`offloads.OFFLOADS`) to do without. `times`: the data plane
     writes into its log, when it ends, where its time went."""
 
-    def __init__(self, directory: Path, *, times: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *, without: frozenset[str] = frozenset(), times: bool = False
+    ) -> None:
         self._directory = directory
+        self._without = without
         self._times = times
+        self._has_burst = False
         self._system = System()
         self._spis = SpiSource(os.urandom)
         self._table = FilterTable()
@@ -116,8 +124,9 @@ class UserspaceDriver:
             return
         nft.program()
         try:
-            self._system.claim()
+            self._system.claim(segments=offloads.TSO not in self._without)
             self._sockets = raw.open_sockets()
+            self._has_burst = offloads.BURST not in self._without and load_library() is not None
             self._log = clear_log.open_socket()
             self._start_process()
         except PermissionError:
@@ -214,6 +223,24 @@ class UserspaceDriver:
         self._sas.pop((spi, direction, peer), None)
         self._tell(messages.RemoveSa(spi, direction, str(peer)))
 
+    def prepare_ike_socket(self, sock: socket.socket) -> None:
+        """Where the kernel and the burst path can do it, ESP in UDP over IPv4 gets a socket beside IKE's
+        own."""
+        if sock.family != socket.AF_INET or sock.getsockname()[1] != NAT_TRAVERSAL_PORT or not self._started:
+            return
+        if not self._has_burst or offloads.UDP_GSO in self._without or _DATAGRAMS in self._sockets:
+            return
+        datagrams = raw.open_datagrams(sock)
+        if datagrams is None:
+            return
+        try:
+            self._request(messages.TakeUdpSocket(), descriptor=datagrams.fileno())
+        except StockadeError:
+            datagrams.close()
+            raise
+        self._sockets[_DATAGRAMS] = datagrams
+        raw.take_nothing(self._sockets["udp4"])
+
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
         self._tell(messages.Release(filter_id, str(peer)))
 
@@ -231,12 +258,13 @@ class UserspaceDriver:
     def fileno(self) -> int:
         return self._epoll.fileno()
 
-    def statistics(self) -> DriverStatistics:
+    def statistics(self, *, filters: bool = True) -> DriverStatistics:
         if self._control is None:
-            return DriverStatistics((), self._filter_counters(), 0, ())
+            return DriverStatistics((), self._filter_counters() if filters else (), 0, ())
         reply = self._request(messages.AskStatistics())
         assert isinstance(reply, messages.Statistics)
-        return DriverStatistics(reply.sas, self._filter_counters(), reply.held_packets, reply.refused)
+        counters = self._filter_counters() if filters else ()
+        return DriverStatistics(reply.sas, counters, reply.held_packets, reply.refused)
 
     # ---- the process ---------------------------------------------------------------------------------------
 
@@ -297,6 +325,8 @@ class UserspaceDriver:
                     "stockade.driver.userspace.process",
                     "--descriptors",
                     ",".join(f"{name}={number}" for name, number in numbers.items()),
+                    "--without",
+                    ",".join(sorted(self._without)),
                     *(["--times"] if self._times else []),
                 ],
                 pass_fds=list(numbers.values()),
@@ -342,7 +372,9 @@ class UserspaceDriver:
             self._log = None
         self._system.release()
 
-    def _request(self, request: messages.Request, seconds: float = REQUEST_SECONDS) -> messages.Reply:
+    def _request(
+        self, request: messages.Request, seconds: float = REQUEST_SECONDS, descriptor: int | None = None
+    ) -> messages.Reply:
         """Ask the process and wait for its answer. `HostError(DRIVER_FAILED)` if none comes: the process is
         ended then, since a late answer would be taken for the next one's."""
         if self._control is None:
@@ -350,7 +382,11 @@ class UserspaceDriver:
         self._await_ready()
         self._control.settimeout(seconds)
         try:
-            self._control.sendall(messages.encode(request))
+            data = messages.encode(request)
+            if descriptor is not None:  # with the first byte of its frame
+                socket.send_fds(self._control, [data[:1]], [descriptor])
+                data = data[1:]
+            self._control.sendall(data)
             frame = messages.receive_frame(self._control, messages.Frames())
         except OSError:
             frame = None
@@ -387,15 +423,11 @@ class UserspaceDriver:
                 for frame in self._event_frames.feed(data):
                     event = messages.event_of(messages.event_decoder.decode(frame))
                     if isinstance(event, SaExpired) and event.hard:
-                        self._forget(event.spi, event.direction)
+                        self._sas.pop((event.spi, event.direction, event.peer), None)
                     if event is not None:
                         self._events.append(event)
             except (msgspec.MsgspecError, ValueError, KeyError):
                 self._on_death("the data plane speaks nonsense")
-
-    def _forget(self, spi: int, direction: Direction) -> None:
-        for key in [key for key in self._sas if key[:2] == (spi, direction)]:
-            del self._sas[key]
 
     def _on_death(self, detail: str) -> None:
         child = self._child
@@ -406,8 +438,8 @@ class UserspaceDriver:
         self._events.append(
             DriverFailed(Reason.of(ReasonCode.DRIVER_FAILED, detail, status=status, log=self._log_path))
         )
-        for spi, direction, _ in self._sas:
-            self._events.append(SaExpired(spi, direction, hard=True))
+        for spi, direction, peer in self._sas:
+            self._events.append(SaExpired(spi, direction, True, peer))
         self._sas.clear()
         steady = time.monotonic() - self._last_start > STEADY_SECONDS
         self._pause = FIRST_RESTART_INTERVAL if steady else min(2 * self._pause, RESTART_INTERVAL)

@@ -30,11 +30,11 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
-from stockade.driver.burst.engine import SLOTS, Burst
+from stockade.driver.burst.engine import GRO_READS, SLOTS, Burst
 from stockade.driver.burst.engine import load as load_burst
 from stockade.driver.datapath import Datapath, Output
 from stockade.driver.packets import ESP, UDP, load_accelerator
-from stockade.driver.userspace import clear_log, messages, virtio
+from stockade.driver.userspace import clear_log, messages, offloads, virtio
 from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender
 from stockade.model.reasons import ReasonCode, StockadeError
 
@@ -74,12 +74,16 @@ class Process:
         control: socket.socket,
         events: socket.socket,
         burst: Burst | None = None,
+        *,
+        merge: bool = True,
+        batches: bool = True,
     ) -> None:
         self._device = device
+        self._merge = merge
         self._burst = burst
         self._sending = [sockets[name].fileno() if name in sockets else -1 for name in ("send4", "send6")]
-        self._sender = Sender(sockets["send4"], 4)
-        self._ipv6_sender = Sender(sockets["send6"], 6) if "send6" in sockets else None
+        self._sender = Sender(sockets["send4"], 4, batches=batches)
+        self._ipv6_sender = Sender(sockets["send6"], 6, batches=batches) if "send6" in sockets else None
         self._log = log
         self._control = control
         self._control_frames = messages.Frames()
@@ -87,6 +91,8 @@ class Process:
         self._outbox = bytearray()
         self._datapath = Datapath(burst=burst)
         self._stopped = False
+        self._datagrams: socket.socket | None = None
+        self._taken: list[socket.socket] = []
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {
             device: self._on_device if burst is None else partial(self._on_device_burst, burst),
@@ -101,12 +107,16 @@ class Process:
                 if burst is not None and protocol in (ESP, UDP):
                     handler = partial(self._on_receiving_burst, burst, entry.fileno(), version, is_udp, take)
                 else:
-                    handler = partial(self._on_receiving, Receiver(entry, version, protocol), take)
+                    handler = partial(
+                        self._on_receiving, Receiver(entry, version, protocol, batches=batches), take
+                    )
                 self._handlers[entry.fileno()] = handler
         if log is not None:
             self._handlers[log.fileno()] = self._on_log
         for descriptor in self._handlers:
             self._epoll.register(descriptor, select.EPOLLIN)
+        if "datagrams" in sockets:
+            self._take_datagrams(sockets["datagrams"])
         self._handlers[events.fileno()] = self._on_events_writable
 
     def run(self) -> None:
@@ -175,6 +185,30 @@ class Process:
             if batch.received < SLOTS:
                 return
 
+    def _take_datagrams(self, datagrams: socket.socket) -> None:
+        """From now on ESP in UDP over IPv4 comes and goes by this socket."""
+        if self._burst is None:
+            datagrams.close()
+            return
+        self._datagrams = datagrams
+        self._burst.use_udp(datagrams.fileno())
+        self._handlers[datagrams.fileno()] = partial(
+            self._on_datagrams, self._burst, datagrams.fileno(), self._datapath.inbound_udp
+        )
+        self._epoll.register(datagrams.fileno(), select.EPOLLIN)
+
+    def _on_datagrams(
+        self, burst: Burst, descriptor: int, take: Callable[[Sequence[bytes], float], list[bytes]]
+    ) -> None:
+        for _ in range(BATCHES_PER_TURN):
+            batch = burst.inbound_gro(descriptor, self._device)
+            now = time.monotonic()
+            rest = self._datapath.account(batch.carried, batch.returned, now)
+            if rest:
+                self._deliver(take(rest, now))
+            if batch.received < GRO_READS:
+                return
+
     def _emit(self, output: Output) -> None:
         self._send(output.wire)
         if output.local:
@@ -190,7 +224,7 @@ class Process:
             self._sender.send(wire)
 
     def _deliver(self, packets: list[bytes]) -> None:
-        for parts in virtio.frames(packets):
+        for parts in virtio.frames(packets, merge=self._merge):
             # The stack refuses what it finds wrong and drops what is too much: as from any device.
             with suppress(OSError):
                 os.writev(self._device, parts)
@@ -205,9 +239,11 @@ class Process:
 
     def _on_control(self) -> None:
         try:
-            data = self._control.recv(1 << 20)
+            data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, 1)
         except BlockingIOError:
             return
+        for descriptor in descriptors:
+            self._taken.append(socket.socket(fileno=descriptor))
         if not data:
             self._stopped = True
             return
@@ -234,6 +270,9 @@ class Process:
                     self._datapath.remove_sa(spi, direction, ip_address(peer))
                 case messages.Release(filter_id, peer):
                     self._datapath.release(filter_id, ip_address(peer), now)
+                case messages.TakeUdpSocket():
+                    if self._taken:
+                        self._take_datagrams(self._taken.pop())
                 case messages.AskStatistics():
                     return messages.statistics_message(self._datapath.statistics(now))
         except StockadeError as error:
@@ -269,6 +308,7 @@ class Process:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="stockade data plane")
     parser.add_argument("--descriptors", required=True)
+    parser.add_argument("--without", default="", help="offloads to do without")
     parser.add_argument("--times", action="store_true", help="measure, and print the times at the end")
     given = parser.parse_args(arguments)
     names = (entry.split("=") for entry in given.descriptors.split(","))
@@ -276,15 +316,23 @@ def main(arguments: list[str]) -> int:
     device = numbers.pop("device")
     sockets = {name: socket.socket(fileno=number) for name, number in numbers.items()}
     log, control, events = sockets.pop("log", None), sockets.pop("control"), sockets.pop("events")
-    burst = load_burst(times=given.times)  # while its file can still be read
+    without = offloads.read_offloads(given.without.split(","))
+    merge = offloads.GRO not in without
+    burst = None
+    if offloads.BURST not in without:
+        burst = load_burst(merge=merge, ipsec_mb=offloads.IPSEC_MB not in without, times=given.times)
+    # while its file can still be read
     give_up_privileges()
     # Beside the first packets, which need no such speed: an agent that restarts must be back at once.
-    threading.Thread(target=load_accelerator, daemon=True).start()
+    if offloads.VECTORS not in without:
+        threading.Thread(target=load_accelerator, daemon=True).start()
     # The loop makes no cycles: looking for them would only cost pauses.
     gc.collect()
     gc.freeze()
     gc.disable()
-    process = Process(device, sockets, log, control, events, burst)
+    process = Process(
+        device, sockets, log, control, events, burst, merge=merge, batches=offloads.BATCHES not in without
+    )
     process.run()
     if burst is not None and given.times:
         times = burst.times()

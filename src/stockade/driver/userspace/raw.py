@@ -24,6 +24,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from struct import Struct
 from struct import error as StructError
 from typing import Final
@@ -31,7 +32,7 @@ from typing import Final
 from stockade.driver.ah import AH
 from stockade.driver.packets import ESP, UDP, UDP_HEADER, fragment, locate
 from stockade.driver.userspace.system import OWN_MARK, SMALLEST_MTU, has_ipv6
-from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
+from stockade.wire.udp_encapsulation import ESP_DOOR, NAT_TRAVERSAL_PORT
 
 SLOTS: Final = 64
 SEND_SLOT: Final = 16 * 1024
@@ -55,7 +56,20 @@ _NAME_SIZES: Final = {4: 16, 6: 28}
 _NAME_ADDRESSES: Final = {4: slice(4, 8), 6: slice(8, 24)}
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _SO_ATTACH_FILTER = 26
+_SO_ATTACH_REUSEPORT_CBPF = 51
+_SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
+_IP_PKTINFO, _IP_RECVTTL, _IP_RECVTOS = 8, 12, 13
+_PMTUDISC_PROBE = 3
 _BPF: Final = Struct("=HBBI")
+_ESP_TO_THE_SECOND: Final = b"".join(
+    _BPF.pack(*instruction)
+    for instruction in (
+        (0x20, 0, 0, 0),  # A = the datagram's first word; too short: 0 is the result, the first socket
+        (0x15, 0, 1, 0),
+        (0x06, 0, 0, 0),
+        (0x06, 0, 0, 1),
+    )
+)
 _MSG_DONTWAIT = 0x40
 
 
@@ -119,11 +133,59 @@ def _udp_filter(version: int) -> bytes:
     return b"".join(_BPF.pack(*instruction) for instruction in program)
 
 
+def open_datagrams(ike: socket.socket) -> socket.socket | None:
+    """A UDP socket for ESP on the port of `ike`, the bound IPv4 IKE socket of port 4500; None where the
+    kernel does not let that be.
+
+    They are in one group (SO_REUSEPORT), the key exchange's first: its filter sends ESP to `ESP_DOOR`. A lone
+    socket of somebody else gets such a filter here (RFC 3948 §2.2). Unlike a raw socket this one takes and
+    gives many datagrams at once (UDP_GRO, UDP_SEGMENT), which the kernel then carries through all its layers
+    as one."""
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        ike.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        datagrams.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+        datagrams.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)  # known, and off unless a send asks for it
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
+        datagrams.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER)
+        datagrams.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        for option in (_IP_PKTINFO, _IP_RECVTTL, _IP_RECVTOS):
+            datagrams.setsockopt(socket.IPPROTO_IP, option, 1)
+        # Always "don't fragment", whatever was learnt about the path: only such packets go this way.
+        datagrams.setsockopt(*_MTU_DISCOVER[4], _PMTUDISC_PROBE)
+        datagrams.bind(ike.getsockname())
+        match _sharers(ike.getsockname()[1]):
+            case 2:
+                _attach(datagrams, _ESP_TO_THE_SECOND, _SO_ATTACH_REUSEPORT_CBPF)
+            case count if count != ESP_DOOR + 1:
+                raise OSError(errno.EADDRINUSE, "other sockets than expected share the port")
+    except OSError:
+        datagrams.close()
+        return None
+    return datagrams
+
+
+def _sharers(port: int) -> int:
+    """How many IPv4 UDP sockets are bound to this port on all addresses, in the network of this thread."""
+    lines = Path("/proc/thread-self/net/udp").read_text(encoding="ascii").splitlines()[1:]
+    return sum(line.split()[1] == f"00000000:{port:04X}" for line in lines)
+
+
+def take_nothing(receiving: socket.socket) -> None:
+    """Let a raw socket of which nobody reads any more keep nothing."""
+    attach_filter(receiving, _BPF.pack(0x06, 0, 0, 0))
+
+
 def attach_filter(target: socket.socket, program: bytes) -> None:
     """SO_ATTACH_FILTER; the kernel copies the program."""
+    _attach(target, program, _SO_ATTACH_FILTER)
+
+
+def _attach(target: socket.socket, program: bytes, option: int) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("@HP", len(program) // _BPF.size, ctypes.addressof(buffer))
-    target.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+    target.setsockopt(socket.SOL_SOCKET, option, header)
 
 
 def _open_raw(version: int, protocol: int) -> socket.socket:
@@ -162,12 +224,12 @@ def _open_receiving(version: int, protocol: int) -> socket.socket:
 class Sender:
     """Sends packets of one IP version as they are. `dropped` counts those that the system did not take."""
 
-    def __init__(self, sending: socket.socket, version: int = 4) -> None:
+    def __init__(self, sending: socket.socket, version: int = 4, *, batches: bool = True) -> None:
         self._socket = sending
         self._version = version
         self._destination = slice(16, 20) if version == 4 else slice(24, 40)
         self.dropped = 0
-        self._batches = HAVE_BATCHES
+        self._batches = HAVE_BATCHES and batches
         if not self._batches:
             return
         self._name_size, self._name_address = _NAME_SIZES[version], _NAME_ADDRESSES[version]
@@ -260,10 +322,12 @@ class Sender:
 class Receiver:
     """Takes what waits in a raw socket of one IP version and protocol, without blocking."""
 
-    def __init__(self, receiving: socket.socket, version: int = 4, protocol: int = ESP) -> None:
+    def __init__(
+        self, receiving: socket.socket, version: int = 4, protocol: int = ESP, *, batches: bool = True
+    ) -> None:
         self._socket = receiving
         self._version, self._protocol = version, protocol
-        self._batches = HAVE_BATCHES
+        self._batches = HAVE_BATCHES and batches
         if not self._batches:
             return
         self._recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg

@@ -82,13 +82,14 @@ class System:
         bytes."""
         return self._descriptor
 
-    def claim(self) -> None:
-        """Make device, rule and routes, or complete what is there of them."""
+    def claim(self, *, segments: bool = True) -> None:
+        """Make device, rule and routes, or complete what is there of them. `segments`: the device may hand
+        over bursts of TCP for us to cut."""
         if self._descriptor >= 0:
             return
         # Closed before open: the rule leads to nowhere until the device is there.
         _claim_rule(self._open_netlink())
-        descriptor = _open_device()
+        descriptor = _open_device(segments)
         try:
             _claim_device(self._open_netlink())
         except OSError as error:
@@ -213,8 +214,8 @@ def _path_mtu(netlink: NetlinkSocket, peer: Address) -> int | None:
     return rtnetlink.decode_link_mtu(answer.body)
 
 
-def _open_device() -> int:
-    """The TUN device, with whole datagrams and TCP segmentation left to us."""
+def _open_device(segments: bool) -> int:
+    """The TUN device, with whole datagrams and (`segments`) TCP segmentation left to us."""
     deadline = time.monotonic() + CLAIM_SECONDS
     while True:
         try:
@@ -224,7 +225,8 @@ def _open_device() -> int:
         try:
             request = _IFREQ.pack(DEVICE.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR)
             fcntl.ioctl(descriptor, _TUNSETIFF, request)
-            fcntl.ioctl(descriptor, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6)
+            wanted = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 if segments else 0
+            fcntl.ioctl(descriptor, _TUNSETOFFLOAD, wanted)
             return descriptor
         except OSError as error:
             os.close(descriptor)

@@ -54,7 +54,7 @@ def take(frame: bytes) -> bytes:
     return packet[:at] + value.to_bytes(2, "big") + packet[at + 2 :]
 
 
-def frames(packets: Sequence[bytes]) -> Iterator[list[bytes]]:
+def frames(packets: Sequence[bytes], *, merge: bool = True) -> Iterator[list[bytes]]:
     """What to write for these packets, each item the parts of one write."""
     run: list[bytes] = []
     shape = b""
@@ -73,7 +73,7 @@ def frames(packets: Sequence[bytes]) -> Iterator[list[bytes]]:
             length = len(packet) - offset
             flags = packet[at + 13]
             joinable = length > 0 and flags & ~_PSH == _ACK and offset >= at + 20
-        if not joinable:
+        if not (joinable and merge):
             if run:
                 yield _joined(run, header, size)
                 run = []

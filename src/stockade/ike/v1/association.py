@@ -7,9 +7,11 @@ concerns more than one main mode is the host's business (`MainModeHost`: the eng
 from collections.abc import Sequence
 from typing import Protocol
 
+from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import ReportKind, Send
+from stockade.ike.story import Story, StoryEvent, numbered
 from stockade.ike.v1 import fragments, informational, main_mode
 from stockade.ike.v1.exchange import NO_COOKIE, Conversation, Exchange
 from stockade.ike.v1.main_mode import MainModeOutcome, MainModeSetup
@@ -47,6 +49,7 @@ _AUTHENTICATION = (
     ReasonCode.CERTIFICATE_USAGE,
     ReasonCode.CERTIFICATE_REVOKED,
     ReasonCode.CERTIFICATE_UNTRUSTED,
+    ReasonCode.ACCESS_DENIED,
     ReasonCode.KERBEROS_REFUSED,
     ReasonCode.KERBEROS_CLOCK_SKEW,
     ReasonCode.KERBEROS_NO_TICKET,
@@ -54,6 +57,16 @@ _AUTHENTICATION = (
     ReasonCode.KERBEROS_UNREACHABLE,
     ReasonCode.KERBEROS_UNAVAILABLE,
 )
+
+_NO_KERBEROS = (
+    ReasonCode.AUTHENTICATION_FAILED,
+    ReasonCode.KERBEROS_CLOCK_SKEW,
+    ReasonCode.KERBEROS_EXPIRED,
+    ReasonCode.KERBEROS_NO_TICKET,
+    ReasonCode.KERBEROS_UNAVAILABLE,
+    ReasonCode.KERBEROS_UNREACHABLE,
+)
+"""Kerberos was agreed on, and then turned out not to work between the two."""
 
 
 class MainModeHost(Protocol):
@@ -132,6 +145,7 @@ class MainMode:
         self._host = host
         self.quick_modes = QuickModes(self, host)
         self.nat: Nat | None = None
+        self.story = Story(context, "main mode", local, remote, initiator=self.initiator)
         self.notices = Notices(self, host)
         self._reassembly = fragments.Reassembly()
         self._fragments_active = False
@@ -144,12 +158,14 @@ class MainMode:
             vendor_ids,
             context.random,
             lambda: host.claims_initial_contact(self),
+            lambda peer: context.access.why_denied(peer.proof),
             context.config.authentication_attempts,
             self._note_choice,
             self._note_vendor_ids,
             context.config.nat_traversal and local.address.version == 4,
             lambda: self._arrived,
             self._note_nat,
+            self.story,
         )
         steps = main_mode.initiate if self.initiator else main_mode.respond
         self.exchange = Exchange(
@@ -226,6 +242,26 @@ class MainMode:
             self.outcome.method.same_as(method) for method in negotiation.authentication
         )
 
+    def untried(self, reason: Reason) -> list[MainModeCandidate]:
+        """Initiator, failed with `reason`: the candidates whose credential was not tried, where the reason
+        lies in the credential that was."""
+        if not self.initiator or self.choice is None:
+            return []
+        tried = self.choice.candidate.method
+        if tried.number == GSS_KERBEROS and reason.code in _NO_KERBEROS:
+            return [entry for entry in self.candidates if entry.method.number != GSS_KERBEROS]
+        if reason.code is ReasonCode.PSK_MISMATCH:
+            return [
+                entry
+                for entry in self.candidates
+                if entry.method.number == tried.number and entry.method != tried
+            ]
+        return []
+
+    def why_denied(self, rule: str = "") -> Reason | None:
+        """Whether the access list denies the (established) peer all traffic, or that of a rule."""
+        return None if self.outcome is None else self.context.access.why_denied(self.outcome.proof, rule)
+
     def usable(self, negotiation: Negotiation, now: float) -> bool:
         """Whether a new quick mode of `negotiation` may be begun under it. One that has made all the quick
         modes that policy grants it stays, for deletes, but begins none ([MS-IKEE] §3.8.7.2)."""
@@ -277,6 +313,8 @@ class MainMode:
 
     # ---- doors
     def start(self, now: float) -> None:
+        if self.story.on and self.initiator:
+            self.story.tell(StoryEvent.OFFERED, "we offer", *numbered(self.candidates))
         self.exchange.start(now)
         self.arm()
 
@@ -367,12 +405,22 @@ class MainMode:
 
     def _note_nat(self, nat: Nat) -> None:
         self.nat = nat
+        if self.story.on:
+            ends = {"we": nat.local_behind, "the peer": nat.peer_behind}
+            behind = " and ".join(name for name, is_behind in ends.items() if is_behind) or "nobody"
+            self.story.tell(StoryEvent.NAT, f"behind a NAT: {behind}; port 4500 and ESP in UDP from here on")
         if self.initiator:
             self.local = Endpoint(self.local.address, NAT_TRAVERSAL_PORT)
             self.remote = Endpoint(self.remote.address, NAT_TRAVERSAL_PORT)
             self._arrived = (self.local, self.remote)
 
     def _note_vendor_ids(self, vendor_ids: Sequence[bytes]) -> None:
+        if self.story.on:
+            names = [
+                vendor_name(data) or f"unknown ({data[:20].hex()})"
+                for data in vendor_ids[:MAXIMUM_VENDOR_IDS]
+            ]
+            self.story.tell(StoryEvent.PEER, "the peer says what it is", *numbered(names, "vendor id"))
         for data in vendor_ids:
             if data not in self.peer_vendor_ids and len(self.peer_vendor_ids) < MAXIMUM_VENDOR_IDS:
                 self.peer_vendor_ids.append(data[:64])
@@ -392,11 +440,21 @@ class MainMode:
             identity=outcome.peer_identity,
         )
         self._report(ReportKind.MAIN_MODE_ESTABLISHED, reason)
+        if self.story.on:
+            self.story.tell(
+                StoryEvent.ESTABLISHED,
+                f"main mode is up: {outcome.proposal}",
+                ("cookies", self.cookies),
+                ("lifetime", f"{outcome.lifetime_seconds} s"),
+                ("local", self.local),
+                ("remote", self.remote),
+            )
         self._host.main_mode_established(self, now)
         self.quick_modes.start_waiting(now)
 
     def _failed(self, reason: Reason, now: float) -> None:
         self.context.count("negotiation_failures")
+        self.story.refuse(StoryEvent.FAILED, reason)
         if reason.code in _AUTHENTICATION:
             self.context.count("authentication_failures")
         kind = informational.notify_type_for(reason)
@@ -406,6 +464,7 @@ class MainMode:
 
     def refused(self, reason: Reason, now: float) -> None:
         """A message of the main-mode exchange (or of none) was not acceptable."""
+        self.story.refuse(StoryEvent.REFUSED, reason)
         self.context.refuse(reason, self.local, self.remote, now, self.cookies)
         kind = informational.notify_type_for(reason)
         if kind is not None and self.established is None:

@@ -18,6 +18,7 @@ from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import Retransmission
+from stockade.ike.story import Story, StoryEvent
 from stockade.ike.v1.protection import MessageProtection
 from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for, error_of
 from stockade.model.sa import SecurityAssociation
@@ -83,6 +84,8 @@ class Incoming:
     header: Header
     plain: bytes
     payloads: tuple[ReceivedPayload, ...]
+    protection: MessageProtection | None = None
+    """What it could be read with; None if it came in clear."""
 
     def all(self, kind: type[P]) -> list[P]:
         """The payloads of one class, in order."""
@@ -190,7 +193,14 @@ def answered(
 class Conversation:
     """What the messages of one exchange share: the header's fixed fields and the cipher."""
 
-    __slots__ = ("exchange_type", "initiator_cookie", "message_id", "protection", "responder_cookie")
+    __slots__ = (
+        "alternatives",
+        "exchange_type",
+        "initiator_cookie",
+        "message_id",
+        "protection",
+        "responder_cookie",
+    )
 
     def __init__(
         self,
@@ -205,6 +215,8 @@ class Conversation:
         self.exchange_type = exchange_type
         self.message_id = message_id
         self.protection = protection
+        self.alternatives: tuple[MessageProtection, ...] = ()
+        """Other keys that the peer may mean (several pre-shared keys), until a message tells."""
 
     @property
     def message_id_bytes(self) -> bytes:
@@ -236,16 +248,19 @@ class Conversation:
             raise error_for(ReasonCode.UNEXPECTED_MESSAGE, f"{expect.message} must be {wanted}")
         if not expect.protected:
             payloads = decode_payloads(header.next_payload, body)
-        else:
-            assert self.protection is not None
-            body = self.protection.open(body)
+            expect.check(payloads)
+            return Incoming(header, body, payloads)
+        assert self.protection is not None
+        for protection in (self.protection, *self.alternatives):
+            plain = protection.open(body)
             try:
-                payloads = decode_payloads(header.next_payload, body, padded=True)
+                payloads = decode_payloads(header.next_payload, plain, padded=True)
             except PeerError:
-                # What exactly looks wrong in wrongly decrypted bytes says nothing, so it is not repeated.
-                raise error_for(expect.garbled, f"{expect.message} makes no sense after decryption") from None
-        expect.check(payloads)
-        return Incoming(header, body, payloads)
+                continue
+            expect.check(payloads)
+            return Incoming(header, plain, payloads, protection)
+        # What exactly looks wrong in wrongly decrypted bytes says nothing, so it is not repeated.
+        raise error_for(expect.garbled, f"{expect.message} makes no sense after decryption")
 
 
 class ExchangeOwner(Protocol):
@@ -253,6 +268,7 @@ class ExchangeOwner(Protocol):
 
     config: EngineConfig
     random: RandomSource
+    story: Story
 
     def transmit(self, datagram: bytes, *, repeated: int = 0) -> None:
         """Send; `repeated`: how often it was sent before."""
@@ -377,12 +393,18 @@ class Exchange(Generic[T]):
                 self.repeats += 1
                 assert self._sent is not None
                 self._owner.transmit(self._sent, repeated=self.repeats)
+                if self._owner.story.on and self.expect is not None:
+                    text = (
+                        f"still waiting for {self.expect.message}: sent again, {self.repeats + 1} times now"
+                    )
+                    self._owner.story.tell(StoryEvent.SENT_AGAIN, text)
 
     def suspect(self, reason: Reason, now: float) -> None:
         """Somebody, perhaps the peer, says that this will fail: wait a little for something better."""
         if self.done:
             return
         self.suspicion = reason
+        self._owner.story.refuse(StoryEvent.DOUBTED, reason)
         if self._confirm_by is None:
             self._confirm_by = now + self._owner.config.confirmation_seconds
 
@@ -448,6 +470,8 @@ class Exchange(Generic[T]):
             self._refused(step.reason, now)
             return
         if received is not None:
+            if self._owner.story.on and self.expect is not None:
+                self._owner.story.tell(StoryEvent.RECEIVED, f"{self.expect.message} is genuine so far")
             if self._answered is not None:
                 self._seen.append(self._answered)
             self._answered = received[0]
@@ -467,6 +491,8 @@ class Exchange(Generic[T]):
         self.repeats = 0
         if self._sent is not None:
             self._owner.transmit(self._sent)
+            if self._owner.story.on:
+                self._tell_sent(step)
         if isinstance(step, Finish):
             self.done = True
             self.expect = None
@@ -481,9 +507,18 @@ class Exchange(Generic[T]):
         self._work = work
         self._sent = self._retransmission = self.expect = None
         self._confirm_by = now + self._owner.config.task_seconds
-        self.suspicion = Reason.of(ReasonCode.KERBEROS_UNREACHABLE, f"{self.name} waited in vain for a token")
+        self.suspicion = Reason.of(ReasonCode.KERBEROS_UNREACHABLE, f"{self.name} waited in vain")
         self.repeats = 0
         self._owner.give_away(work.task)
+
+    def _tell_sent(self, step: "Step | Finish[T]") -> None:
+        assert self._sent is not None
+        carried = ", ".join(payload_name(payload.payload_type) for payload in step.send)
+        waits = f"; waiting for {step.expect.message}" if isinstance(step, Step) else ""
+        secrecy = "encrypted" if step.protected else "in clear"
+        self._owner.story.tell(
+            StoryEvent.SENT, f"sent {len(self._sent)} bytes {secrecy}{waits}", ("payloads", carried)
+        )
 
     def _explain_silence(self) -> Reason:
         if self.suspicion is not None:

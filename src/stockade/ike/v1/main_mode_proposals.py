@@ -13,6 +13,7 @@ from stockade.crypto.registry import (
 )
 from stockade.ike.auth.method import AuthMethod
 from stockade.ike.v1.proposals import (
+    MAXIMUM_FACTS,
     TransformAttributes,
     foreign_reason,
     lifetime_attributes,
@@ -41,6 +42,8 @@ from stockade.wire.isakmp.payloads import (
     TransformPayload,
 )
 
+MAXIMUM_TRANSFORMS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class MainModeCandidate:
@@ -50,6 +53,9 @@ class MainModeCandidate:
     method: AuthMethod
     lifetime_seconds: int
     negotiation: Negotiation
+
+    def __str__(self) -> str:
+        return f"{self.proposal} by {self.method.name}, {self.lifetime_seconds} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,13 @@ class MainModeChoice:
 
 def main_mode_offer(candidates: Sequence[MainModeCandidate]) -> SecurityAssociationPayload:
     """One proposal with a transform per candidate, in order (RFC 2409 §5; at most 64)."""
-    transforms = []
-    for number, candidate in enumerate(candidates[:64], 1):
+    transforms: list[TransformPayload] = []
+    offered: set[tuple[MainModeProposal, int]] = set()
+    for candidate in candidates:
+        what = (candidate.proposal, candidate.method.number)
+        if what in offered or len(transforms) == MAXIMUM_TRANSFORMS:
+            continue  # another credential for the same: which one is meant is not negotiated
+        offered.add(what)
         cipher = encryption_algorithm(candidate.proposal.encryption)
         assert cipher.ike_id is not None
         attributes = [
@@ -86,7 +97,7 @@ def main_mode_offer(candidates: Sequence[MainModeCandidate]) -> SecurityAssociat
         ]
         if cipher.key_length_attribute is not None:
             attributes.insert(1, Attribute(IkeAttribute.KEY_LENGTH, cipher.key_length_attribute))
-        transforms.append(TransformPayload(number, IsakmpTransform.KEY_IKE, tuple(attributes)))
+        transforms.append(TransformPayload(len(transforms) + 1, IsakmpTransform.KEY_IKE, tuple(attributes)))
     return sa_payload([ProposalPayload(1, ProtocolId.ISAKMP, b"", tuple(transforms))])
 
 
@@ -161,6 +172,19 @@ def _answered(transform: TransformPayload, candidate: MainModeCandidate) -> Tran
     own = {attribute.type: attribute for attribute in candidate.method.attributes}
     attributes = tuple(own.get(attribute.type, attribute) for attribute in transform.attributes)
     return replace(transform, attributes=attributes)
+
+
+def judge_main_modes(
+    offer: SecurityAssociationPayload, candidates: Sequence[MainModeCandidate]
+) -> list[tuple[str, str]]:
+    """Each transform offered, and the first thing of it that does not fit (empty: it fits). For the log."""
+    judged = []
+    for proposal in offer.proposals[:MAXIMUM_FACTS]:
+        for transform in proposal.transforms[:MAXIMUM_FACTS]:
+            offered = _read_main_mode(transform)
+            why = _why_not_main_mode(offered, candidates)
+            judged.append((f"{offered.description} by method {offered.method}, {offered.seconds} s", why))
+    return judged[:MAXIMUM_FACTS]
 
 
 def choose_main_mode(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stockade.ike.contract import ReportKind
 from stockade.ike.flood import offered_cookie
+from stockade.ike.story import StoryEvent
 from stockade.ike.v1 import dead_peer_detection, informational
 from stockade.ike.v1.dead_peer_detection import Probe
 from stockade.ike.v1.deletes import Deletes
@@ -175,6 +176,7 @@ class Notices:
             self._mode.arm()
         elif notification.type == NotifyType.INVALID_COOKIE:
             self._mode.quick_modes.suspect(reason, now)
+        self._mode.story.refuse(StoryEvent.NOTIFIED, reason)
         self._context.report_limited(
             ReportKind.NOTIFICATION,
             reason,
@@ -220,6 +222,7 @@ class Notices:
         reason = informational.reason_of(notification, mismatch=None, protected=True)
         if notification.is_error or microsoft_value(notification) is not None:
             self._mode.quick_modes.refused_by_peer(notification, reason, now)
+        self._mode.story.refuse(StoryEvent.NOTIFIED, reason)
         self._context.report_limited(
             ReportKind.NOTIFICATION,
             reason,

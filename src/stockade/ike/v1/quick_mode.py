@@ -40,6 +40,7 @@ from stockade.crypto.key_exchange import PrivateValue, generate
 from stockade.crypto.registry import esp_key_sizes, hash_algorithm
 from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import random_fraction
+from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
 from stockade.ike.v1.exchange import (
     Conversation,
     Expectation,
@@ -57,6 +58,7 @@ from stockade.ike.v1.quick_mode_proposals import (
     check_quick_mode_choice,
     choose_quick_mode,
     is_bundle,
+    judge_quick_modes,
     offered_methods,
     offers_encapsulation,
     quick_mode_offer,
@@ -129,6 +131,7 @@ class QuickModeSetup:
     replay_window: int
     repeat: bool
     commit: bool
+    story: Story
     nat: Nat | None
     ports: Callable[[], tuple[int, int]]
 
@@ -189,6 +192,8 @@ def initiate(
         )
         return _verified(message, wanted, "HASH(2)")
 
+    if setup.story.on:
+        setup.story.tell(StoryEvent.OFFERED, "we offer", *numbered(methods), ("own SPI", f"{spi:#010x}"))
     answer = yield from answered(
         Step(MESSAGE_2, (HashPayload(proof), *rest), protected=True), verify, suspicious=False
     )
@@ -202,6 +207,8 @@ def initiate(
     if not same_identities(answer.all(IdentificationPayload), identities, setup.nat, policy.mode):
         raise error_for(ReasonCode.INVALID_IDENTITY, "the peer returned other identities than we sent")
     choice = _with_responder_lifetime(choice, answer)
+    if setup.story.on:
+        tell_peers_choice(setup.story, str(choice.proposal), [str(method) for method in methods])
     peer_nonce = answer.one(NoncePayload).data
     shared = private.shared(peer_public) if private is not None and peer_public is not None else None
     outcome = _make_pair(
@@ -242,6 +249,8 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     offer = request.one(SecurityAssociationPayload)
     requested = requested_selector(identities, setup.local, setup.remote)
     match = setup.find_rule(_translated(requested, offer, setup))
+    if setup.story.on:
+        setup.story.tell(StoryEvent.RULE, f"the peer asks for {requested}")
     if isinstance(match, Reason):
         raise PeerError(match)
     _check_hosts(match, setup)
@@ -250,6 +259,12 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     policy = match.negotiation.quick_mode
     encapsulated = encapsulation(setup.nat, policy.mode)
     terms = QuickModeTerms(policy, required, peer_public is not None, encapsulated)
+    if setup.story.on:
+        judged = judge_quick_modes(offer, terms)
+        setup.story.tell(
+            StoryEvent.RULE, f"rule {match.negotiation.name} covers it", ("filter", match.filter_id)
+        )
+        setup.story.tell(StoryEvent.OFFERED, "the peer offers", *numbered([what for what, _ in judged]))
     # Choose first with no SPI of ours: what is refused must not use up one.
     refusal = choose_quick_mode(offer, terms, 0)
     if isinstance(refusal, Reason):
@@ -258,6 +273,8 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     ah_spi = setup.reserve_spi() if refusal.peer_ah_spi else 0
     choice = choose_quick_mode(offer, terms, spi, ah_spi)
     assert not isinstance(choice, Reason)
+    if setup.story.on:
+        tell_own_choice(setup.story, str(choice.proposal), judged)
     private: PrivateValue | None = None
     shared: Secret | None = None
     if choice.group is not None and peer_public is not None:

@@ -24,6 +24,7 @@ from stockade.crypto.registry import (
     hash_from_esp_auth,
 )
 from stockade.ike.v1.proposals import (
+    MAXIMUM_FACTS,
     TransformAttributes,
     foreign_reason,
     lifetime_attributes,
@@ -322,6 +323,27 @@ def choose_quick_mode(
                 continue
             return _choice(offer, proposals, transforms, parts, method, (ah_spi, spi)[2 - len(parts) :])
     return refusal("none of the peer's quick-mode offers fits", whys)
+
+
+def judge_quick_modes(offer: SecurityAssociationPayload, terms: QuickModeTerms) -> list[tuple[str, str]]:
+    """Each offer, and the first thing of it that does not fit (empty: it fits). For the log."""
+    judged: list[tuple[str, str]] = []
+    for number in dict.fromkeys(proposal.number for proposal in offer.proposals[:MAXIMUM_FACTS]):
+        proposals = [proposal for proposal in offer.proposals if proposal.number == number]
+        proposals.sort(key=lambda entry: entry.protocol_id)
+        if (why := _why_not_proposals(proposals)) is not None:
+            judged.append((f"proposal {number}", why))
+            continue
+        for transforms in islice(_combinations(proposals), MAXIMUM_FACTS):
+            parts = [
+                _read_quick_mode(proposal.protocol_id, transform)
+                for proposal, transform in zip(proposals, transforms, strict=True)
+            ]
+            method = _why_not_quick_mode(parts, terms)
+            life = f"{parts[-1].kilobytes}k/{parts[-1].seconds}s"
+            what = "+".join(part.description for part in parts)
+            judged.append((f"{what}:{life}", method if isinstance(method, str) else ""))
+    return judged[:MAXIMUM_FACTS]
 
 
 def _why_not_proposals(proposals: Sequence[ProposalPayload]) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stockade.ike.auth.method import Task
 from stockade.ike.contract import Acquire, InstallSa, RemoveSa, ReportKind
 from stockade.ike.limits import RecentlySeen
+from stockade.ike.story import Story, StoryEvent
 from stockade.ike.v1 import informational, quick_mode
 from stockade.ike.v1.exchange import Exchange
 from stockade.ike.v1.quick_mode import QuickModeOutcome, QuickModeSetup
@@ -55,6 +56,7 @@ class QuickModeRun:
     exchange: Exchange[QuickModeOutcome] | None = None
     spis: list[int] = field(default_factory=list)
     exhausted: bool = False
+    story: Story | None = None
     installed: list[SecurityAssociation] = field(default_factory=list)
 
 
@@ -129,7 +131,10 @@ class QuickModes:
             if len(self.running(initiator=True)) >= self._config.quick_modes_in_progress:
                 return
             job = self._waiting.pop(0)
-            if self._main_mode.usable(job.acquire.negotiation, now):
+            denied = self._main_mode.why_denied(job.acquire.negotiation.name)
+            if denied is not None:
+                self._host.quick_mode_failed(self._main_mode, job, denied, now)
+            elif self._main_mode.usable(job.acquire.negotiation, now):
                 self._initiate(job, now)
             else:
                 self._host.take_back(job, now)
@@ -138,6 +143,15 @@ class QuickModes:
         acquire = job.acquire
         match = QuickModeMatch(acquire.negotiation, acquire.selector, acquire.filter_id)
         run = QuickModeRun(self.new_message_id(), True, job)
+        run.story = self._story(run)
+        if run.story.on:
+            what = "makes a new pair for" if job.replaces is not None else "secures"
+            run.story.tell(
+                StoryEvent.BEGUN,
+                f"rule {acquire.negotiation.name} {what} {acquire.selector}",
+                ("filter", acquire.filter_id),
+                ("message id", f"{run.message_id:#010x}"),
+            )
         conversation = self._main_mode.phase_2(ExchangeType.QUICK_MODE, run.message_id)
         self.made += 1
         steps = quick_mode.initiate(self._setup(run), match, conversation)
@@ -160,6 +174,7 @@ class QuickModes:
             self._main_mode.refused(error.reason, now)
             return
         run = QuickModeRun(header.message_id, False)
+        run.story = self._story(run)
         conversation = self._main_mode.phase_2(ExchangeType.QUICK_MODE, run.message_id)
         steps = quick_mode.respond(self._setup(run), conversation)
         exchange = Exchange("quick mode", steps, conversation, _RunOwner(self._main_mode, run),
@@ -175,6 +190,11 @@ class QuickModes:
         else:
             # Not authentic: it must not leave anything behind, nor use up the message id.
             self._drop(run)
+
+    def _story(self, run: QuickModeRun) -> Story:
+        mode = self._main_mode
+        ends = (mode.local, mode.remote)
+        return Story(self._context, "quick mode", *ends, initiator=run.initiator, under=mode.story.number)
 
     def _check_new(self, header: Header) -> None:
         if self._main_mode.established is None or self._main_mode.closed:
@@ -215,6 +235,18 @@ class QuickModes:
     def _up(self, run: QuickModeRun, outcome: QuickModeOutcome, now: float) -> None:
         if not run.initiator:
             self.made += 1
+        if run.story is not None and run.story.on:
+            life = outcome.inbound.lifetime
+            run.story.tell(
+                StoryEvent.ESTABLISHED,
+                f"quick mode is up: {outcome.proposal}",
+                ("traffic", outcome.selector),
+                ("rule", outcome.match.negotiation.name),
+                ("inbound SPI", ", ".join(f"{sa.spi:#010x}" for sa in outcome.of(Direction.INBOUND))),
+                ("outbound SPI", ", ".join(f"{sa.spi:#010x}" for sa in outcome.of(Direction.OUTBOUND))),
+                ("perfect forward secrecy", outcome.group.name if outcome.group else "no"),
+                ("rekeyed after", f"{life.soft_seconds:.0f} s or {life.soft_bytes} bytes"),
+            )
         used = {sa.spi for sa in outcome.of(Direction.INBOUND)}
         run.spis = [spi for spi in run.spis if spi not in used]  # those belong to the pair now
         run.installed.clear()
@@ -229,6 +261,8 @@ class QuickModes:
         main_mode = self._main_mode
         self._withdraw(run, reason)
         self._linger(run, now)
+        if run.story is not None:
+            run.story.refuse(StoryEvent.FAILED, reason)
         self._context.count("negotiation_failures")
         if run.initiator:
             assert run.job is not None
@@ -287,8 +321,10 @@ class QuickModes:
                 detail = "the main mode has made all its quick modes"
                 return Reason.of(ReasonCode.TOO_MANY_NEGOTIATIONS, detail, limit=limit)
             match = context.lookup.for_quick_mode(main_mode.local.address, main_mode.remote.address, selector)
-            if isinstance(match, Reason) or main_mode.suits(match.negotiation):
+            if isinstance(match, Reason):
                 return match
+            if main_mode.suits(match.negotiation):
+                return main_mode.why_denied(match.negotiation.name) or match
             # Another rule's key opened this main mode: it must not open this rule's traffic.
             return Reason.of(
                 ReasonCode.MAIN_MODE_DOES_NOT_FIT,
@@ -311,6 +347,7 @@ class QuickModes:
             replay_window=config.replay_window,
             repeat=config.responder_retransmits_quick_mode,
             commit=config.commit_bit and main_mode.is_microsoft,
+            story=run.story if run.story is not None else main_mode.story,
             nat=main_mode.nat,
             ports=main_mode.ports,
         )
@@ -336,6 +373,7 @@ class _RunOwner:
     def __init__(self, main_mode: "MainMode", run: QuickModeRun) -> None:
         self.config = main_mode.config
         self.random = main_mode.random
+        self.story = run.story if run.story is not None else main_mode.story
         self._main_mode = main_mode
         self._run = run
 

@@ -1,0 +1,111 @@
+"""Many SAs in the user-space data plane: how fast they are installed, what memory one takes, and what a
+packet costs beside them. In this process, without a network: the data path and the burst path where there is
+one.
+"""
+
+import gc
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from stockade.bench.esp_node import HOSTS, RULE, SUITES, sas_of, secure_everything
+from stockade.bench.report import Report
+from stockade.driver.burst.engine import Burst, load
+from stockade.driver.datapath import Datapath
+from stockade.driver.userspace import virtio
+from stockade.model.addresses import AddressRange, Endpoint
+from stockade.model.filters import Direction
+from stockade.model.sa import SecurityAssociation
+from stockade.model.traffic import TrafficSelector
+from stockade.wire.transport import build_tcp
+
+PACKETS = 4000
+NOW = 1.0
+
+
+def run(count: int, report: Report) -> None:
+    report.line(f"\n{count} SAs, half of them inbound")
+    burst = load(plain=True)
+    if burst is None:
+        report.line("the burst path was not built")
+    for name, engine in (("Python path", None), ("burst path", burst)):
+        if name == "burst path" and engine is None:
+            continue
+        path = Datapath(burst=engine)
+        path.install_filters(secure_everything("alpha", "transport").filters, 0.0)
+        for sa in _pair(0):
+            path.add_sa(sa, 0.0)
+        few = _packet_cost(path, engine, _pair(0)[1])
+        gc.collect()
+        before = _memory()
+        began = time.process_time()
+        for number in range(1, count // 2 + 1):
+            for sa in _pair(number):
+                path.add_sa(sa, 0.0)
+        took = time.process_time() - began
+        size = _memory() - before
+        report.figure(f"{name}: SAs installed in a second", count / took, "SAs/s")
+        report.figure(f"{name}: memory of one SA", size / count, "bytes")
+        many = _packet_cost(path, engine, _pair(count // 2)[1])
+        report.figure(f"{name}: a packet beside {count} SAs", many, "µs", few, "a packet beside 2")
+
+
+def _pair(number: int) -> tuple[SecurityAssociation, SecurityAssociation]:
+    """The SAs with one more peer, inbound first."""
+    peer = IPv4Address(int(IPv4Address("10.128.0.0")) + number)
+    local = HOSTS["alpha"]
+    made = []
+    for sa in sas_of("alpha", SUITES["aes-gcm-128"], "transport", f"{number}"):
+        source, destination = (peer, local) if sa.direction is Direction.INBOUND else (local, peer)
+        made.append(
+            replace(
+                sa,
+                spi=0x10000 + 2 * number + (sa.direction is Direction.OUTBOUND),
+                pair=0x10000 + 2 * number + (sa.direction is Direction.INBOUND),
+                source=source,
+                destination=destination,
+                selector=TrafficSelector(AddressRange.host(source), AddressRange.host(destination)),
+                negotiation=RULE,
+            )
+        )
+    return made[0], made[1]
+
+
+def _packet_cost(path: Datapath, burst: Burst | None, sa: SecurityAssociation) -> float:
+    """Microseconds of processor time to seal one TCP segment of 1400 bytes, of bursts of 60 KB."""
+    packet = build_tcp(Endpoint(HOSTS["alpha"], 1), Endpoint(sa.destination, 2), os.urandom(60_000))
+    sealed = len(path.outbound([packet], NOW).wire)  # teaches the flow to the burst path
+    rounds = PACKETS // sealed
+    if burst is None:
+        began = time.process_time()
+        for _ in range(rounds):
+            path.outbound([packet], NOW)
+        return (time.process_time() - began) / (rounds * sealed) * 1e6
+    spent = 0.0
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+    (device, feed), (wire, sink) = pairs
+    try:
+        for end in (device, feed, wire, sink):
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        for _ in range(rounds):
+            feed.send(bytes(virtio.HEADER_SIZE) + packet)
+            began = time.process_time()
+            burst.outbound(device.fileno(), wire.fileno(), -1)
+            spent += time.process_time() - began
+            with suppress(BlockingIOError):
+                while sink.recv(1 << 16):
+                    pass
+    finally:
+        for end in (device, feed, wire, sink):
+            end.close()
+    return spent / (rounds * sealed) * 1e6
+
+
+def _memory() -> int:
+    fields = Path("/proc/self/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,134 @@
+"""What makes the user-space data plane fast, by name: each is tried on this host, and each can be switched
+off.
+
+    stockade agent run --no-offload burst,tso        or, in agent.toml:  no_offload = ["burst", "tso"]
+
+Nothing here changes what is protected, nor a verdict or a counter: without them all the same packets go the
+plain way. `stockade doctor` shows what this host has.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from stockade.driver.burst.engine import load_library
+from stockade.driver.userspace import raw
+from stockade.model.reasons import ReasonCode, error_for
+
+BURST: Final = "burst"
+IPSEC_MB: Final = "ipsec-mb"
+TSO: Final = "tso"
+GRO: Final = "gro"
+UDP_GSO: Final = "udp-gso"
+BATCHES: Final = "batches"
+VECTORS: Final = "vectors"
+
+OFFLOADS: Final = {
+    BURST: "whole batches in one call of compiled code",
+    IPSEC_MB: "AES-GCM by Intel's ipsec-mb, in the burst path",
+    TSO: "bursts of TCP up to 64 KiB from the TUN device, cut here",
+    GRO: "segments of a TCP stream merged before they are written to the TUN device",
+    UDP_GSO: "ESP in UDP over IPv4: many datagrams in one send and one receive, in the burst path",
+    BATCHES: "many packets in one system call (sendmmsg, recvmmsg) of the Python path",
+    VECTORS: "checksums by NumPy in the Python path",
+}
+"""By name, with what each is."""
+
+_TUNGETFEATURES: Final = 0x8004_54CF
+_IFF_VNET_HDR: Final = 0x4000
+_UDP_GRO: Final = 104
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """One of them on this host. `detail`: what it is, or why it is not there."""
+
+    name: str
+    there: bool
+    detail: str
+
+
+def read_offloads(words: Iterable[str]) -> frozenset[str]:
+    """Names to switch off; `CallerError(INVALID_SETTING)` for one that there is not."""
+    names = frozenset(word.strip() for word in words if word.strip())
+    unknown = sorted(names - OFFLOADS.keys())
+    if unknown:
+        known = ", ".join(OFFLOADS)
+        raise error_for(ReasonCode.INVALID_SETTING, f"no offload is called {unknown[0]!r}; known are {known}")
+    return names
+
+
+def examine(without: frozenset[str] = frozenset()) -> tuple[Offload, ...]:
+    """All of them, by trying; nothing stays."""
+    found = []
+    for name, meaning in OFFLOADS.items():
+        missing = "switched off" if name in without else _PROBES[name]()
+        found.append(Offload(name, missing is None, meaning if missing is None else missing))
+    return tuple(found)
+
+
+def _burst() -> str | None:
+    return None if load_library() is not None else "not built (python -m stockade.driver.burst.build)"
+
+
+def _ipsec_mb() -> str | None:
+    library = load_library()
+    if library is None:
+        return "the burst path was not built"
+    return None if library.has_ipsec_mb() else "not there, or another version than it was built with"
+
+
+def _vnet_header() -> str | None:
+    try:
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        return f"/dev/net/tun cannot be opened: {error.strerror}"
+    try:
+        features = bytearray(4)
+        fcntl.ioctl(descriptor, _TUNGETFEATURES, features)
+        return (
+            None
+            if int.from_bytes(features, "little") & _IFF_VNET_HDR
+            else "the TUN driver lacks IFF_VNET_HDR"
+        )
+    except OSError as error:
+        return f"the TUN driver does not tell: {error.strerror}"
+    finally:
+        os.close(descriptor)
+
+
+def _udp_gso() -> str | None:
+    if _burst() is not None:
+        return "the burst path was not built"
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+    except OSError as error:
+        return f"the kernel has no UDP_GRO: {error.strerror}"
+    return None
+
+
+def _batches() -> str | None:
+    return None if raw.HAVE_BATCHES else "sendmmsg is not as on 64-bit Linux"
+
+
+def _vectors() -> str | None:
+    try:
+        import numpy  # noqa: F401
+    except ImportError:
+        return "NumPy is not installed (the extra `fast`)"
+    return None
+
+
+_PROBES: Final[dict[str, Callable[[], str | None]]] = {
+    BURST: _burst,
+    IPSEC_MB: _ipsec_mb,
+    TSO: _vnet_header,
+    GRO: _vnet_header,
+    UDP_GSO: _udp_gso,
+    BATCHES: _batches,
+    VECTORS: _vectors,
+}

@@ -1,0 +1,119 @@
+"""The user-space driver's offloads with real packets: with all of them, and without each."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import hashlib
+import threading
+
+from driver_net import AgentSide, add_pair, two_hosts
+
+from stockade.driver.burst.engine import load_library
+from stockade.driver.userspace.offloads import OFFLOADS
+from stockade.lab.netns import Network
+from stockade.model.suites import Encryption, Hash
+
+PORTS = {"action": "permit", "protocol": 17, "port": 4500}
+MESSAGE = bytes(4) + b"a message of IKE, long enough to be one"
+LARGEST = 1500 + 14
+
+
+def transfer(network: Network, data: bytes, port: int = 5000) -> str:
+    """Send data from alpha to beta by TCP; the SHA-256 of what arrived."""
+    listener = network["beta"].call(lambda: socket.create_server(("10.9.0.2", port)))
+    listener.settimeout(20)
+    arrived = hashlib.sha256()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        connection.settimeout(20)
+        with connection:
+            while chunk := connection.recv(1 << 18):
+                arrived.update(chunk)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    connection = network["alpha"].call(lambda: socket.create_connection(("10.9.0.2", port), timeout=20))
+    with connection:
+        connection.sendall(data)
+    thread.join(30)
+    listener.close()
+    return arrived.hexdigest()
+
+
+def start(sides: tuple[AgentSide, AgentSide], *, without: str = "") -> None:
+    for side in sides:
+        side.call("start", without=without)
+        side.call("bind_ike")
+        side.call("install", rules=[PORTS, {"action": "negotiate"}])
+
+
+def frames_while(network: Network, data: bytes) -> list[bytes]:
+    """What passes the wire while the data does; the data must arrive."""
+    wire = network.switch.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    wire.bind((network.port("alpha"), 3))
+    wire.settimeout(0.1)
+    try:
+        assert transfer(network, data) == hashlib.sha256(data).hexdigest()
+        frames = []
+        while True:
+            try:
+                frames.append(wire.recv(1 << 17))
+            except TimeoutError:
+                return [frame for frame in frames if frame[12:14] == b"\x08\x00" and frame[23] != 2]
+    finally:
+        wire.close()
+
+
+@pytest.mark.skipif(load_library() is None, reason="the burst path was not built")
+def test_esp_in_udp_goes_many_datagrams_at_a_time_and_ike_keeps_its_port(tmp_path: Path) -> None:
+    with two_hosts(tmp_path) as (network, alpha, beta):
+        start((alpha, beta))
+        add_pair(alpha, beta, udp=True)
+        frames = frames_while(network, os.urandom(3_000_000))
+        assert {frame[23] for frame in frames} == {17}
+        assert max(map(len, frames)) > 4 * LARGEST, "no send had more than one datagram"
+        for side, peer in ((alpha, "10.9.0.2"), (beta, "10.9.0.1")):
+            side.call("send_ike", message=MESSAGE.hex(), peer=peer)
+        time.sleep(0.3)
+        for side in (alpha, beta):
+            assert side.call("received_ike") == [MESSAGE.hex()]
+            assert side.call("statistics")["refused"] == {}
+        assert beta.call("statistics")["sas"]["inbound"] > 1000
+
+        # A data plane that dies gets the socket again.
+        before = beta.call("pid")
+        os.kill(int(str(before)), signal.SIGKILL)
+        deadline = time.monotonic() + 15
+        while beta.call("pid") in (before, -1) and time.monotonic() < deadline:
+            time.sleep(0.1)
+            beta.call("events")
+        add_pair(alpha, beta, udp=True, base=0x3000)
+        assert transfer(network, b"again" * 1000, 5001) == hashlib.sha256(b"again" * 1000).hexdigest()
+        beta.call("send_ike", message=MESSAGE.hex(), peer="10.9.0.1")
+        time.sleep(0.2)
+        assert alpha.call("received_ike") == [MESSAGE.hex()]
+
+
+@pytest.mark.parametrize(
+    ("without", "udp"), [(name, udp) for name in (*OFFLOADS, ",".join(OFFLOADS)) for udp in (False, True)]
+)
+def test_a_file_passes_without_each_of_them(tmp_path: Path, without: str, udp: bool) -> None:
+    with two_hosts(tmp_path) as (network, alpha, beta):
+        start((alpha, beta), without=without)
+        suite = Encryption.AES_CBC_128 if without in ("gro", "tso") else Encryption.AES_GCM_128
+        add_pair(alpha, beta, udp=udp, encryption=suite, integrity=None if suite.is_aead else Hash.SHA_256)
+        data = os.urandom(400_000)
+        frames = frames_while(network, data)
+        assert {frame[23] for frame in frames} == {17 if udp else 50}
+        assert not any(data[n : n + 16] in frame for frame in frames for n in range(0, len(data), 40_000))
+        for side in (alpha, beta):
+            assert side.call("statistics")["refused"] == {}
