@@ -8,7 +8,7 @@
 peer could, AUTHENTIC also puts the right HASH(1) before it: what an honest peer that went mad could send.
 
 The contract: nothing is raised, effects and state are bounded, and as long as the bytes were not authentic
-the negotiation (or at the latest the next one) comes up on both ends, and nothing is left when everything ends.
+the negotiation (or at the latest the next one) comes up on both ends, and nothing is left at the end.
 """
 
 from enum import IntEnum

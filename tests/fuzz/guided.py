@@ -5,7 +5,7 @@
 
 The corpus (`corpus/TARGET`) is kept in the repository and small: inputs that reach new code are added to it
 only with `--grow`; without, they go to a temporary folder. An input that breaks the contract is written to
-`crash-…` in the current folder: make a test of it, then mend. `test_guided_fuzz.py` runs the whole corpus, and
+`crash-…` in the current folder: make a test of it, then mend. `test_guided_fuzz.py` runs the corpus, and
 a short time of this where atheris is installed.
 """
 
