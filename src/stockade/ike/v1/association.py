@@ -7,6 +7,7 @@ concerns more than one main mode is the host's business (`MainModeHost`: the eng
 from collections.abc import Sequence
 from typing import Protocol
 
+from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import RandomSource, ReportKind, Send
@@ -49,6 +50,7 @@ _AUTHENTICATION = (
     ReasonCode.CERTIFICATE_USAGE,
     ReasonCode.CERTIFICATE_REVOKED,
     ReasonCode.CERTIFICATE_UNTRUSTED,
+    ReasonCode.ACCESS_DENIED,
     ReasonCode.KERBEROS_REFUSED,
     ReasonCode.KERBEROS_CLOCK_SKEW,
     ReasonCode.KERBEROS_NO_TICKET,
@@ -56,6 +58,16 @@ _AUTHENTICATION = (
     ReasonCode.KERBEROS_UNREACHABLE,
     ReasonCode.KERBEROS_UNAVAILABLE,
 )
+
+_NO_KERBEROS = (
+    ReasonCode.AUTHENTICATION_FAILED,
+    ReasonCode.KERBEROS_CLOCK_SKEW,
+    ReasonCode.KERBEROS_EXPIRED,
+    ReasonCode.KERBEROS_NO_TICKET,
+    ReasonCode.KERBEROS_UNAVAILABLE,
+    ReasonCode.KERBEROS_UNREACHABLE,
+)
+"""Kerberos was agreed on, and then turned out not to work between the two."""
 
 
 def renewal_lead(lifetime: float, initiator: bool, random: RandomSource) -> float:
@@ -159,6 +171,7 @@ class MainMode:
             vendor_ids,
             context.random,
             lambda: host.claims_initial_contact(self),
+            lambda peer: context.access.why_denied(peer.proof),
             context.config.authentication_attempts,
             self._note_choice,
             self._note_vendor_ids,
@@ -241,6 +254,26 @@ class MainMode:
         return self.outcome.proposal in negotiation.main_mode.proposals and any(
             self.outcome.method.same_as(method) for method in negotiation.authentication
         )
+
+    def untried(self, reason: Reason) -> list[MainModeCandidate]:
+        """Initiator, failed with `reason`: the candidates whose credential was not tried, where the reason
+        lies in the credential that was."""
+        if not self.initiator or self.choice is None:
+            return []
+        tried = self.choice.candidate.method
+        if tried.number == GSS_KERBEROS and reason.code in _NO_KERBEROS:
+            return [entry for entry in self.candidates if entry.method.number != GSS_KERBEROS]
+        if reason.code is ReasonCode.PSK_MISMATCH:
+            return [
+                entry
+                for entry in self.candidates
+                if entry.method.number == tried.number and entry.method != tried
+            ]
+        return []
+
+    def why_denied(self, rule: str = "") -> Reason | None:
+        """Whether the access list denies the (established) peer all traffic, or that of a rule."""
+        return None if self.outcome is None else self.context.access.why_denied(self.outcome.proof, rule)
 
     def usable(self, negotiation: Negotiation, now: float) -> bool:
         """Whether a new quick mode of `negotiation` may be begun under it. One that has made all the quick

@@ -131,7 +131,10 @@ class QuickModes:
             if len(self.running(initiator=True)) >= self._config.quick_modes_in_progress:
                 return
             job = self._waiting.pop(0)
-            if self._main_mode.usable(job.acquire.negotiation, now):
+            denied = self._main_mode.why_denied(job.acquire.negotiation.name)
+            if denied is not None:
+                self._host.quick_mode_failed(self._main_mode, job, denied, now)
+            elif self._main_mode.usable(job.acquire.negotiation, now):
                 self._initiate(job, now)
             else:
                 self._host.take_back(job, now)
@@ -318,8 +321,10 @@ class QuickModes:
                 detail = "the main mode has made all its quick modes"
                 return Reason.of(ReasonCode.TOO_MANY_NEGOTIATIONS, detail, limit=limit)
             match = context.lookup.for_quick_mode(main_mode.local.address, main_mode.remote.address, selector)
-            if isinstance(match, Reason) or main_mode.suits(match.negotiation):
+            if isinstance(match, Reason):
                 return match
+            if main_mode.suits(match.negotiation):
+                return main_mode.why_denied(match.negotiation.name) or match
             # Another rule's key opened this main mode: it must not open this rule's traffic.
             return Reason.of(
                 ReasonCode.MAIN_MODE_DOES_NOT_FIT,
