@@ -484,10 +484,8 @@ class HostCore:
             self.known_peers.remove(known)
 
     def _still_up(self, known: KnownQuickMode, now: float) -> bool:
-        return any(
-            view.peer == known.peer and view.local == known.local and view.selector == known.selector
-            for view in self.engine.quick_modes(now)
-        )
+        views = self.engine.quick_modes_with(known.local, known.peer, now)
+        return any(view.selector == known.selector for view in views)
 
     # ---- journal
 

@@ -196,6 +196,10 @@ class Engine:
         self._negotiator.set_config(config)
         self._pairs.set_config(config)
 
+    def quick_modes_with(self, local: Address, peer: Address, now: float) -> tuple[QuickModeView, ...]:
+        """Those with one peer, without a look at all the others."""
+        return tuple(quick_mode_view(pair, now) for pair in self._table.pairs_with(local, peer))
+
     def set_lookup(self, lookup: NegotiationLookup, now: float) -> None:
         """The policy changed: what it no longer supports is deleted, the rest goes on."""
         self._context.lookup = lookup

@@ -244,6 +244,28 @@ class Negotiator:
     def main_mode_expired(self, main_mode: MainMode, now: float) -> None:
         self.end(main_mode, Reason.of(ReasonCode.MAIN_MODE_EXPIRED), now, tell=True)
 
+    def main_mode_ages(self, main_mode: MainMode, now: float) -> None:
+        """Make the next one before this one ends, so that rekeying and deleting never wait for it; not where
+        nothing is secured any more, where policy gives each quick mode a main mode of its own, or where there
+        is a newer one already."""
+        local, remote = main_mode.local.address, main_mode.remote.address
+        if self.stopping is not None or main_mode.choice is None or main_mode.established is None:
+            return
+        negotiation = main_mode.choice.candidate.negotiation
+        limit = negotiation.main_mode.quick_modes_per_main_mode
+        if limit or not self._table.pairs_with(local, remote):
+            return
+        for mode in self._table.with_peer(local, remote):
+            if mode is not main_mode and mode.created > main_mode.established and not mode.closed:
+                return
+        candidates = main_mode_candidates([negotiation], self._context.credentials)
+        if isinstance(candidates, Reason) or self._table.initiated >= self._config.initiated_total:
+            return  # the next quick mode tries again, and says why it cannot
+        mode = self.make(Endpoint(local, 500), Endpoint(remote, 500), candidates, None, now)
+        self._table.add(mode)
+        mode.story.tell(StoryEvent.BEGUN, f"main mode #{main_mode.story.number} is nearly over")
+        mode.start(now)
+
     def main_mode_exhausted(self, main_mode: MainMode, reason: Reason, now: float) -> None:
         """A peer wants more quick modes than policy grants one main mode: it must authenticate anew."""
         self.end(main_mode, reason, now, tell=True)

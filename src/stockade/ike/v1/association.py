@@ -10,7 +10,8 @@ from typing import Protocol
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
-from stockade.ike.contract import ReportKind, Send
+from stockade.ike.contract import RandomSource, ReportKind, Send
+from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered
 from stockade.ike.v1 import fragments, informational, main_mode
 from stockade.ike.v1.exchange import NO_COOKIE, Conversation, Exchange
@@ -69,6 +70,15 @@ _NO_KERBEROS = (
 """Kerberos was agreed on, and then turned out not to work between the two."""
 
 
+def renewal_lead(lifetime: float, initiator: bool, random: RandomSource) -> float:
+    """How long before its end a main mode is made anew (seconds): its initiator first, at random so that many
+    do not do it in one moment; the responder only if the initiator has not."""
+    fraction = random_fraction(random)
+    if initiator:
+        return min(60 + 30 * fraction, lifetime * (0.15 + 0.1 * fraction))
+    return min(30.0, lifetime * 0.08)
+
+
 class MainModeHost(Protocol):
     """The engine, as a main mode sees it."""
 
@@ -77,6 +87,9 @@ class MainModeHost(Protocol):
     def main_mode_failed(self, main_mode: "MainMode", reason: Reason, now: float) -> None: ...
 
     def main_mode_expired(self, main_mode: "MainMode", now: float) -> None: ...
+
+    def main_mode_ages(self, main_mode: "MainMode", now: float) -> None:
+        """Its lifetime is nearly over: time to make the next one, if it is needed."""
 
     def main_mode_exhausted(self, main_mode: "MainMode", reason: Reason, now: float) -> None: ...
 
@@ -387,6 +400,7 @@ class MainMode:
         timers = self.context.timers
         timers.cancel(self)
         timers.cancel(self.exchange)
+        timers.cancel(("renew", self))
         self.notices.close(tell=tell)
         return self.quick_modes.close()
 
@@ -431,6 +445,11 @@ class MainMode:
         self.expires = now + outcome.lifetime_seconds
         self._last_block = outcome.protection.last_block
         self.context.timers.set(self, self.expires, lambda moment: self._host.main_mode_expired(self, moment))
+        if self.config.renew_main_modes:
+            due = self.expires - renewal_lead(outcome.lifetime_seconds, self.initiator, self.random)
+            self.context.timers.set(
+                ("renew", self), due, lambda moment: self._host.main_mode_ages(self, moment)
+            )
         self.context.count("main_modes")
         reason = Reason.of(
             ReasonCode.SA_ESTABLISHED,

@@ -220,9 +220,10 @@ class QuickModes:
         self._context.timers.set(run, exchange.due, lambda now: self._timeout(run, now))
 
     def _timeout(self, run: QuickModeRun, now: float) -> None:
-        assert run.exchange is not None
-        run.exchange.timeout(now)
-        self._context.count("retransmissions", int(not run.exchange.done))
+        exchange = run.exchange
+        assert exchange is not None
+        exchange.timeout(now)  # which may drop the run
+        self._context.count("retransmissions", int(not exchange.done))
         self._arm(run)
 
     def _linger(self, run: QuickModeRun, now: float) -> None:
@@ -231,6 +232,7 @@ class QuickModes:
     def _drop(self, run: QuickModeRun) -> None:
         self._runs.pop(run.message_id, None)
         self._context.timers.cancel(run)
+        run.exchange = None  # they know each other: keys and payloads would wait for the garbage collector
 
     def _up(self, run: QuickModeRun, outcome: QuickModeOutcome, now: float) -> None:
         if not run.initiator:
