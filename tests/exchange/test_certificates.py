@@ -25,12 +25,14 @@ from exchange_harness import (
     negotiation,
 )
 
-from stockade.ike.contract import ReportKind
+from stockade.ike.contract import Perform, ReportKind, perform
 from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
 from stockade.model.reasons import ReasonCode
 from stockade.model.secret import Secret
+from stockade.pki.access import AccessEntry, AccessKind, AccessList, AccountMapping
 from stockade.pki.chain import ChainRules, Trust
 from stockade.pki.credentials import Credentials
+from stockade.pki.distribution import ListFetcher
 from stockade.pki.revocation import RevocationCheck, RevocationList
 
 ROOT, OTHER = root(), root("Other")
@@ -182,13 +184,59 @@ def test_without_a_certificate_of_our_own_nothing_is_sent() -> None:
     assert not network.sent
 
 
-def test_mapping_to_accounts_is_not_skipped_silently() -> None:
-    network, alpha, _ = hosts((replace(UNDER_ROOT, map_to_account=True),))
+def test_a_certificate_that_maps_to_no_account_is_refused() -> None:
+    network, alpha, beta = hosts(betas=(replace(UNDER_ROOT, map_to_account=True),))
     network.command(alpha, alpha.acquire(BETA))
-    (report,) = alpha.reported(ReportKind.QUICK_MODE_FAILED)
-    assert report.reason.code is ReasonCode.AUTHENTICATION_METHOD_UNAVAILABLE
-    assert "accounts" in report.reason.detail
-    assert not network.sent
+    network.run(5)
+    (report,) = beta.reported(ReportKind.MAIN_MODE_FAILED)
+    assert report.reason.code is ReasonCode.ACCESS_DENIED
+    assert "mapped to accounts" in report.reason.detail
+    assert not beta.sas
+    assert ReasonCode.PSK_MISMATCH not in alpha.codes(ReportKind.MAIN_MODE_FAILED)
+
+
+def test_the_account_of_a_certificate_counts_for_access() -> None:
+    subject = ALPHA_CERTIFICATE.read.subject_text
+    accounts = (AccountMapping("ALPHA$@LAB", subject, ALPHA_CERTIFICATE.read.issuer_text),)
+    network, alpha, beta = hosts(betas=(replace(UNDER_ROOT, map_to_account=True),))
+    allowed = AccessEntry(True, AccessKind.COMPUTER, "alpha$@lab")
+    beta.engine.set_access(AccessList((allowed,), accounts=accounts), network.now)
+    established(network, alpha, beta)
+    denied = AccessEntry(False, AccessKind.COMPUTER, "ALPHA$@LAB")
+    beta.engine.set_access(AccessList((allowed, denied), accounts=accounts), network.now)
+    network.run(1)
+    assert not beta.sas
+    assert not alpha.sas
+
+
+@pytest.mark.parametrize("who", ["initiator", "responder"])
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_list_that_a_certificate_names_is_awaited_by_this_exchange_alone(who: str, revoked: bool) -> None:
+    url = "http://lists.example/issuing.crl"
+    one, two = (ISSUING.issue(name, points=(url,)) for name in ("alpha", "beta"))
+    checked = one if who == "responder" else two
+    entry = ISSUING.revocation_list(*([checked] if revoked else []))
+    network, alpha, beta = hosts(alpha=one, beta=two)
+    host, other = (beta, alpha) if who == "responder" else (alpha, beta)
+    fetcher = ListFetcher(get=lambda asked: entry.der)
+    old = host.engine._context.credentials
+    credentials = Credentials(old.machine, old.trust, old.rules, moment=lambda: NOW, fetched=fetcher)  # type: ignore[attr-defined]
+    host.engine.set_credentials(credentials)
+    tasks: list[Perform] = []
+    apply = host.apply
+    host.apply = lambda effect: tasks.append(effect) if isinstance(effect, Perform) else apply(effect)  # type: ignore[assignment,arg-type,func-returns-value]
+    network.command(alpha, alpha.acquire(BETA))
+    network.run(5)
+    assert not host.sas, "nothing before the list is there"
+    assert not fetcher.lists(), "the engine itself asks nobody"
+    (task,) = tasks
+    network.command(host, perform(task))
+    network.run(5)
+    assert bool(host.sas) is not revoked
+    if revoked:
+        (report,) = host.reported(ReportKind.MAIN_MODE_FAILED)
+        assert report.reason.code is ReasonCode.CERTIFICATE_REVOKED
+        assert not other.sas
 
 
 def test_a_main_mode_under_one_root_does_not_serve_a_rule_for_another() -> None:

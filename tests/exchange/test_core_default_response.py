@@ -109,3 +109,33 @@ def test_a_policy_without_the_rule_ends_what_it_answered():
     answer = beta.core.engine._context.lookup.for_peer(BETA, ALPHA)
     assert isinstance(answer, Reason)
     assert answer.code is ReasonCode.NO_POLICY
+
+
+def test_a_restart_of_the_responder_does_not_cut_the_peer_off():
+    """The peer goes on using its SA; the responder does not know it and negotiates the same traffic anew."""
+    world, alpha, beta = answered_world()
+    alpha.send(BETA, b"one")
+    assert world.run(2.0, lambda: beta.received == [b"one"])
+    known = beta.core.known_peers
+    assert len(known.all()) == 1
+    beta.driver.stop()
+    again = beta.start(policy_set(default_response=True))
+    again.known_peers = known
+    assert again.reconnect(world.clock.now) == 0  # by itself it begins nothing
+    world.settle()
+    for number in range(4):
+        alpha.send(BETA, b"again %d" % number)
+        world.run(1.0)
+    assert beta.received[-1] == b"again 3"
+    assert world.clear == []
+
+
+def test_a_stranger_with_an_unknown_spi_makes_it_begin_nothing():
+    world, alpha, beta = answered_world()
+    alpha.send(BETA, b"one")
+    assert world.run(2.0, lambda: beta.received == [b"one"])
+    beta.driver.stop()
+    fresh = beta.start(policy_set(default_response=True))  # which never heard of alpha
+    alpha.send(BETA, b"two")
+    world.run(2.0)
+    assert not fresh.engine.main_modes(world.clock.now)

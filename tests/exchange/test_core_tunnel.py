@@ -51,7 +51,7 @@ def test_two_rules_make_one_tunnel_for_both_directions():
         assert view.inbound_spi
     (view,) = alpha.core.engine.quick_modes(world.clock.now)
     assert str(view.selector) == "any 10.1.0.0/16 -> 10.2.0.0/16"
-    sa = alpha.core._inbound_of[Direction.INBOUND, view.inbound_spi]
+    sa = alpha.core._inbound_of[Direction.INBOUND, view.inbound_spi, view.peer]
     assert (sa.mode, sa.source, sa.destination) == (Mode.TUNNEL, BETA, ALPHA)
 
 

@@ -71,7 +71,7 @@ def test_rekey_by_the_responder_of_the_first_quick_mode() -> None:
 
 
 def test_rekey_after_the_main_mode_has_expired_makes_a_new_one() -> None:
-    network, alpha, beta = two_hosts(negotiation(lifetime=60))
+    network, alpha, beta = two_hosts(negotiation(lifetime=60), config=replace(EXACT, renew_main_modes=False))
     established(network, alpha, beta)
     network.run(61)
     assert not alpha.engine.main_modes(network.now)
@@ -87,6 +87,48 @@ def test_rekey_after_the_main_mode_has_expired_makes_a_new_one() -> None:
     network.run(10)
     assert pairs_up(alpha, beta)()
     assert not old & set(alpha.sas)
+
+
+def test_main_mode_is_made_anew_before_it_ends() -> None:
+    """By its initiator, once; the pairs do not notice, and the next rekey needs no main mode of its own."""
+    network, alpha, beta = two_hosts(negotiation(lifetime=600))
+    established(network, alpha, beta)
+    old, pairs = alpha.engine.main_modes(0)[0].cookies, set(alpha.sas)
+    network.run(590)
+    assert {view.cookies for view in alpha.engine.main_modes(0)} > {old}
+    network.run(20)
+    for node in (alpha, beta):
+        (view,) = node.engine.main_modes(network.now)
+        assert view.cookies != old
+        assert view.initiator is (node is alpha)
+    assert set(alpha.sas) == pairs
+    assert_matching(alpha, beta)
+    network.command(alpha, RekeyQuickMode(inbound_spi(alpha)))
+    network.run(10)
+    assert len(alpha.engine.main_modes(0)) == 1
+    assert_matching(alpha, beta)
+    assert ReasonCode.INITIAL_CONTACT not in beta.codes(ReportKind.QUICK_MODE_DELETED)
+
+
+def test_responder_makes_the_main_mode_anew_where_its_initiator_does_not() -> None:
+    rule = negotiation(lifetime=600)
+    alpha = Node(ALPHA, Policy(rule), config=replace(EXACT, renew_main_modes=False))
+    beta = Node(BETA, Policy(rule))
+    network = Network([alpha, beta])
+    established(network, alpha, beta)
+    network.run(620)
+    (view,) = beta.engine.main_modes(network.now)
+    assert view.initiator
+    assert alpha.engine.main_modes(network.now)
+
+
+def test_main_mode_under_which_nothing_is_secured_is_let_go() -> None:
+    network, alpha, beta = two_hosts(negotiation(lifetime=600))
+    established(network, alpha, beta)
+    network.command(alpha, DeleteQuickMode(inbound_spi(alpha), Reason.of(ReasonCode.SA_IDLE)))
+    network.run(620)
+    assert not alpha.engine.main_modes(network.now)
+    assert not beta.engine.main_modes(network.now)
 
 
 def test_rekey_that_fails_leaves_the_old_pair_alone() -> None:

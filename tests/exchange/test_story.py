@@ -65,7 +65,9 @@ def test_nothing_is_told_while_logging_is_off() -> None:
 
 
 def test_responder_tells_what_was_offered_what_it_chose_and_why_not_the_rest() -> None:
-    network, alpha, beta = tellers(main=(DES3, AES, AES), quick=(GCM, ESP))
+    other = replace(AES, group=Group.ECP_384)
+    network, alpha, beta = tellers(main=(DES3, AES, other), quick=(GCM, ESP))
+    beta.policy.rule = negotiation(main=(other, AES))
     established(network, alpha, beta)
     (offered,) = beta.told("offered", "main")
     assert [name for name, _ in offered.facts] == ["offer 1", "offer 2", "offer 3"]

@@ -133,9 +133,9 @@ def describe(event: object) -> dict[str, object]:
     match event:
         case Acquire(filter_id, flow):
             return {"event": "acquire", "filter": filter_id, "flow": str(flow), "peer": str(flow.destination)}
-        case SaExpired(spi, direction, hard):
+        case SaExpired(spi, direction, hard, _):
             return {"event": "expired", "spi": spi, "direction": direction.value, "hard": hard}
-        case SaIdle(spi, direction):
+        case SaIdle(spi, direction, _):
             return {"event": "idle", "spi": spi, "direction": direction.value}
         case PacketRefused(reason, source, _, spi, count):
             return {

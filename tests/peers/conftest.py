@@ -34,8 +34,8 @@ def matrix(stats: dict[str, list[object]]) -> list[str]:
         case, _, column = trial.partition("/")
         outcome = str(properties["interop_outcome"])
         cells.setdefault(case, {})[column] = outcome
-        if outcome == "cannot":
-            why[f"{case}, {column.partition('/')[0]}"] = str(properties["interop_detail"])
+        if "cannot" in outcome:
+            why[f"{outcome}: {case}, {column.partition('/')[0]}"] = str(properties["interop_detail"])
     if not cells:
         return []
     width = max(map(len, cells)) + 2
@@ -43,4 +43,4 @@ def matrix(stats: dict[str, list[object]]) -> list[str]:
     for case, row in cells.items():
         shown = "  ".join(f"{row.get(column, '-'):<21}" for column in COLUMNS)
         lines.append(f"{case:<{width}}{shown}".rstrip())
-    return lines + [f"cannot: {case}: {reason}" for case, reason in why.items()]
+    return lines + [f"{case}: {reason}" for case, reason in why.items()]

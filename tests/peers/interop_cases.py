@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from certificate_maker import Made, root, root_name
 
 OURS = "10.7.3.1"
+OUR_NETWORK, OUR_HOST = "10.81.0.0/24", "10.81.0.1"
+NAT_INSIDE, NAT_OUTSIDE, NAT_THEIRS = "10.7.3.250", "10.9.3.1", "10.8.3.1"
+"""The NAT's addresses in our network, in that of peers which see us through it, and in that of peers behind
+it."""
+ROLES = ("initiator", "responder")
 PRESHARED_KEY = "correct-horse-battery-staple"
 PEERS = ("strongswan", "libreswan")
 _FIRST_HOST = {"strongswan": 20, "libreswan": 120}
@@ -34,16 +39,57 @@ class Case:
     """psk, rsa, ecdsa, or chain: RSA with so many authorities that messages must be cut up"""
     cannot: dict[str, str] = field(default_factory=dict)
     swan_options: str = ""
-    """More lines for the child of strongSwan's connection"""
+    """More lines for strongSwan's connection"""
+    swan_child_options: str = ""
+    """More lines for its child"""
     libreswan_options: str = ""
+    tunnel: bool = False
+    """Between two networks behind the two ends"""
+    nat: bool = False
+    """The end that begins is behind a NAT."""
+    roles: tuple[str, ...] = ROLES
 
-    def address(self, peer: str) -> str:
-        return f"10.7.3.{_FIRST_HOST[peer] + CASES.index(self)}"
+    def number(self, peer: str) -> int:
+        return _FIRST_HOST[peer] + CASES.index(self)
+
+    def own_address(self, peer: str, role: str) -> str:
+        """The peer's address as it has it. `role` is ours."""
+        if self.nat:
+            return f"10.{9 if role == 'initiator' else 8}.3.{self.number(peer)}"
+        return f"10.7.3.{self.number(peer)}"
+
+    def address(self, peer: str, role: str) -> str:
+        """The peer's address as we see it."""
+        if self.nat and role == "responder":
+            return f"10.7.3.{self.number(peer)}"  # which the NAT puts in the place of the peer's own
+        return self.own_address(peer, role)
+
+    def our_address(self, role: str) -> str:
+        """Ours, as the peer sees it."""
+        return NAT_OUTSIDE if self.nat and role == "initiator" else OURS
+
+    def networks(self, peer: str, role: str) -> tuple[str, str]:
+        """Ours and the peer's, in tunnel mode: its hosts are numbered as the case."""
+        return OUR_NETWORK, f"10.{82 + ROLES.index(role)}.{self.number(peer)}.0/24"
+
+    def traffic(self, peer: str, role: str) -> tuple[str, str]:
+        """The addresses that speak: ours and the peer's, as seen from here."""
+        if self.tunnel:
+            return OUR_HOST, self.networks(peer, role)[1].replace(".0/24", ".1")
+        return OURS, self.address(peer, role)
+
+    def connection_name(self, role: str) -> str:
+        """The peers' name for it; only a NAT makes a difference of the role."""
+        return f"{self.name}-{role}" if self.nat or self.tunnel else self.name
+
+    def connections(self) -> tuple[tuple[str, str], ...]:
+        """(name, role) of the connections that a peer has for this case."""
+        return tuple({self.connection_name(role): role for role in self.roles}.items())
 
     # ---- Stockade
-    def policy(self, peer: str) -> str:
-        """The netsh commands of the rule for this case and peer."""
-        name = f"{peer}-{self.name}"
+    def policy(self, peer: str, role: str) -> str:
+        """The netsh commands of the rules for this case and peer."""
+        name = f"{peer}-{self.connection_name(role)}"
         secrecy = "yes" if self.group else "no"
         method = {
             "psk": f'psk="{PRESHARED_KEY}"',
@@ -51,17 +97,35 @@ class Case:
             "ecdsa": f'rootca="{root_name("ECDSA")}"',
             "chain": f'rootca="{root_name("Chain")}"',
         }[self.authentication]
+        if self.tunnel:
+            ours, theirs = (network.replace("/24", "") for network in self.networks(peer, role))
+            action = (
+                f"ipsec static add filteraction name={name} action=negotiate qmpfs={secrecy} inpass=no"
+                f' soft=no qmsecmethods="{self.quick_mode}"\n'
+            )
+            return action + "".join(
+                f"ipsec static add filterlist name={name}-{way}\n"
+                f"ipsec static add filter filterlist={name}-{way} srcaddr={source} srcmask=24"
+                f" dstaddr={target} dstmask=24 protocol=any mirrored=no\n"
+                f"ipsec static add rule name={name}-{way} policy=peers filterlist={name}-{way}"
+                f" filteraction={name} tunnel={end} {method}\n"
+                for way, source, target, end in (
+                    ("out", ours, theirs, self.address(peer, role)),
+                    ("in", theirs, ours, OURS),
+                )
+            )
         return f"""\
 ipsec static add filterlist name={name}
-ipsec static add filter filterlist={name} srcaddr=me dstaddr={self.address(peer)} protocol=any mirrored=yes
+ipsec static add filter filterlist={name} srcaddr=me dstaddr={self.address(peer, role)} mirrored=yes
 ipsec static add filteraction name={name} action=negotiate qmpfs={secrecy} inpass=no soft=no \
 qmsecmethods="{self.quick_mode}"
 ipsec static add rule name={name} policy=peers filterlist={name} filteraction={name} {method}
 """
 
     # ---- strongSwan
-    def swan_connection(self) -> str:
-        local = self.address("strongswan")
+    def swan_connection(self, role: str) -> str:
+        local, remote = self.own_address("strongswan", role), self.our_address(role)
+        name_of_it = self.connection_name(role)
         if self.authentication == "psk":
             ends = (f"auth = psk\n      id = {local}", f"auth = psk\n      id = {OURS}")
         else:
@@ -71,11 +135,14 @@ ipsec static add rule name={name} policy=peers filterlist={name} filteraction={n
                 f"auth = pubkey\n      id = %any\n      cacerts = {name}.pem",
             )
         esp = self.esp + (f"-{self.group}" if self.group else "")
+        networks = self.networks("strongswan", role)
+        selectors = f"local_ts = {networks[1]}\n        remote_ts = {networks[0]}" if self.tunnel else ""
         return f"""\
-  {self.name} {{
+  {name_of_it} {{
     version = 1
     local_addrs = {local}
-    remote_addrs = {OURS}
+    remote_addrs = {remote}
+    {self.swan_options}
     proposals = {self.ike}
     local {{
       {ends[0]}
@@ -84,22 +151,23 @@ ipsec static add rule name={name} policy=peers filterlist={name} filteraction={n
       {ends[1]}
     }}
     children {{
-      {self.name} {{
-        mode = transport
+      {name_of_it} {{
+        mode = {"tunnel" if self.tunnel else "transport"}
         esp_proposals = {esp}
-        {self.swan_options}
+        {selectors}
+        {self.swan_child_options}
       }}
     }}
   }}
 """
 
     # ---- libreswan
-    def libreswan_connection(self) -> str:
+    def libreswan_connection(self, role: str) -> str:
         lines = [
             "ikev2=no",
-            "type=transport",
-            f"left={self.address('libreswan')}",
-            f"right={OURS}",
+            f"type={'tunnel' if self.tunnel else 'transport'}",
+            f"left={self.own_address('libreswan', role)}",
+            f"right={self.our_address(role)}",
             f"ike={self.libreswan_ike}",
             f"phase2alg={self.libreswan_esp}",
             f"pfs={'yes' if self.group else 'no'}",
@@ -107,10 +175,13 @@ ipsec static add rule name={name} policy=peers filterlist={name} filteraction={n
             "leftupdown=%disabled",
         ]
         if self.authentication == "psk":
-            lines += ["authby=secret"]
+            lines += ["authby=secret", f"rightid={OURS}"]
         else:
             lines += ["authby=rsasig", f"leftcert={self.authentication}", "leftid=%fromcert"]
             lines += ["rightid=%fromcert", "leftsendcert=always", "rightrsasigkey=%cert"]
+        if self.tunnel:
+            ours, theirs = self.networks("libreswan", role)
+            lines += [f"leftsubnet={theirs}", f"rightsubnet={ours}"]
         return "".join(f"    {line}\n" for line in (*lines, *self.libreswan_options.split(";")) if line)
 
 
@@ -209,14 +280,94 @@ CASES = (
         "aes128-sha2_256",
         authentication="chain",
     ),
+    Case(
+        "tunnel-aes128-sha256",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        tunnel=True,
+    ),
+    Case(
+        "tunnel-aes-gcm-256-pfs",
+        "AES256-SHA256-ECP256",
+        "ESP[AESGCM256,None]",
+        "aes256-sha256-ecp256",
+        "aes256gcm16",
+        "aes256-sha2_256;dh19",
+        "aes_gcm256",
+        "ecp256",
+        tunnel=True,
+    ),
+    Case(
+        "nat-transport-aes128-sha1",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA1]",
+        "aes256-sha256-ecp256",
+        "aes128-sha1",
+        "aes256-sha2_256;dh19",
+        "aes128-sha1",
+        nat=True,
+    ),
+    Case(
+        "nat-tunnel-aes-gcm-128",
+        "AES256-SHA256-ECP256",
+        "ESP[AESGCM128,None]",
+        "aes256-sha256-ecp256",
+        "aes128gcm16",
+        "aes256-sha2_256;dh19",
+        "aes_gcm128",
+        nat=True,
+        tunnel=True,
+    ),
+    Case(
+        "rekey-by-the-peer",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        swan_options="reauth_time = 7s\n    rand_time = 0s\n    over_time = 20s",
+        swan_child_options="rekey_time = 3s\n        life_time = 30s\n        rand_time = 0s",
+        libreswan_options="salifetime=10s;ikelifetime=14s;rekeymargin=7s;rekeyfuzz=0%",
+    ),
+    Case(
+        "rekey-by-us",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]:20480k/300s",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        roles=("initiator",),
+    ),
+    Case(
+        "peer-killed",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        roles=("responder",),
+    ),
 )
 BY_NAME = {case.name: case for case in CASES}
 MAIN_MODE_METHODS = " ".join(dict.fromkeys(case.main_mode for case in CASES))
 
 
-def policy() -> str:
-    """The netsh script for all cases with all peers."""
-    rules = [case.policy(peer) for peer in PEERS for case in CASES]
+def policy(*, tunnels: bool) -> str:
+    """The netsh script for all cases with all peers; without `tunnels` for those in transport mode only."""
+    rules = [
+        case.policy(peer, role)
+        for peer in PEERS
+        for case in CASES
+        if tunnels or not case.tunnel
+        for _, role in case.connections()
+    ]
     head = "ipsec static delete all\nipsec static add policy name=peers activatedefaultrule=no"
     return "\n".join(
         [
@@ -257,13 +408,8 @@ class SwanCases:
         self._public = public
 
     def text(self) -> str:
-        secrets = [
-            f'  ike-{case.name} {{\n    secret = "{PRESHARED_KEY}"\n    id-1 = {case.address("strongswan")}\n'
-            f"    id-2 = {OURS}\n  }}\n"
-            for case in CASES
-            if case.authentication == "psk"
-        ]
-        connections = [case.swan_connection() for case in CASES]
+        secrets = [f'  ike-all {{\n    secret = "{PRESHARED_KEY}"\n  }}\n']
+        connections = [case.swan_connection(role) for case in CASES for _, role in case.connections()]
         return "".join(["connections {\n", *connections, "}\nsecrets {\n", *secrets, "}\n"])
 
     def files(self) -> dict[str, bytes]:

@@ -28,8 +28,8 @@ def test_trial(
     result = results[trial]
     record_property("interop", trial)
     record_property("interop_outcome", result["outcome"])
-    record_property("interop_detail", result["detail"] if result["outcome"] == "cannot" else "")
-    if result["outcome"] == "cannot":
-        pytest.skip(f"the peer cannot: {result['detail']}")
+    record_property("interop_detail", result["detail"] if "cannot" in result["outcome"] else "")
+    if "cannot" in result["outcome"]:
+        pytest.skip(f"{result['outcome'].replace('cannot', 'cannot:')} {result['detail']}")
     if result["outcome"] != "passed":
         pytest.fail(f"{result['outcome']}:\n{result['detail']}", pytrace=False)

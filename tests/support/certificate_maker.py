@@ -140,6 +140,7 @@ def make(
     start: datetime.datetime = NOW - 30 * DAY,
     end: datetime.datetime = NOW + 365 * DAY,
     critical: str = "",
+    points: Iterable[str] = (),
 ) -> Made:
     key = new_key(kind)
     builder = (
@@ -165,6 +166,10 @@ def make(
         builder = builder.add_extension(
             x509.SubjectAlternativeName([_general_name(entry) for entry in names]), critical=False
         )
+    if points:
+        places = [x509.UniformResourceIdentifier(url) for url in points]
+        point = x509.DistributionPoint(places, None, None, None)
+        builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
     if critical:
         unknown = x509.UnrecognizedExtension(ObjectIdentifier(critical), b"\x05\x00")
         builder = builder.add_extension(unknown, critical=True)

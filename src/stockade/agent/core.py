@@ -102,7 +102,7 @@ class HostCore:
             lambda kind, reason, now, entry: self._note(kind, reason, now, filter=entry),
         )
         self._source_for = source_for if source_for is not None else self._any_source
-        self._inbound_of: dict[tuple[Direction, int], SecurityAssociation] = {}
+        self._inbound_of: dict[tuple[Direction, int, Address], SecurityAssociation] = {}
         self._recovered: dict[Address, float] = {}
         self._stopping = False
         self._perform = perform
@@ -285,7 +285,7 @@ class HostCore:
         if isinstance(event, driver_contract.Acquire):
             self._on_acquire(event, now)
         elif isinstance(event, driver_contract.SaExpired):
-            sa = self._inbound_of.get((event.direction, event.spi))
+            sa = self._inbound_of.get((event.direction, event.spi, event.peer))
             if sa is None:
                 return
             if event.hard:
@@ -294,7 +294,7 @@ class HostCore:
             else:
                 self.engine.command(ike.RekeyQuickMode(sa.spi), now)
         elif isinstance(event, driver_contract.SaIdle):
-            sa = self._inbound_of.get((event.direction, event.spi))
+            sa = self._inbound_of.get((event.direction, event.spi, event.peer))
             if sa is not None:
                 reason = Reason.of(ReasonCode.SA_IDLE, seconds=sa.idle_seconds)
                 self.engine.command(ike.DeleteQuickMode(sa.spi, reason), now)
@@ -373,7 +373,16 @@ class HostCore:
             return
         self._recovered[source] = now  # bounded: only known peers get here
         for quick_mode in known:
-            self._acquire_known(quick_mode, now)
+            if not self._acquire_known(quick_mode, now):
+                self._respond_again(quick_mode, now)
+
+    def _respond_again(self, known: KnownQuickMode, now: float) -> None:
+        """The default response rule made the SA that a peer still uses, before a restart of ours. It begins
+        nothing by itself, but this is the peer's traffic, which waits: the same is negotiated again."""
+        match = self._lookup.for_quick_mode(known.local, known.peer, known.selector)
+        if isinstance(match, QuickModeMatch) and match.dynamic:
+            command = ike.Acquire(known.local, known.peer, known.selector, match.negotiation, match.filter_id)
+            self.engine.command(command, now)
 
     def _acquire_known(self, known: KnownQuickMode, now: float) -> bool:
         """Negotiate a known quick mode anew, if today's policy still has the very traffic as a negotiate
@@ -400,9 +409,9 @@ class HostCore:
         if isinstance(effect, ike.InstallSa):
             self._install(effect.sa, now)
         elif isinstance(effect, ike.RemoveSa):
-            sa = self._inbound_of.pop((effect.direction, effect.spi), None)
+            sa = self._inbound_of.pop((effect.direction, effect.spi, effect.peer), None)
             if sa is not None and effect.direction is Direction.INBOUND:
-                self._inbound_of.pop((Direction.OUTBOUND, sa.pair), None)
+                self._inbound_of.pop((Direction.OUTBOUND, sa.pair, effect.peer), None)
             self.driver.remove_sa(effect.spi, effect.direction, effect.peer)
             if self._temporary.remove_response(effect.spi, effect.direction, effect.peer):
                 self._refresh(now)
@@ -416,8 +425,8 @@ class HostCore:
 
     def _install(self, sa: SecurityAssociation, now: float) -> None:
         if sa.direction is Direction.INBOUND:
-            self._inbound_of[(Direction.INBOUND, sa.spi)] = sa
-            self._inbound_of[(Direction.OUTBOUND, sa.pair)] = sa
+            self._inbound_of[Direction.INBOUND, sa.spi, sa.peer] = sa
+            self._inbound_of[Direction.OUTBOUND, sa.pair, sa.peer] = sa
         self._make_room(sa, now)
         try:
             self.driver.add_sa(sa)
@@ -473,10 +482,8 @@ class HostCore:
             self.known_peers.remove(known)
 
     def _still_up(self, known: KnownQuickMode, now: float) -> bool:
-        return any(
-            view.peer == known.peer and view.local == known.local and view.selector == known.selector
-            for view in self.engine.quick_modes(now)
-        )
+        views = self.engine.quick_modes_with(known.local, known.peer, now)
+        return any(view.selector == known.selector for view in views)
 
     # ---- journal
 

@@ -34,6 +34,11 @@ class Paths:
         """The machine store; the agent reads it, `stockade cert` writes it."""
         return self.policy.with_name("certificates")
 
+    @property
+    def access(self) -> Path:
+        """The access list; the agent reads it, `stockade access` writes it."""
+        return self.policy.with_name("access.toml")
+
     @classmethod
     def of(cls, home: str | os.PathLike[str] | None = None) -> "Paths":
         """`home`, else $STOCKADE_HOME, else /etc/stockade, /var/lib/stockade, /run/stockade and

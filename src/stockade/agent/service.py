@@ -42,7 +42,10 @@ from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.model.traffic import Flow
+from stockade.pki.access import AccessList
+from stockade.pki.access_file import closed_access, read_access
 from stockade.pki.credentials import Credentials
+from stockade.pki.distribution import ListFetcher
 from stockade.pki.machine_store import MachineStore
 from stockade.pki.revocation import RevocationCheck
 from stockade.policy.dynamic import DynamicSet
@@ -69,6 +72,8 @@ class Service:
     ) -> None:
         self._kerberos = kerberos
         self._workers = Workers()
+        fetch = settings.fetch_revocation_lists
+        self._lists = ListFetcher(paths.certificates / "fetched") if fetch else None
         self._settings = settings
         self._asked = ServiceSettings()
         self._persistent: tuple[PolicySet, ...] = ()
@@ -143,6 +148,7 @@ class Service:
             soft=self._settings.soft,
             source_for=source_address,
         )
+        self._core.engine.set_access(self._read_access(), time.monotonic())
         self._core.oakley = self._oakley.write
         if self._gate.trouble is not None:
             self._journal.write(Entry("boot-filters-failed", self._gate.trouble))
@@ -370,10 +376,19 @@ class Service:
         rules = self._settings.chains
         if self._asked.strong_crl_check is not None:
             rules = replace(rules, revocation=RevocationCheck(self._asked.strong_crl_check))
-        credentials, problems = MachineStore(self._paths.certificates).credentials(rules)
+        credentials, problems = MachineStore(self._paths.certificates).credentials(rules, self._lists)
         for problem in problems:
             self._journal.write(Entry("certificate-not-read", problem))
         return credentials
+
+    def _read_access(self) -> AccessList:
+        """The access list as it is now. One that cannot be read closes the host: who may connect is then not
+        known."""
+        try:
+            return read_access(self._paths.access)
+        except StockadeError as error:
+            self._journal.write(Entry("access-list-not-read", error.reason))
+            return closed_access(error.reason)
 
     def _load(self) -> None:
         """Read and enforce the stores' present content; on failure the last good policy stays and the error
@@ -424,6 +439,7 @@ class Service:
             config = replace(config, cluster_idle_seconds=float(asked.cluster_idle_seconds))
         self._core.engine.set_config(config)
         self._core.engine.set_credentials(self._read_certificates())
+        self._core.engine.set_access(self._read_access(), now)
 
     def _keep_good_copy(self) -> None:
         """Remember what is in force, for a start that finds a store damaged."""

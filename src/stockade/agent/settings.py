@@ -9,6 +9,7 @@
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
     replay_window = 64            # packets, 32 to 4096
     nat_traversal = true          # RFC 3947: detect NATs, put ESP into UDP where there is one
+    fetch_revocation_lists = true # from the http addresses that certificates name
     strong_crl_check = 1          # 0 not asked, 1 the revoked is refused, 2 also what cannot be checked
 
     [kerberos]
@@ -50,7 +51,7 @@ _RANGES = {
     "replay_window": (32, 4096),
     "strong_crl_check": (0, 2),
 }
-_SWITCHES = frozenset({"nat_traversal", "advertise_cluster"})
+_SWITCHES = frozenset({"nat_traversal", "advertise_cluster", "fetch_revocation_lists"})
 _SERVERS = ("dns_servers", "wins_servers", "dhcp_servers", "gateways")
 _HOST_RANGES = {"name_refresh_seconds": (5, 86_400)}
 _SOFT_RANGES = {"idle_seconds": (30, 86_400)}
@@ -75,6 +76,7 @@ class Settings:
     host: HostSettings = field(default_factory=HostSettings)
     name_refresh_seconds: float = REFRESH_SECONDS
     soft: SoftSettings = field(default_factory=SoftSettings)
+    fetch_revocation_lists: bool = True
     without: frozenset[str] = frozenset()
 
 
@@ -119,6 +121,7 @@ def read_settings(path: Path) -> Settings:
             ),
             when=_soft_when(path, soft),
         ),
+        fetch_revocation_lists=_switch(path, ike, "fetch_revocation_lists", True),
         without=without,
     )
 

@@ -186,6 +186,9 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_policy_file(add("lint", _lint, "what in the policy is doubtful, and what to do about it"))
 
+    from stockade.console.access_command import add_access_parser
+
+    add_access_parser(commands, shared)
     certificate = commands.add_parser("cert", help="the machine's certificates", parents=[shared])
     certificate_commands = certificate.add_subparsers(metavar="COMMAND", required=True)
     take = certificate_commands.add_parser(

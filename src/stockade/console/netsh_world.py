@@ -4,6 +4,7 @@ terminal."""
 
 import os
 import socket
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from stockade.policy.dynamic import DynamicSet
 from stockade.policy.objects import PolicySet
 from stockade.store.dynamic import dynamic_form, dynamic_of
 from stockade.store.local import LocalStore
-from stockade.store.opening import Opened, ReadOnlyStore, open_store
+from stockade.store.opening import Opened, ReadOnlyStore, last_saved_path, open_store
 
 MAXIMUM_FILE = 64 * 1024 * 1024
 
@@ -72,6 +73,10 @@ class Console:
         standard error, if it refuses."""
         before, self._versions = self._versions, self._present_versions()
         changed = any(before.get(name) != version for name, version in self._versions.items())
+        for name, version in self._versions.items():
+            store = self._opened[name].store
+            if before.get(name) != version and isinstance(store, LocalStore):
+                _keep_copy(store)
         if not changed or not self._paths.socket.exists():
             return True
         try:
@@ -85,6 +90,15 @@ class Console:
             print(f"stored, but the last good policy stays in force: {refused['text']}", file=sys.stderr)
             print(f"what to do: {refused['remedy']}", file=sys.stderr)
         return not refused
+
+
+def _keep_copy(store: LocalStore) -> None:
+    """What was written, for the day on which the store is damaged. That it could not be kept (a full disk) is
+    told, and fails nothing: the change itself is in the store."""
+    try:
+        store.copy_to(last_saved_path(store.path))
+    except (OSError, sqlite3.Error, StockadeError) as error:
+        print(f"stockade: no copy of {store.path.name} could be kept: {error}", file=sys.stderr)
 
 
 class AgentDynamic:

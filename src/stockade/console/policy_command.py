@@ -14,6 +14,7 @@ from stockade.netsh.dump import Keys, static_lines
 from stockade.netsh.interpreter import run_command
 from stockade.policy.objects import PolicySet
 from stockade.store.local import LocalStore
+from stockade.store.opening import copies_of
 from stockade.store.revisions import Revision
 
 MAXIMUM_KEY_FILE = 1024
@@ -166,7 +167,10 @@ def _key_of(psk_file: str) -> str:
 
 def forget(paths: Paths, store: str, keep: int, form: str) -> int:
     """Drop all but the newest `keep` revisions, and the keys in them."""
-    dropped = _store(Console(paths), store).forget(keep)
+    opened = _store(Console(paths), store)
+    dropped = opened.forget(keep)
+    for copy in copies_of(opened.path):  # they have the history too, with the keys in it
+        LocalStore(copy, store).forget(keep)
     if form == "json":
         print(json.dumps({"store": store, "dropped": dropped}))
     else:

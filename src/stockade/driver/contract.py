@@ -42,19 +42,23 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class SaExpired:
-    """An SA reached its soft lifetime (rekey now) or its hard one (`hard`: it is removed already)."""
+    """An SA reached its soft lifetime (rekey now) or its hard one (`hard`: it is removed already). `peer`:
+    two peers may have chosen the same SPI for what we send."""
 
     spi: int
     direction: Direction
     hard: bool
+    peer: Address
 
 
 @dataclass(frozen=True, slots=True)
 class SaIdle:
-    """Nothing passed through the pair of this SA for its idle time. Not removed: the agent decides."""
+    """Nothing passed through the pair of this SA with `peer` for its idle time. Not removed: the agent
+    decides."""
 
     spi: int
     direction: Direction
+    peer: Address
 
 
 @dataclass(frozen=True, slots=True)

@@ -665,10 +665,10 @@ class Datapath:
         if entry.is_past(now, hard=True):
             for each in (sa,) if entry.other is None else (sa, entry.other.sa):  # a bundle dies whole
                 self.remove_sa(each.spi, each.direction, each.peer)
-                self._events.append(SaExpired(each.spi, each.direction, hard=True))
+                self._events.append(SaExpired(each.spi, each.direction, True, each.peer))
         elif not entry.soft_reported and entry.is_past(now, hard=False):
             entry.soft_reported = True
-            self._events.append(SaExpired(sa.spi, sa.direction, hard=False))
+            self._events.append(SaExpired(sa.spi, sa.direction, False, sa.peer))
 
     def _check_idle(self, entry: InboundEntry | OutboundEntry, now: float) -> None:
         """One event for a pair: by its outbound half, or by the inbound one where that is alone; for a bundle
@@ -685,7 +685,7 @@ class Datapath:
                 entry.idle_reported = False
             return
         entry.idle_reported = True
-        self._events.append(SaIdle(entry.sa.spi, entry.sa.direction))
+        self._events.append(SaIdle(entry.sa.spi, entry.sa.direction, entry.sa.peer))
 
     def _on_queue_full(self, held: Held) -> None:
         source, _ = addresses_of(held.packet)

@@ -69,6 +69,8 @@ class EngineConfig:
     departed_seconds: float = 5.0
     """A main mode that the peer deleted still authenticates deletes for so long: the network may bring the
     deletes of quick modes after that of their main mode."""
+    renew_main_modes: bool = True
+    """Make a main mode with whose peer something is secured anew before its lifetime ends."""
     rekey_grace_seconds: float = 5.0
     """After a rekey the old pair goes on for so long, for packets under way."""
     idle_seconds: float = 300.0

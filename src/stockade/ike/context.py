@@ -21,6 +21,7 @@ from stockade.ike.timers import TimerQueue
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.traffic import TrafficSelector
+from stockade.pki.access import EVERYBODY
 from stockade.pki.credentials import CredentialSource
 
 COUNTERS = (
@@ -72,6 +73,7 @@ class Context:
         self.config = config
         self.credentials = credentials
         self.kerberos = kerberos
+        self.access = EVERYBODY
         self.timers = TimerQueue()
         self.effects: list[Effect] = []
         self.fragment_id = 0

@@ -38,6 +38,7 @@ from stockade.ike.v1.quick_modes import Job
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import PeerError, Reason, ReasonCode
+from stockade.pki.access import AccessList
 from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType, PayloadType
 from stockade.wire.isakmp.message import Header, decode_header
@@ -183,6 +184,10 @@ class Engine:
         self._negotiator.set_config(config)
         self._pairs.set_config(config)
 
+    def quick_modes_with(self, local: Address, peer: Address, now: float) -> tuple[QuickModeView, ...]:
+        """Those with one peer, without a look at all the others."""
+        return tuple(quick_mode_view(pair, now) for pair in self._table.pairs_with(local, peer))
+
     def set_lookup(self, lookup: NegotiationLookup, now: float) -> None:
         """The policy changed: what it no longer supports is deleted, the rest goes on."""
         self._context.lookup = lookup
@@ -203,6 +208,12 @@ class Engine:
     def set_credentials(self, credentials: CredentialSource) -> None:
         """Other certificates, roots or revocation lists: for main modes that begin from now on."""
         self._context.credentials = credentials
+
+    def set_access(self, access: AccessList, now: float) -> None:
+        """Another access list: whom it denies is cut off at once."""
+        if access != self._context.access:
+            self._context.access = access
+            self._negotiator.enforce_access(now)
 
     # ---- messages
     def _dispatch(

@@ -225,10 +225,46 @@ class Negotiator:
         )
 
     def main_mode_failed(self, main_mode: MainMode, reason: Reason, now: float) -> None:
+        """Where a pre-shared key did not fit, or Kerberos gave no ticket, the rule's other methods are left:
+        what both ends have shows only by trying."""
+        left = main_mode.untried(reason) if self.stopping is None else []
+        if not left:
+            self.end(main_mode, reason, now, tell=False)
+            return
+        jobs = main_mode.quick_modes.close()
         self.end(main_mode, reason, now, tell=False)
+        mode = self.make(
+            Endpoint(main_mode.local.address, 500), Endpoint(main_mode.remote.address, 500), left, None, now
+        )
+        self._table.add(mode)
+        for job in jobs:
+            mode.quick_modes.add(job, now)
+        mode.start(now)
 
     def main_mode_expired(self, main_mode: MainMode, now: float) -> None:
         self.end(main_mode, Reason.of(ReasonCode.MAIN_MODE_EXPIRED), now, tell=True)
+
+    def main_mode_ages(self, main_mode: MainMode, now: float) -> None:
+        """Make the next one before this one ends, so that rekeying and deleting never wait for it; not where
+        nothing is secured any more, where policy gives each quick mode a main mode of its own, or where there
+        is a newer one already."""
+        local, remote = main_mode.local.address, main_mode.remote.address
+        if self.stopping is not None or main_mode.choice is None or main_mode.established is None:
+            return
+        negotiation = main_mode.choice.candidate.negotiation
+        limit = negotiation.main_mode.quick_modes_per_main_mode
+        if limit or not self._table.pairs_with(local, remote):
+            return
+        for mode in self._table.with_peer(local, remote):
+            if mode is not main_mode and mode.created > main_mode.established and not mode.closed:
+                return
+        candidates = main_mode_candidates([negotiation], self._context.credentials)
+        if isinstance(candidates, Reason) or self._table.initiated >= self._config.initiated_total:
+            return  # the next quick mode tries again, and says why it cannot
+        mode = self.make(Endpoint(local, 500), Endpoint(remote, 500), candidates, None, now)
+        self._table.add(mode)
+        mode.story.tell(StoryEvent.BEGUN, f"main mode #{main_mode.story.number} is nearly over")
+        mode.start(now)
 
     def main_mode_exhausted(self, main_mode: MainMode, reason: Reason, now: float) -> None:
         """A peer wants more quick modes than policy grants one main mode: it must authenticate anew."""
@@ -286,6 +322,22 @@ class Negotiator:
     ) -> None:
         self._pairs.establish(main_mode, run, outcome, now)
 
+    def enforce_access(self, now: float) -> None:
+        """The access list changed: end what it no longer allows. A pair whose main mode is gone cannot be
+        judged, and goes: the next packet asks the peer again who it is."""
+        modes = {mode.cookies: mode for mode in self._table.main_modes()}
+        for pair in list(self._table.pairs()):
+            above = modes.get(pair.main_mode)
+            rule = pair.outcome.match.negotiation.name
+            gone = Reason.of(ReasonCode.POLICY_CHANGED, "the access list changed")
+            denied = gone if above is None else above.why_denied() or above.why_denied(rule)
+            if denied is not None:
+                self._pairs.delete([pair], denied, now)
+        for mode in modes.values():
+            denied = mode.why_denied()
+            if denied is not None:
+                self.end(mode, denied, now, tell=True)
+
     # ---- ends
     def end(self, mode: MainMode, reason: Reason, now: float, *, tell: bool) -> None:
         """End a main mode. Jobs under an established one go on under another, others fail with it."""
@@ -309,7 +361,7 @@ class Negotiator:
             # A stranger can begin main modes at will, so their ends are reported at a bounded rate.
             context.report_limited(kind, reason, mode.local, mode.remote, now, mode.cookies)
         for job in jobs:
-            if was_established and reason.code is not ReasonCode.POLICY_CHANGED:
+            if was_established and reason.code not in (ReasonCode.POLICY_CHANGED, ReasonCode.ACCESS_DENIED):
                 self.take(job, now)
             elif was_established:
                 self._fail(job, reason, now)

@@ -226,6 +226,13 @@ class ReasonCode(Enum):
         "this host has no certificate that the rule can use",
         "import one with its private key: stockade cert import",
     )
+    ACCESS_DENIED = (
+        "access-denied",
+        Fault.CALLER,
+        13801,
+        "the peer has proved who it is, and may not connect",
+        "see stockade access list; allow the computer, its group, authority or domain there",
+    )
     KERBEROS_UNAVAILABLE = (
         "kerberos-unavailable",
         Fault.HOST,

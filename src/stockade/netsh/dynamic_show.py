@@ -1,7 +1,9 @@
 """`netsh ipsec dynamic show`: what is in force now, as the running agent tells it."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
+from typing import TypeVar
 
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action
@@ -9,11 +11,7 @@ from stockade.model.traffic import protocol_name
 from stockade.netsh.config import config_data, config_lines
 from stockade.netsh.contract import JsonValue
 from stockade.netsh.data import filter_data
-from stockade.netsh.dynamic_common import (
-    DYNAMIC,
-    main_mode_policy_named,
-    quick_mode_policy_named,
-)
+from stockade.netsh.dynamic_common import DYNAMIC
 from stockade.netsh.dynamic_data import (
     Names,
     Row,
@@ -34,9 +32,10 @@ from stockade.netsh.dynamic_data import (
     text_of,
 )
 from stockade.netsh.grammar import Arguments, Command, Parameter
+from stockade.netsh.in_force import active_rules, assigned_policies_of, what_is_in_force
 from stockade.netsh.session import Outcome, Session
 from stockade.netsh.show import columns, filter_lines, filter_table
-from stockade.netsh.static_common import FORMAT, RULE_TYPE, Format, RuleType, means_all
+from stockade.netsh.static_common import FORMAT, RULE_TYPE, Format, RuleType, means_all, unknown
 from stockade.netsh.values import (
     FILTER_ADDRESS,
     MASK,
@@ -51,7 +50,10 @@ from stockade.netsh.values import (
     prefix_range,
 )
 from stockade.netsh.words import printable
-from stockade.policy.objects import Filter, PolicySet
+from stockade.policy.dynamic import MainModePolicyObject, QuickModePolicyObject
+from stockade.policy.objects import Filter
+
+P = TypeVar("P", MainModePolicyObject, QuickModePolicyObject)
 
 
 class FilterType(StrEnum):
@@ -125,34 +127,55 @@ def _wanted(
 
 
 def show_main_mode_policy(session: Session, arguments: Arguments) -> Outcome:
-    objects, name = session.dynamic.read(), arguments.get_or(POLICY_NAME, "all")
-    chosen = objects.main_mode_policies if means_all(name) else (main_mode_policy_named(objects, name),)
-    blocks = [main_mode_policy_lines(entry) for entry in chosen]
+    chosen = _named("main-mode policy", arguments, what_is_in_force(session).main_modes)
+    blocks = [[*main_mode_policy_lines(entry), _store_line(store)] for store, entry in chosen]
     blocks.append([f"No. of MainMode Policies : {len(chosen)}"])
-    return Outcome(_joined(blocks), {"main_mode_policies": [main_mode_policy_data(one) for one in chosen]})
+    data: list[JsonValue] = [{**main_mode_policy_data(entry), "store": store} for store, entry in chosen]
+    return Outcome(_joined(blocks), {"main_mode_policies": data})
 
 
 def show_quick_mode_policy(session: Session, arguments: Arguments) -> Outcome:
-    objects, name = session.dynamic.read(), arguments.get_or(POLICY_NAME, "all")
-    chosen = objects.quick_mode_policies if means_all(name) else (quick_mode_policy_named(objects, name),)
-    blocks = [quick_mode_policy_lines(entry) for entry in chosen]
+    chosen = _named("quick-mode policy", arguments, what_is_in_force(session).quick_modes)
+    blocks = [[*quick_mode_policy_lines(entry), _store_line(store)] for store, entry in chosen]
     blocks.append([f"No. of QuickMode Policies: {len(chosen)}"])
-    return Outcome(_joined(blocks), {"quick_mode_policies": [quick_mode_policy_data(one) for one in chosen]})
+    data: list[JsonValue] = [{**quick_mode_policy_data(entry), "store": store} for store, entry in chosen]
+    return Outcome(_joined(blocks), {"quick_mode_policies": data})
+
+
+def _named(kind: str, arguments: Arguments, entries: Sequence[tuple[str, P]]) -> Sequence[tuple[str, P]]:
+    """Those that `name=` means: all of that name, for two stores may have one."""
+    name = arguments.get_or(POLICY_NAME, "all")
+    if means_all(name):
+        return entries
+    found = [(store, entry) for store, entry in entries if entry.name.casefold() == name.casefold()]
+    if not found:
+        raise unknown(kind, name, [entry.name for _, entry in entries])
+    return found
+
+
+def _store_line(store: str) -> str:
+    return f"{'Store':<25}: {store.capitalize()}"
 
 
 def show_rule(session: Session, arguments: Arguments) -> Outcome:
     wanted_type = arguments.get(RULE_TYPE)
     chosen = [
-        rule
-        for rule in session.dynamic.read().rules
-        if _matches(arguments, rule.filter)
+        (store, named.name, rule)
+        for store, named in what_is_in_force(session).rules
+        if _matches(arguments, (rule := named.rule).filter)
         and (wanted_type is None or (rule.tunnel_endpoint is not None) == (wanted_type is RuleType.TUNNEL))
         and arguments.get_or(INBOUND, rule.action_inbound) is rule.action_inbound
         and arguments.get_or(OUTBOUND, rule.action_outbound) is rule.action_outbound
     ]
-    blocks = [rule_lines(rule) for rule in chosen]
+    blocks = [
+        [*rule_lines(rule), f"{'Rule Name':<25}: {printable(name)}", _store_line(store)]
+        for store, name, rule in chosen
+    ]
     blocks.append([f"No. of Rules             : {len(chosen)}"])
-    return Outcome(_joined(blocks), {"rules": [rule_data(rule) for rule in chosen]})
+    data: list[JsonValue] = [
+        {**rule_data(rule), "name": name, "store": store} for store, name, rule in chosen
+    ]
+    return Outcome(_joined(blocks), {"rules": data})
 
 
 def _matches(arguments: Arguments, entry: Filter) -> bool:
@@ -180,24 +203,10 @@ def _configured(session: Session) -> Iterator[tuple[str, Filter, Action, Action]
     """The filters of the rules that are in force, as configured: rule, filter, actions in and out."""
     for rule in session.dynamic.read().rules:
         yield rule.name, rule.filter, rule.action_inbound, rule.action_outbound
-    for objects in _assigned_sets(session):
-        policy = objects.assigned
-        assert policy is not None
-        for static in policy.rules:
-            filter_list = objects.filter_list(static.filter_list)
-            filter_action = objects.filter_action(static.filter_action)
-            if static.active and filter_list is not None and filter_action is not None:
-                for entry in filter_list.filters:
-                    yield static.name, entry, filter_action.action, filter_action.action
-
-
-def _assigned_sets(session: Session) -> Iterator[PolicySet]:
-    opener = session.world.open_store
-    stores = [session.store] if opener is None else [opener(name) for name in ("persistent", "local")]
-    for store in stores:
-        objects = store.read()
-        if objects.assigned is not None:
-            yield objects
+    for policy_set, policy in assigned_policies_of(session):
+        for static, filter_list, action in active_rules(policy_set, policy):
+            for entry in filter_list.filters:
+                yield static.name, entry, action.action, action.action
 
 
 def _show_generic(session: Session, arguments: Arguments, *, negotiated_only: bool) -> Outcome:
@@ -360,15 +369,15 @@ def show_statistics(session: Session, arguments: Arguments) -> Outcome:
 
 def show_all(session: Session, arguments: Arguments) -> Outcome:
     names = _names(session, arguments)
-    settings, objects = session.settings, session.dynamic.read()
+    settings, objects, here = session.settings, session.dynamic.read(), what_is_in_force(session)
     filters, sas, status = session.agent.filters(), session.agent.sas(), session.agent.status()
     rows = rows_of(filters, "filters")
     main_modes, quick_modes = rows_of(sas, "main_modes"), rows_of(sas, "quick_modes")
     blocks: list[Sequence[str]] = [
         config_lines(settings),
-        *map(main_mode_policy_lines, objects.main_mode_policies),
-        *map(quick_mode_policy_lines, objects.quick_mode_policies),
-        *map(rule_lines, objects.rules),
+        *([*main_mode_policy_lines(entry), _store_line(store)] for store, entry in here.main_modes),
+        *([*quick_mode_policy_lines(entry), _store_line(store)] for store, entry in here.quick_modes),
+        *([*rule_lines(named.rule), _store_line(store)] for store, named in here.rules),
         ["Filters in force", *specific_filter_rows(rows, names)],
         ["IKE Main Mode SAs", "-" * 17],
         *(main_mode_lines(row, names) for row in main_modes),
@@ -389,6 +398,8 @@ def show_all(session: Session, arguments: Arguments) -> Outcome:
     return Outcome(_joined(blocks), data)
 
 
+# Windows has it for security associations only.
+OUR_FORMAT = replace(FORMAT, ours=True)
 _FILTER = (FILTER_NAME, FILTER_TYPE, *_ENDS)
 
 COMMANDS = (
@@ -422,7 +433,7 @@ COMMANDS = (
         DYNAMIC,
         ("show", "mmfilter"),
         "Shows which computers negotiate with each other.",
-        (*_FILTER, RESOLVED, FORMAT),
+        (*_FILTER, RESOLVED, OUR_FORMAT),
         show_main_mode_filter,
         example="show mmfilter all type=specific",
         changes=False,
@@ -431,7 +442,7 @@ COMMANDS = (
         DYNAMIC,
         ("show", "qmfilter"),
         "Shows the filters: as configured, or as they are in force.",
-        (*_FILTER, OF_PROTOCOL, FROM_PORT, TO_PORT, INBOUND, OUTBOUND, RESOLVED, FORMAT),
+        (*_FILTER, OF_PROTOCOL, FROM_PORT, TO_PORT, INBOUND, OUTBOUND, RESOLVED, OUR_FORMAT),
         show_quick_mode_filter,
         example="show qmfilter all type=specific",
         changes=False,

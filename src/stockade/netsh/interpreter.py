@@ -32,6 +32,14 @@ MAXIMUM_SCRIPT = 4 * 1024 * 1024  # octets
 _PROGRAM = ("netsh", "netsh.exe")
 _HELP = ("?", "/?", "-?", "help")
 _UP = ".."
+_STATIC = ("ipsec", "static")
+_CHANGES_OF_OBJECTS = (
+    ("set", "policy"),
+    ("set", "filterlist"),
+    ("set", "filteraction"),
+    ("set", "rule"),
+    ("set", "defaultrule"),
+)
 _LEAVE = ("exit", "bye", "quit")
 _STORE_FAILS = (ReasonCode.STORE_UNREADABLE, ReasonCode.STORE_BUSY)
 MAXIMUM_DEPTH = 8  # scripts that call scripts
@@ -113,9 +121,21 @@ def _run(words: Sequence[Word], session: Session) -> Outcome:
         text = f"{' '.join(found.path)} is not available in this version."
         return Outcome(text, reason_data(error.reason), 1, reason=error.reason)
     arguments = read_arguments(found, rest)
+    if _waits(found):
+        session.join_group()
+    else:
+        session.end_group()
     if found.changes:
         session.describe(f"{' '.join(found.path)} {arguments.written}".rstrip())
     return found.run(session, arguments)
+
+
+def _waits(command: Command) -> bool:
+    """Whether what the command changes can be written together with what others change: objects of the
+    store. Whatever reads the world, or changes it, comes after all that was written before it."""
+    return command.context == _STATIC and (
+        command.words[0] in ("add", "delete") or command.words in _CHANGES_OF_OBJECTS
+    )
 
 
 def _help(words: Sequence[Word], session: Session) -> Outcome:
@@ -282,8 +302,27 @@ def _run_atomic(lines: Sequence[tuple[int, str]], session: Session, source: str)
 
 
 def _run_lines(lines: Sequence[tuple[int, str]], session: Session, source: str) -> Iterator[Outcome]:
+    buffered, grouping = session.buffer is not None, session.grouping
+    session.grouping = not buffered
+    try:
+        yield from _run_grouped(lines, session, source)
+        try:
+            session.end_group()
+        except StockadeError as error:
+            yield _failed(error, 0, source)
+    finally:
+        session.grouping = grouping
+        if session.group:  # something that nobody expected: what was done before it counts, as in netsh
+            session.end_group()
+    if session.buffer is not None and not buffered:  # batch mode that the script switched on ends with it
+        try:
+            session.end_buffer(f"script {source} (batch mode)", keep=True)
+        except StockadeError as error:
+            yield _failed(error, 0, source)
+
+
+def _run_grouped(lines: Sequence[tuple[int, str]], session: Session, source: str) -> Iterator[Outcome]:
     reader = BatchReader(lines)
-    buffered = session.buffer is not None
     for number, line in lines:
         try:
             segments = reader.segments(line)
@@ -297,12 +336,7 @@ def _run_lines(lines: Sequence[tuple[int, str]], session: Session, source: str) 
             return
         if session.ended:
             session.ended = False
-            break
-    if session.buffer is not None and not buffered:  # batch mode that the script switched on ends with it
-        try:
-            session.end_buffer(f"script {source} (batch mode)", keep=True)
-        except StockadeError as error:
-            yield _failed(error, 0, source)
+            return
 
 
 def _run_segments(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from stockade.model.filters import Origin
-from stockade.model.reasons import Reason, ReasonCode, error_for
+from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.netsh.buffer import Buffer
 from stockade.netsh.contract import (
     AgentView,
@@ -23,6 +23,9 @@ from stockade.policy.objects import Filter, FilterAddress, FilterList
 __all__ = ["JsonValue", "Outcome", "Session", "reason_data"]
 
 T = TypeVar("T")
+
+MAXIMUM_GROUP = 2_000
+"""Changes of a script that are written together."""
 
 TrafficKey = tuple[FilterAddress, FilterAddress, int, int, int, bool]
 
@@ -54,6 +57,8 @@ class Session:
     interactive: bool = False
     depth: int = 0
     origin: Origin | None = None  # the line of the script that is running
+    grouping: bool = False  # a script runs whose changes may be written many at a time
+    group: list[Origin | None] = field(default_factory=list)  # the lines of the changes in the buffer
     # The last filter list that a filter was added to, so that a long script does not compare each with all.
     _traffic: tuple[tuple[Filter, ...], set[TrafficKey]] = field(default_factory=lambda: ((), set()))
 
@@ -119,6 +124,33 @@ class Session:
         self.store = buffer.original(self.store)
         if keep:
             buffer.flush(command)
+
+    # -- scripts: many changes, one write
+
+    def join_group(self) -> None:
+        """The next command changes a store, in a script that is not all or nothing: it goes into the working
+        copy, and is written with others."""
+        if self.grouping and (self.buffer is None or self.group):
+            if len(self.group) >= MAXIMUM_GROUP:
+                self.end_group()
+            self.begin_buffer()
+            self.group.append(self.origin)
+
+    def end_group(self) -> None:
+        """Write what the commands of the script changed so far, as one revision. An error tells the lines
+        that are not applied."""
+        if not self.group:
+            return
+        lines, self.group = self.group, []
+        first, last = lines[0], lines[-1]
+        where = "script"
+        if first is not None and last is not None:
+            where = f"script {first.file}, lines {first.line} to {last.line}"
+        try:
+            self.end_buffer(where, keep=True)
+        except StockadeError as error:
+            facts = dict(error.reason.facts) | {"not_applied": where}
+            raise error_for(error.reason.code, error.reason.detail, **facts) from error
 
     def describe(self, command: str) -> None:
         """Tell the store what the next changes come from."""

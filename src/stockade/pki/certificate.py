@@ -20,6 +20,8 @@ from stockade.pki.names import Part, fold, name_text
 
 MAXIMUM_SIZE = 64 * 1024
 
+MAXIMUM_POINTS = 4
+
 _UNDERSTOOD = frozenset(
     {
         x509.BasicConstraints.oid,
@@ -61,6 +63,8 @@ class Certificate:
     extended_key_usage: frozenset[str] | None
     alternative_names: tuple[Identity, ...]
     unknown_critical: tuple[str, ...]
+    distribution_points: tuple[str, ...]
+    """Where its revocation list is, as http URLs; at most `MAXIMUM_POINTS`."""
     hash_name: str
     signature: bytes
     signed_part: bytes
@@ -100,6 +104,7 @@ def _read(certificate: x509.Certificate) -> Certificate:
     key_usage: frozenset[str] | None = None
     extended: frozenset[str] | None = None
     names: tuple[Identity, ...] = ()
+    points: tuple[str, ...] = ()
     unknown: list[str] = []
     for extension in extensions:
         value = extension.value
@@ -111,6 +116,8 @@ def _read(certificate: x509.Certificate) -> Certificate:
             extended = frozenset(usage.dotted_string for usage in value)
         elif isinstance(value, x509.SubjectAlternativeName):
             names = _alternative_names(value)
+        elif isinstance(value, x509.CRLDistributionPoints):
+            points = _http_points(value)
         # Name constraints bind whether critical or not, and are not understood here: better no chain than one
         # that its authority forbids.
         binding = extension.critical or isinstance(value, x509.NameConstraints)
@@ -133,6 +140,7 @@ def _read(certificate: x509.Certificate) -> Certificate:
         extended_key_usage=extended,
         alternative_names=names,
         unknown_critical=tuple(unknown),
+        distribution_points=points,
         hash_name=signature_hash(certificate.signature_algorithm_oid.dotted_string, algorithm),
         signature=certificate.signature,
         signed_part=certificate.tbs_certificate_bytes,
@@ -164,6 +172,19 @@ def name_parts(name: x509.Name) -> tuple[Part, ...]:
 
 def shown_name(name: x509.Name) -> str:
     return name_text(tuple(_pairs(name))) or "(no name)"
+
+
+def _http_points(value: x509.CRLDistributionPoints) -> tuple[str, ...]:
+    """The places of lists that speak of every reason and are signed by the issuer itself."""
+    urls = [
+        name.value
+        for point in value
+        if point.full_name and not point.reasons and not point.crl_issuer
+        for name in point.full_name
+        if isinstance(name, x509.UniformResourceIdentifier)
+    ]
+    usable = [url for url in urls if url.lower().startswith("http://") and len(url) <= 1024]
+    return tuple(usable[:MAXIMUM_POINTS])
 
 
 def _key_usage(value: x509.KeyUsage) -> frozenset[str]:

@@ -1,18 +1,21 @@
 """What the key exchange asks of certificates: our own for a root, and a verdict on the peer's."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Protocol
 
 from stockade.crypto.signatures import PrivateKey
 from stockade.model.reasons import CallerError, PeerError, Reason, ReasonCode
 from stockade.pki.certificate import Certificate, read_certificate
 from stockade.pki.chain import Chain, ChainRules, Trust, build_chain
+from stockade.pki.distribution import ListSource
 from stockade.pki.names import Part, parse_name, same_name
-from stockade.pki.revocation import RevocationCheck
+from stockade.pki.revocation import RevocationCheck, why_revoked
 
 MAXIMUM_SENT = 16
+MAXIMUM_WANTED = 8
 OWN_SECONDS = 60
 """Our own chains are judged anew after so long: every first message of a stranger asks for them."""
 
@@ -38,6 +41,10 @@ class VerifiedPeer:
 
     certificate: Certificate
     root_ca: str
+    authorities: tuple[str, ...] = ()
+    """The subjects of the authorities above it, nearest first."""
+    wanted: tuple[str, ...] = ()
+    """Places of revocation lists that must be asked first; `settle` then says how it ends."""
 
 
 class CredentialSource(Protocol):
@@ -51,6 +58,11 @@ class CredentialSource(Protocol):
 
     def verify(self, certificates: Sequence[bytes], roots: Sequence[str]) -> VerifiedPeer | Reason:
         """Judge what a peer sent (DER, its own certificate first) by the roots of a rule."""
+
+    def settle(
+        self, certificates: Sequence[bytes], roots: Sequence[str], wanted: Sequence[str]
+    ) -> VerifiedPeer | Reason:
+        """The last word, after asking `wanted`. May block."""
 
 
 def wall_clock() -> datetime:
@@ -66,7 +78,9 @@ class Credentials:
         trust: Trust | None = None,
         rules: ChainRules | None = None,
         moment: Callable[[], datetime] = wall_clock,
+        fetched: ListSource | None = None,
     ) -> None:
+        self._fetched = fetched
         self.machine = tuple(machine)
         self.trust = Trust() if trust is None else trust
         self.rules = ChainRules() if rules is None else rules
@@ -109,6 +123,23 @@ class Credentials:
         return tuple(dict.fromkeys(found))
 
     def verify(self, certificates: Sequence[bytes], roots: Sequence[str]) -> VerifiedPeer | Reason:
+        return self._verify(certificates, roots, last=self._fetched is None)
+
+    def settle(
+        self, certificates: Sequence[bytes], roots: Sequence[str], wanted: Sequence[str]
+    ) -> VerifiedPeer | Reason:
+        assert self._fetched is not None
+        self._fetched.fetch(wanted, self._moment())
+        verdict = self._verify(certificates, roots, last=True)
+        trouble = self._fetched.trouble(wanted)
+        if isinstance(verdict, Reason) and trouble:
+            return Reason(verdict.code, verdict.detail, (*verdict.facts, ("not fetched:", trouble)))
+        return verdict
+
+    def _verify(
+        self, certificates: Sequence[bytes], roots: Sequence[str], *, last: bool
+    ) -> VerifiedPeer | Reason:
+        """`last`: what lists are here must do; else a list that must be fetched first is no refusal."""
         if not certificates:
             return Reason.of(ReasonCode.NO_PEER_CERTIFICATE)
         try:
@@ -121,11 +152,38 @@ class Credentials:
             if isinstance(named, Reason):
                 refusal = refusal or named
                 continue
-            verdict = build_chain(peer, others, self.trust, named, self.rules, self._moment())
+            moment, trust = self._moment(), self._trust_now()
+            check = (
+                self.rules.revocation if last else min(self.rules.revocation, RevocationCheck.REVOKED_ONLY)
+            )
+            rules = replace(self.rules, revocation=check)
+            verdict = build_chain(peer, others, trust, named, rules, moment)
             if not isinstance(verdict, Reason):
-                return VerifiedPeer(peer, root)
+                wanted = () if last else self._wanted(verdict, trust, moment)
+                above = tuple(link.subject_text for link in verdict[1:])
+                if not wanted and not last:
+                    # Nothing to wait for: the rules hold as they are.
+                    verdict = build_chain(peer, others, trust, named, self.rules, moment)
+                if not isinstance(verdict, Reason):
+                    return VerifiedPeer(peer, root, above, wanted)
             refusal = refusal or verdict
         return refusal or Reason.of(ReasonCode.CERTIFICATE_UNTRUSTED, "the rule names no root")
+
+    def _trust_now(self) -> Trust:
+        if self._fetched is None:
+            return self.trust
+        return replace(self.trust, revocation_lists=(*self.trust.revocation_lists, *self._fetched.lists()))
+
+    def _wanted(self, chain: Chain, trust: Trust, moment: datetime) -> tuple[str, ...]:
+        """The places to ask about links that no list in date speaks of."""
+        if self.rules.revocation is RevocationCheck.NONE or self._fetched is None:
+            return ()
+        urls: list[str] = []
+        for link, issuer in pairwise(chain):
+            strict = RevocationCheck.STRICT
+            if why_revoked(link, issuer, trust.revocation_lists, strict, moment) is not None:
+                urls += link.distribution_points
+        return self._fetched.due(list(dict.fromkeys(urls))[:MAXIMUM_WANTED], moment)
 
 
 def _named(roots: Sequence[str]) -> list[tuple[Part, ...]] | Reason:

@@ -24,6 +24,7 @@ from stockade.pki.certificate import Certificate
 from stockade.pki.chain import ChainRules, Trust
 from stockade.pki.containers import Contents, read_file
 from stockade.pki.credentials import Credentials, OwnCertificate
+from stockade.pki.distribution import ListSource
 from stockade.pki.revocation import RevocationList
 
 MACHINE, ROOTS, AUTHORITIES, LISTS = "machine", "roots", "authorities", "lists"
@@ -111,8 +112,11 @@ class MachineStore:
                     problems.append(Reason.of(ReasonCode.STORE_UNREADABLE, detail))
         return found, problems
 
-    def credentials(self, rules: ChainRules | None = None) -> tuple[Credentials, list[Reason]]:
-        """The present content for the key exchange, and what could not be read."""
+    def credentials(
+        self, rules: ChainRules | None = None, fetched: ListSource | None = None
+    ) -> tuple[Credentials, list[Reason]]:
+        """The present content for the key exchange, and what could not be read. `fetched`: lists from the
+        places that certificates name."""
         found, problems = self.entries()
 
         def certificates(place: str) -> tuple[Certificate, ...]:
@@ -125,7 +129,7 @@ class MachineStore:
         ]
         lists = tuple(entry.revocation_list for entry in found if entry.revocation_list is not None)
         trust = Trust(certificates(ROOTS), certificates(AUTHORITIES), lists)
-        return Credentials(machine, trust, rules), problems
+        return Credentials(machine, trust, rules, fetched=fetched), problems
 
     def _files(self, place: str) -> Iterator[Path]:
         try:

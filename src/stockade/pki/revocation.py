@@ -1,8 +1,8 @@
 """Certificate revocation lists (RFC 5280 §5) and how strictly they are asked.
 
 StrongCRLCheck, as Windows has it: 0 never asked; 1 a certificate is refused only if a list says that it is
-revoked (the default); 2 also if no valid list can be found. Lists are files in the machine store; nothing is
-fetched over the network during a negotiation.
+revoked (the default); 2 also if no valid list can be found. Lists are files in the machine store, and what
+`distribution.py` fetches.
 
 Left out: delta lists, indirect lists and lists for a part of the certificates. They are used only for what
 they say is revoked, never as proof that something is not."""
@@ -81,7 +81,7 @@ def why_revoked(
     """Why revocation forbids this certificate, issued by `issuer`; None if it does not."""
     if check is RevocationCheck.NONE:
         return None
-    trouble = "no revocation list of its issuer is in the machine store"
+    trouble = "no revocation list of its issuer is here"
     checked = False
     for entry in lists:
         if entry.issuer != certificate.issuer:

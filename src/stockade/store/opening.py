@@ -1,7 +1,8 @@
 """Opening a store that may be damaged: then its last good copy, read-only, with the reason why.
 
-The agent keeps a copy of every store whose content it could put in force (`LocalStore.copy_to`). A damaged
-store is never repaired by itself and never read as an empty one."""
+The agent keeps a copy of every store whose content it could put in force (`LocalStore.copy_to`), and the
+command line one of what it wrote last; the newer of the two is shown. An agent starts from its own only. A
+damaged store is never repaired by itself and never read as an empty one."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,6 +18,18 @@ from stockade.store.local import LocalStore
 def last_good_path(path: Path) -> Path:
     """Where the last good copy of the store in `path` is: `policy.db` → `policy.last-good.db`."""
     return path.with_name(f"{path.stem}.last-good{path.suffix}")
+
+
+def last_saved_path(path: Path) -> Path:
+    """Where the command line keeps a copy after each of its changes, for a computer on which no agent has put
+    the store in force yet: `policy.db` → `policy.last-saved.db`."""
+    return path.with_name(f"{path.stem}.last-saved{path.suffix}")
+
+
+def copies_of(path: Path) -> tuple[Path, ...]:
+    """The copies of a store that are there, newest first."""
+    found = [copy for copy in (last_good_path(path), last_saved_path(path)) if copy.exists()]
+    return tuple(sorted(found, key=lambda copy: copy.stat().st_mtime, reverse=True))
 
 
 class ReadOnlyStore:
@@ -66,14 +79,15 @@ def open_store(path: Path, name: str) -> Opened:
     try:
         store.read()
     except StockadeError as error:
-        copy_path = last_good_path(path)
-        if error.reason.code is not ReasonCode.STORE_UNREADABLE or not copy_path.exists():
+        if error.reason.code is not ReasonCode.STORE_UNREADABLE:
             raise
-        copy = LocalStore(copy_path, name)
-        try:
-            copy.read()
-        except StockadeError:
-            raise error from None  # the damage of the store itself is what people must hear of
-        made = datetime.fromtimestamp(copy_path.stat().st_mtime, UTC)
-        return Opened(ReadOnlyStore(copy, error.reason), error.reason, made)
+        for copy_path in copies_of(path):
+            made = datetime.fromtimestamp(copy_path.stat().st_mtime, UTC)
+            copy = LocalStore(copy_path, name)
+            try:
+                copy.read()
+            except StockadeError:
+                continue
+            return Opened(ReadOnlyStore(copy, error.reason), error.reason, made)
+        raise  # the damage of the store itself is what people must hear of
     return Opened(store)

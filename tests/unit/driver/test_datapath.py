@@ -351,7 +351,7 @@ def test_sequence_numbers_do_not_wrap(hosts: SimpleNamespace, alpha: Datapath, b
     entry.sealer.sequence = 0xFFFF_FFFD
     wire = alpha.outbound([hosts.udp()] * 5, 0.1).wire
     assert [packet[24:28].hex() for packet in wire] == ["fffffffe", "ffffffff"]
-    assert SaExpired(0x1000, Direction.OUTBOUND, hard=True) in alpha.events()
+    assert SaExpired(0x1000, Direction.OUTBOUND, True, sa.peer) in alpha.events()
     assert alpha.outbound([hosts.udp()], 0.2).wire == []
     assert len(beta.inbound(wire, 0.2)) == 2
 

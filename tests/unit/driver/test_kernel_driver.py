@@ -11,6 +11,7 @@ import pytest
 
 from stockade.driver.contract import Acquire, Capabilities, Driver, SaExpired, SaIdle, prepare_with
 from stockade.driver.kernel import driver as driver_module
+from stockade.driver.kernel import policies
 from stockade.driver.kernel.driver import KernelDriver
 from stockade.driver.kernel.policies import OWNER, filter_id_of
 from stockade.driver.netlink import NetlinkError
@@ -213,6 +214,37 @@ def test_a_table_is_installed_as_a_difference_and_taken_out_whole(driver, kernel
     assert kernel.policies == {}
 
 
+def test_one_filter_of_thousands_is_one_request(driver, kernel, monkeypatch):
+    def many(numbers) -> FilterTable:
+        selectors = (
+            TrafficSelector(AddressRange.everything(), AddressRange.host(f"10.0.{n >> 8}.{n & 255}"))
+            for n in numbers
+        )
+        return FilterTable(
+            tuple(
+                make_filter(selector, Direction.OUTBOUND, Action.BLOCK, 1, Provenance("local", "p", "r"))
+                for selector in selectors
+            )
+        )
+
+    driver.install_filters(many(range(1000)))
+    assert len(kernel.requests) == 1000
+    whole = []
+    monkeypatch.setattr(policies, "policies_of", lambda *given: whole.append(given))
+    driver.install_filters(many([*range(500), 5000, *range(500, 1000)]))
+    assert kernel.requests[1000:] == [MessageType.NEW_POLICY]
+    driver.install_filters(many([*range(500), 5000, *range(501, 1000)]))
+    assert kernel.requests[1001:] == [MessageType.DELETE_POLICY]
+    monkeypatch.undo()
+    assert not whole
+    assert len(kernel.policies) == 1000
+    before = [
+        policy.selector for policy in sorted(kernel.policies.values(), key=lambda policy: policy.priority)
+    ]
+    expected = policies.policies_of(driver._table, {}, driver.capabilities)
+    assert before == [policy.selector for policy in expected]
+
+
 def test_what_is_not_ours_stays(driver, kernel):
     foreign = Policy(
         XfrmSelector(*(next(AddressRange.everything(4).networks()) for _ in range(2))),
@@ -347,11 +379,11 @@ def test_events_name_filter_and_sa(driver, kernel):
     driver.add_sa(sa())
     (state,) = kernel.states.values()
     kernel.to_say = [Expired(state, False)]
-    assert driver.events() == [SaExpired(0x1000, Direction.OUTBOUND, False)]
+    assert driver.events() == [SaExpired(0x1000, Direction.OUTBOUND, False, PEER)]
     gone = replace(state, usage=Usage(bytes=900, packets=9))
     kernel.states.clear()
     kernel.to_say = [Expired(gone, True), Expired(gone, True)]
-    assert driver.events() == [SaExpired(0x1000, Direction.OUTBOUND, True)]
+    assert driver.events() == [SaExpired(0x1000, Direction.OUTBOUND, True, PEER)]
     statistics = driver.statistics()
     assert statistics.sas == ()
     (counted,) = statistics.filters
@@ -378,7 +410,7 @@ def test_idle_pairs_are_told_once_and_lost_expiries_are_noticed(driver, kernel):
     assert [type(event) for event in look()] == [SaIdle], "one event for the pair"
     assert look() == []
     del kernel.states[carried]
-    assert look() == [SaExpired(0x1001, Direction.INBOUND, True)]
+    assert look() == [SaExpired(0x1001, Direction.INBOUND, True, PEER)]
 
 
 def test_an_outbound_sa_sends_what_is_held_for_it(driver, kernel):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from stockade.driver.contract import Capabilities
@@ -16,6 +16,7 @@ from stockade.driver.kernel.policies import (
     LAST_PRIORITY,
     STEP,
     Change,
+    few_steps,
     filter_id_of,
     is_ours,
     key_of,
@@ -230,6 +231,38 @@ def test_an_added_filter_costs_one_change():
     steps = steps_between(list(kernel.policies.values()), policies(table(more)))
     assert [step.change for step in steps] == [Change.ADD]
     assert steps[0].policy.priority == FIRST_PRIORITY + STEP * 50 - STEP // 2
+
+
+@settings(max_examples=150)
+@given(st.lists(tables, min_size=2, max_size=6))
+def test_few_changes_lead_where_the_whole_difference_leads(wanted_tables):
+    kernel, in_force, done = Kernel(), table([]), 0
+    for wanted in wanted_tables:
+        by_filter: dict[str, list[Policy]] = {}
+        for policy in sorted(kernel.policies.values(), key=lambda policy: policy.priority):
+            by_filter.setdefault(filter_id_of(policy), []).append(policy)
+        whole = sum(len(list(policies(table([one])))) for one in in_force.filters)
+        steps = None
+        if whole == len(kernel.policies) and len(by_filter) == len(in_force.filters):
+            ids = request_ids(list(wanted.negotiations), {})
+            steps = few_steps(kernel.policies, by_filter, in_force, wanted, ids, CAPABILITIES)
+        if steps is None:
+            steps = steps_between(list(kernel.policies.values()), policies(wanted))
+        else:
+            done += 1
+        old = kernel.verdicts()
+        expected = Kernel()
+        for priority, policy in enumerate(policies(wanted)):
+            expected.policies[key_of(policy)] = replace(policy, priority=priority)
+        new = expected.verdicts()
+        for step in steps:
+            kernel.apply(step.change, step.policy)
+            for before, now, after in zip(old, kernel.verdicts(), new, strict=True):
+                assert now in (before, after)
+        assert kernel.verdicts() == new
+        assert steps_between(list(kernel.policies.values()), policies(wanted)) == []
+        in_force = wanted
+    event(f"{done} of {len(wanted_tables)} by few steps")
 
 
 def test_a_full_gap_and_a_new_order_write_the_table_anew():

@@ -27,8 +27,8 @@ def through(frame: bytes) -> bytes:
     "event",
     [
         Acquire("0" * 16, Flow(ALPHA, BETA, 6, 1, 2)),
-        SaExpired(0x1000, Direction.INBOUND, True),
-        SaIdle(0xFFFF_FFFF, Direction.OUTBOUND),
+        SaExpired(0x1000, Direction.INBOUND, True, BETA),
+        SaIdle(0xFFFF_FFFF, Direction.OUTBOUND, BETA),
         PacketRefused(Reason.of(ReasonCode.REPLAYED, "why"), ALPHA, BETA, 5, 6),
     ],
 )

@@ -1,5 +1,6 @@
 """Offers, choices and refusals, without an exchange around them."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -123,7 +124,12 @@ def test_authentication_method_that_we_lack() -> None:
 
 
 def test_refusal_lists_at_most_sixteen_offers_and_counts_the_rest() -> None:
-    offer = main_mode_offer(candidates(*[DES3] * 40))
+    suites = itertools.product(
+        (Encryption.DES_CBC, Encryption.AES_CBC_192, Encryption.AES_CBC_256),
+        (Hash.MD5, Hash.SHA1, Hash.SHA_256, Hash.SHA_384),
+        (Group.MODP_768, Group.MODP_1024, Group.MODP_2048, Group.ECP_384),
+    )
+    offer = main_mode_offer(candidates(*[MainModeProposal(*suite) for suite in suites][:40]))
     refusal = choose_main_mode(offer, candidates(AES))
     assert isinstance(refusal, Reason)
     assert refusal.code is ReasonCode.NO_PROPOSAL_CHOSEN
@@ -131,11 +137,16 @@ def test_refusal_lists_at_most_sixteen_offers_and_counts_the_rest() -> None:
     assert refusal.facts[-1] == ("offers not listed:", "24")
 
 
+def test_several_keys_for_one_proposal_are_one_offer() -> None:
+    offer = main_mode_offer([*candidates(AES), *candidates(AES), *candidates(DES3)])
+    assert [transform.number for transform in offer.proposals[0].transforms] == [1, 2]
+
+
 def test_initiator_refuses_what_it_did_not_offer() -> None:
     ours = candidates(AES)
     assert isinstance(check_main_mode_choice(main_mode_offer(ours), ours), MainModeChoice)
     assert isinstance(check_main_mode_choice(main_mode_offer(candidates(DES3)), ours), Reason)
-    two = check_main_mode_choice(main_mode_offer(candidates(AES, AES)), ours)
+    two = check_main_mode_choice(main_mode_offer(candidates(AES, DES3)), ours)
     assert isinstance(two, Reason)
     assert "more than one" in str(two)
 

@@ -177,6 +177,40 @@ def test_show_objects(filled: Session) -> None:
     assert len(rows(show(filled, "rule actioninbound=block"), "rules")) == 0
 
 
+def test_show_policies_and_rules_of_every_store_that_are_in_force(filled: Session) -> None:
+    for line in (
+        "add filter L me 10.9.0.0/16",
+        "add filteraction N inpass=yes soft=yes qmpfs=yes",
+        "add filteraction unused",
+        "add policy P assign=yes mmlifetime=7",
+        "add policy other",
+        "add rule R P L N",
+        "add rule off P L N activate=no",
+    ):
+        run_command(f"ipsec static {line}", filled)
+    main_modes = rows(show(filled, "mmpolicy all"), "main_mode_policies")
+    assert [(row["name"], row["store"], row["main_mode_minutes"]) for row in main_modes] == [
+        ("MM", "dynamic", 60),
+        ("P", "local", 7),
+    ]
+    quick_modes = rows(show(filled, "qmpolicy all"), "quick_mode_policies")
+    assert [(row["name"], row["store"], row["pfs_group"]) for row in quick_modes] == [
+        ("QM", "dynamic", "grp2"),
+        ("N", "local", "grpmm"),
+    ]
+    assert [row["name"] for row in rows(show(filled, "qmpolicy n"), "quick_mode_policies")] == ["N"]
+    (rule,) = rows(show(filled, "rule dstaddr=10.9.0.0/16"), "rules")
+    assert (rule["name"], rule["store"], rule["action_inbound"], rule["action_outbound"]) == (
+        "R",
+        "local",
+        "permit",
+        "negotiate",
+    )
+    everything = show(filled, "all").text
+    assert "Local" in everything
+    assert len(rows(show(filled, "rule"), "rules")) == 2
+
+
 def test_show_generic_filters_of_dynamic_and_assigned_policies(filled: Session) -> None:
     for line in (
         "add filter L me 10.9.0.0/16 protocol=UDP",

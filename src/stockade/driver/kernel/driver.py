@@ -124,6 +124,7 @@ class KernelDriver:
         self._table = FilterTable()
         self._installed: dict[policies.Key, Policy] = {}
         self._by_filter: dict[str, list[Policy]] = {}
+        self._is_plain = False  # every filter of the table has all its policies, and nothing else is ours
         self._request_ids: dict[str, int] = {}
         self._entries: dict[StateKey, _Entry] = {}
         self._orphans: dict[StateKey, _Orphan] = {}
@@ -198,6 +199,7 @@ class KernelDriver:
                 for step in policies.steps_between(self._read_policies(), ()):
                     self._apply(step)
                 self._installed.clear()
+            self._is_plain = False
         finally:
             if not keep_filters:
                 self._settings.restore()
@@ -224,7 +226,10 @@ class KernelDriver:
         check_table(table, capabilities)
         names = list(table.negotiations)
         ids = policies.request_ids(names, self._request_ids)
-        wanted = policies.policies_of(table, ids, capabilities)
+        if self._install_few(table, ids, capabilities):
+            return
+        doubles: list[Policy] = []
+        wanted = policies.policies_of(table, ids, capabilities, doubles)
         if any(entry.selector.version == 6 for entry in table.filters):
             wanted = [*policies.loopback_policies(*own_ipv6_addresses()), *wanted]
         before = list(self._installed.values())
@@ -239,6 +244,9 @@ class KernelDriver:
         self._by_filter = {}
         for policy in self._installed.values():
             self._by_filter.setdefault(policies.filter_id_of(policy), []).append(policy)
+        for found in self._by_filter.values():
+            found.sort(key=lambda policy: policy.priority)
+        self._is_plain = not doubles and len(self._by_filter) == len(table.filters)
         # Ids of negotiations that are gone stay known while SAs of theirs may live.
         used = {entry.sa.negotiation for entry in self._entries.values()} | set(names)
         self._request_ids = {
@@ -248,6 +256,34 @@ class KernelDriver:
         self._finished = {
             name: value for name, value in self._finished.items() if table.by_id(name) is not None
         }
+
+    def _install_few(self, table: FilterTable, ids: dict[str, int], capabilities: Capabilities) -> bool:
+        """A table that differs little from the one in force, without a look at all of it. False where that is
+        not so simple, or failed: the whole difference is looked for then."""
+        if not self._is_plain or table.negotiations != self._table.negotiations:
+            return False
+        if any(self._request_ids.get(name) != number for name, number in ids.items()):
+            return False
+        changes = table.since(self._table)
+        if any(entry.selector.version == 6 for entry in table.filters if entry.id in changes.came):
+            return False  # beside the first filter for IPv6 loopback gets policies
+        steps = policies.few_steps(self._installed, self._by_filter, self._table, table, ids, capabilities)
+        if steps is None:
+            return False
+        try:
+            for step in steps:
+                self._apply(step)
+        except StockadeError:
+            self._is_plain = False
+            return False
+        for entry_id in changes.went:
+            self._by_filter.pop(entry_id, None)
+            self._finished.pop(entry_id, None)
+        for step in steps:
+            if step.change is Change.ADD:
+                self._by_filter.setdefault(policies.filter_id_of(step.policy), []).append(step.policy)
+        self._table = table
+        return True
 
     def get_spi(self, local: Address, peer: Address) -> int:
         """The kernel chooses and keeps it back for some seconds, so that no other program gets it."""
@@ -403,7 +439,7 @@ class KernelDriver:
         if expired.hard:
             entry.usage = expired.state.usage
             self._forget(key, entry)
-        self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, expired.hard))
+        self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, expired.hard, entry.sa.peer))
 
     def _look(self, now: float) -> None:
         """What the kernel does not tell: idle SAs, packets that SAs refused, SPIs that nobody knows."""
@@ -445,7 +481,7 @@ class KernelDriver:
         for key, entry in list(self._entries.items()):
             if key not in found and now - entry.installed > LOOK_SECONDS:
                 self._forget(key, entry)
-                self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, hard=True))
+                self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, True, entry.sa.peer))
         return larval
 
     def _refuse(self, entry: _Entry, before: xfrm.Usage, after: xfrm.Usage, now: float) -> None:
@@ -478,7 +514,7 @@ class KernelDriver:
                     continue
                 partner.idle_reported = True
             entry.idle_reported = True
-            self._events.append(SaIdle(sa.spi, sa.direction))
+            self._events.append(SaIdle(sa.spi, sa.direction, sa.peer))
 
     # ---- packets with an SPI that nobody knows -------------------------------------------------------------
 

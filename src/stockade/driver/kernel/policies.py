@@ -22,7 +22,7 @@ Ours are told from those of other programs by a tag where the kernel keeps numbe
 the hard limit in packets says STOCKADE, the soft one is the id of the filter. So they are known again after a
 restart, and an acquire names its filter."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
@@ -56,6 +56,7 @@ STEP: Final = 16
 
 REQUEST_ID_BASE: Final = 0x5100_0000
 _REQUEST_ID_MASK: Final = 0x00FF_FFFF
+FEW_CHANGES: Final = 64
 MAXIMUM_PIECES: Final = 4096
 """Policies that one filter may become; ranges that are worse are refused."""
 
@@ -111,27 +112,41 @@ def request_ids(names: Sequence[str], known: Mapping[str, int]) -> dict[str, int
     return found
 
 
-def policies_of(table: FilterTable, ids: Mapping[str, int], capabilities: Capabilities) -> list[Policy]:
+def policies_of(
+    table: FilterTable,
+    ids: Mapping[str, int],
+    capabilities: Capabilities,
+    doubles: list[Policy] | None = None,
+) -> list[Policy]:
     """The policies of a table, heaviest first, without priorities. `CallerError(DRIVER_LACKS)` names the rule
-    that the kernel cannot express."""
+    that the kernel cannot express. `doubles` takes those that say the same as another one before them."""
     seen: set[Key] = set()
     policies = []
     for entry in table.filters:
-        negotiation = table.negotiations[entry.negotiation] if entry.negotiation is not None else None
-        templates = () if negotiation is None else (_template(entry, negotiation, ids, capabilities),)
-        for selector in _selectors(entry, capabilities):
-            policy = Policy(
-                selector,
-                DIRECTIONS[entry.direction],
-                PolicyAction.BLOCK if entry.action is Action.BLOCK else PolicyAction.ALLOW,
-                0,
-                templates,
-                Limits(soft_packets=int(entry.id, 16), hard_packets=OWNER),
-            )
+        for policy in policies_of_filter(entry, table, ids, capabilities):
             if key_of(policy) not in seen:
                 seen.add(key_of(policy))
                 policies.append(policy)
+            elif doubles is not None:
+                doubles.append(policy)
     return policies
+
+
+def policies_of_filter(
+    entry: SpecificFilter, table: FilterTable, ids: Mapping[str, int], capabilities: Capabilities
+) -> Iterator[Policy]:
+    """What one filter becomes."""
+    negotiation = table.negotiations[entry.negotiation] if entry.negotiation is not None else None
+    templates = () if negotiation is None else (_template(entry, negotiation, ids, capabilities),)
+    for selector in _selectors(entry, capabilities):
+        yield Policy(
+            selector,
+            DIRECTIONS[entry.direction],
+            PolicyAction.BLOCK if entry.action is Action.BLOCK else PolicyAction.ALLOW,
+            0,
+            templates,
+            Limits(soft_packets=int(entry.id, 16), hard_packets=OWNER),
+        )
 
 
 def loopback_policies(addresses: Sequence[IPv6Address], interface: int) -> list[Policy]:
@@ -164,6 +179,78 @@ def steps_between(current: Sequence[Policy], wanted: Sequence[Policy]) -> list[S
         )
         steps += _steps(mine, [policy for policy in wanted if policy.direction is direction])
     return steps
+
+
+def few_steps(
+    installed: Mapping[Key, Policy],
+    by_filter: Mapping[str, Sequence[Policy]],
+    old: FilterTable,
+    new: FilterTable,
+    ids: Mapping[str, int],
+    capabilities: Capabilities,
+) -> list[Step] | None:
+    """`steps_between` where few filters came or went, without a look at the others: every filter of `old` has
+    all its policies in `installed` (`by_filter`: by its id). None where that is not so simple."""
+    changes = new.since(old)
+    if changes.reordered or len(changes.came) + len(changes.went) > FEW_CHANGES:
+        return None
+    gone = [policy for entry_id in changes.went for policy in by_filter.get(entry_id, ())]
+    taken = {policy.priority for policy in gone}
+    placed: dict[str, list[Policy]] = {}
+    steps: list[Step] = []
+    keys: set[Key] = set()
+    for number, entry in enumerate(new.filters):
+        if entry.id not in changes.came:
+            continue
+        made = list(policies_of_filter(entry, new, ids, capabilities))
+        if keys & {*map(key_of, made)} or any(key_of(policy) in installed for policy in made):
+            return None
+        keys.update(map(key_of, made))
+        priorities = _between(number, new, placed, by_filter, len(made), taken)
+        if priorities is None:
+            return None
+        placed[entry.id] = [
+            replace(policy, priority=priority) for policy, priority in zip(made, priorities, strict=True)
+        ]
+        steps += [Step(Change.ADD, policy) for policy in placed[entry.id]]
+    gone.sort(key=lambda policy: policy.priority, reverse=True)
+    return steps + [Step(Change.REMOVE, policy) for policy in gone]
+
+
+def _between(
+    number: int,
+    table: FilterTable,
+    placed: Mapping[str, Sequence[Policy]],
+    by_filter: Mapping[str, Sequence[Policy]],
+    count: int,
+    taken: Set[int],
+) -> list[int] | None:
+    """Priorities for the policies of a filter, between those of its neighbours in the same direction."""
+    filters = table.filters
+    direction = filters[number].direction
+
+    def neighbour(way: range) -> Sequence[Policy] | None:
+        for position in way:
+            entry = filters[position]
+            if entry.direction is direction and (entry.id in placed or entry.id in by_filter):
+                return placed.get(entry.id) or by_filter[entry.id]
+        return None
+
+    before = neighbour(range(number - 1, -1, -1))
+    behind = neighbour(range(number + 1, len(filters)))
+    last = before[-1].priority if before else 0
+    end = behind[0].priority if behind else BORDER if last < BORDER else LAST_PRIORITY
+    step = max(1, (end - last) // (count + 1)) if behind else STEP
+    start = last if before or behind else FIRST_PRIORITY - STEP
+    priorities: list[int] = []
+    for position in range(count):
+        last = max(last + 1, start + step * (position + 1))
+        while last in taken:
+            last += 1
+        if last >= end:
+            return None
+        priorities.append(last)
+    return priorities
 
 
 def _steps(current: list[Policy], wanted: list[Policy]) -> list[Step]:

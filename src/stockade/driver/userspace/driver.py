@@ -423,15 +423,11 @@ class UserspaceDriver:
                 for frame in self._event_frames.feed(data):
                     event = messages.event_of(messages.event_decoder.decode(frame))
                     if isinstance(event, SaExpired) and event.hard:
-                        self._forget(event.spi, event.direction)
+                        self._sas.pop((event.spi, event.direction, event.peer), None)
                     if event is not None:
                         self._events.append(event)
             except (msgspec.MsgspecError, ValueError, KeyError):
                 self._on_death("the data plane speaks nonsense")
-
-    def _forget(self, spi: int, direction: Direction) -> None:
-        for key in [key for key in self._sas if key[:2] == (spi, direction)]:
-            del self._sas[key]
 
     def _on_death(self, detail: str) -> None:
         child = self._child
@@ -442,8 +438,8 @@ class UserspaceDriver:
         self._events.append(
             DriverFailed(Reason.of(ReasonCode.DRIVER_FAILED, detail, status=status, log=self._log_path))
         )
-        for spi, direction, _ in self._sas:
-            self._events.append(SaExpired(spi, direction, hard=True))
+        for spi, direction, peer in self._sas:
+            self._events.append(SaExpired(spi, direction, True, peer))
         self._sas.clear()
         steady = time.monotonic() - self._last_start > STEADY_SECONDS
         self._pause = FIRST_RESTART_INTERVAL if steady else min(2 * self._pause, RESTART_INTERVAL)

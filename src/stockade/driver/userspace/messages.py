@@ -151,11 +151,13 @@ class Expired(msgspec.Struct, frozen=True, tag=True):
     spi: int
     direction: Direction
     hard: bool
+    peer: str
 
 
 class Idle(msgspec.Struct, frozen=True, tag=True):
     spi: int
     direction: Direction
+    peer: str
 
 
 class PacketsRefused(msgspec.Struct, frozen=True, tag=True):
@@ -348,10 +350,10 @@ def event_message(event: DriverEvent) -> Event:
                     flow.destination_port,
                 ),
             )
-        case SaExpired(spi, direction, hard):
-            return Expired(spi, direction, hard)
-        case SaIdle(spi, direction):
-            return Idle(spi, direction)
+        case SaExpired(spi, direction, hard, peer):
+            return Expired(spi, direction, hard, str(peer))
+        case SaIdle(spi, direction, peer):
+            return Idle(spi, direction, str(peer))
         case PacketRefused(reason, source, destination, spi, count):
             return PacketsRefused(reason.code.name, reason.detail, str(source), str(destination), spi, count)
         case DriverFailed():
@@ -364,10 +366,10 @@ def event_of(message: Event) -> DriverEvent | None:
         case AcquireEvent(filter_id, (source, destination, protocol, source_port, destination_port)):
             flow = Flow(ip_address(source), ip_address(destination), protocol, source_port, destination_port)
             return Acquire(filter_id, flow)
-        case Expired(spi, direction, hard):
-            return SaExpired(spi, direction, hard)
-        case Idle(spi, direction):
-            return SaIdle(spi, direction)
+        case Expired(spi, direction, hard, peer):
+            return SaExpired(spi, direction, hard, ip_address(peer))
+        case Idle(spi, direction, peer):
+            return SaIdle(spi, direction, ip_address(peer))
         case PacketsRefused(code, detail, source, destination, spi, count):
             reason = Reason.of(ReasonCode[code], detail)
             return PacketRefused(reason, ip_address(source), ip_address(destination), spi, count)

@@ -10,7 +10,7 @@ must be in its certificate; an address that is not must at least be the one that
 subject is what is recorded. Names are compared with nothing else, as Windows compares them with nothing.
 
 Left out: requests for other kinds of certificates, certificates in other messages than 5 and 6 ([MS-IKEE]
-§3.1.5), mapping to accounts."""
+§3.1.5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,8 +27,9 @@ from stockade.model.reasons import CallerError, PeerError, Reason, ReasonCode, e
 from stockade.model.secret import Secret
 from stockade.model.suites import Hash
 from stockade.pki import certificate as x509
+from stockade.pki.access import Proof
 from stockade.pki.containers import read_bundle
-from stockade.pki.credentials import CredentialSource, OwnCertificate
+from stockade.pki.credentials import CredentialSource, OwnCertificate, VerifiedPeer
 from stockade.pki.names import parse_name
 from stockade.wire.isakmp.constants import CertificateEncoding, PayloadType
 from stockade.wire.isakmp.payloads import (
@@ -52,10 +53,6 @@ def certificate_methods(
     refusals: list[Reason] = []
     allowed: list[Certificate] = []
     for entry in configured:
-        if entry.map_to_account:
-            detail = f"{entry}: mapping certificates to accounts needs a domain"
-            refusals.append(Reason.of(ReasonCode.AUTHENTICATION_METHOD_UNAVAILABLE, detail))
-            continue
         allowed.append(entry)
         found = source.own(entry.root_ca)
         if isinstance(found, Reason):
@@ -107,6 +104,15 @@ class CertificateMethod(OneRound):
         self.number = number
         self.name = f"certificate ({own[0].private_key.public.kind})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CertificateMethod) and (other.number, other._configured) == (
+            self.number,
+            self._configured,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.number, self._configured))
+
     def same_as(self, configured: AuthenticationMethod) -> bool:
         return isinstance(configured, Certificate) and any(
             (entry.root_ca, entry.map_to_account) == (configured.root_ca, configured.map_to_account)
@@ -152,12 +158,37 @@ class CertificateMethod(OneRound):
         proof = presented.proof
         if not isinstance(proof, SignaturePayload) or not key.verify_ike(digest, proof.data):
             raise error_for(ReasonCode.INVALID_SIGNATURE, "the peer's signature of HASH does not verify")
-        verdict = self._source.verify(certificates, [entry.root_ca for entry in self._configured])
+        source, roots = self._source, [entry.root_ca for entry in self._configured]
+        verdict = source.verify(certificates, roots)
         if isinstance(verdict, Reason):
             raise PeerError(verdict)
         identity = _checked_identity(presented.identity, verdict.certificate, remote)
         used = tuple(entry for entry in self._configured if entry.root_ca == verdict.root_ca)
-        return Authenticated(identity, CertificateMethod(used, self._own, self.number, self._source))
+        method = CertificateMethod(used, self._own, self.number, self._source)
+        wanted = verdict.wanted
+
+        def settle() -> CertificateMethod:
+            settled = source.settle(certificates, roots, wanted)
+            if isinstance(settled, Reason):
+                raise PeerError(settled)
+            return method
+
+        return Authenticated(identity, method, _proof(verdict, used), settle if wanted else None)
+
+
+def _proof(verdict: VerifiedPeer, used: tuple[Certificate, ...]) -> Proof:
+    """`used`: the entries of the rule that the certificate meets; it must be mapped where all of them ask for
+    that."""
+    certificate = verdict.certificate
+    hosts = [str(name) for name in certificate.alternative_names if name.type == IdentityType.FQDN]
+    return Proof(
+        names=(certificate.subject_text, *map(str, certificate.alternative_names)),
+        domains=tuple(dict.fromkeys(host.partition(".")[2] for host in hosts if "." in host)),
+        authorities=(verdict.root_ca, *verdict.authorities),
+        subject=certificate.subject_text,
+        issuer=certificate.issuer_text,
+        must_map=all(entry.map_to_account for entry in used),
+    )
 
 
 def _serves(own: OwnCertificate, wanted: set[bytes]) -> bool:

@@ -35,6 +35,7 @@ from stockade.model.negotiation import AuthenticationMethod, Kerberos
 from stockade.model.reasons import Reason, ReasonCode, error_for
 from stockade.model.secret import Secret
 from stockade.model.suites import Hash
+from stockade.pki.access import Proof
 from stockade.wire.isakmp.constants import AuthenticationMethodNumber, IkeAttribute, PayloadType
 from stockade.wire.isakmp.payloads import (
     Attribute,
@@ -192,7 +193,7 @@ class KerberosMethod:
             )
         # The context has done its work; what is kept is a method without it.
         method = KerberosMethod(self._source, self._name.decode("utf-16-le"))
-        return Authenticated(Identity.principal(context.peer), method)
+        return Authenticated(Identity.principal(context.peer), method, _proof(context))
 
     @property
     def _begun(self) -> _Session:
@@ -201,6 +202,12 @@ class KerberosMethod:
 
     def _with(self, session: _Session) -> "KerberosMethod":
         return KerberosMethod(self._source, self._name.decode("utf-16-le"), session)
+
+
+def _proof(context: GssContext) -> Proof:
+    name, _, realm = context.peer.rpartition("@")
+    host = (name.removeprefix("host/"),) if name.startswith("host/") else ()
+    return Proof(names=(context.peer, *host), groups=context.groups, domains=(realm,))
 
 
 def _name_in(attributes: Sequence[Attribute]) -> bytes:

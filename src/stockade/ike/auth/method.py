@@ -18,6 +18,7 @@ from stockade.model.negotiation import AuthenticationMethod
 from stockade.model.reasons import ReasonCode
 from stockade.model.secret import Secret
 from stockade.model.suites import Hash
+from stockade.pki.access import Proof
 from stockade.wire.isakmp.constants import PayloadType
 from stockade.wire.isakmp.payloads import (
     Attribute,
@@ -26,6 +27,8 @@ from stockade.wire.isakmp.payloads import (
     IdentificationPayload,
     Payload,
 )
+
+NOTHING_PROVED = Proof()
 
 Task = Callable[[], "AuthMethod"]
 """Work that may block. It raises `StockadeError` where it fails, and touches nothing of the engine."""
@@ -54,10 +57,13 @@ class Presented:
 @dataclass(frozen=True, slots=True)
 class Authenticated:
     """Who the peer has proved to be, and `method` narrowed to the credential that it used: what decides
-    which rules the main mode may serve."""
+    which rules the main mode may serve. `proof`: what access lists are asked about."""
 
     identity: Identity
     method: "AuthMethod"
+    proof: Proof = NOTHING_PROVED
+    pending: Task | None = None
+    """What must be looked up, where it may block, before all this counts; it raises where it does not."""
 
 
 class OneRound:

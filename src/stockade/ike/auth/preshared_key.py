@@ -16,6 +16,7 @@ from stockade.model.negotiation import AuthenticationMethod, PresharedKey
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.secret import Secret
 from stockade.model.suites import Hash
+from stockade.pki.access import Proof
 from stockade.wire.isakmp.constants import PayloadType
 from stockade.wire.isakmp.payloads import (
     CertificateRequestPayload,
@@ -51,6 +52,12 @@ class PresharedKeyMethod(OneRound):
     def __init__(self, configured: PresharedKey) -> None:
         self._configured = configured
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PresharedKeyMethod) and other._configured == self._configured
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     def same_as(self, configured: AuthenticationMethod) -> bool:
         return isinstance(configured, PresharedKey) and configured.key == self._configured.key
 
@@ -73,4 +80,5 @@ class PresharedKeyMethod(OneRound):
         proof = presented.proof
         if not isinstance(proof, HashPayload) or not equal(proof.data, digest):
             raise error_for(ReasonCode.PSK_MISMATCH, "the peer's HASH does not verify")
-        return Authenticated(check_peer_identity(presented.identity, remote), self)
+        identity = check_peer_identity(presented.identity, remote)
+        return Authenticated(identity, self, Proof(names=() if remote is None else (str(remote),)))

@@ -7,9 +7,11 @@ concerns more than one main mode is the host's business (`MainModeHost`: the eng
 from collections.abc import Sequence
 from typing import Protocol
 
+from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
-from stockade.ike.contract import ReportKind, Send
+from stockade.ike.contract import RandomSource, ReportKind, Send
+from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered
 from stockade.ike.v1 import fragments, informational, main_mode
 from stockade.ike.v1.exchange import NO_COOKIE, Conversation, Exchange
@@ -48,6 +50,7 @@ _AUTHENTICATION = (
     ReasonCode.CERTIFICATE_USAGE,
     ReasonCode.CERTIFICATE_REVOKED,
     ReasonCode.CERTIFICATE_UNTRUSTED,
+    ReasonCode.ACCESS_DENIED,
     ReasonCode.KERBEROS_REFUSED,
     ReasonCode.KERBEROS_CLOCK_SKEW,
     ReasonCode.KERBEROS_NO_TICKET,
@@ -55,6 +58,25 @@ _AUTHENTICATION = (
     ReasonCode.KERBEROS_UNREACHABLE,
     ReasonCode.KERBEROS_UNAVAILABLE,
 )
+
+_NO_KERBEROS = (
+    ReasonCode.AUTHENTICATION_FAILED,
+    ReasonCode.KERBEROS_CLOCK_SKEW,
+    ReasonCode.KERBEROS_EXPIRED,
+    ReasonCode.KERBEROS_NO_TICKET,
+    ReasonCode.KERBEROS_UNAVAILABLE,
+    ReasonCode.KERBEROS_UNREACHABLE,
+)
+"""Kerberos was agreed on, and then turned out not to work between the two."""
+
+
+def renewal_lead(lifetime: float, initiator: bool, random: RandomSource) -> float:
+    """How long before its end a main mode is made anew (seconds): its initiator first, at random so that many
+    do not do it in one moment; the responder only if the initiator has not."""
+    fraction = random_fraction(random)
+    if initiator:
+        return min(60 + 30 * fraction, lifetime * (0.15 + 0.1 * fraction))
+    return min(30.0, lifetime * 0.08)
 
 
 class MainModeHost(Protocol):
@@ -65,6 +87,9 @@ class MainModeHost(Protocol):
     def main_mode_failed(self, main_mode: "MainMode", reason: Reason, now: float) -> None: ...
 
     def main_mode_expired(self, main_mode: "MainMode", now: float) -> None: ...
+
+    def main_mode_ages(self, main_mode: "MainMode", now: float) -> None:
+        """Its lifetime is nearly over: time to make the next one, if it is needed."""
 
     def main_mode_exhausted(self, main_mode: "MainMode", reason: Reason, now: float) -> None: ...
 
@@ -146,6 +171,7 @@ class MainMode:
             vendor_ids,
             context.random,
             lambda: host.claims_initial_contact(self),
+            lambda peer: context.access.why_denied(peer.proof),
             context.config.authentication_attempts,
             self._note_choice,
             self._note_vendor_ids,
@@ -228,6 +254,26 @@ class MainMode:
         return self.outcome.proposal in negotiation.main_mode.proposals and any(
             self.outcome.method.same_as(method) for method in negotiation.authentication
         )
+
+    def untried(self, reason: Reason) -> list[MainModeCandidate]:
+        """Initiator, failed with `reason`: the candidates whose credential was not tried, where the reason
+        lies in the credential that was."""
+        if not self.initiator or self.choice is None:
+            return []
+        tried = self.choice.candidate.method
+        if tried.number == GSS_KERBEROS and reason.code in _NO_KERBEROS:
+            return [entry for entry in self.candidates if entry.method.number != GSS_KERBEROS]
+        if reason.code is ReasonCode.PSK_MISMATCH:
+            return [
+                entry
+                for entry in self.candidates
+                if entry.method.number == tried.number and entry.method != tried
+            ]
+        return []
+
+    def why_denied(self, rule: str = "") -> Reason | None:
+        """Whether the access list denies the (established) peer all traffic, or that of a rule."""
+        return None if self.outcome is None else self.context.access.why_denied(self.outcome.proof, rule)
 
     def usable(self, negotiation: Negotiation, now: float) -> bool:
         """Whether a new quick mode of `negotiation` may be begun under it. One that has made all the quick
@@ -354,6 +400,7 @@ class MainMode:
         timers = self.context.timers
         timers.cancel(self)
         timers.cancel(self.exchange)
+        timers.cancel(("renew", self))
         self.notices.close(tell=tell)
         return self.quick_modes.close()
 
@@ -398,6 +445,11 @@ class MainMode:
         self.expires = now + outcome.lifetime_seconds
         self._last_block = outcome.protection.last_block
         self.context.timers.set(self, self.expires, lambda moment: self._host.main_mode_expired(self, moment))
+        if self.config.renew_main_modes:
+            due = self.expires - renewal_lead(outcome.lifetime_seconds, self.initiator, self.random)
+            self.context.timers.set(
+                ("renew", self), due, lambda moment: self._host.main_mode_ages(self, moment)
+            )
         self.context.count("main_modes")
         reason = Reason.of(
             ReasonCode.SA_ESTABLISHED,

@@ -33,6 +33,11 @@ class NoCredentials:
     def verify(self, certificates: Sequence[bytes], roots: Sequence[str]) -> VerifiedPeer | Reason:
         return Reason.of(ReasonCode.CERTIFICATE_UNTRUSTED, "this host has no machine store")
 
+    def settle(
+        self, certificates: Sequence[bytes], roots: Sequence[str], wanted: Sequence[str]
+    ) -> VerifiedPeer | Reason:
+        return self.verify(certificates, roots)
+
 
 def main_mode_candidates(
     negotiations: Iterable[Negotiation], credentials: CredentialSource, kerberos: GssSource | None = None

@@ -84,6 +84,8 @@ class Incoming:
     header: Header
     plain: bytes
     payloads: tuple[ReceivedPayload, ...]
+    protection: MessageProtection | None = None
+    """What it could be read with; None if it came in clear."""
 
     def all(self, kind: type[P]) -> list[P]:
         """The payloads of one class, in order."""
@@ -191,7 +193,14 @@ def answered(
 class Conversation:
     """What the messages of one exchange share: the header's fixed fields and the cipher."""
 
-    __slots__ = ("exchange_type", "initiator_cookie", "message_id", "protection", "responder_cookie")
+    __slots__ = (
+        "alternatives",
+        "exchange_type",
+        "initiator_cookie",
+        "message_id",
+        "protection",
+        "responder_cookie",
+    )
 
     def __init__(
         self,
@@ -206,6 +215,8 @@ class Conversation:
         self.exchange_type = exchange_type
         self.message_id = message_id
         self.protection = protection
+        self.alternatives: tuple[MessageProtection, ...] = ()
+        """Other keys that the peer may mean (several pre-shared keys), until a message tells."""
 
     @property
     def message_id_bytes(self) -> bytes:
@@ -237,16 +248,19 @@ class Conversation:
             raise error_for(ReasonCode.UNEXPECTED_MESSAGE, f"{expect.message} must be {wanted}")
         if not expect.protected:
             payloads = decode_payloads(header.next_payload, body)
-        else:
-            assert self.protection is not None
-            body = self.protection.open(body)
+            expect.check(payloads)
+            return Incoming(header, body, payloads)
+        assert self.protection is not None
+        for protection in (self.protection, *self.alternatives):
+            plain = protection.open(body)
             try:
-                payloads = decode_payloads(header.next_payload, body, padded=True)
+                payloads = decode_payloads(header.next_payload, plain, padded=True)
             except PeerError:
-                # What exactly looks wrong in wrongly decrypted bytes says nothing, so it is not repeated.
-                raise error_for(expect.garbled, f"{expect.message} makes no sense after decryption") from None
-        expect.check(payloads)
-        return Incoming(header, body, payloads)
+                continue
+            expect.check(payloads)
+            return Incoming(header, plain, payloads, protection)
+        # What exactly looks wrong in wrongly decrypted bytes says nothing, so it is not repeated.
+        raise error_for(expect.garbled, f"{expect.message} makes no sense after decryption")
 
 
 class ExchangeOwner(Protocol):
@@ -493,7 +507,7 @@ class Exchange(Generic[T]):
         self._work = work
         self._sent = self._retransmission = self.expect = None
         self._confirm_by = now + self._owner.config.task_seconds
-        self.suspicion = Reason.of(ReasonCode.KERBEROS_UNREACHABLE, f"{self.name} waited in vain for a token")
+        self.suspicion = Reason.of(ReasonCode.KERBEROS_UNREACHABLE, f"{self.name} waited in vain")
         self.repeats = 0
         self._owner.give_away(work.task)
 

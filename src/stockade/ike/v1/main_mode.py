@@ -36,6 +36,7 @@ from stockade.crypto.ikev1_keys import (
 from stockade.crypto.key_exchange import PrivateValue, generate
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import Authenticated, AuthMethod, Presented
+from stockade.ike.auth.preshared_key import PresharedKeyMethod
 from stockade.ike.contract import RandomSource
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
 from stockade.ike.v1.exchange import (
@@ -60,8 +61,9 @@ from stockade.ike.v1.nat_traversal import Nat, Variant, common_variant, detectio
 from stockade.ike.v1.protection import MessageProtection
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.identities import Identity
-from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
+from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for, error_of
 from stockade.model.suites import Hash, MainModeProposal
+from stockade.pki.access import Proof
 from stockade.wire.isakmp.constants import (
     DomainOfInterpretation,
     NotifyType,
@@ -83,6 +85,8 @@ from stockade.wire.isakmp.payloads import (
 from stockade.wire.vendor_ids import GSSAPI, is_vendor
 
 NONCE_SIZE = 32
+MAXIMUM_ALTERNATIVES = 8
+"""How many more pre-shared keys message 5 is tried with: it is the work that a stranger can cause."""
 
 _NAT = frozenset({PayloadType.NAT_DETECTION, PayloadType.NAT_DETECTION_DRAFT})
 _CERTIFICATES = frozenset({PayloadType.CERTIFICATE, PayloadType.CERTIFICATE_REQUEST})
@@ -122,6 +126,7 @@ class MainModeSetup:
     vendor_ids: Sequence[bytes]
     random: RandomSource
     claim_initial_contact: Callable[[], bool]
+    why_denied: Callable[[Authenticated], Reason | None]
     authentication_attempts: int
     note_choice: Callable[[MainModeChoice], None]
     note_vendor_ids: Callable[[Sequence[bytes]], None]
@@ -141,6 +146,7 @@ class MainModeOutcome:
     keys: MainModeKeys
     lifetime_seconds: int
     peer_identity: Identity
+    proof: Proof
     initial_contact: bool
     protection: MessageProtection
 
@@ -210,8 +216,9 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
             protected=True,
             attempts=setup.authentication_attempts,
         ),
-        lambda message: _authenticate(message, agreement, sa_body, setup.remote, setup.story),
+        lambda message: _authenticate(message, agreement, sa_body, setup),
     )
+    yield from performed(peer.pending, peer.method)
     return Finish(agreement.outcome(peer, _says_initial_contact(message)))
 
 
@@ -264,13 +271,18 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
     detection = detection_payloads(variant, hash_name, cookies, *setup.endpoints())
     if agreement.nat is not None:
         setup.note_nat(agreement.nat)
-    peer, message = yield from answered(
+    # Which pre-shared key the peer means shows only now: message 5 is read with each of them.
+    alternatives = (agreement, *agreement.alternatives)
+    conversation.alternatives = tuple(entry.protection for entry in agreement.alternatives)
+    peer, message, agreement = yield from answered(
         Step(
             proof_expectation(5, method),
             (KeyExchangePayload(private.public), NoncePayload(nonce), *method.requests(), *detection),
         ),
-        lambda message: _authenticate(message, agreement, sa_body, setup.remote, setup.story),
+        lambda message: _authenticate_any(message, alternatives, sa_body, setup),
     )
+    conversation.protection, conversation.alternatives = agreement.protection, ()
+    yield from performed(peer.pending, peer.method)
     return Finish(
         agreement.outcome(peer, _says_initial_contact(message)),
         (
@@ -296,6 +308,8 @@ class _Agreement:
     peer_cookie: bytes
     asked: tuple[CertificateRequestPayload, ...]
     nat: Nat | None
+    alternatives: "tuple[_Agreement, ...]" = ()
+    """The same with our other credentials for what was negotiated (the responder's)."""
 
     @property
     def proof_hash(self) -> Hash:
@@ -332,6 +346,7 @@ class _Agreement:
             self.keys,
             self.choice.lifetime_seconds,
             peer.identity,
+            peer.proof,
             initial_contact,
             self.protection,
         )
@@ -369,16 +384,23 @@ def _agree(
     shared = private.shared(peer_public)
     if nonce_i == nonce_r or private.public == peer_public:
         raise error_for(ReasonCode.INVALID_KEY_EXCHANGE, "the peer sent our own value back")
-    skeyid = method.skeyid(proposal.hash, nonce_i, nonce_r, shared)
     cookie_i, cookie_r = conversation.initiator_cookie, conversation.responder_cookie
-    keys = derive_main_mode_keys(proposal.hash, proposal.encryption, skeyid, shared, cookie_i, cookie_r)
     own, peer = private.public, peer_public
     iv = phase1_iv(proposal.hash, proposal.encryption, *((own, peer) if initiator else (peer, own)))
-    return _Agreement(
+
+    def keys_of(method: AuthMethod) -> MainModeKeys:
+        skeyid = method.skeyid(proposal.hash, nonce_i, nonce_r, shared)
+        return derive_main_mode_keys(proposal.hash, proposal.encryption, skeyid, shared, cookie_i, cookie_r)
+
+    def protection_of(keys: MainModeKeys) -> MessageProtection:
+        return MessageProtection(proposal.encryption, keys.encryption_key, iv)
+
+    keys = keys_of(method)
+    agreement = _Agreement(
         choice,
         method,
         keys,
-        MessageProtection(proposal.encryption, keys.encryption_key, iv),
+        protection_of(keys),
         own,
         peer,
         cookie_i if initiator else cookie_r,
@@ -386,6 +408,23 @@ def _agree(
         tuple(message.all(CertificateRequestPayload)),
         nat,
     )
+    others: list[_Agreement] = []
+    for other in () if initiator else _other_methods(choice):
+        # Signatures share the keys of what was negotiated, each pre-shared key makes its own.
+        if isinstance(other, PresharedKeyMethod):
+            keys = keys_of(other)
+            others.append(replace(agreement, method=other, keys=keys, protection=protection_of(keys)))
+        else:
+            others.append(replace(agreement, method=other))
+    return replace(agreement, alternatives=tuple(others))
+
+
+def _other_methods(choice: MainModeChoice) -> list[AuthMethod]:
+    found = [choice.candidate.method]
+    for candidate in choice.alternatives:
+        if candidate.method not in found and len(found) <= MAXIMUM_ALTERNATIVES:
+            found.append(candidate.method)
+    return found[1:]
 
 
 def _note_vendor_ids(setup: MainModeSetup, message: Incoming) -> Variant | None:
@@ -418,7 +457,7 @@ def _prove(
 
 
 def _authenticate(
-    message: Incoming, agreement: _Agreement, sa_body: bytes, remote: Address, story: Story
+    message: Incoming, agreement: _Agreement, sa_body: bytes, setup: MainModeSetup
 ) -> tuple[Authenticated, Incoming]:
     """Who the peer proves to be, and the message that proves it."""
     method = agreement.method
@@ -427,12 +466,31 @@ def _authenticate(
     presented = Presented(message.one(IdentificationPayload), proof, tuple(message.all(CertificatePayload)))
     # Behind a NAT the peer cannot know the address that it speaks from.
     behind = agreement.nat is not None and agreement.nat.peer_behind
-    peer = method.authenticate(presented, digest, None if behind else remote)
-    if story.on:
+    peer = method.authenticate(presented, digest, None if behind else setup.remote)
+    if setup.story.on:
         text = f"the peer proves by {peer.method.name} that it is {peer.identity}"
         certificates = ("certificates", len(presented.certificates))
-        story.tell(StoryEvent.PROVED, text, *((certificates,) if presented.certificates else ()))
+        setup.story.tell(StoryEvent.PROVED, text, *((certificates,) if presented.certificates else ()))
+    denied = setup.why_denied(peer)
+    if denied is not None:
+        raise error_of(denied)  # not the peer's error: no other message would help
     return peer, message
+
+
+def _authenticate_any(
+    message: Incoming, agreements: Sequence[_Agreement], sa_body: bytes, setup: MainModeSetup
+) -> tuple[Authenticated, Incoming, _Agreement]:
+    """With the first of our credentials that fits; if none does, the error is that of the first."""
+    refusal: PeerError | None = None
+    for agreement in agreements:
+        if agreement.protection is not message.protection:
+            continue
+        try:
+            return *_authenticate(message, agreement, sa_body, setup), agreement
+        except PeerError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
 
 
 def _says_initial_contact(message: Incoming) -> bool:

@@ -42,6 +42,8 @@ from stockade.wire.isakmp.payloads import (
     TransformPayload,
 )
 
+MAXIMUM_TRANSFORMS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class MainModeCandidate:
@@ -71,8 +73,13 @@ class MainModeChoice:
 
 def main_mode_offer(candidates: Sequence[MainModeCandidate]) -> SecurityAssociationPayload:
     """One proposal with a transform per candidate, in order (RFC 2409 §5; at most 64)."""
-    transforms = []
-    for number, candidate in enumerate(candidates[:64], 1):
+    transforms: list[TransformPayload] = []
+    offered: set[tuple[MainModeProposal, int]] = set()
+    for candidate in candidates:
+        what = (candidate.proposal, candidate.method.number)
+        if what in offered or len(transforms) == MAXIMUM_TRANSFORMS:
+            continue  # another credential for the same: which one is meant is not negotiated
+        offered.add(what)
         cipher = encryption_algorithm(candidate.proposal.encryption)
         assert cipher.ike_id is not None
         attributes = [
@@ -90,7 +97,7 @@ def main_mode_offer(candidates: Sequence[MainModeCandidate]) -> SecurityAssociat
         ]
         if cipher.key_length_attribute is not None:
             attributes.insert(1, Attribute(IkeAttribute.KEY_LENGTH, cipher.key_length_attribute))
-        transforms.append(TransformPayload(number, IsakmpTransform.KEY_IKE, tuple(attributes)))
+        transforms.append(TransformPayload(len(transforms) + 1, IsakmpTransform.KEY_IKE, tuple(attributes)))
     return sa_payload([ProposalPayload(1, ProtocolId.ISAKMP, b"", tuple(transforms))])
 
 

@@ -24,7 +24,7 @@ Message 3 is then repeated until message 4 comes, so its loss cannot leave the t
 NAT-OA goes with the inbound SA of transport mode, for the checksums of what it opens. Left out: several SA
 payloads in one quick mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from stockade.crypto.hashing import equal
@@ -204,7 +204,7 @@ def initiate(
     )
     if isinstance(choice, Reason):
         raise PeerError(choice)
-    if (returned := answer.all(IdentificationPayload)) and tuple(returned) != identities:
+    if not same_identities(answer.all(IdentificationPayload), identities, setup.nat, policy.mode):
         raise error_for(ReasonCode.INVALID_IDENTITY, "the peer returned other identities than we sent")
     choice = _with_responder_lifetime(choice, answer)
     if setup.story.on:
@@ -387,6 +387,29 @@ def _original_addresses(setup: QuickModeSetup, mode: Mode, *, initiator: bool) -
     if setup.nat is None or mode is not Mode.TRANSPORT:
         return ()
     return setup.nat.original_addresses(setup.local, setup.remote, initiator=initiator)
+
+
+def same_identities(
+    returned: Sequence[IdentificationPayload],
+    sent: tuple[IdentificationPayload, ...],
+    nat: Nat | None,
+    mode: Mode,
+) -> bool:
+    """Whether a responder returned our identities, or none. In transport mode strongSwan writes the address
+    that it sees into the identity of an end behind a NAT; the SA is for what we asked either way."""
+    if not returned or tuple(returned) == sent:
+        return True
+    if nat is None or mode is not Mode.TRANSPORT or len(returned) != len(sent):
+        return False
+    translated = (nat.local_behind, nat.peer_behind)  # of IDci, which is us, and of IDcr
+    return all(
+        one == other
+        or (
+            behind
+            and (one.id_type, one.protocol_id, one.port) == (other.id_type, other.protocol_id, other.port)
+        )
+        for one, other, behind in zip(returned, sent, translated, strict=False)
+    )
 
 
 def _original_of_peer(

@@ -131,7 +131,10 @@ class QuickModes:
             if len(self.running(initiator=True)) >= self._config.quick_modes_in_progress:
                 return
             job = self._waiting.pop(0)
-            if self._main_mode.usable(job.acquire.negotiation, now):
+            denied = self._main_mode.why_denied(job.acquire.negotiation.name)
+            if denied is not None:
+                self._host.quick_mode_failed(self._main_mode, job, denied, now)
+            elif self._main_mode.usable(job.acquire.negotiation, now):
                 self._initiate(job, now)
             else:
                 self._host.take_back(job, now)
@@ -217,9 +220,10 @@ class QuickModes:
         self._context.timers.set(run, exchange.due, lambda now: self._timeout(run, now))
 
     def _timeout(self, run: QuickModeRun, now: float) -> None:
-        assert run.exchange is not None
-        run.exchange.timeout(now)
-        self._context.count("retransmissions", int(not run.exchange.done))
+        exchange = run.exchange
+        assert exchange is not None
+        exchange.timeout(now)  # which may drop the run
+        self._context.count("retransmissions", int(not exchange.done))
         self._arm(run)
 
     def _linger(self, run: QuickModeRun, now: float) -> None:
@@ -228,6 +232,7 @@ class QuickModes:
     def _drop(self, run: QuickModeRun) -> None:
         self._runs.pop(run.message_id, None)
         self._context.timers.cancel(run)
+        run.exchange = None  # they know each other: keys and payloads would wait for the garbage collector
 
     def _up(self, run: QuickModeRun, outcome: QuickModeOutcome, now: float) -> None:
         if not run.initiator:
@@ -318,8 +323,10 @@ class QuickModes:
                 detail = "the main mode has made all its quick modes"
                 return Reason.of(ReasonCode.TOO_MANY_NEGOTIATIONS, detail, limit=limit)
             match = context.lookup.for_quick_mode(main_mode.local.address, main_mode.remote.address, selector)
-            if isinstance(match, Reason) or main_mode.suits(match.negotiation):
+            if isinstance(match, Reason):
                 return match
+            if main_mode.suits(match.negotiation):
+                return main_mode.why_denied(match.negotiation.name) or match
             # Another rule's key opened this main mode: it must not open this rule's traffic.
             return Reason.of(
                 ReasonCode.MAIN_MODE_DOES_NOT_FIT,
