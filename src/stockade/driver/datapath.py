@@ -41,6 +41,7 @@ from stockade.driver.contract import (
     DriverStatistics,
     FilterCounters,
     PacketRefused,
+    PeerMoved,
     SaExpired,
     SaIdle,
 )
@@ -54,6 +55,7 @@ from stockade.driver.packets import (
     SMALLEST_IPV6_MTU,
     TCP,
     UDP,
+    UDP_HEADER,
     addresses_of,
     exchange_payload,
     flow_key,
@@ -126,6 +128,8 @@ class Datapath:
         self._filter_counts: dict[str, list[int]] = {}
         self._tunnels: dict[str, Address] = {}
         self._sad = SaDatabase(burst)
+        self._behind_nat: dict[Flow, int] = {}
+        """Outbound flow -> the UDP port behind which its other end stands, with NATs."""
         self._flows: dict[bytes, OutboundEntry] = {}
         self._acquired: dict[tuple[str, Address, Address], float] = {}
         self._events: deque[DriverEvent] = deque()
@@ -276,15 +280,38 @@ class Datapath:
         """As `inbound`, for UDP datagrams to the NAT-traversal port. An SA without UDP refuses what comes so,
         and one with UDP what comes bare: whoever changes the way has changed the agreement."""
         self._now = now
+        clear: list[bytes] = []
         unwrapped: list[bytes] = []
         for packet in packets:
             place = locate(packet)
             esp = None if place is None or place[1] != UDP else out_of_udp(packet, place[0])
-            if esp is None:
+            if place is None or esp is None:
                 self._refuse_malformed(packet, now)
-            else:
+                continue
+            at = place[0]
+            destination = packet[16:20] if packet[0] < 0x60 else packet[24:40]
+            entry = self._sad.inbound.get(destination + packet[at + UDP_HEADER : at + UDP_HEADER + 4])
+            port = packet[at] << 8 | packet[at + 1]
+            if entry is None or entry.sa.udp is None or entry.sa.udp.source_port == port:
                 unwrapped.append(esp)
-        return self._inbound(unwrapped, now, None, in_udp=True)
+                continue
+            clear += self._inbound(unwrapped, now, None, in_udp=True)
+            unwrapped = []
+            authentic = entry.packets
+            clear += self._inbound([esp], now, None, in_udp=True)
+            if entry.packets > authentic and packet[12:16] == entry.sa.source.packed:
+                self._move(entry, port)
+        return clear + self._inbound(unwrapped, now, None, in_udp=True)
+
+    def _move(self, entry: InboundEntry, port: int) -> None:
+        """The peer of this SA is behind a NAT that gave it another port: what we send goes there. So do all
+        pairs with that peer, each when its own next packet proves it."""
+        partner = self._sad.partner(entry)
+        self._sad.move(entry, port)
+        if isinstance(partner, OutboundEntry):
+            self._sad.move(partner, port)
+        self._forget_flows()
+        self._events.append(PeerMoved(entry.sa.spi, entry.sa.peer, port))
 
     def _inbound(
         self, packets: Sequence[bytes], now: float, outer: InboundEntry | None, in_udp: bool = False
@@ -415,7 +442,7 @@ class Datapath:
         if destination.is_multicast or destination == _BROADCAST:
             self._refusals.totals[_UNREPORTED_MULTICAST] += 1
             return None
-        sa = self._sad.outbound_for(flow, entry.negotiation)
+        sa = self._sad.outbound_for(flow, entry.negotiation, self._behind_nat.get(flow, 0))
         if sa is None:
             peer = self._tunnels.get(entry.negotiation, flow.destination)
             self._hold.add(Held(entry.id, entry.negotiation, peer, packet, now))
@@ -623,12 +650,26 @@ class Datapath:
             and found.action is Action.NEGOTIATE
             and self._is_of_rule(entry.sa, found.negotiation, flow)
         )
+        if accepted and entry.sa.udp is not None and entry.sa.mode is Mode.TRANSPORT:
+            self._answer_there(flow.reversed(), entry.sa.udp.source_port)
         # Behind an IPv6 extension header stand ports that the key does not have: asked every time.
         if key and key[0] == flow.protocol:
             if len(entry.known_flows) >= MAXIMUM_KNOWN_FLOWS:
                 entry.known_flows.clear()
             entry.known_flows[key] = accepted
         return accepted
+
+    def _answer_there(self, flow: Flow, port: int) -> None:
+        """Several peers behind one NAT have one address and selectors that are the same: the answers of a
+        flow go where it came from (RFC 3948 §5.2)."""
+        known = self._behind_nat.get(flow)
+        if known == port:
+            return
+        if len(self._behind_nat) >= MAXIMUM_FLOWS:
+            self._behind_nat.clear()
+        self._behind_nat[flow] = port
+        if known is not None:
+            self._flows.clear()
 
     def _is_of_rule(self, sa: SecurityAssociation, negotiation: str | None, flow: Flow) -> bool:
         """Whether the SA was made for the negotiation that a filter names. Windows has one rule for each
