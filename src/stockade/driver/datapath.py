@@ -57,7 +57,7 @@ class Datapath:
         self._audit = Audit()
         self._lifetimes = Lifetimes(self._sad, self._audit, self.remove_sa)
         self._outbound = Outbound(self._policies, self._sad, self._audit, self._lifetimes, burst)
-        self._inbound = Inbound(self._policies, self._sad, self._audit, self._lifetimes)
+        self._inbound = Inbound(self._policies, self._sad, self._audit, self._lifetimes, self._outbound)
 
     # ---- filters and SAs -----------------------------------------------------------------------------------
 
@@ -83,9 +83,7 @@ class Datapath:
 
     def _on_new_filters(self, now: float) -> Output:
         self._outbound.forget_flows()
-        for entry in self._sad:
-            if isinstance(entry, InboundEntry):
-                entry.known_flows.clear()
+        self._inbound.forget_flows()
         return self._outbound.send_all_held(now)
 
     def lookup(self, flow: Flow, direction: Direction) -> SpecificFilter | None:

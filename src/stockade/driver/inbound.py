@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 from stockade.driver.ah import AH
 from stockade.driver.audit import Audit
+from stockade.driver.contract import PeerMoved
 from stockade.driver.esp import MALFORMED, NO_NEXT_HEADER
 from stockade.driver.lifetimes import Lifetimes
-from stockade.driver.packets import ESP, UDP, exchange_payload, flow_key, locate, out_of_udp
-from stockade.driver.sad import MAXIMUM_KNOWN_FLOWS, InboundEntry, SaDatabase
+from stockade.driver.outbound import Outbound
+from stockade.driver.packets import ESP, UDP, UDP_HEADER, exchange_payload, flow_key, locate, out_of_udp
+from stockade.driver.sad import MAXIMUM_KNOWN_FLOWS, InboundEntry, OutboundEntry, SaDatabase
 from stockade.driver.spd import PolicyDatabase
 from stockade.driver.tunnel import take_out
 from stockade.model.filters import Action, Direction
@@ -30,11 +32,25 @@ def _bundle_is_whole(entry: InboundEntry, outer: InboundEntry | None) -> bool:
 class Inbound:
     """Opens."""
 
-    def __init__(self, policies: PolicyDatabase, sad: SaDatabase, audit: Audit, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self,
+        policies: PolicyDatabase,
+        sad: SaDatabase,
+        audit: Audit,
+        lifetimes: Lifetimes,
+        outbound: Outbound,
+    ) -> None:
         self._policies = policies
         self._sad = sad
         self._audit = audit
         self._lifetimes = lifetimes
+        self._outbound = outbound
+
+    def forget_flows(self) -> None:
+        """Filters or SAs changed."""
+        for entry in self._sad:
+            if isinstance(entry, InboundEntry):
+                entry.known_flows.clear()
 
     def receive(self, packets: Sequence[bytes], now: float) -> list[bytes]:
         """Open a batch of IP packets with ESP or AH; the clear packets that policy accepts, in order."""
@@ -43,15 +59,39 @@ class Inbound:
     def receive_udp(self, packets: Sequence[bytes], now: float) -> list[bytes]:
         """As `receive`, for UDP datagrams to the NAT-traversal port. An SA without UDP refuses what comes so,
         and one with UDP what comes bare: whoever changes the way has changed the agreement."""
+        clear: list[bytes] = []
         unwrapped: list[bytes] = []
         for packet in packets:
             place = locate(packet)
             esp = None if place is None or place[1] != UDP else out_of_udp(packet, place[0])
-            if esp is None:
+            if place is None or esp is None:
                 self._audit.refuse_malformed(packet, now)
-            else:
+                continue
+            at = place[0]
+            destination = packet[16:20] if packet[0] < 0x60 else packet[24:40]
+            entry = self._sad.inbound.get(destination + packet[at + UDP_HEADER : at + UDP_HEADER + 4])
+            port = packet[at] << 8 | packet[at + 1]
+            if entry is None or entry.sa.udp is None or entry.sa.udp.source_port == port:
                 unwrapped.append(esp)
-        return self._receive(unwrapped, now, None, in_udp=True)
+                continue
+            clear += self._receive(unwrapped, now, None, in_udp=True)
+            unwrapped = []
+            authentic = entry.packets
+            clear += self._receive([esp], now, None, in_udp=True)
+            if entry.packets > authentic and packet[12:16] == entry.sa.source.packed:
+                self._move(entry, port)
+        return clear + self._receive(unwrapped, now, None, in_udp=True)
+
+    def _move(self, entry: InboundEntry, port: int) -> None:
+        """The peer of this SA is behind a NAT that gave it another port: what we send goes there. So do all
+        pairs with that peer, each when its own next packet proves it."""
+        partner = self._sad.partner(entry)
+        self._sad.move(entry, port)
+        if isinstance(partner, OutboundEntry):
+            self._sad.move(partner, port)
+        self._outbound.forget_flows()
+        self.forget_flows()
+        self._audit.tell(PeerMoved(entry.sa.spi, entry.sa.peer, port))
 
     def _receive(
         self, packets: Sequence[bytes], now: float, outer: InboundEntry | None, in_udp: bool = False
@@ -170,6 +210,8 @@ class Inbound:
             and found.action is Action.NEGOTIATE
             and self._is_of_rule(entry.sa, found.negotiation, flow)
         )
+        if accepted and entry.sa.udp is not None and entry.sa.mode is Mode.TRANSPORT:
+            self._outbound.answer_there(flow.reversed(), entry.sa.udp.source_port)
         # Behind an IPv6 extension header stand ports that the key does not have: asked every time.
         if key and key[0] == flow.protocol:
             if len(entry.known_flows) >= MAXIMUM_KNOWN_FLOWS:

@@ -77,6 +77,8 @@ class Outbound:
         self._lifetimes = lifetimes
         self._burst = burst
         self._flows: dict[bytes, OutboundEntry] = {}
+        self._behind_nat: dict[Flow, int] = {}
+        """Flow -> the UDP port behind which its other end stands, with NATs."""
         self._acquired: dict[tuple[str, Address, Address], float] = {}
         self._reassembly = Reassembly()
         self._now = 0.0
@@ -87,6 +89,18 @@ class Outbound:
         self._flows.clear()
         if self._burst is not None:
             self._burst.forget()
+
+    def answer_there(self, flow: Flow, port: int) -> None:
+        """Several peers behind one NAT have one address and selectors that are the same: the answers of a
+        flow go where it came from (RFC 3948 §5.2)."""
+        known = self._behind_nat.get(flow)
+        if known == port:
+            return
+        if len(self._behind_nat) >= MAXIMUM_FLOWS:
+            self._behind_nat.clear()
+        self._behind_nat[flow] = port
+        if known is not None:
+            self._flows.clear()
 
     def release(self, filter_id: str, peer: Address) -> None:
         """Drop what is held for this filter and peer; its next packet acquires at once."""
@@ -169,7 +183,7 @@ class Outbound:
         if destination.is_multicast or destination == _BROADCAST:
             self._audit.count(_UNREPORTED_MULTICAST)
             return None
-        sa = self._sad.outbound_for(flow, entry.negotiation)
+        sa = self._sad.outbound_for(flow, entry.negotiation, self._behind_nat.get(flow, 0))
         if sa is None:
             peer = self._policies.tunnels.get(entry.negotiation, flow.destination)
             self.hold.add(Held(entry.id, entry.negotiation, peer, packet, now))

@@ -157,6 +157,7 @@ class _Library:
         self.number = function("burst_sa_number", number, pointer)
         self.set_number = function("burst_sa_set_number", None, pointer, number)
         self.set_mtu = function("burst_sa_set_mtu", None, pointer, number)
+        self.set_ports = function("burst_sa_set_ports", None, pointer, number, number)
         self.preload_noise = function("burst_preload_noise", size, pointer, ctypes.c_char_p, number)
 
 
@@ -250,6 +251,11 @@ class BurstSa:
         self._kept_number = value
         if self.pointer is not None:
             self._library.set_number(self.pointer, value)
+
+    def set_ports(self, source: int, destination: int) -> None:
+        """The UDP ports from now on: a NAT has moved the peer."""
+        if self.pointer is not None:
+            self._library.set_ports(self.pointer, source, destination)
 
     def set_mtu(self, mtu: int) -> None:
         if self.pointer is not None:

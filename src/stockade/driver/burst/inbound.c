@@ -75,6 +75,8 @@ static uint32_t open_esp(burst_t *b, const uint8_t *packet, place_t place, const
     sa_t *sa = place.version == 4 ? inbound_find(b, packet + 16, 4, spi) : inbound_find(b, packet + 24, 16, spi);
     if (!sa || sa->udp != udp || sa->held_in == b->call || length < smallest_esp(sa))
         return PUNTED;
+    if (udp && memcmp(packet + place.at, &sa->udp_source, 2))
+        return PUNTED; /* a NAT has moved the peer, or so it seems: Python looks at it */
     *id = sa->id;
     uint32_t sequence = get32(esp + 4);
     if (!replay_check(sa, sequence))

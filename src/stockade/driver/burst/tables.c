@@ -41,6 +41,12 @@ uint32_t burst_sa_sequence(const sa_t *sa) { return sa->sequence; }
 void burst_sa_set_sequence(sa_t *sa, uint32_t sequence) { sa->sequence = sequence; }
 uint32_t burst_sa_number(const sa_t *sa) { return sa->number; }
 void burst_sa_set_number(sa_t *sa, uint32_t number) { sa->number = number; }
+void burst_sa_set_ports(sa_t *sa, uint32_t source, uint32_t destination)
+{
+    sa->udp_source = htons((uint16_t)source);
+    sa->udp_destination = htons((uint16_t)destination);
+}
+
 void burst_sa_set_mtu(sa_t *sa, uint32_t mtu) { sa->mtu = mtu < MAXIMUM_MTU ? mtu : MAXIMUM_MTU; }
 
 /* ---- flows --------------------------------------------------------------------------------------------------- */
