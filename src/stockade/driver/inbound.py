@@ -185,8 +185,7 @@ class Inbound:
                 accepted = self._accepts(entry, plain, key)
             if accepted:
                 clear.append(plain)
-                # what needs another checksum behind a NAT stays on this path
-                if entry.burst is not None and entry.mend is None and key in known_flows:
+                if entry.burst is not None and key in known_flows:
                     entry.burst.learn(key)
             else:
                 entry.selector_mismatches += 1
