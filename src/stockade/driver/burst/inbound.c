@@ -1,4 +1,4 @@
-/* From the wire to the TUN device: what `Datapath._inbound` and `_open` do, for flows that are decided.
+/* From the wire to the TUN device: what `Inbound.receive` and `_open` do, for flows that are decided.
  *
  * An SA's state changes only when a packet is wholly accepted here. What is replayed or forged is handed back with
  * that verdict; what is unusual is handed back sealed as it came, and so is all that follows it on the same SA in

@@ -1,4 +1,4 @@
-/* From the TUN device to the wire: what `Datapath._seal` and `_seal_tunnel` do, for flows that are decided. */
+/* From the TUN device to the wire: what `Outbound._seal` and `_seal_tunnel` do, for flows that are decided. */
 #include "burst.h"
 
 #include <errno.h>

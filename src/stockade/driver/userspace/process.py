@@ -32,7 +32,8 @@ from typing import Final
 
 from stockade.driver.burst.engine import Burst, Watch
 from stockade.driver.burst.engine import load as load_burst
-from stockade.driver.datapath import Datapath, Output
+from stockade.driver.datapath import Datapath
+from stockade.driver.outbound import Output
 from stockade.driver.packets import ESP, UDP, load_accelerator
 from stockade.driver.userspace import clear_log, messages, offloads, virtio
 from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender
