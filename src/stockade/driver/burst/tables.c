@@ -164,9 +164,10 @@ void touch(burst_t *b, sa_t *sa, uint64_t packets, uint64_t bytes)
 {
     if (sa->touched_in != b->call) {
         sa->touched_in = b->call;
-        sa->report = b->result.touched++; /* at most one for each packet of the call, and those are at most SLOTS */
+        sa->report = b->result.touched++; /* `burst_run` leaves room */
         b->result.touch[sa->report] = (touched_t){sa->id, 0, 0};
     }
+    b->leave |= sa->limited;
     b->result.touch[sa->report].packets += packets;
     b->result.touch[sa->report].bytes += bytes;
 }
