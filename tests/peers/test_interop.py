@@ -1,6 +1,6 @@
 """The trials of interop_trials.py: strongSwan and libreswan as peers, on the kernel's own ESP as we are.
-They run once, in one go (interop_scenarios.py), in a User-Mode-Linux kernel; each has a test of its own here that reads what became
-of it, and the run ends with the matrix (conftest.py)."""
+They run once, in one go (interop_scenarios.py), in a User-Mode-Linux kernel; each has a test of its own here
+that reads what became of it, and the run ends with the matrix (conftest.py)."""
 
 from collections.abc import Callable, Mapping
 
