@@ -116,14 +116,15 @@ class Notices:
                     self._hint(hints, now)
             elif self._mode.established is None:
                 self._early_informational(header, datagram, now)
-            elif self._about_a_delete(header, datagram):
-                return
-            elif self._mode.quick_modes.take_connected(header, datagram, now):
+            elif self._about_a_delete(header, datagram) or self._connected(header, datagram, now):
                 return
             elif header.message_id not in self._mode.quick_modes.used and header.message_id:
                 self._protected_informational(header, datagram, now)
         except PeerError as error:
             self._mode.refused(error.reason, now)
+
+    def _connected(self, header: Header, datagram: bytes, now: float) -> bool:
+        return self._mode.quick_modes.take_connected(header, datagram, now)
 
     def _about_a_delete(self, header: Header, datagram: bytes) -> bool:
         """Whether the message acknowledges a delete of ours, or repeats one that we acknowledged."""

@@ -99,8 +99,8 @@ from stockade.wire.isakmp.payloads import (
 
 NONCE_SIZE = 32
 CONNECTED_ATTEMPTS = 4
-"""Sendings of message 3 to a peer that wants to be waited for. It has answered message 1 a moment ago, so it is
-not a slow path that it is silent for; and its inbound SA is held for us as long as we wait."""
+"""Sendings of message 3 to a peer that wants to be waited for. It has answered message 1 a moment ago, so it
+is no slow path that keeps it silent; and its inbound SA is held for us as long as we wait."""
 _MAY = frozenset(
     {
         PayloadType.KEY_EXCHANGE,

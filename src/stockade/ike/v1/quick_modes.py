@@ -18,7 +18,7 @@ from stockade.model.negotiation import QuickModeMatch
 from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import TrafficSelector
-from stockade.wire.isakmp.constants import ExchangeType
+from stockade.wire.isakmp.constants import ExchangeType, ProtocolId
 from stockade.wire.isakmp.message import Header
 from stockade.wire.isakmp.payloads import NotificationPayload, microsoft_value
 
@@ -279,9 +279,10 @@ class QuickModes:
         main_mode = self._main_mode
         if run.initiator and run.installed and not main_mode.closed:
             # The responder has made its inbound SAs, and perhaps all of them: they are not wanted.
-            for protocol, spi in informational.named(run.installed):
-                payload = informational.delete_quick_modes(protocol, [spi])
-                main_mode.notices.deletes.send(payload, now)
+            for sa in run.installed:
+                if sa.direction is Direction.INBOUND:
+                    protocol = ProtocolId.AH if sa.esp is None else ProtocolId.ESP
+                    main_mode.notices.deletes.send(informational.delete_quick_modes(protocol, [sa.spi]), now)
         self._withdraw(run, reason)
         self._linger(run, now)
         if run.story is not None:
