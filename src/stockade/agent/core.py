@@ -298,6 +298,8 @@ class HostCore:
             if sa is not None:
                 reason = Reason.of(ReasonCode.SA_IDLE, seconds=sa.idle_seconds)
                 self.engine.command(ike.DeleteQuickMode(sa.spi, reason), now)
+        elif isinstance(event, driver_contract.PeerMoved):
+            self.engine.command(ike.FollowPeer(event.spi, event.port), now)
         elif isinstance(event, driver_contract.PacketRefused):
             if self.packet_log.is_told(event, now):
                 self._note(

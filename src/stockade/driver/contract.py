@@ -62,6 +62,16 @@ class SaIdle:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerMoved:
+    """An authentic packet of this inbound SA came from another UDP port of the same address: a NAT has
+    changed its mapping. The driver's outbound SA follows by itself."""
+
+    spi: int
+    peer: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class PacketRefused:
     """Packets dropped, summed up: the driver reports at most one of each `reason` per `source` and second.
 
@@ -84,7 +94,7 @@ class DriverFailed:
     reason: Reason
 
 
-DriverEvent = Acquire | SaExpired | SaIdle | PacketRefused | DriverFailed
+DriverEvent = Acquire | SaExpired | SaIdle | PeerMoved | PacketRefused | DriverFailed
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from stockade.ike.contract import (
     DeletePeer,
     DeleteQuickMode,
     Effect,
+    FollowPeer,
     MainModeView,
     NegotiationLookup,
     Performed,
@@ -124,11 +125,22 @@ class Engine:
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
                     mode.notices.probe(now)
+            case FollowPeer(inbound_spi=spi, port=port):
+                self._follow(spi, port)
             case Performed():
                 self._context.performed(command, now)
             case Shutdown(reason=reason):
                 self._negotiator.delete_all(lambda address: True, reason, now)
                 self._negotiator.stopping = reason
+
+    def _follow(self, inbound_spi: int, port: int) -> None:
+        pair = self._table.pair(inbound_spi)
+        if pair is None or pair.outcome.inbound.udp is None:
+            return
+        pair.remote = Endpoint(pair.remote.address, port)
+        for mode in self._table.with_peer(pair.local.address, pair.remote.address):
+            if mode.cookies == pair.main_mode and mode.nat is not None:
+                mode.remote = pair.remote
 
     def timeout(self, now: float) -> None:
         """Do what is due. Calling it early or late is no error."""

@@ -24,6 +24,7 @@ from stockade.driver.contract import (
     DriverFailed,
     DriverStatistics,
     PacketRefused,
+    PeerMoved,
     SaExpired,
     SaIdle,
 )
@@ -160,6 +161,12 @@ class Idle(msgspec.Struct, frozen=True, tag=True):
     peer: str
 
 
+class Moved(msgspec.Struct, frozen=True, tag=True):
+    spi: int
+    peer: str
+    port: int
+
+
 class PacketsRefused(msgspec.Struct, frozen=True, tag=True):
     code: str
     detail: str
@@ -169,7 +176,7 @@ class PacketsRefused(msgspec.Struct, frozen=True, tag=True):
     count: int
 
 
-Event = Ready | AcquireEvent | Expired | Idle | PacketsRefused
+Event = Ready | AcquireEvent | Expired | Idle | Moved | PacketsRefused
 
 Message = TypeVar("Message")
 
@@ -354,6 +361,8 @@ def event_message(event: DriverEvent) -> Event:
             return Expired(spi, direction, hard, str(peer))
         case SaIdle(spi, direction, peer):
             return Idle(spi, direction, str(peer))
+        case PeerMoved(spi, peer, port):
+            return Moved(spi, str(peer), port)
         case PacketRefused(reason, source, destination, spi, count):
             return PacketsRefused(reason.code.name, reason.detail, str(source), str(destination), spi, count)
         case DriverFailed():
@@ -370,6 +379,8 @@ def event_of(message: Event) -> DriverEvent | None:
             return SaExpired(spi, direction, hard, ip_address(peer))
         case Idle(spi, direction, peer):
             return SaIdle(spi, direction, ip_address(peer))
+        case Moved(spi, peer, port):
+            return PeerMoved(spi, ip_address(peer), port)
         case PacketsRefused(code, detail, source, destination, spi, count):
             reason = Reason.of(ReasonCode[code], detail)
             return PacketRefused(reason, ip_address(source), ip_address(destination), spi, count)
