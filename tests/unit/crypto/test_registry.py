@@ -99,7 +99,7 @@ def test_group_row(group, number, public_size, shared_size):
     [(Gmac.AES_GMAC_128, 11, 16), (Gmac.AES_GMAC_192, 12, 24), (Gmac.AES_GMAC_256, 13, 32)],
 )
 def test_gmac_row(name, number, key_bytes):
-    """RFC 4543 §9: transform and attribute have the same number; the key is followed by four bytes of salt."""
+    """RFC 4543 §9: one number for transform and attribute; four bytes of salt follow the key."""
     row = integrity_algorithm(name)
     assert (row.name, row.ah_id, row.esp_auth_id, row.integrity_key_size, row.icv_size) == (
         name,
