@@ -41,7 +41,7 @@ from stockade.crypto.ikev1_keys import (
     quick_mode_hash_3,
 )
 from stockade.crypto.key_exchange import PrivateValue, generate
-from stockade.crypto.registry import esp_key_sizes, hash_algorithm
+from stockade.crypto.registry import esp_key_sizes, integrity_algorithm
 from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
@@ -472,7 +472,7 @@ def _make_pair(
         if esp is not None:
             sizes = esp_key_sizes(esp)
         elif ah is not None:
-            sizes = (0, hash_algorithm(ah).integrity_key_size)
+            sizes = (0, integrity_algorithm(ah).integrity_key_size)
         material = keymat(
             setup.hash,
             setup.keys.skeyid_d,
