@@ -41,7 +41,7 @@ from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.pki.access import AccessList
 from stockade.pki.credentials import CredentialSource
-from stockade.wire.isakmp.constants import ExchangeType, NotifyType, PayloadType
+from stockade.wire.isakmp.constants import ExchangeType, PayloadType
 from stockade.wire.isakmp.message import Header, decode_header
 
 DEFAULT_CONFIG = EngineConfig()
@@ -308,7 +308,8 @@ class Engine:
         )
         if refusal is not None:
             context.refuse(refusal, local, remote, now)
-            mode.notices.notify_unprotected(NotifyType.NO_PROPOSAL_CHOSEN, now)
+            mode.note_vendor_ids_of(header, datagram)
+            mode.complaints.send(refusal, now)
             return
         if len(self._table.half_open) >= config.half_open_total:
             oldest = next(iter(self._table.half_open))
@@ -338,6 +339,6 @@ class Engine:
             return
         mode = self._negotiator.make(local, remote, [], header.initiator_cookie, now)
         mode.conversation.responder_cookie = header.responder_cookie
-        mode.notices.notify_unprotected(NotifyType.INVALID_COOKIE, now)
+        mode.complaints.send(reason, now)
 
     # ---- ends
