@@ -249,7 +249,7 @@ def test_the_kernel_hits_the_filter_that_the_classifier_names(ordered: bool) -> 
                     expected[direction][entry.id] += 1
                 world.send(flow, direction)
             for direction, side in sides.items():
-                # The host answers some of it (a reset, a neighbour's question): that is not what was sent here.
+                # The host answers some of it (a reset, a neighbour's question): not what was sent here.
                 mine = {entry.id for entry in table.filters if entry.direction is direction}
                 found = settled(side, start[direction], expected[direction], mine)
                 names = {entry.id: str(entry) for entry in table.filters}
