@@ -62,6 +62,16 @@ class SaIdle:
 
 
 @dataclass(frozen=True, slots=True)
+class SaSilent:
+    """Packets went out through this outbound SA for its `silence_seconds`, and none came back through the
+    pair. Told again after each further such time; whether the peer is dead is for the agent to find out."""
+
+    spi: int
+    direction: Direction
+    peer: Address
+
+
+@dataclass(frozen=True, slots=True)
 class PacketRefused:
     """Packets dropped, summed up: the driver reports at most one of each `reason` per `source` and second.
 
@@ -84,7 +94,7 @@ class DriverFailed:
     reason: Reason
 
 
-DriverEvent = Acquire | SaExpired | SaIdle | PacketRefused | DriverFailed
+DriverEvent = Acquire | SaExpired | SaIdle | SaSilent | PacketRefused | DriverFailed
 
 
 @dataclass(frozen=True, slots=True)

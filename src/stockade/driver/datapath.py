@@ -43,6 +43,7 @@ from stockade.driver.contract import (
     PacketRefused,
     SaExpired,
     SaIdle,
+    SaSilent,
 )
 from stockade.driver.esp import MALFORMED, MAXIMUM_SEQUENCE, NO_NEXT_HEADER
 from stockade.driver.hold import Held, HoldQueue
@@ -68,6 +69,7 @@ from stockade.driver.packets import (
 from stockade.driver.reassembly import Reassembled, Reassembly
 from stockade.driver.refusals import Refusals
 from stockade.driver.sad import MAXIMUM_KNOWN_FLOWS, InboundEntry, OutboundEntry, SaDatabase
+from stockade.driver.silence import unanswered_since
 from stockade.driver.tunnel import IP_IN_IP, outer_header, outer_size, shape_of, take_out
 from stockade.model.addresses import Address
 from stockade.model.classifier import Classifier, traffic_key
@@ -359,6 +361,8 @@ class Datapath:
             self._check_lifetime(entry, now)
         for entry in self._sad:
             self._check_idle(entry, now)
+            if entry.sa.silence_seconds is not None and isinstance(entry, OutboundEntry):
+                self._check_silence(entry, entry.sa.silence_seconds, now)
         self._hold.expire(now)
         for key in [key for key, when in self._acquired.items() if now - when >= ACQUIRE_INTERVAL]:
             del self._acquired[key]
@@ -687,6 +691,14 @@ class Datapath:
             return
         entry.idle_reported = True
         self._events.append(SaIdle(entry.sa.spi, entry.sa.direction, entry.sa.peer))
+
+    def _check_silence(self, entry: OutboundEntry, patience: float, now: float) -> None:
+        partner = self._sad.partner(entry)
+        if partner is None:
+            return
+        entry.unanswered, silent = unanswered_since(entry.unanswered, entry.used, partner.used, patience, now)
+        if silent:
+            self._events.append(SaSilent(entry.sa.spi, entry.sa.direction, entry.sa.peer))
 
     def _on_queue_full(self, held: Held) -> None:
         source, _ = addresses_of(held.packet)

@@ -11,6 +11,7 @@ from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import RandomSource, ReportKind, Send
+from stockade.ike.liveness import PeerTraits, Plan
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered
 from stockade.ike.v1 import fragments, informational, main_mode
@@ -29,6 +30,7 @@ from stockade.model.sa import SecurityAssociation
 from stockade.wire.isakmp.constants import ExchangeType, PayloadType
 from stockade.wire.isakmp.message import Header
 from stockade.wire.vendor_ids import (
+    DEAD_PEER_DETECTION,
     FRAGMENTATION,
     MS_NT5_ISAKMPOAKLEY,
     NLBS_PRESENT,
@@ -216,6 +218,15 @@ class MainMode:
     def fast_failover(self) -> bool:
         """The peer is a cluster member ([MS-IKEE] §3.5)."""
         return self.peer_has(NLBS_PRESENT)
+
+    @property
+    def plan(self) -> Plan:
+        """What is done when the peer is silent."""
+        return self.context.plan(self.traits)
+
+    @property
+    def traits(self) -> PeerTraits:
+        return PeerTraits(self.peer_has(DEAD_PEER_DETECTION), self.fast_failover)
 
     @property
     def peer_says_initial_contact(self) -> bool:
