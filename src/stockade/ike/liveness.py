@@ -94,9 +94,7 @@ def plan_for(config: EngineConfig, traits: PeerTraits) -> Plan:
     by_silence = config.silence_is_idle or hotfix is not None
     why = "Windows' idle time-out"
     if traits.cluster:
-        why = (
-            "NlbsIdleTime, for a peer in a cluster" if hotfix is not None else "the peer is in a cluster"
-        )
+        why = "NlbsIdleTime, for a peer in a cluster" if hotfix is not None else "the peer is in a cluster"
     if not by_silence:
         why += "; counts from the last packet in either direction"
     rungs = (

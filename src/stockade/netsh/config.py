@@ -126,7 +126,7 @@ PROPERTIES = (
         "DeadPeerTime",
         "0|5-3600",
         "0",
-        "seconds within which a dead peer is noticed; 0: 20 where the peer can be asked, else as Windows does",
+        "seconds within which a dead peer is noticed; 0: 20 where it can be asked, else as Windows does",
         lambda text: "0" if text.strip() == "0" else _number(5, 3600)(text),
         ours=True,
     ),
