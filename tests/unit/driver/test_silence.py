@@ -58,4 +58,4 @@ def test_a_pair_is_told_silent_by_the_packet_path(hosts: SimpleNamespace) -> Non
             alpha.outbound([hosts.udp()], now - 0.5)
         alpha.tick(float(now))
         told += [now for event in alpha.events() if event == SaSilent(0x1000, Direction.OUTBOUND, sa.peer)]
-    assert told == [6, 11]
+    assert told == [6, 11, 16]
