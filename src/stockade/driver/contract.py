@@ -15,7 +15,7 @@ from stockade.model.filters import Direction, FilterTable
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import Reason
 from stockade.model.sa import SaCounters, SecurityAssociation
-from stockade.model.suites import Encryption, Hash
+from stockade.model.suites import Encryption, Integrity
 from stockade.model.traffic import Flow
 
 
@@ -26,7 +26,7 @@ class Capabilities:
     name: str
     modes: frozenset[Mode]
     encryptions: frozenset[Encryption]
-    integrities: frozenset[Hash]
+    integrities: frozenset[Integrity]
     authentication_header: bool
     ip_versions: frozenset[int]
 
@@ -72,6 +72,16 @@ class SaSilent:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerMoved:
+    """An authentic packet of this inbound SA came from another UDP port of the same address: a NAT has
+    changed its mapping. The driver's outbound SA follows by itself."""
+
+    spi: int
+    peer: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class PacketRefused:
     """Packets dropped, summed up: the driver reports at most one of each `reason` per `source` and second.
 
@@ -94,7 +104,7 @@ class DriverFailed:
     reason: Reason
 
 
-DriverEvent = Acquire | SaExpired | SaIdle | SaSilent | PacketRefused | DriverFailed
+DriverEvent = Acquire | SaExpired | SaIdle | SaSilent | PeerMoved | PacketRefused | DriverFailed
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from stockade.driver.contract import (
     DriverFailed,
     DriverStatistics,
     PacketRefused,
+    PeerMoved,
     SaExpired,
     SaIdle,
     SaSilent,
@@ -34,7 +35,7 @@ from stockade.model.negotiation import Mode
 from stockade.model.reasons import Reason, ReasonCode, error_for
 from stockade.model.sa import Lifetime, SaCounters, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
-from stockade.model.suites import EspSuite, Hash
+from stockade.model.suites import EspSuite, integrity_named
 from stockade.model.traffic import Flow, TrafficSelector
 
 MAXIMUM_FRAME: Final = 64 << 20
@@ -78,7 +79,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     selector: Selector
     mode: Mode
     esp: EspSuite | None
-    ah: Hash | None
+    ah: str | None
     bundle: int | None
     udp: UdpEncapsulation | None
     encryption_key: bytes
@@ -168,6 +169,12 @@ class Silent(msgspec.Struct, frozen=True, tag=True):
     peer: str
 
 
+class Moved(msgspec.Struct, frozen=True, tag=True):
+    spi: int
+    peer: str
+    port: int
+
+
 class PacketsRefused(msgspec.Struct, frozen=True, tag=True):
     code: str
     detail: str
@@ -177,7 +184,7 @@ class PacketsRefused(msgspec.Struct, frozen=True, tag=True):
     count: int
 
 
-Event = Ready | AcquireEvent | Expired | Idle | Silent | PacketsRefused
+Event = Ready | AcquireEvent | Expired | Idle | Silent | Moved | PacketsRefused
 
 Message = TypeVar("Message")
 
@@ -328,7 +335,7 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         selector=_to_selector(message.selector),
         mode=message.mode,
         esp=message.esp,
-        ah=message.ah,
+        ah=None if message.ah is None else integrity_named(message.ah),
         bundle=message.bundle,
         udp=message.udp,
         encryption_key=Secret(message.encryption_key),
@@ -366,6 +373,8 @@ def event_message(event: DriverEvent) -> Event:
             return Idle(spi, direction, str(peer))
         case SaSilent(spi, direction, peer):
             return Silent(spi, direction, str(peer))
+        case PeerMoved(spi, peer, port):
+            return Moved(spi, str(peer), port)
         case PacketRefused(reason, source, destination, spi, count):
             return PacketsRefused(reason.code.name, reason.detail, str(source), str(destination), spi, count)
         case DriverFailed():
@@ -384,6 +393,8 @@ def event_of(message: Event) -> DriverEvent | None:
             return SaIdle(spi, direction, ip_address(peer))
         case Silent(spi, direction, peer):
             return SaSilent(spi, direction, ip_address(peer))
+        case Moved(spi, peer, port):
+            return PeerMoved(spi, ip_address(peer), port)
         case PacketsRefused(code, detail, source, destination, spi, count):
             reason = Reason.of(ReasonCode[code], detail)
             return PacketRefused(reason, ip_address(source), ip_address(destination), spi, count)

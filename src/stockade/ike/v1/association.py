@@ -5,6 +5,7 @@ them: which message goes to which exchange, what waits for what, and what an end
 concerns more than one main mode is the host's business (`MainModeHost`: the engine)."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from stockade.ike.auth.kerberos import GSS_KERBEROS
@@ -15,6 +16,7 @@ from stockade.ike.liveness import PeerTraits, Plan
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered
 from stockade.ike.v1 import fragments, informational, main_mode
+from stockade.ike.v1.complaints import Complaints
 from stockade.ike.v1.exchange import NO_COOKIE, Conversation, Exchange
 from stockade.ike.v1.main_mode import MainModeOutcome, MainModeSetup
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate, MainModeChoice
@@ -28,7 +30,8 @@ from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.wire.isakmp.constants import ExchangeType, PayloadType
-from stockade.wire.isakmp.message import Header
+from stockade.wire.isakmp.message import HEADER_SIZE, Header, decode_payloads
+from stockade.wire.isakmp.payloads import VendorIdPayload
 from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
     FRAGMENTATION,
@@ -162,6 +165,7 @@ class MainMode:
         self.nat: Nat | None = None
         self.story = Story(context, "main mode", local, remote, initiator=self.initiator)
         self.notices = Notices(self, host)
+        self.complaints = Complaints(self)
         self._reassembly = fragments.Reassembly()
         self._fragments_active = False
         self._arrived = (local, remote)
@@ -180,6 +184,7 @@ class MainMode:
             context.config.nat_traversal and local.address.version == 4,
             lambda: self._arrived,
             self._note_nat,
+            self.complaints.note_keys,
             self.story,
         )
         steps = main_mode.initiate if self.initiator else main_mode.respond
@@ -362,6 +367,7 @@ class MainMode:
         elif self._is_challenge(header):
             self.notices.receive(header, datagram, now)
         elif header.exchange_type == ExchangeType.IDENTITY_PROTECTION and header.message_id == 0:
+            self.complaints.note_message(header, datagram)
             self.exchange.receive(header, datagram, now)
             self.arm()
         elif header.exchange_type == ExchangeType.QUICK_MODE and header.message_id:
@@ -450,6 +456,13 @@ class MainMode:
             if data not in self.peer_vendor_ids and len(self.peer_vendor_ids) < MAXIMUM_VENDOR_IDS:
                 self.peer_vendor_ids.append(data[:64])
 
+    def note_vendor_ids_of(self, header: Header, datagram: bytes) -> None:
+        """What the sender of a first message is, where there will be no exchange that reads it."""
+        with suppress(PeerError):
+            payloads = decode_payloads(header.next_payload, datagram[HEADER_SIZE:])
+            found = [entry.payload for entry in payloads]
+            self._note_vendor_ids([entry.data for entry in found if isinstance(entry, VendorIdPayload)])
+
     def _established(self, outcome: MainModeOutcome, now: float) -> None:
         self.outcome = outcome
         self.established = now
@@ -487,18 +500,17 @@ class MainMode:
         self.story.refuse(StoryEvent.FAILED, reason)
         if reason.code in _AUTHENTICATION:
             self.context.count("authentication_failures")
-        kind = informational.notify_type_for(reason)
-        if kind is not None and not self.initiator and self.exchange.suspicion is None:
-            self.notices.notify_unprotected(kind, now)
+        answers = not self.initiator or self.exchange.read_with is not None
+        if answers and self.exchange.suspicion is None:
+            self.complaints.send(reason, now)
         self._host.main_mode_failed(self, reason, now)
 
     def refused(self, reason: Reason, now: float) -> None:
         """A message of the main-mode exchange (or of none) was not acceptable."""
         self.story.refuse(StoryEvent.REFUSED, reason)
         self.context.refuse(reason, self.local, self.remote, now, self.cookies)
-        kind = informational.notify_type_for(reason)
-        if kind is not None and self.established is None:
-            self.notices.notify_unprotected(kind, now)
+        if self.established is None:
+            self.complaints.send(reason, now)
 
     def phase_2(self, exchange_type: ExchangeType, message_id: int) -> Conversation:
         assert self.outcome is not None

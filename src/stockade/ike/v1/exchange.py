@@ -437,6 +437,11 @@ class Exchange(Generic[T]):
         """Whether a message of the peer has been accepted, or was what made the exchange fail."""
         return self._answered is not None
 
+    @property
+    def read_with(self) -> MessageProtection | None:
+        """What the last message that fitted its step could be read with; None if it came in clear."""
+        return None if self._last is None else self._last.protection
+
     # ---- inside
     def _repeat_reply(self) -> None:
         # An initiator that still waits has its own timer; if it answered duplicates too, one duplicated

@@ -21,6 +21,10 @@ Message 3 is then repeated until message 4 comes, so its loss cannot leave the t
       4                           <-  HDR*, HASH(4), N(CONNECTED)          HASH(4) = prf(SKEYID_a, M-ID | N)
          outbound SA in place
 
+RFC 2408 §3.1 has CONNECTED in an informational exchange with the quick mode's message id: read, too. A peer
+that asks to be waited for and then says nothing is given up after `CONNECTED_ATTEMPTS` of message 3 (15 s),
+and told by a delete that its half of the pair is not wanted.
+
 NAT-OA goes with the inbound SA of transport mode, for the checksums of what it opens. Left out: several SA
 payloads in one quick mode."""
 
@@ -37,7 +41,7 @@ from stockade.crypto.ikev1_keys import (
     quick_mode_hash_3,
 )
 from stockade.crypto.key_exchange import PrivateValue, generate
-from stockade.crypto.registry import esp_key_sizes, hash_algorithm
+from stockade.crypto.registry import esp_key_sizes, integrity_algorithm
 from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
@@ -94,6 +98,9 @@ from stockade.wire.isakmp.payloads import (
 )
 
 NONCE_SIZE = 32
+CONNECTED_ATTEMPTS = 4
+"""Sendings of message 3 to a peer that wants to be waited for. It has answered message 1 a moment ago, so it
+is no slow path that keeps it silent; and its inbound SA is held for us as long as we wait."""
 _MAY = frozenset(
     {
         PayloadType.KEY_EXCHANGE,
@@ -229,7 +236,13 @@ def initiate(
     if not answer.header.commit:
         return Finish(outcome, (HashPayload(last),), protected=True, install=outcome.of(Direction.INBOUND))
     yield from answered(
-        Step(MESSAGE_4, (HashPayload(last),), protected=True, install=outcome.of(Direction.INBOUND)),
+        Step(
+            MESSAGE_4,
+            (HashPayload(last),),
+            protected=True,
+            install=outcome.of(Direction.INBOUND),
+            attempts=CONNECTED_ATTEMPTS,
+        ),
         lambda message: _connected(message, setup, conversation.message_id_bytes),
         suspicious=False,
     )
@@ -461,7 +474,7 @@ def _make_pair(
         if esp is not None:
             sizes = esp_key_sizes(esp)
         elif ah is not None:
-            sizes = (0, hash_algorithm(ah).integrity_key_size)
+            sizes = (0, integrity_algorithm(ah).integrity_key_size)
         material = keymat(
             setup.hash,
             setup.keys.skeyid_d,

@@ -19,9 +19,10 @@ from stockade.crypto.registry import (
     encryption_algorithm,
     encryption_from_esp,
     group_from_number,
-    hash_algorithm,
-    hash_from_ah,
     hash_from_esp_auth,
+    integrity_algorithm,
+    integrity_from_ah,
+    integrity_from_authentication,
 )
 from stockade.ike.v1.proposals import (
     MAXIMUM_FACTS,
@@ -38,7 +39,7 @@ from stockade.model.sa import MINIMUM_SPI
 from stockade.model.suites import (
     EspSuite,
     Group,
-    Hash,
+    Integrity,
     QuickModeProposal,
 )
 from stockade.wire.isakmp.constants import (
@@ -140,7 +141,7 @@ def _quick_mode_transform(
     encapsulation: EncapsulationMode,
     group: Group | None,
 ) -> TransformPayload:
-    integrity = method.ah
+    integrity: Integrity | None = method.ah
     key_bits = None
     if protocol is ProtocolId.ESP:
         assert method.esp is not None
@@ -149,7 +150,7 @@ def _quick_mode_transform(
         integrity = method.esp.integrity
     else:
         assert integrity is not None
-        transform_id = hash_algorithm(integrity).ah_id
+        transform_id = integrity_algorithm(integrity).ah_id
     attributes = [
         *lifetime_attributes(
             IpsecAttribute.SA_LIFE_TYPE,
@@ -169,7 +170,7 @@ def _quick_mode_transform(
         attributes.append(Attribute(IpsecAttribute.GROUP_DESCRIPTION, group.number))
     if integrity is not None:
         attributes.append(
-            Attribute(IpsecAttribute.AUTHENTICATION_ALGORITHM, hash_algorithm(integrity).esp_auth_id)
+            Attribute(IpsecAttribute.AUTHENTICATION_ALGORITHM, integrity_algorithm(integrity).esp_auth_id)
         )
     if key_bits is not None:
         attributes.append(Attribute(IpsecAttribute.KEY_LENGTH, key_bits))
@@ -179,7 +180,7 @@ def _quick_mode_transform(
 @dataclass(frozen=True, slots=True)
 class _OfferedQuickMode:
     is_ah: bool
-    suite: EspSuite | Hash | None
+    suite: EspSuite | Integrity | None
     mode: int | None
     group_number: int | None
     seconds: int | None
@@ -195,7 +196,7 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
     authentication = values.get(IpsecAttribute.AUTHENTICATION_ALGORITHM)
     bits = values.get(IpsecAttribute.KEY_LENGTH)
     integrity = None if authentication is None else hash_from_esp_auth(authentication)
-    suite: EspSuite | Hash | None = None
+    suite: EspSuite | Integrity | None = None
     fault = values.fault
     if protocol == ProtocolId.ESP:
         encryption = encryption_from_esp(transform.transform_id, bits)
@@ -210,9 +211,10 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
             except ValueError as error:
                 fault = fault or str(error)
     else:
-        suite = hash_from_ah(transform.transform_id)
+        suite = integrity_from_ah(transform.transform_id)
         description = f"AH[{suite.netsh_word}]" if suite else f"AH transform {transform.transform_id}"
-        if suite is not integrity:
+        named = None if authentication is None else integrity_from_authentication(authentication)
+        if suite is not named:
             fault = fault or "the authentication algorithm is not the transform's"
     if values.get(IpsecAttribute.EXTENDED_SEQUENCE_NUMBER) not in (None, 0):
         fault = fault or "extended sequence numbers"

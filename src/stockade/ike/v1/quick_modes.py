@@ -18,7 +18,7 @@ from stockade.model.negotiation import QuickModeMatch
 from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import TrafficSelector
-from stockade.wire.isakmp.constants import ExchangeType
+from stockade.wire.isakmp.constants import ExchangeType, ProtocolId
 from stockade.wire.isakmp.message import Header
 from stockade.wire.isakmp.payloads import NotificationPayload, microsoft_value
 
@@ -203,6 +203,22 @@ class QuickModes:
             # Not authentic: it must not leave anything behind, nor use up the message id.
             self._drop(run)
 
+    def take_connected(self, header: Header, datagram: bytes, now: float) -> bool:
+        """Whether this encrypted informational message is the CONNECTED that a quick mode of ours waits for
+        (RFC 2408 §3.1: it has the quick mode's message id). Its IV goes on from message 3, or is one of a new
+        exchange: the RFC does not say."""
+        run = self._runs.get(header.message_id)
+        exchange = None if run is None else run.exchange
+        if run is None or exchange is None or exchange.done or exchange.expect is not quick_mode.MESSAGE_4:
+            return False
+        fresh = self._main_mode.phase_2(ExchangeType.INFORMATIONAL, header.message_id).protection
+        assert fresh is not None
+        exchange.conversation.alternatives = (fresh,)
+        exchange.receive(header, datagram, now)
+        exchange.conversation.alternatives = ()
+        self._arm(run)
+        return True
+
     def _story(self, run: QuickModeRun) -> Story:
         mode = self._main_mode
         ends = (mode.local, mode.remote)
@@ -273,6 +289,12 @@ class QuickModes:
 
     def _down(self, run: QuickModeRun, reason: Reason, now: float) -> None:
         main_mode = self._main_mode
+        if run.initiator and run.installed and not main_mode.closed:
+            # The responder has made its inbound SAs, and perhaps all of them: they are not wanted.
+            for sa in run.installed:
+                if sa.direction is Direction.INBOUND:
+                    protocol = ProtocolId.AH if sa.esp is None else ProtocolId.ESP
+                    main_mode.notices.deletes.send(informational.delete_quick_modes(protocol, [sa.spi]), now)
         self._withdraw(run, reason)
         self._linger(run, now)
         if run.story is not None:
