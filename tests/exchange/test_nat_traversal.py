@@ -25,7 +25,7 @@ from exchange_harness import (
 )
 
 from stockade.ike.config import EngineConfig
-from stockade.ike.contract import DeletePeer, DeleteQuickMode, RekeyQuickMode, ReportKind, Send
+from stockade.ike.contract import DeletePeer, DeleteQuickMode, FollowPeer, RekeyQuickMode, ReportKind, Send
 from stockade.model.addresses import Address, AddressRange, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode, QuickModePolicy
@@ -244,3 +244,17 @@ def test_a_client_that_starts_anew_behind_its_nat_replaces_what_it_had() -> None
     network.command(again, again.acquire(OUTSIDE))
     assert network.run(5, pairs_up(again, outside))
     assert len(outside.engine.main_modes(0)) == 1
+
+
+def test_what_the_data_plane_saw_moves_the_peer() -> None:
+    """Nothing but ESP came from the new port: the next message of ours goes there."""
+    network, _, (inside,), outside = world()
+    established(network, inside, outside)
+    (sa,) = outside.of(Direction.INBOUND)
+    network.command(outside, FollowPeer(sa.spi ^ 1, 31_000))
+    assert outside.engine.main_modes(0)[0].remote.port != 31_000
+    network.command(outside, FollowPeer(sa.spi, 31_000))
+    assert outside.engine.main_modes(0)[0].remote == Endpoint(PUBLIC, 31_000)
+    sent = len(network.sent)
+    network.command(outside, DeleteQuickMode(sa.spi, Reason.of(ReasonCode.SA_IDLE)))
+    assert {packet.send.remote.port for packet in network.sent[sent:]} == {31_000}

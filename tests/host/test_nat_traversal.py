@@ -83,6 +83,42 @@ def test_a_client_behind_a_nat(stack: ExitStack, tmp_path: Path) -> None:
     assert str(row["local"]).endswith(":4500"), row
 
 
+def test_a_mapping_that_changes_is_followed(stack: ExitStack, tmp_path: Path) -> None:
+    """The NAT forgets its table; the client says nothing but what its applications say, which is enough."""
+    world = stack.enter_context(NatWorld())
+    client = node(stack, world.one, tmp_path, policy(OUTSIDE))
+    server = node(stack, world.outside, tmp_path, policy(PUBLIC))
+    exchange(world.one, world.outside, OUTSIDE, 1 << 14)
+    (before,) = server.quick_modes()
+    with Capture(world.nat, OUTER_INTERFACE, WireWatch(must_not_be)) as wire:
+        world.translate("30000-39999")
+        exchange(world.one, world.outside, OUTSIDE)
+        tally = wire.tally()
+    assert tally.protected_clear == 0, tally
+    (after,) = server.quick_modes()
+    assert after["inbound_spi"] == before["inbound_spi"], "the pair goes on, it is not made anew"
+    (row,) = server.main_modes()
+    assert 30_000 <= int(str(row["peer"]).rsplit(":", 1)[1]) < 40_000, (row, client.output())
+
+
+def test_two_clients_behind_one_nat(stack: ExitStack, tmp_path: Path) -> None:
+    world = stack.enter_context(NatWorld())
+    for name in ("one", "two"):
+        node(stack, world.network[name], tmp_path, policy(OUTSIDE))
+    server = node(stack, world.outside, tmp_path, policy(PUBLIC))
+    with Capture(world.nat, OUTER_INTERFACE, WireWatch(must_not_be)) as wire:
+        for _ in range(2):
+            for client in (world.one, world.two):
+                exchange(client, world.outside, OUTSIDE, 1 << 17)
+        tally = wire.tally()
+    assert tally.protected_clear == 0, tally
+    rows = server.quick_modes()
+    assert len(rows) == 2, rows
+    assert all(int(str(row["inbound_packets"])) > 50 for row in rows), rows
+    assert all(int(str(row["outbound_packets"])) > 5 for row in rows), rows
+    assert len({row["peer"] for row in server.main_modes()}) == 2
+
+
 def exchange(source: Namespace, target: Namespace, address: str, size: int = 1 << 20) -> None:
     """A TCP connection that carries `size` bytes there and a word back: checksums that a NAT has broken are
     no hindrance."""

@@ -9,11 +9,12 @@ from user_mode_linux import LIMIT_SECONDS, TESTS, Result, run_scenarios
 from stockade.lab import needs
 
 SCENARIOS = (
-    "we-initiate-3des-sha1",
-    "strongswan-initiates-aes-cbc-with-pfs",
-    "we-initiate-aes-gcm-with-pfs",
+    "clear-traffic-is-refused",
+    "we-initiate-tcp-only",
     "strongswan-initiates-tcp-only",
+    "a-wrong-key-is-told",
 )
+"""What tests/peers/test_interop.py does not try: suites and roles are there."""
 
 pytestmark = pytest.mark.timeout(LIMIT_SECONDS + 60)
 

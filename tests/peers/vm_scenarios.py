@@ -116,12 +116,14 @@ def load_algorithms(namespace: Namespace) -> None:
     """Have the kernel load the modules that strongSwan's SAs need: on an emulated machine that takes
     seconds, in which packets of ours would come too early for them."""
     ends = f"xfrm state add src {OURS} dst {THEIRS} proto esp spi"
-    namespace.ip(
+    commands = (
         f"{ends} 0x1001 mode transport enc cbc(des3_ede) 0x{'11' * 24} auth hmac(sha1) 0x{'22' * 20}",
         f"{ends} 0x1002 mode transport enc cbc(aes) 0x{'11' * 32} auth-trunc hmac(sha256) 0x{'22' * 32} 128",
         f"{ends} 0x1003 mode transport aead rfc4106(gcm(aes)) 0x{'11' * 36} 128",
         "xfrm state flush",
     )
+    # beside other work an emulated machine takes a minute for it
+    namespace.run(["ip", "-batch", "-"], input_text="\n".join(commands) + "\n", timeout=180)
 
 
 # ---- traffic ----

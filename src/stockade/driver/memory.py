@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics
-from stockade.driver.datapath import DEFAULT_MTU, Datapath, Output
+from stockade.driver.datapath import DEFAULT_MTU, Datapath
 from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities, tunnels_of
+from stockade.driver.outbound import Output
 from stockade.driver.packets import is_neighbour_discovery, locate, out_of_udp
 from stockade.driver.reassembly import Reassembly
 from stockade.driver.spis import SpiSource

@@ -9,6 +9,7 @@ behind a NAT only, the draft has one's own address only) it is computed anew: ES
 from collections.abc import Callable
 
 from stockade.driver.packets import MINIMUM_HEADER, TCP, UDP, big_sum
+from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode
 from stockade.model.sa import SecurityAssociation
@@ -26,9 +27,7 @@ def checksum_mender(sa: SecurityAssociation) -> Mender | None:
         return None
     if sa.original is None:
         return _compute_anew
-    was = int.from_bytes(b"".join(address.packed for address in sa.original), "big") % 0xFFFF
-    is_now = int.from_bytes(sa.source.packed + sa.destination.packed, "big") % 0xFFFF
-    difference = (was - is_now) % 0xFFFF  # the checksum is the inverted sum, so it grows by what the sum lost
+    difference = address_difference(sa, sa.original)
     if not difference:
         return None
 
@@ -44,6 +43,14 @@ def checksum_mender(sa: SecurityAssociation) -> Mender | None:
         return packet[:offset] + value.to_bytes(2, "big") + packet[offset + 2 :]
 
     return correct
+
+
+def address_difference(sa: SecurityAssociation, original: tuple[Address, Address]) -> int:
+    """What the checksums have to grow by: a checksum is the inverted sum, so it grows by what the sum
+    lost."""
+    was = int.from_bytes(b"".join(address.packed for address in original), "big") % 0xFFFF
+    is_now = int.from_bytes(sa.source.packed + sa.destination.packed, "big") % 0xFFFF
+    return (was - is_now) % 0xFFFF
 
 
 def _compute_anew(packet: bytes, at: int, protocol: int) -> bytes:

@@ -12,6 +12,7 @@ only with the other beside it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from stockade.driver.ah import Authenticator, Verifier
@@ -24,7 +25,7 @@ from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import ReasonCode, error_for
-from stockade.model.sa import SaCounters, SecurityAssociation
+from stockade.model.sa import SaCounters, SecurityAssociation, UdpEncapsulation
 from stockade.model.traffic import Flow
 
 SEQUENCE_REKEY = 0xF000_0000
@@ -49,6 +50,7 @@ class Entry:
         "sa",
         "selector_mismatches",
         "soft_reported",
+        "unanswered",
         "used",
     )
 
@@ -64,6 +66,8 @@ class Entry:
         self.replays = 0
         self.selector_mismatches = 0
         self.soft_reported = False
+        self.unanswered: float | None = None
+        """Since when packets go out and nothing comes back (`silence.py`)."""
         self.idle_reported = False
 
     def count(self, packets: int, size: int, now: float) -> None:
@@ -304,13 +308,31 @@ class SaDatabase:
         other = Direction.OUTBOUND if sa.direction is Direction.INBOUND else Direction.INBOUND
         return self._by_spi.get((sa.ah is not None, other, sa.pair, sa.peer))
 
-    def outbound_for(self, flow: Flow, negotiation: str) -> OutboundEntry | None:
+    def move(self, entry: "InboundEntry | OutboundEntry", port: int) -> None:
+        """The peer of an SA in UDP has another port from now on; numbers and keys go on."""
+        udp = entry.sa.udp
+        assert udp is not None
+        inbound = isinstance(entry, InboundEntry)
+        ports = (
+            UdpEncapsulation(port, udp.destination_port)
+            if inbound
+            else UdpEncapsulation(udp.source_port, port)
+        )
+        entry.sa = replace(entry.sa, udp=ports)
+        if entry.burst is not None:
+            entry.burst.set_ports(ports.source_port, ports.destination_port)
+
+    def outbound_for(self, flow: Flow, negotiation: str, port: int = 0) -> OutboundEntry | None:
         """The newest SA between these hosts, or tunnel between any, whose selector has the flow and which was
-        made for this negotiation."""
+        made for this negotiation. Behind one NAT several peers have one address: with `port` the one there is
+        preferred."""
+        other = None
         found = self._tunnels.get(negotiation) or self._outbound.get((flow.source, flow.destination), [])
         for entry in found:
             if entry.sa.bundle is not None and (entry.other is None or entry.sealer is None):
                 continue
             if entry.sa.negotiation == negotiation and entry.sa.selector.matches(flow):
-                return entry
-        return None
+                if not port or (entry.sa.udp is not None and entry.sa.udp.destination_port == port):
+                    return entry
+                other = other or entry
+        return other

@@ -97,6 +97,14 @@ class ProbePeer:
 
 
 @dataclass(frozen=True, slots=True)
+class Silent:
+    """Packets go out through the pair with this inbound SPI of ours, and nothing comes back: find out
+    whether the peer lives, as `liveness.Plan` says."""
+
+    inbound_spi: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Delete everything and tell every peer once. Afterwards the engine refuses all."""
 
@@ -123,7 +131,26 @@ def perform(effect: "Perform") -> Performed:
         return Performed(effect.number, Reason.of(ReasonCode.KERBEROS_UNAVAILABLE, detail))
 
 
-Command = Acquire | RekeyQuickMode | DeleteQuickMode | DeletePeer | ProbePeer | Performed | Shutdown
+@dataclass(frozen=True, slots=True)
+class FollowPeer:
+    """An authentic packet of this pair (our inbound SPI) came from another UDP port: its peer's NAT has
+    changed the mapping. What we say to it goes there from now on."""
+
+    inbound_spi: int
+    port: int
+
+
+Command = (
+    Acquire
+    | RekeyQuickMode
+    | DeleteQuickMode
+    | DeletePeer
+    | ProbePeer
+    | Silent
+    | FollowPeer
+    | Performed
+    | Shutdown
+)
 
 
 # ---- effects

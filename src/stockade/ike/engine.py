@@ -16,6 +16,7 @@ from stockade.ike.contract import (
     DeletePeer,
     DeleteQuickMode,
     Effect,
+    FollowPeer,
     MainModeView,
     NegotiationLookup,
     Performed,
@@ -25,6 +26,7 @@ from stockade.ike.contract import (
     RekeyQuickMode,
     Send,
     Shutdown,
+    Silent,
     SpiSource,
 )
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
@@ -40,7 +42,7 @@ from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.pki.access import AccessList
 from stockade.pki.credentials import CredentialSource
-from stockade.wire.isakmp.constants import ExchangeType, NotifyType, PayloadType
+from stockade.wire.isakmp.constants import ExchangeType, PayloadType
 from stockade.wire.isakmp.message import Header, decode_header
 
 DEFAULT_CONFIG = EngineConfig()
@@ -124,11 +126,26 @@ class Engine:
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
                     mode.notices.probe(now)
+            case Silent(inbound_spi=spi):
+                pair = self._table.pair(spi)
+                if pair is not None:
+                    self._negotiator.silent(pair, now)
+            case FollowPeer(inbound_spi=spi, port=port):
+                self._follow(spi, port)
             case Performed():
                 self._context.performed(command, now)
             case Shutdown(reason=reason):
                 self._negotiator.delete_all(lambda address: True, reason, now)
                 self._negotiator.stopping = reason
+
+    def _follow(self, inbound_spi: int, port: int) -> None:
+        pair = self._table.pair(inbound_spi)
+        if pair is None or pair.outcome.inbound.udp is None:
+            return
+        pair.remote = Endpoint(pair.remote.address, port)
+        for mode in self._table.with_peer(pair.local.address, pair.remote.address):
+            if mode.cookies == pair.main_mode and mode.nat is not None:
+                mode.remote = pair.remote
 
     def timeout(self, now: float) -> None:
         """Do what is due. Calling it early or late is no error."""
@@ -296,7 +313,8 @@ class Engine:
         )
         if refusal is not None:
             context.refuse(refusal, local, remote, now)
-            mode.notices.notify_unprotected(NotifyType.NO_PROPOSAL_CHOSEN, now)
+            mode.note_vendor_ids_of(header, datagram)
+            mode.complaints.send(refusal, now)
             return
         if len(self._table.half_open) >= config.half_open_total:
             oldest = next(iter(self._table.half_open))
@@ -326,6 +344,6 @@ class Engine:
             return
         mode = self._negotiator.make(local, remote, [], header.initiator_cookie, now)
         mode.conversation.responder_cookie = header.responder_cookie
-        mode.notices.notify_unprotected(NotifyType.INVALID_COOKIE, now)
+        mode.complaints.send(reason, now)
 
     # ---- ends

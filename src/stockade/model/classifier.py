@@ -37,9 +37,9 @@ _TOP_SHIFT = {4: 16, 6: 80}
 """Bits behind the first 16 of an IPv4 address, and the first 48 of an IPv6 address."""
 
 Bounds = tuple[int, int, int, int]
-Entry = tuple[int, int, str, Bounds | None]
-"""Rank, protocol and ports as one number, filter id, and first and last address of both ends (near, far)
-where the prefixes say too little."""
+Entry = tuple[int, int, int, str, Bounds | None]
+"""Rank; protocol and ports as one number, and the mask of those that the filter names; filter id; first and
+last address of both ends (near, far) where the prefixes say too little."""
 
 
 class LargeCell:
@@ -69,6 +69,9 @@ def collector_paused() -> Iterator[None]:
     try:
         yield
     finally:
+        # What was made is old at once: else the first search after this would go through all of it.
+        gc.freeze()
+        gc.unfreeze()
         gc.enable()
 
 
@@ -147,7 +150,7 @@ class _Plane:
         bounds = None
         if not (near_exact and far_exact):
             bounds = (int(near.first), int(near.last), int(far.first), int(far.last))
-        made: Entry = (rank, key, entry.id, bounds)
+        made: Entry = (rank, key, pattern, entry.id, bounds)
         for near_shift, near_prefix in near_prefixes:
             row = self._row(near_shift, near_prefix)
             for far_shift, far_prefix in far_prefixes:
@@ -227,9 +230,9 @@ class _Plane:
 
     def _without(self, cell: Cell, key: int, entry_id: str) -> Cell:
         if not isinstance(cell, LargeCell):
-            return tuple(entry for entry in cell if entry[2] != entry_id)
+            return tuple(entry for entry in cell if entry[3] != entry_id)
         entries, _ = self._mine(cell.entries)
-        entries[key] = tuple(entry for entry in entries.get(key, ()) if entry[2] != entry_id)
+        entries[key] = tuple(entry for entry in entries.get(key, ()) if entry[3] != entry_id)
         return LargeCell(cell.first, entries)
 
     # ---- looking
@@ -260,7 +263,6 @@ class _Plane:
         rows = self._near_rows.get(near)
         if rows is None:
             rows = self._rows(near)
-        keys = [traffic & pattern for pattern in self._patterns]
         best: str | None = None
         best_rank = _NO_RANK
         for row in rows:
@@ -268,23 +270,24 @@ class _Plane:
                 cell = row.get(node)
                 if cell is None:
                     continue
-                if isinstance(cell, tuple):
-                    for rank, key, entry, bounds in cell:
-                        if rank > best_rank:
-                            break
-                        if key in keys and (bounds is None or _inside(bounds, near, far)):
-                            best, best_rank = entry, rank
-                            break
+                if isinstance(cell, LargeCell):
+                    if cell.first > best_rank:
+                        continue
+                    entries = cell.entries
+                    for pattern in self._patterns:
+                        for rank, _, _, entry, bounds in entries.get(traffic & pattern, ()):
+                            if rank > best_rank:
+                                break
+                            if bounds is None or _inside(bounds, near, far):
+                                best, best_rank = entry, rank
+                                break
                     continue
-                if cell.first > best_rank:
-                    continue
-                for wanted in keys:
-                    for rank, _, entry, bounds in cell.entries.get(wanted, ()):
-                        if rank > best_rank:
-                            break
-                        if bounds is None or _inside(bounds, near, far):
-                            best, best_rank = entry, rank
-                            break
+                for rank, key, pattern, entry, bounds in cell:
+                    if rank > best_rank:
+                        break
+                    if traffic & pattern == key and (bounds is None or _inside(bounds, near, far)):
+                        best, best_rank = entry, rank
+                        break
         return best
 
     def about(self, near: int, far: int) -> Iterator[tuple[int, str]]:
@@ -297,7 +300,7 @@ class _Plane:
                 cell = row.get(node, ())
                 cells = (cell,) if isinstance(cell, tuple) else cell.entries.values()
                 for entries in cells:
-                    for rank, _, entry, bounds in entries:
+                    for rank, _, _, entry, bounds in entries:
                         if bounds is None or _inside(bounds, near, far):
                             yield rank, entry
 

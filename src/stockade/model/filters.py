@@ -4,11 +4,9 @@ A *generic* filter is as configured; *specific* filters are what it expands to, 
 direction. Each carries its weight, its action and its provenance. The table is sorted: first match wins.
 """
 
-from collections.abc import Callable, KeysView
+from collections.abc import KeysView
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from ipaddress import IPv4Address, IPv6Address
-from operator import attrgetter
 from types import MappingProxyType
 from weakref import ref
 
@@ -153,6 +151,7 @@ _OUTBOUND = Direction.OUTBOUND
 
 
 def _slow_flow_key(flow: Flow) -> tuple[object, ...]:
+    """As `FilterTable.lookup` makes it, where an address does not have its number as an attribute."""
     source, destination = flow.source, flow.destination
     return (
         source.__class__,
@@ -163,26 +162,6 @@ def _slow_flow_key(flow: Flow) -> tuple[object, ...]:
         flow.source_port,
         flow.destination_port,
     )
-
-
-def _choose_flow_key() -> Callable[[Flow], tuple[object, ...]]:
-    """What a flow is remembered by. The hash of an address object is slow, so its number stands for it, and
-    its class tells the families apart. `int()` of an address is a call of Python code for each end and
-    packet; the number itself is no public attribute, so it is used only where it is there."""
-    if getattr(IPv4Address(1), "_ip", None) == getattr(IPv6Address(1), "_ip", None) == 1:
-        return attrgetter(
-            "source.__class__",
-            "destination.__class__",
-            "source._ip",
-            "destination._ip",
-            "protocol",
-            "source_port",
-            "destination_port",
-        )
-    return _slow_flow_key
-
-
-_flow_key = _choose_flow_key()
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,23 +264,30 @@ class FilterTable:
     def lookup(self, flow: Flow, direction: Direction) -> SpecificFilter | None:
         """The first filter that matches, or None: the packet is permitted because nothing speaks of it."""
         outbound = direction is _OUTBOUND
-        flows = self._memory.outbound if outbound else self._memory.inbound
-        key = _flow_key(flow)
-        found = flows.get(key, _UNKNOWN)
-        if found is not _UNKNOWN:
-            return found  # type: ignore[return-value]
+        memory = self._memory
+        flows = memory.outbound if outbound else memory.inbound
         source, destination = flow.source, flow.destination
-        entry: SpecificFilter | None = None
-        if source.version == destination.version:
-            entry = self.classify(
-                outbound,
-                source.version,
-                int(source),
-                int(destination),
+        # The hash of an address object is slow, so its number stands for it, and its class tells the families
+        # apart. `int()` of an address is a call of Python code for each end and packet; the number itself is
+        # no public attribute, so there is another way where it is not there.
+        try:
+            key: tuple[object, ...] = (
+                source.__class__,
+                destination.__class__,
+                source._ip,  # type: ignore[union-attr]
+                destination._ip,  # type: ignore[union-attr]
                 flow.protocol,
                 flow.source_port,
                 flow.destination_port,
             )
+        except AttributeError:
+            key = _slow_flow_key(flow)
+        found = flows.get(key, _UNKNOWN)
+        if found is not _UNKNOWN:
+            return found  # type: ignore[return-value]
+        entry: SpecificFilter | None = None
+        if source.__class__ is destination.__class__:
+            entry = self.classify(outbound, source.version, int(source), int(destination), *key[4:])  # type: ignore[arg-type]
         if len(flows) >= MAXIMUM_KNOWN_FLOWS:
             flows.clear()
         flows[key] = entry

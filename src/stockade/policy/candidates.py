@@ -163,17 +163,21 @@ class Candidate:
         return self.negotiation == replace(other.negotiation, name=self.negotiation.name)
 
     def finish(self) -> SpecificFilter:
-        negotiation = self.negotiation
+        negotiation, soft, key = None, False, self.key
+        if self.action is Action.NEGOTIATE:
+            place = self.place
+            soft = place.allow_soft
+            negotiation = None if place.negotiation is None else place.negotiation.name
         return make_filter(
-            self.selector,
+            TrafficSelector(self.source, self.destination, key[5], key[6], key[7]),
             self.direction,
             self.action,
-            self.key[9],
+            key[9],
             self.provenance,
-            negotiation=None if negotiation is None else negotiation.name,
+            negotiation=negotiation,
             accept_clear=self.accept_clear,
-            allow_soft=self.allow_soft,
-            numbers=self.key[:8],
+            allow_soft=soft,
+            numbers=key[:8],
         )
 
 
@@ -211,8 +215,7 @@ class PlaceExpander:
             found, more = self._on_connection(found)
             notes += more
         tunnel = place.tunnel_endpoint is not None
-        # whether only "me", "any" and the like make the filter speak of a family
-        names_no_family = filter_.source.family is None and filter_.destination.family is None
+        protocol = filter_.protocol
         candidates: list[Candidate] = []
         for source, destination, direction, mirrored in found:
             outbound = direction is Direction.OUTBOUND
@@ -223,7 +226,9 @@ class PlaceExpander:
             accept_clear = False
             if action is Action.NEGOTIATE:
                 accept_clear = place.accept_clear and not outbound
-                if version not in self._secured and names_no_family:
+                # only where “me”, “any” and the like make the filter speak of a family
+                names_family = filter_.source.family or filter_.destination.family
+                if version not in self._secured and not names_family:
                     clear = place.allow_soft or accept_clear
                     action = Action.PERMIT if clear else Action.BLOCK
                     accept_clear = False
@@ -236,7 +241,7 @@ class PlaceExpander:
                 source.bits,
                 destination.bits,
                 (source if outbound else destination).bits == WHOLE_ADDRESS,
-                filter_.protocol,
+                protocol,
                 source_port,
                 destination_port,
                 tunnel=tunnel,
@@ -247,7 +252,7 @@ class PlaceExpander:
                 source.last,
                 destination.first,
                 destination.last,
-                filter_.protocol,
+                protocol,
                 source_port,
                 destination_port,
                 outbound,
@@ -263,7 +268,7 @@ class PlaceExpander:
             ends_ = f"({filter_.source} to {filter_.destination})"
             tail = f"{ends_} matches no traffic of this computer{self._why_nothing(filter_)}"
             notes.append((DoubtKind.NEVER_MATCHES, tail))
-        return Expanded(candidates, tuple(dict.fromkeys(notes)), position)
+        return Expanded(candidates, tuple(dict.fromkeys(notes)) if notes else (), position)
 
     def _check_securable(self, filter_: Filter, index: int) -> None:
         for end in (filter_.destination, filter_.source):
@@ -353,13 +358,17 @@ def order_of(entry: SpecificFilter, key: Key) -> Order:
     return (-entry.filter_class, -entry.weight, pairs, -entry.action.restrictiveness, sources, entry.id)
 
 
+_NO_CONFLICTS: list[tuple[tuple[Provenance, Provenance], str]] = []  # of most groups; nobody adds to it
+
+
 def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_multicast: bool) -> Settled:
     """One filter per selector, direction and weight: the most restrictive one; beside a filter that
     negotiates one for each part of it that IPsec cannot secure, unless the exemptions let that pass
     anyway."""
-    conflicts: list[tuple[tuple[Provenance, Provenance], str]] = []
     winner = group[0]
+    conflicts = _NO_CONFLICTS
     if len(group) > 1:
+        conflicts = []
         ranked = sorted(group, key=Candidate.preference)
         winner = ranked[0]
         for loser in ranked[1:]:
@@ -394,7 +403,11 @@ def _may_be_unsecurable(candidate: Candidate, broadcasts: Sequence[AddressRange]
     version, _, _, first, last, *_ = candidate.key
     if last >= _FIRST_MULTICAST[version]:
         return True
-    return version == 4 and any(first <= int(entry.first) <= last for entry in broadcasts)
+    if version == 4:
+        for entry in broadcasts:
+            if first <= int(entry.first) <= last:
+                return True
+    return False
 
 
 def _unsecurable(candidate: Candidate, part: TrafficSelector) -> SpecificFilter:

@@ -25,11 +25,12 @@ from stockade.model.filters import Direction
 from stockade.model.traffic import TrafficSelector
 from stockade.policy.facts import HostFacts, as_facts, usable_addresses
 from stockade.policy.objects import AddressKind, ConnectionType, Filter, FilterAddress
-from stockade.policy.weights import address_bits
+from stockade.policy.weights import WHOLE_ADDRESS, address_bits
 
 __all__ = ["End", "Expander", "Expansion", "directions_of", "expand", "selectors_of", "usable_addresses"]
 
 _IN, _OUT = Direction.INBOUND, Direction.OUTBOUND
+_FEW_LOCAL = 8
 
 
 @dataclass(slots=True)
@@ -78,11 +79,18 @@ class Expander:
     def _end(self, addresses: AddressRange) -> End:
         first, last = int(addresses.first), int(addresses.last)
         local = self._local[addresses.first.version]
-        held = bisect_right(local, last) - bisect_left(local, first)
+        if first == last:
+            ours = first in local if len(local) < _FEW_LOCAL else self._held(local, first, first) > 0
+            return End(addresses, first, first, WHOLE_ADDRESS, ours, ours)
+        held = self._held(local, first, last)
         size = last - first + 1
         # "any" is ours even before the first address is configured, so that a block of everything holds
         ours = held > 0 or size == 1 << addresses.first.max_prefixlen
         return End(addresses, first, last, address_bits(addresses), ours, held == size)
+
+    @staticmethod
+    def _held(local: list[int], first: int, last: int) -> int:
+        return bisect_right(local, last) - bisect_left(local, first)
 
     def _ends(self, end: FilterAddress, version: int) -> list[End] | None:
         """What the end stands for in one address family; None where nothing is known about its name."""

@@ -143,11 +143,13 @@ class Groups:
                         touched[candidate.key] = group
 
     def _count(self, key: Key, settled: Settled, step: int) -> None:
+        versions = self._versions
         for _, entry in settled.filters:
             negotiation = entry.negotiation
             if negotiation is not None:
                 self._negotiated[negotiation] += step
-            self._versions[(key[0], negotiation is not None)] += step
+            about = (key[0], negotiation is not None)
+            versions[about] = versions.get(about, 0) + step
 
     def _replace(
         self, gone: list[tuple[Order, SpecificFilter]], come: list[tuple[Order, SpecificFilter]]
@@ -155,6 +157,10 @@ class Groups:
         """Put the filters of changed groups into the sorted list. The parts of two groups that IPsec cannot
         secure may be one filter: it goes with the last of them."""
         copies = self._copies
+        if not copies:  # the first time: nothing to be found out about what was there
+            copies.update([order[5] for order, _ in come])
+            self._sort_anew(come, set())
+            return set(copies), set()
         ids = {order[5] for order, _ in gone} | {order[5] for order, _ in come}
         before = {entry for entry in ids if copies[entry]}
         for order, _ in gone:
@@ -183,6 +189,11 @@ class Groups:
         return came, went
 
     def _sort_anew(self, come: list[tuple[Order, SpecificFilter]], went: set[str]) -> None:
+        if not self.filters and len(come) == len(self._copies):
+            pairs = sorted(come)  # no id stands twice: no two orders are alike
+            self._orders = [order for order, _ in pairs]
+            self.filters = [entry for _, entry in pairs]
+            return
         merged = {
             order[5]: (order, entry)
             for order, entry in zip(self._orders, self.filters, strict=True)

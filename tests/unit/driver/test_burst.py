@@ -6,6 +6,7 @@ the place of the TUN device, one in that of the raw socket.
 
 import os
 import random
+import select
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockade.driver.burst import build
-from stockade.driver.burst.engine import ABI, Burst, load, load_library
+from stockade.driver.burst.engine import ABI, Batch, Burst, Verdict, Watch, load, load_library
 from stockade.driver.datapath import Datapath
 from stockade.driver.packets import exchange_payload, flow_key, locate
 from stockade.driver.replay import ReplayWindow
@@ -502,7 +503,9 @@ def test_nothing_is_read_or_written_where_it_must_not_be(tmp_path: Path, library
         "LD_PRELOAD": runtime.stdout.strip(),
         "ASAN_OPTIONS": "detect_leaks=0",
     }
-    chosen = "any_packets or any_bytes or same_bytes or window_is or merged or last_sequence or removed"
+    chosen = (
+        "mended or loop or any_packets or any_bytes or same_bytes or window_is or merged or last_sequence"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, __file__],
         env=environment,
@@ -512,6 +515,87 @@ def test_nothing_is_read_or_written_where_it_must_not_be(tmp_path: Path, library
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("told", [False, True])
+def test_checksums_behind_a_nat_are_mended_as_in_the_python_path(
+    hosts: SimpleNamespace, library: Path, told: bool, version: int
+) -> None:
+    """Wrong checksums and right ones, of odd and even length, UDP without one, headers cut short."""
+    one, other = ends(hosts, version)
+    out = replace(sa_of(hosts, SUITES[0], "udp", version))
+    source = random.Random(11)
+    packets = [build_tcp(one, other, source.randbytes(size)) for size in (0, 1, 2, 99, 1000)]
+    packets += [build_udp(one, other, source.randbytes(size)) for size in (0, 1, 2, 99, 1000)]
+    at = 20 if version == 4 else 40
+    packets += [packet[: at + 16] + source.randbytes(2) + packet[at + 18 :] for packet in packets[:5]]
+    for word in (b"\0\0", b"\x12\x34"):
+        packets += [packet[: at + 6] + word + packet[at + 8 :] for packet in packets[5:9]]
+    sealer = Datapath()
+    install(sealer, hosts, version, out)
+    wire = sealer.outbound(packets, 0.0).wire
+    original = (hosts.BETA, hosts.BETA) if version == 4 else (hosts.BETA6, hosts.BETA6)
+    into = replace(hosts.mirror(out), original=original if told else None)
+    reference = Datapath()
+    install(reference, hosts, version, into)
+    wanted = reference.inbound_udp(wire, 1.0)
+    with side(library, merge=False) as receiver:
+        install(receiver.path, hosts, version, into)
+        for packet in packets:
+            receiver.teach(key_of(packet))
+        clear, left = receiver.receive(wire, udp=True, version=version)
+        assert left == 0
+        assert [frame[10:] for frame in clear] == wanted
+        assert wanted != packets
+
+
+def test_the_loop_carries_until_something_else_is_to_be_done(hosts: SimpleNamespace, library: Path) -> None:
+    one, other = ends(hosts, 4)
+    packet, unknown = build_tcp(one, other, b"data"), build_udp(one, other, b"new")
+    waker, sleeper = socket.socketpair()
+    with side(library) as each, waker, sleeper, select.epoll() as slow:
+        slow.register(sleeper.fileno(), select.EPOLLIN)
+        install(each.path, hosts, 4, hosts.make_sa())
+        each.teach(key_of(packet))
+        each.burst.watch(each.device[0].fileno(), Watch.DEVICE)
+        wire = each.wire[0].fileno()
+
+        def run(seconds: float) -> tuple[bool, Batch]:
+            return each.burst.run(slow.fileno(), each.device[0].fileno(), (wire, wire), seconds)
+
+        assert run(0.01) == (False, Batch(0))
+        for _ in range(20):
+            each.device[1].send(frame_of(packet))
+        ready, batch = run(5.0)  # far less: a report is due a millisecond after the first packet
+        assert (ready, batch.returned, batch.received) == (False, (), 20)
+        assert [carried.packets for carried in batch.carried] == [20]
+        assert len(drain(each.wire[1])) == 20
+        each.device[1].send(frame_of(unknown))
+        ready, batch = run(5.0)
+        (entry,) = batch.returned
+        assert (entry.packet, entry.verdict) == (frame_of(unknown), Verdict.PUNTED)
+        assert batch.kind == Watch.DEVICE
+        waker.send(b"x")
+        assert run(5.0)[0]
+        each.burst.unwatch(each.device[0].fileno())
+        sleeper.recv(1)
+        each.device[1].send(frame_of(packet))
+        assert run(0.01) == (False, Batch(0))
+
+
+def test_the_loop_ends_at_once_where_a_lifetime_counts_bytes(hosts: SimpleNamespace, library: Path) -> None:
+    one, other = ends(hosts, 4)
+    packet = build_tcp(one, other, bytes(1000))
+    with side(library) as each, select.epoll() as slow:
+        install(each.path, hosts, 4, hosts.make_sa(lifetime=Lifetime(hard_bytes=100_000)))
+        each.teach(key_of(packet))
+        each.burst.watch(each.device[0].fileno(), Watch.DEVICE)
+        for _ in range(30):
+            each.device[1].send(frame_of(packet))
+        wire = each.wire[0].fileno()
+        _, batch = each.burst.run(slow.fileno(), each.device[0].fileno(), (wire, wire), 5.0)
+        assert batch.received == 8  # one batch
 
 
 def test_streams_are_merged_beside_each_other(hosts: SimpleNamespace, library: Path) -> None:

@@ -25,8 +25,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <time.h>
 
-#define BURST_ABI 3
+#define BURST_ABI 4
 
 enum {
     SLOTS = 64,             /* packets in one recvmmsg or sendmmsg */
@@ -44,6 +45,8 @@ enum {
     GRO_READS = 8,          /* datagrams of merged segments in one recvmmsg */
     SEGMENTS = 128,         /* at most so many in one of them; the kernel's limit */
     PUNTS = GRO_READS * SEGMENTS,
+    TOUCHES = 2 * PUNTS,    /* SAs in one report */
+    WATCHES = 16,           /* descriptors that `burst_run` waits for */
     MAXIMUM_GSO = 64,       /* segments in one send; older kernels' limit */
     RUNS = 8,               /* TCP flows that are merged at a time */
     RUN_PACKETS = 64,
@@ -54,6 +57,8 @@ enum {
 
 enum { CIPHER_GCM = 1, CIPHER_AES_CBC = 2, CIPHER_3DES_CBC = 3, CIPHER_NULL = 4 };
 enum { HASH_NONE = 0, HASH_MD5 = 1, HASH_SHA1 = 2, HASH_SHA256 = 3, HASH_SHA384 = 4, HASH_SHA512 = 5 };
+enum { MEND_ANEW = 1, MEND_BY_DIFFERENCE = 2 };
+enum { WATCH_DEVICE = 1, WATCH_ESP = 2, WATCH_UDP = 3, WATCH_DATAGRAMS = 4 };
 enum { PUNTED = 1, REPLAYED = 2, INTEGRITY_FAILED = 3 };
 enum { OPTION_PLAIN = 1, OPTION_NO_MERGE = 2, OPTION_TIMES = 4, OPTION_NO_IPSEC_MB = 8 };
 
@@ -73,7 +78,8 @@ typedef struct {
     uint16_t udp_source, udp_destination;
     uint8_t outbound, tunnel, version, udp;
     uint8_t cipher, hash, icv_size, encryption_size;
-    uint8_t integrity_size, salt_size, pad[2];
+    uint8_t integrity_size, salt_size, limited, mend;
+    uint16_t difference, pad[3];
     uint8_t source[16], destination[16];
     uint8_t encryption_key[36];
     uint8_t integrity_key[64];
@@ -86,6 +92,9 @@ struct security_association {
     uint32_t mtu;
     uint16_t udp_source, udp_destination; /* network order */
     bool outbound, tunnel, udp;
+    bool limited;             /* has a lifetime in bytes */
+    uint8_t mend;             /* transport mode behind a NAT: MEND_… */
+    uint16_t difference;
     uint8_t version;
     uint8_t cipher, hash, iv_size, alignment, icv_size;
     uint8_t source[16], destination[16];
@@ -118,9 +127,10 @@ typedef struct { uint64_t id, packets, bytes; } touched_t;
 /* As `_Result` in engine.py has it. */
 typedef struct {
     uint32_t received, punts, touched, unsent, dropped, writes;
+    uint32_t kind, pad;       /* what the punts came by, of WATCH_… */
     uint64_t total_ns, crypto_ns, system_ns; /* since the start, with OPTION_TIMES */
     punt_t punt[PUNTS];
-    touched_t touch[PUNTS];
+    touched_t touch[TOUCHES];
     punt_t not_sent[UNSENT];
 } result_t;
 
@@ -154,6 +164,9 @@ typedef struct {
     int udp;                  /* UDP socket of port 4500, IPv4; -1: ESP in UDP goes by the raw socket */
     bool for_udp[SLOTS];      /* slots of `out` that may go by it */
     int device;
+    struct { int descriptor, kind, version; } watched[WATCHES];
+    uint32_t watches;
+    bool leave;               /* Python must look at a lifetime now */
     uint8_t noise[SLOTS * 16];
     uint32_t noise_left;
     run_t runs[RUNS];
@@ -184,6 +197,10 @@ bool replay_check(const sa_t *sa, uint32_t sequence);
 bool replay_accept(sa_t *sa, uint32_t sequence);
 sa_t *flow_find(const burst_t *b, const flow_key_t *key, const sa_t *of);
 sa_t *inbound_find(const burst_t *b, const uint8_t *destination, size_t size, uint32_t spi);
+void begin(burst_t *b, int device);
+void take_outbound(burst_t *b);
+int take_inbound(burst_t *b, int sock, int version, bool udp);
+int take_datagrams(burst_t *b, int sock);
 void touch(burst_t *b, sa_t *sa, uint64_t packets, uint64_t bytes);
 
 /* packets.c */

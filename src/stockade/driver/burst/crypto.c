@@ -119,6 +119,9 @@ sa_t *burst_sa_new(const parameters *given, uint32_t options)
     sa->outbound = given->outbound;
     sa->tunnel = given->tunnel;
     sa->udp = given->udp;
+    sa->limited = given->limited;
+    sa->mend = given->mend;
+    sa->difference = given->difference;
     sa->version = given->version;
     sa->udp_source = htons(given->udp_source);
     sa->udp_destination = htons(given->udp_destination);

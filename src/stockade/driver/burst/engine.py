@@ -17,16 +17,17 @@ from typing import Final, overload
 
 from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.driver.burst.build import LIBRARY
+from stockade.driver.nat import address_difference
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Encryption, Hash
 
-ABI: Final = 3
+ABI: Final = 4
 SLOTS: Final = 64
 UNSENT: Final = 64
 GRO_READS: Final = 8
-_PUNTS: Final = 1024
+_PUNTS, _TOUCHES = 1024, 2048
 MAXIMUM_MTU: Final = 9216
 
 _GCM, _AES_CBC, _TRIPLE_DES, _NULL = 1, 2, 3, 4
@@ -42,6 +43,7 @@ _CIPHERS: Final = {
     Encryption.NULL: _NULL,
 }
 _HASHES: Final = {Hash.MD5: 1, Hash.SHA1: 2, Hash.SHA_256: 3, Hash.SHA_384: 4, Hash.SHA_512: 5}
+_MEND_ANEW, _MEND_BY_DIFFERENCE = 1, 2
 _OPTION_PLAIN, _OPTION_NO_MERGE, _OPTION_TIMES, _OPTION_NO_IPSEC_MB = 1, 2, 4, 8
 
 
@@ -51,6 +53,15 @@ class Verdict(IntEnum):
     PUNTED = 1
     REPLAYED = 2
     INTEGRITY_FAILED = 3
+
+
+class Watch(IntEnum):
+    """What a descriptor of `Burst.run` is: the TUN device, raw sockets, the UDP socket of port 4500."""
+
+    DEVICE = 1
+    ESP = 2
+    UDP = 3
+    DATAGRAMS = 4
 
 
 class _Parameters(ctypes.Structure):
@@ -71,7 +82,10 @@ class _Parameters(ctypes.Structure):
         ("encryption_size", ctypes.c_uint8),
         ("integrity_size", ctypes.c_uint8),
         ("salt_size", ctypes.c_uint8),
-        ("pad", ctypes.c_uint8 * 2),
+        ("limited", ctypes.c_uint8),
+        ("mend", ctypes.c_uint8),
+        ("difference", ctypes.c_uint16),
+        ("pad", ctypes.c_uint16 * 3),
         ("source", ctypes.c_uint8 * 16),
         ("destination", ctypes.c_uint8 * 16),
         ("encryption_key", ctypes.c_uint8 * 36),
@@ -100,11 +114,13 @@ class _Result(ctypes.Structure):
         ("unsent", ctypes.c_uint32),
         ("dropped", ctypes.c_uint32),
         ("writes", ctypes.c_uint32),
+        ("kind", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
         ("total_ns", ctypes.c_uint64),
         ("crypto_ns", ctypes.c_uint64),
         ("system_ns", ctypes.c_uint64),
         ("punt", _Punt * _PUNTS),
-        ("touch", _Touched * _PUNTS),
+        ("touch", _Touched * _TOUCHES),
         ("not_sent", _Punt * UNSENT),
     )
 
@@ -148,6 +164,9 @@ class _Library:
         self.outbound = function("burst_outbound", size, pointer, size, size, size)
         self.inbound = function("burst_inbound", size, pointer, size, size, size, size)
         self.inbound_gro = function("burst_inbound_gro", size, pointer, size, size)
+        self.watch = function("burst_watch", size, pointer, size, size, size)
+        self.unwatch = function("burst_unwatch", None, pointer, size)
+        self.run = function("burst_run", size, pointer, size, size, size, size, size)
         self.use_udp = function("burst_use_udp", None, pointer, size)
         self.check = function("burst_sa_check", size, pointer, number)
         self.accept = function("burst_sa_accept", size, pointer, number)
@@ -157,6 +176,7 @@ class _Library:
         self.number = function("burst_sa_number", number, pointer)
         self.set_number = function("burst_sa_set_number", None, pointer, number)
         self.set_mtu = function("burst_sa_set_mtu", None, pointer, number)
+        self.set_ports = function("burst_sa_set_ports", None, pointer, number, number)
         self.preload_noise = function("burst_preload_noise", size, pointer, ctypes.c_char_p, number)
 
 
@@ -181,13 +201,15 @@ class Returned:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one call did. `received`: packets or frames taken in. `unsent`: sealed packets that are too long
-    for the interface. `dropped`: sealed packets that the system did not take."""
+    for the interface. `kind` (of `Watch`, after `run`): what `returned` came by. `dropped`: sealed packets
+    that the system did not take."""
 
     received: int
     carried: tuple[Carried, ...] = ()
     returned: tuple[Returned, ...] = ()
     unsent: tuple[bytes, ...] = ()
     dropped: int = 0
+    kind: int = 0
 
 
 _NOTHING: Final = Batch(0)
@@ -250,6 +272,11 @@ class BurstSa:
         self._kept_number = value
         if self.pointer is not None:
             self._library.set_number(self.pointer, value)
+
+    def set_ports(self, source: int, destination: int) -> None:
+        """The UDP ports from now on: a NAT has moved the peer."""
+        if self.pointer is not None:
+            self._library.set_ports(self.pointer, source, destination)
 
     def set_mtu(self, mtu: int) -> None:
         if self.pointer is not None:
@@ -349,6 +376,25 @@ class Burst:
             return _NOTHING
         return self._batch()
 
+    def watch(self, descriptor: int, kind: Watch, version: int = 4) -> None:
+        """`run` is to carry what comes by it."""
+        if self._library.watch(self.pointer, descriptor, kind, version):
+            raise ValueError("too many descriptors")
+
+    def unwatch(self, descriptor: int) -> None:
+        self._library.unwatch(self.pointer, descriptor)
+
+    def run(self, slow: int, device: int, sending: tuple[int, int], seconds: float) -> tuple[bool, Batch]:
+        """Carry packets for so long, or until Python has to see to something: whether the epoll descriptor
+        `slow` has something, and what was done. `sending`: the raw sockets for IPv4 and IPv6. A call tells
+        its counters after a millisecond of packets at most."""
+        milliseconds = max(0, int(seconds * 1000))
+        ready = self._library.run(self.pointer, slow, device, *sending, milliseconds)
+        result = self._result
+        if not (result.received or result.punts):
+            return bool(ready), _NOTHING
+        return bool(ready), self._batch()
+
     def use_udp(self, sock: int) -> None:
         """The UDP socket of port 4500 (IPv4): ESP in UDP goes out by it, many segments a call. -1 for
         none."""
@@ -370,6 +416,7 @@ class Burst:
             ),
             tuple(copy(each.address, each.length) for each in result.not_sent[: result.unsent]),
             result.dropped,
+            result.kind,
         )
 
     def times(self) -> Times:
@@ -406,6 +453,12 @@ def _parameters(sa: SecurityAssociation, mtu: int) -> _Parameters | None:
         wanted.hash = _HASHES[suite.integrity]
         wanted.icv_size = hash_algorithm(suite.integrity).icv_size
     wanted.salt_size = algorithm.salt_size
+    wanted.limited = sa.lifetime.soft_bytes is not None or sa.lifetime.hard_bytes is not None
+    if sa.udp is not None and sa.mode is Mode.TRANSPORT and sa.direction is Direction.INBOUND:
+        wanted.mend = _MEND_ANEW
+        if sa.original is not None:
+            wanted.difference = address_difference(sa, sa.original)
+            wanted.mend = _MEND_BY_DIFFERENCE if wanted.difference else 0
     key, integrity = sa.encryption_key.reveal(), sa.integrity_key.reveal()
     if suite.encryption is Encryption.DES_CBC:
         key *= 3

@@ -1,4 +1,4 @@
-/* From the wire to the TUN device: what `Datapath._inbound` and `_open` do, for flows that are decided.
+/* From the wire to the TUN device: what `Inbound.receive` and `_open` do, for flows that are decided.
  *
  * An SA's state changes only when a packet is wholly accepted here. What is replayed or forged is handed back with
  * that verdict; what is unusual is handed back sealed as it came, and so is all that follows it on the same SA in
@@ -63,6 +63,29 @@ static void clear_header(uint8_t *to, const uint8_t *packet, const place_t *plac
     put16(to + 10, (uint16_t)(value < 0 ? value + 65535 : value));
 }
 
+/* As `driver/nat.py`: TCP and UDP computed their checksums over the addresses that the sending host has. */
+static void mend_checksum(const sa_t *sa, uint8_t *packet, uint32_t at, size_t size, uint8_t protocol)
+{
+    if ((protocol != TCP && protocol != UDP) || size < (protocol == TCP ? TCP_HEADER : UDP_HEADER))
+        return;
+    uint8_t *field = packet + at + (protocol == TCP ? 16 : 6);
+    uint32_t old = get16(field);
+    if (protocol == UDP && !old)
+        return; /* without a checksum (RFC 768) */
+    if (sa->mend == MEND_BY_DIFFERENCE) {
+        uint32_t value = (old + sa->difference) % 65535;
+        put16(field, value ? (uint16_t)value : 0xFFFF);
+        return;
+    }
+    bool is_v4 = packet[0] >> 4 == 4;
+    memset(field, 0, 2);
+    uint64_t sum = sum_bytes(packet + (is_v4 ? 12 : 8), is_v4 ? 8 : 32) + htons(protocol) + htons((uint16_t)size);
+    uint16_t value = checksum_of(sum + sum_bytes(packet + at, size));
+    if (!value)
+        value = 0xFFFF; /* as there: 65535 - 0 */
+    memcpy(field, &value, 2);
+}
+
 /* 0 where the packet was dealt with, or the verdict to hand it back with. `packet` is its IP header, `esp` may stand
  * elsewhere. `out` has HEADROOM before it. */
 static uint32_t open_esp(burst_t *b, const uint8_t *packet, place_t place, const uint8_t *esp, size_t length, bool udp,
@@ -75,6 +98,8 @@ static uint32_t open_esp(burst_t *b, const uint8_t *packet, place_t place, const
     sa_t *sa = place.version == 4 ? inbound_find(b, packet + 16, 4, spi) : inbound_find(b, packet + 24, 16, spi);
     if (!sa || sa->udp != udp || sa->held_in == b->call || length < smallest_esp(sa))
         return PUNTED;
+    if (udp && memcmp(packet + place.at, &sa->udp_source, 2))
+        return PUNTED; /* a NAT has moved the peer, or so it seems: Python looks at it */
     *id = sa->id;
     uint32_t sequence = get32(esp + 4);
     if (!replay_check(sa, sequence))
@@ -105,6 +130,8 @@ static uint32_t open_esp(burst_t *b, const uint8_t *packet, place_t place, const
         if (is_extension(next_header) || whole > 65535)
             goto hold;
         clear_header(out, packet, &place, plain, next_header);
+        if (sa->mend)
+            mend_checksum(sa, out, place.at, plain, next_header);
     }
     if (!make_key(out, whole, &inside, &key) || flow_find(b, &key, sa) != sa)
         goto hold;
@@ -135,14 +162,11 @@ static uint32_t open_packet(burst_t *b, const uint8_t *packet, size_t size, bool
 }
 
 /* Take what waits in the socket (at most `SLOTS` packets), open and deliver it. */
-int burst_inbound(burst_t *b, int sock, int device, int version, int udp)
+int take_inbound(burst_t *b, int sock, int version, bool udp)
 {
     uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
     result_t *result = &b->result;
     bool headless = version == 6 && !(b->options & OPTION_PLAIN);
-    b->call++;
-    b->device = device;
-    result->received = result->punts = result->touched = result->unsent = result->dropped = 0;
     for (uint32_t n = 0; n < SLOTS; n++) {
         struct msghdr *message = &b->in_messages[n].msg_hdr;
         b->in_vectors[n] = (struct iovec){b->in + (size_t)n * IN_SLOT + HEADROOM, PACKET};
@@ -156,7 +180,7 @@ int burst_inbound(burst_t *b, int sock, int device, int version, int udp)
         result->system_ns += now_ns() - began;
     if (count <= 0)
         return 0;
-    result->received = (uint32_t)count;
+    result->received += (uint32_t)count;
     for (uint32_t n = 0; n < (uint32_t)count; n++) {
         size_t size = b->in_messages[n].msg_len;
         uint8_t *packet = b->in_vectors[n].iov_base;
@@ -170,8 +194,6 @@ int burst_inbound(burst_t *b, int sock, int device, int version, int udp)
             result->punt[result->punts++] = (punt_t){(uintptr_t)packet, (uint32_t)size, verdict, id};
     }
     deliver_rest(b);
-    if (began)
-        result->total_ns += now_ns() - began;
     return count;
 }
 
@@ -223,15 +245,12 @@ static void lengths_of(uint8_t *header, size_t length)
 }
 
 /* Take what waits in the UDP socket of port 4500 (IPv4), datagrams that the kernel has merged (UDP_GRO) included. */
-int burst_inbound_gro(burst_t *b, int sock, int device)
+int take_datagrams(burst_t *b, int sock)
 {
     enum { HEADERS = IPV4_HEADER + UDP_HEADER };
     uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
     result_t *result = &b->result;
     uint8_t header[HEADERS];
-    b->call++;
-    b->device = device;
-    result->received = result->punts = result->touched = result->unsent = result->dropped = 0;
     for (uint32_t n = 0; n < GRO_READS; n++) {
         struct msghdr *message = &b->in_messages[n].msg_hdr;
         b->in_vectors[n] = (struct iovec){b->in + (size_t)n * IN_SLOT + HEADROOM, PACKET};
@@ -245,7 +264,7 @@ int burst_inbound_gro(burst_t *b, int sock, int device)
         result->system_ns += now_ns() - began;
     if (count <= 0)
         return 0;
-    result->received = (uint32_t)count;
+    result->received += (uint32_t)count;
     uint8_t *out = b->out, *copy = b->copies, *copies_end = b->copies + (size_t)GRO_READS * COPIES;
     const uint8_t *out_end = b->out + (size_t)SLOTS * IN_SLOT;
     for (uint32_t n = 0; n < (uint32_t)count; n++) {
@@ -277,7 +296,25 @@ int burst_inbound_gro(burst_t *b, int sock, int device)
         }
     }
     deliver_rest(b);
-    if (began)
-        result->total_ns += now_ns() - began;
     return count;
+}
+
+int burst_inbound(burst_t *b, int sock, int device, int version, int udp)
+{
+    uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
+    begin(b, device);
+    int count = take_inbound(b, sock, version, udp);
+    if (began)
+        b->result.total_ns += now_ns() - began;
+    return count > 0 ? count : 0;
+}
+
+int burst_inbound_gro(burst_t *b, int sock, int device)
+{
+    uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
+    begin(b, device);
+    int count = take_datagrams(b, sock);
+    if (began)
+        b->result.total_ns += now_ns() - began;
+    return count > 0 ? count : 0;
 }

@@ -1,4 +1,4 @@
-/* From the TUN device to the wire: what `Datapath._seal` and `_seal_tunnel` do, for flows that are decided. */
+/* From the TUN device to the wire: what `Outbound._seal` and `_seal_tunnel` do, for flows that are decided. */
 #include "burst.h"
 
 #include <errno.h>
@@ -383,22 +383,27 @@ static bool seal_frame(burst_t *b, uint8_t *frame, size_t length)
     return false;
 }
 
-/* Read what waits in the device (at most `READS`), seal and send it. What is not done here is in the result. */
-int burst_outbound(burst_t *b, int device, int send4, int send6)
+/* A new report. */
+void begin(burst_t *b, int device)
 {
-    uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
     result_t *result = &b->result;
     b->call++;
     b->device = device;
-    b->send[0] = send4;
-    b->send[1] = send6;
-    result->received = result->punts = result->touched = result->unsent = result->dropped = 0;
+    b->leave = false;
     b->filled = 0;
+    result->received = result->punts = result->touched = result->unsent = result->dropped = 0;
+}
+
+/* Read what waits in the device (at most `READS`), seal and send it. What is not done here is in the result. */
+void take_outbound(burst_t *b)
+{
+    result_t *result = &b->result;
+    bool times = b->options & OPTION_TIMES;
     for (int n = 0; n < READS; n++) {
         uint8_t *frame = b->in + (size_t)n * IN_SLOT;
-        uint64_t before = began ? now_ns() : 0;
-        ssize_t length = read(device, frame, VNET + 65535);
-        if (began)
+        uint64_t before = times ? now_ns() : 0;
+        ssize_t length = read(b->device, frame, VNET + 65535);
+        if (times)
             result->system_ns += now_ns() - before;
         if (length < 0 && errno == EINTR)
             continue;
@@ -410,7 +415,16 @@ int burst_outbound(burst_t *b, int device, int send4, int send6)
     }
     if (b->filled)
         flush(b);
+}
+
+int burst_outbound(burst_t *b, int device, int send4, int send6)
+{
+    uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
+    begin(b, device);
+    b->send[0] = send4;
+    b->send[1] = send6;
+    take_outbound(b);
     if (began)
-        result->total_ns += now_ns() - began;
-    return (int)result->received;
+        b->result.total_ns += now_ns() - began;
+    return (int)b->result.received;
 }

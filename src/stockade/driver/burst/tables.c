@@ -41,6 +41,12 @@ uint32_t burst_sa_sequence(const sa_t *sa) { return sa->sequence; }
 void burst_sa_set_sequence(sa_t *sa, uint32_t sequence) { sa->sequence = sequence; }
 uint32_t burst_sa_number(const sa_t *sa) { return sa->number; }
 void burst_sa_set_number(sa_t *sa, uint32_t number) { sa->number = number; }
+void burst_sa_set_ports(sa_t *sa, uint32_t source, uint32_t destination)
+{
+    sa->udp_source = htons((uint16_t)source);
+    sa->udp_destination = htons((uint16_t)destination);
+}
+
 void burst_sa_set_mtu(sa_t *sa, uint32_t mtu) { sa->mtu = mtu < MAXIMUM_MTU ? mtu : MAXIMUM_MTU; }
 
 /* ---- flows --------------------------------------------------------------------------------------------------- */
@@ -158,9 +164,10 @@ void touch(burst_t *b, sa_t *sa, uint64_t packets, uint64_t bytes)
 {
     if (sa->touched_in != b->call) {
         sa->touched_in = b->call;
-        sa->report = b->result.touched++; /* at most one for each packet of the call, and those are at most SLOTS */
+        sa->report = b->result.touched++; /* `burst_run` leaves room */
         b->result.touch[sa->report] = (touched_t){sa->id, 0, 0};
     }
+    b->leave |= sa->limited;
     b->result.touch[sa->report].packets += packets;
     b->result.touch[sa->report].bytes += bytes;
 }

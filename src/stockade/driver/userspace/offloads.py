@@ -71,7 +71,11 @@ def examine(without: frozenset[str] = frozenset()) -> tuple[Offload, ...]:
 
 
 def _burst() -> str | None:
-    return None if load_library() is not None else "not built (python -m stockade.driver.burst.build)"
+    return (
+        None
+        if load_library() is not None
+        else "not built from these sources (python -m stockade.driver.burst.build)"
+    )
 
 
 def _ipsec_mb() -> str | None:

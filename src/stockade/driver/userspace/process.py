@@ -30,9 +30,10 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
-from stockade.driver.burst.engine import GRO_READS, SLOTS, Burst
+from stockade.driver.burst.engine import Burst, Watch
 from stockade.driver.burst.engine import load as load_burst
-from stockade.driver.datapath import Datapath, Output
+from stockade.driver.datapath import Datapath
+from stockade.driver.outbound import Output
 from stockade.driver.packets import ESP, UDP, load_accelerator
 from stockade.driver.userspace import clear_log, messages, offloads, virtio
 from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender
@@ -81,7 +82,8 @@ class Process:
         self._device = device
         self._merge = merge
         self._burst = burst
-        self._sending = [sockets[name].fileno() if name in sockets else -1 for name in ("send4", "send6")]
+        sending = [sockets[name].fileno() if name in sockets else -1 for name in ("send4", "send6")]
+        self._sending = sending[0], sending[1]
         self._sender = Sender(sockets["send4"], 4, batches=batches)
         self._ipv6_sender = Sender(sockets["send6"], 6, batches=batches) if "send6" in sockets else None
         self._log = log
@@ -94,23 +96,22 @@ class Process:
         self._datagrams: socket.socket | None = None
         self._taken: list[socket.socket] = []
         self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[], None]] = {
-            device: self._on_device if burst is None else partial(self._on_device_burst, burst),
-            control.fileno(): self._on_control,
-        }
+        self._handlers: dict[int, Callable[[], None]] = {control.fileno(): self._on_control}
+        if burst is None:
+            self._handlers[device] = self._on_device
+        else:
+            burst.watch(device, Watch.DEVICE)
         for name, entry in sockets.items():
             protocol = RAW_PROTOCOLS.get(name[:-1])
-            if protocol is not None:
-                version = int(name[-1])
-                take = self._datapath.inbound_udp if protocol == UDP else self._datapath.inbound
-                is_udp = protocol == UDP
-                if burst is not None and protocol in (ESP, UDP):
-                    handler = partial(self._on_receiving_burst, burst, entry.fileno(), version, is_udp, take)
-                else:
-                    handler = partial(
-                        self._on_receiving, Receiver(entry, version, protocol, batches=batches), take
-                    )
-                self._handlers[entry.fileno()] = handler
+            if protocol is None:
+                continue
+            version = int(name[-1])
+            if burst is not None and protocol in (ESP, UDP):
+                burst.watch(entry.fileno(), Watch.UDP if protocol == UDP else Watch.ESP, version)
+                continue
+            take = self._datapath.inbound_udp if protocol == UDP else self._datapath.inbound
+            receiver = Receiver(entry, version, protocol, batches=batches)
+            self._handlers[entry.fileno()] = partial(self._on_receiving, receiver, take)
         if log is not None:
             self._handlers[log.fileno()] = self._on_log
         for descriptor in self._handlers:
@@ -127,7 +128,11 @@ class Process:
         next_tick = time.monotonic()
         while not self._stopped:
             wait = max(0.0, next_tick - time.monotonic())
-            for descriptor, _ in self._epoll.poll(wait):
+            if self._burst is not None and not self._carry(self._burst, wait):
+                ready = []
+            else:
+                ready = self._epoll.poll(wait if self._burst is None else 0)
+            for descriptor, _ in ready:
                 self._handlers[descriptor]()
             now = time.monotonic()
             if now >= next_tick:
@@ -157,33 +162,22 @@ class Process:
                 return
             self._deliver(take(packets, time.monotonic()))
 
-    def _on_device_burst(self, burst: Burst) -> None:
-        batch = burst.outbound(self._device, *self._sending)
-        if not batch.received:
-            return
-        now = time.monotonic()
-        rest = self._datapath.account(batch.carried, batch.returned, now)
-        if batch.unsent:
-            self._send(list(batch.unsent))
-        if rest:
-            self._emit(self._datapath.outbound([virtio.take(frame) for frame in rest], now))
-
-    def _on_receiving_burst(
-        self,
-        burst: Burst,
-        descriptor: int,
-        version: int,
-        udp: bool,
-        take: Callable[[Sequence[bytes], float], list[bytes]],
-    ) -> None:
-        for _ in range(BATCHES_PER_TURN):
-            batch = burst.inbound(descriptor, self._device, version, udp=udp)
+    def _carry(self, burst: Burst, seconds: float) -> bool:
+        """Let the burst path work until something else has to be seen to, and do what it left to Python.
+        Whether one of the other descriptors has something."""
+        slow, batch = burst.run(self._epoll.fileno(), self._device, self._sending, seconds)
+        if batch.received:
             now = time.monotonic()
             rest = self._datapath.account(batch.carried, batch.returned, now)
-            if rest:
+            if batch.unsent:
+                self._send(list(batch.unsent))
+            if rest and batch.kind == Watch.DEVICE:
+                self._emit(self._datapath.outbound([virtio.take(frame) for frame in rest], now))
+            elif rest:
+                is_esp = batch.kind == Watch.ESP
+                take = self._datapath.inbound if is_esp else self._datapath.inbound_udp
                 self._deliver(take(rest, now))
-            if batch.received < SLOTS:
-                return
+        return slow
 
     def _take_datagrams(self, datagrams: socket.socket) -> None:
         """From now on ESP in UDP over IPv4 comes and goes by this socket."""
@@ -192,22 +186,7 @@ class Process:
             return
         self._datagrams = datagrams
         self._burst.use_udp(datagrams.fileno())
-        self._handlers[datagrams.fileno()] = partial(
-            self._on_datagrams, self._burst, datagrams.fileno(), self._datapath.inbound_udp
-        )
-        self._epoll.register(datagrams.fileno(), select.EPOLLIN)
-
-    def _on_datagrams(
-        self, burst: Burst, descriptor: int, take: Callable[[Sequence[bytes], float], list[bytes]]
-    ) -> None:
-        for _ in range(BATCHES_PER_TURN):
-            batch = burst.inbound_gro(descriptor, self._device)
-            now = time.monotonic()
-            rest = self._datapath.account(batch.carried, batch.returned, now)
-            if rest:
-                self._deliver(take(rest, now))
-            if batch.received < GRO_READS:
-                return
+        self._burst.watch(datagrams.fileno(), Watch.DATAGRAMS)
 
     def _emit(self, output: Output) -> None:
         self._send(output.wire)

@@ -1,0 +1,74 @@
+/* The loop of the data plane for as long as nothing needs Python: packets in and out, many wakes a call. */
+#include "burst.h"
+
+#include <poll.h>
+
+enum { SLOW_READY = 1, REPORT_NS = 1000000 };
+
+int burst_watch(burst_t *b, int descriptor, int kind, int version)
+{
+    if (b->watches == WATCHES)
+        return -1;
+    b->watched[b->watches].descriptor = descriptor;
+    b->watched[b->watches].kind = kind;
+    b->watched[b->watches++].version = version;
+    return 0;
+}
+
+void burst_unwatch(burst_t *b, int descriptor)
+{
+    for (uint32_t n = 0; n < b->watches; n++)
+        if (b->watched[n].descriptor == descriptor)
+            b->watched[n--] = b->watched[--b->watches];
+}
+
+/* Carry packets until `slow` (an epoll descriptor, with all that is Python's) has something, a packet is Python's to
+ * decide, an SA with a lifetime in bytes was used, the time is over, or a millisecond after the first packet: then the
+ * counters are told. 1 where `slow` has something, else 0. */
+int burst_run(burst_t *b, int slow, int device, int send4, int send6, int timeout_ms)
+{
+    result_t *result = &b->result;
+    struct pollfd entries[WATCHES + 1];
+    uint64_t now = now_ns(), end = now + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms) * 1000000u;
+    begin(b, device);
+    b->send[0] = send4;
+    b->send[1] = send6;
+    for (uint32_t n = 0; n < b->watches; n++)
+        entries[n] = (struct pollfd){b->watched[n].descriptor, POLLIN, 0};
+    entries[b->watches] = (struct pollfd){slow, POLLIN, 0};
+    for (;;) {
+        uint64_t left = end > now ? end - now : 0;
+        struct timespec wait = {(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
+        int ready = ppoll(entries, b->watches + 1, &wait, NULL);
+        if (ready <= 0)
+            return 0; /* the time is over, or a signal is Python's */
+        uint64_t began = now_ns();
+        for (uint32_t n = 0; n < b->watches; n++) {
+            if (!entries[n].revents)
+                continue;
+            int sock = b->watched[n].descriptor;
+            switch (b->watched[n].kind) {
+            case WATCH_DEVICE: take_outbound(b); break;
+            case WATCH_ESP: take_inbound(b, sock, b->watched[n].version, false); break;
+            case WATCH_UDP: take_inbound(b, sock, b->watched[n].version, true); break;
+            case WATCH_DATAGRAMS: take_datagrams(b, sock); break;
+            }
+            /* What was handed back stands where the next packets would be read to. */
+            if (result->punts || result->unsent) {
+                result->kind = (uint32_t)b->watched[n].kind;
+                break;
+            }
+        }
+        now = now_ns();
+        if (b->options & OPTION_TIMES)
+            result->total_ns += now - began;
+        if (entries[b->watches].revents)
+            return SLOW_READY;
+        if (result->punts || result->unsent || b->leave || result->touched >= PUNTS)
+            return 0;
+        if (result->touched && end > now + REPORT_NS)
+            end = now + REPORT_NS;
+        if (end <= now)
+            return 0;
+    }
+}
