@@ -133,15 +133,19 @@ class _Secured:
             for other in [name for name, (pairs, _) in self._flows.items() if not pairs][:1]:
                 del self._flows[other]
 
-    def holds(self, acquire: Acquire, now: float, idle: float) -> bool:
-        """Somebody wants to send it: then it is not quiet yet."""
+    def holds(self, acquire: Acquire, now: float) -> bool:
         key = (acquire.filter_id, acquire.local, acquire.peer)
         pairs, until = self._flows.get(key, (0, 0.0))
         if not pairs and until <= now:
             self._flows.pop(key, None)
             return False
-        self._flows[key] = (pairs, now + idle)
         return True
+
+    def wanted(self, acquire: Acquire, until: float) -> None:
+        """Somebody wants to send it: if it stays closed it is not quiet yet."""
+        key = (acquire.filter_id, acquire.local, acquire.peer)
+        if key in self._flows:
+            self._flows[key] = (self._flows[key][0], until)
 
 
 class SoftHost(Protocol):
@@ -251,7 +255,9 @@ class SoftFallback:
     def _add(self, acquire: Acquire, reason: Reason, now: float, *, at_once: bool = False) -> bool:
         if self.stopping or not (at_once or self.settings.falls_back(reason)):
             return False
-        if self.settings.discovery and self._secured.holds(acquire, now, self.settings.idle_seconds):
+        if self.settings.discovery and self._secured.holds(acquire, now):
+            if at_once:
+                self._secured.wanted(acquire, now + self.settings.idle_seconds)
             return False
         entry = self._host.compiled.by_id(acquire.filter_id)
         if entry is None or not entry.allow_soft:
