@@ -15,7 +15,7 @@ from stockade.model.filters import Direction, FilterTable
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import Reason
 from stockade.model.sa import SaCounters, SecurityAssociation
-from stockade.model.suites import Encryption, Hash
+from stockade.model.suites import Encryption, Integrity
 from stockade.model.traffic import Flow
 
 
@@ -26,7 +26,7 @@ class Capabilities:
     name: str
     modes: frozenset[Mode]
     encryptions: frozenset[Encryption]
-    integrities: frozenset[Hash]
+    integrities: frozenset[Integrity]
     authentication_header: bool
     ip_versions: frozenset[int]
 

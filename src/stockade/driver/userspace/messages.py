@@ -34,7 +34,7 @@ from stockade.model.negotiation import Mode
 from stockade.model.reasons import Reason, ReasonCode, error_for
 from stockade.model.sa import Lifetime, SaCounters, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
-from stockade.model.suites import EspSuite, Hash
+from stockade.model.suites import EspSuite, integrity_named
 from stockade.model.traffic import Flow, TrafficSelector
 
 MAXIMUM_FRAME: Final = 64 << 20
@@ -78,7 +78,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     selector: Selector
     mode: Mode
     esp: EspSuite | None
-    ah: Hash | None
+    ah: str | None
     bundle: int | None
     udp: UdpEncapsulation | None
     encryption_key: bytes
@@ -326,7 +326,7 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         selector=_to_selector(message.selector),
         mode=message.mode,
         esp=message.esp,
-        ah=message.ah,
+        ah=None if message.ah is None else integrity_named(message.ah),
         bundle=message.bundle,
         udp=message.udp,
         encryption_key=Secret(message.encryption_key),

@@ -41,7 +41,7 @@ from stockade.crypto.ikev1_keys import (
     quick_mode_hash_3,
 )
 from stockade.crypto.key_exchange import PrivateValue, generate
-from stockade.crypto.registry import esp_key_sizes, hash_algorithm
+from stockade.crypto.registry import esp_key_sizes, integrity_algorithm
 from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
@@ -195,14 +195,10 @@ def initiate(
     rest += identities
     rest += _original_addresses(setup, policy.mode, initiator=True)
     if setup.discovery:
-        rest += (
-            exchange_info(
-                policy, ProtocolId.AH if methods[0].esp is None else ProtocolId.ESP, conversation.message_id
-            ),
-        )
-    proof = quick_mode_hash_1(
-        setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, encode_payloads(rest)[1]
-    )
+        protocol = ProtocolId.AH if methods[0].esp is None else ProtocolId.ESP
+        rest += (exchange_info(policy, protocol, conversation.message_id),)
+    tail = encode_payloads(rest)[1]
+    proof = quick_mode_hash_1(setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, tail)
 
     def verify(message: Incoming) -> Incoming:
         wanted = quick_mode_hash_2(
@@ -213,7 +209,7 @@ def initiate(
     if setup.story.on:
         setup.story.tell(StoryEvent.OFFERED, "we offer", *numbered(methods), ("own SPI", f"{spi:#010x}"))
     answer = yield from answered(
-        Step(MESSAGE_2, (HashPayload(proof), *rest), protected=True), verify, suspicious=False
+        Step(MESSAGE_2, (HashPayload(proof), *rest), protected=True, tail=tail), verify, suspicious=False
     )
     # From here on it is the peer who speaks: what does not fit ends the exchange.
     peer_public = _public_value(answer)
@@ -291,13 +287,11 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         )
         setup.story.tell(StoryEvent.OFFERED, "the peer offers", *numbered([what for what, _ in judged]))
     # Choose first with no SPI of ours: what is refused must not use up one.
-    refusal = choose_quick_mode(offer, terms, 0)
-    if isinstance(refusal, Reason):
-        raise PeerError(refusal)
+    choice = choose_quick_mode(offer, terms, 0)
+    if isinstance(choice, Reason):
+        raise PeerError(choice)
     spi = setup.reserve_spi()
-    ah_spi = setup.reserve_spi() if refusal.peer_ah_spi else 0
-    choice = choose_quick_mode(offer, terms, spi, ah_spi)
-    assert not isinstance(choice, Reason)
+    ah_spi = setup.reserve_spi() if choice.peer_ah_spi else 0
     if setup.story.on:
         tell_own_choice(setup.story, str(choice.proposal), judged)
     private: PrivateValue | None = None
@@ -319,7 +313,7 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         original=_original_of_peer(setup, request, initiator=False),
     )
     outcome = replace(outcome, info=told_by(request, conversation.message_id))
-    rest: tuple[Payload, ...] = (choice.reply, NoncePayload(nonce))
+    rest: tuple[Payload, ...] = (choice.reply_with(spi, ah_spi), NoncePayload(nonce))
     if private is not None:
         rest += (KeyExchangePayload(private.public),)
     rest += tuple(identities)
@@ -328,13 +322,15 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         rest += (exchange_info(policy, choice.protocol, conversation.message_id),)
     if choice.shortened:
         rest += (_responder_lifetime(choice, spi),)
-    proof = quick_mode_hash_2(setup.hash, skeyid_a, message_id, peer_nonce, encode_payloads(rest)[1])
+    tail = encode_payloads(rest)[1]
+    proof = quick_mode_hash_2(setup.hash, skeyid_a, message_id, peer_nonce, tail)
     last = quick_mode_hash_3(setup.hash, skeyid_a, message_id, peer_nonce, nonce)
     yield from answered(
         Step(
             MESSAGE_3,
             (HashPayload(proof), *rest),
             protected=True,
+            tail=tail,
             install=outcome.of(Direction.INBOUND),
             repeat=setup.repeat,
             commit=setup.commit,
@@ -488,7 +484,7 @@ def _make_pair(
         if esp is not None:
             sizes = esp_key_sizes(esp)
         elif ah is not None:
-            sizes = (0, hash_algorithm(ah).integrity_key_size)
+            sizes = (0, integrity_algorithm(ah).integrity_key_size)
         material = keymat(
             setup.hash,
             setup.keys.skeyid_d,
@@ -533,7 +529,7 @@ def _make_pair(
         selector,
         proposal,
         choice.group,
-        replace(match, selector=selector),
+        match if selector is match.selector else replace(match, selector=selector),
         headers,
     )
 
@@ -596,6 +592,8 @@ def _with_responder_lifetime(choice: QuickModeChoice, answer: Incoming) -> Quick
                     seconds = min(seconds, attribute.number)
                 elif kind == LifeType.KILOBYTES:
                     kilobytes = min(kilobytes, attribute.number)
+    if (seconds, kilobytes) == (choice.proposal.lifetime_seconds, choice.proposal.lifetime_kilobytes):
+        return choice
     proposal = replace(choice.proposal, lifetime_seconds=seconds, lifetime_kilobytes=kilobytes)
     return replace(choice, proposal=proposal)
 
