@@ -304,6 +304,10 @@ class HostCore:
             if sa is not None:
                 reason = Reason.of(ReasonCode.SA_IDLE, seconds=sa.idle_seconds)
                 self.engine.command(ike.DeleteQuickMode(sa.spi, reason), now)
+        elif isinstance(event, driver_contract.SaSilent):
+            sa = self._inbound_of.get((event.direction, event.spi, event.peer))
+            if sa is not None:
+                self.engine.command(ike.Silent(sa.spi), now)
         elif isinstance(event, driver_contract.PeerMoved):
             self.engine.command(ike.FollowPeer(event.spi, event.port), now)
         elif isinstance(event, driver_contract.PacketRefused):

@@ -29,7 +29,7 @@ from stockade.agent.known_peers import KnownPeers
 from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
-from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings
+from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_failover
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
@@ -449,10 +449,7 @@ class Service:
         if asked.simple_policy:
             soft = replace(soft, fallback_seconds=SIMPLE_POLICY_FALLBACK)
         self._core.soft.settings = soft
-        config = self._settings.ike
-        if asked.cluster_idle_seconds is not None:
-            config = replace(config, cluster_idle_seconds=float(asked.cluster_idle_seconds))
-        self._core.engine.set_config(config)
+        self._core.engine.set_config(with_failover(self._settings.ike, asked))
         self._core.engine.set_credentials(self._read_certificates())
         self._core.engine.set_access(self._read_access(), now)
 

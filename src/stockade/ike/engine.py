@@ -26,6 +26,7 @@ from stockade.ike.contract import (
     RekeyQuickMode,
     Send,
     Shutdown,
+    Silent,
     SpiSource,
 )
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
@@ -125,6 +126,10 @@ class Engine:
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
                     mode.notices.probe(now)
+            case Silent(inbound_spi=spi):
+                pair = self._table.pair(spi)
+                if pair is not None:
+                    self._negotiator.silent(pair, now)
             case FollowPeer(inbound_spi=spi, port=port):
                 self._follow(spi, port)
             case Performed():

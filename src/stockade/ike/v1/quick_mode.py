@@ -137,6 +137,7 @@ class QuickModeSetup:
     reserve_spi: Callable[[], int]
     find_rule: Callable[[TrafficSelector], QuickModeMatch | Reason]
     idle_seconds: float | None
+    silence_seconds: float | None
     replay_window: int
     repeat: bool
     commit: bool
@@ -513,6 +514,7 @@ def _make_pair(
             lifetime=lifetime,
             replay_window=setup.replay_window,
             idle_seconds=setup.idle_seconds,
+            silence_seconds=setup.silence_seconds,
             udp=_udp(setup, inbound=inbound),
             original=original if inbound and policy.mode is Mode.TRANSPORT else None,
             bundle=partner[0 if inbound else 1] if bundled else None,
