@@ -30,6 +30,7 @@ from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
     FRAGMENTATION,
     GSSAPI,
+    MS_NEGOTIATION_DISCOVERY,
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
     microsoft_vendor_id,
@@ -74,6 +75,8 @@ class Negotiator:
             vendor_ids += nat_traversal.VENDOR_IDS
         if any(candidate.method.number == GSS_KERBEROS for candidate in candidates):
             vendor_ids.append(GSSAPI)
+        if self._config.negotiation_discovery:
+            vendor_ids.append(MS_NEGOTIATION_DISCOVERY)
         if self._config.advertise_cluster:
             vendor_ids.append(NLBS_PRESENT)
         return MainMode(
