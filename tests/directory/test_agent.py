@@ -138,8 +138,8 @@ def test_members_get_their_policy_secure_with_kerberos_and_keep_it(domain, membe
     controller.link_gpo(domain.servers, gpo)
     for one in members:
         one.agent.start()
-    assert eventually(lambda: alpha.status().get("domain", {}).get("age") is not None),
-    alpha.agent.last_words() assert alpha.policy() is None
+    assert eventually(lambda: alpha.status().get("domain", {}).get("age") is not None), alpha.journal()
+    assert alpha.policy() is None
     controller.assign(gpo, policy)
     for one in members:
         assert eventually(lambda one=one: one.policy() and "Secured" in one.policy()), one.journal()
@@ -169,13 +169,12 @@ def test_members_get_their_policy_secure_with_kerberos_and_keep_it(domain, membe
     controller.start()
     assert eventually(lambda: not alpha.refused(), 60), alpha.status()
     before = {row["id"] for row in alpha.client.get("/v1/filters")["filters"]}
-    (filters,) = [
-        line[4:] for line in controller.search(policy.partition(",")[2], "(ipsecName=ping)",
-        "dn").splitlines() if line.startswith("dn: ")
-    ]  # fmt: skip
+    printed = controller.search(policy.partition(",")[2], "(ipsecName=ping)", "dn")
+    (filters,) = [line[4:] for line in printed.splitlines() if line.startswith("dn: ")]
     script = tmp_path / "more.netsh"
-    script.write_text(POLICY.format(name="x") + "add filter filterlist=ping srcaddr=10.79.0.2
-    dstaddr=10.79.0.9 protocol=TCP\n") (wider,) = policy_sets(Paths.of(tmp_path), str(script))
+    more = "add filter filterlist=ping srcaddr=10.79.0.2 dstaddr=10.79.0.9 protocol=TCP\n"
+    script.write_text(POLICY.format(name="x") + more)
+    (wider,) = policy_sets(Paths.of(tmp_path), str(script))
     controller.replace_data(filters, filter_list_data(wider))
     assert eventually(lambda: len(alpha.client.get("/v1/filters")["filters"]) > len(before)), alpha.journal()
     assert before < {row["id"] for row in alpha.client.get("/v1/filters")["filters"]}

@@ -92,8 +92,9 @@ class DomainPolicy:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._tell("domain-copy-not-read", Reason.of(ReasonCode.DIRECTORY_UNREADABLE,
-            str(error.strerror))) return
+            reason = Reason.of(ReasonCode.DIRECTORY_UNREADABLE, str(error.strerror), file=self._cache)
+            self._tell("domain-copy-not-read", reason)
+            return
         try:
             from stockade.store.directory.evaluation import evaluate
             from stockade.store.directory.snapshot import decode_snapshot
@@ -176,8 +177,8 @@ class DomainPolicy:
                 self.keep()
 
     def _failed(self, reason: Reason) -> float:
-        if self.refusal is None or self.refusal.code is not reason.code or self.refusal.detail !=
-        reason.detail:
+        before = self.refusal
+        if before is None or (before.code, before.detail) != (reason.code, reason.detail):
             self._tell("domain-policy-not-read", reason)
         self.refusal = reason
         self._minutes = next_retry(self._minutes)
@@ -210,8 +211,9 @@ async def read_in_process(request: Request) -> "Snapshot":
         answer = await asyncio.wait_for(_talk(process, request.encode()), FETCH_SECONDS)
     except TimeoutError:
         raise error_for(
-            ReasonCode.DIRECTORY_UNREACHABLE, "the controller does not finish its answer",
-            domain=request.domain
+            ReasonCode.DIRECTORY_UNREACHABLE,
+            "the controller does not finish its answer",
+            domain=request.domain,
         ) from None
     finally:
         if process.returncode is None:
