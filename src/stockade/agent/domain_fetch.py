@@ -71,10 +71,7 @@ def login_of(domain: str, keytab: str) -> Login:
 def main() -> None:
     signal.alarm(LIFETIME)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    form = json.load(sys.stdin)
-    request = Request(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in form.items()}
-    )
+    request = Request.decode(sys.stdin.buffer.read())
     out = sys.stdout.buffer
     try:
         answer = encode_snapshot(fetch(request))

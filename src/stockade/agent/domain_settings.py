@@ -35,3 +35,17 @@ class Request:
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Request":
+        """What `encode` wrote."""
+        form = json.loads(data)
+        return cls(
+            form["domain"],
+            form["site"],
+            tuple(form["controllers"]),
+            form["keytab"],
+            form["computer"],
+            form["unit"],
+            tuple(form["addresses"]),
+        )
