@@ -87,6 +87,16 @@ class DeletePeer:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteLocal:
+    """Delete all main and quick modes on one of our own addresses: it leaves this host. `tell` the peers,
+    while we still have it."""
+
+    local: Address
+    reason: Reason
+    tell: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ProbePeer:
     """Somebody doubts that this peer lives (traffic without an answer): ask, where it announced dead peer
     detection (RFC 3706). Silence deletes what there is with it, reason PEER_DEAD. Peers that cannot be asked
@@ -133,7 +143,15 @@ class FollowPeer:
 
 
 Command = (
-    Acquire | RekeyQuickMode | DeleteQuickMode | DeletePeer | ProbePeer | FollowPeer | Performed | Shutdown
+    Acquire
+    | RekeyQuickMode
+    | DeleteQuickMode
+    | DeletePeer
+    | DeleteLocal
+    | ProbePeer
+    | FollowPeer
+    | Performed
+    | Shutdown
 )
 
 
