@@ -29,9 +29,11 @@ from exchange_harness import (
 )
 
 from stockade.ike.contract import ReportKind
+from stockade.ike.v1.exchange import Conversation
 from stockade.model.filters import Direction
 from stockade.model.reasons import ReasonCode
-from stockade.wire.isakmp.constants import ExchangeType
+from stockade.wire.isakmp.constants import ExchangeType, NotifyType
+from stockade.wire.isakmp.payloads import NotificationPayload, Payload
 
 
 def quick_mode_packets(network: Network) -> list[Packet]:
@@ -67,24 +69,65 @@ def test_initiator_does_not_send_before_the_responder_is_ready(lost: int) -> Non
     assert_matching(alpha, beta)
 
 
+def is_fourth(packet: Packet) -> bool:
+    return (
+        packet.header.exchange_type == ExchangeType.QUICK_MODE
+        and packet.send.local.address == BETA
+        and not packet.header.commit
+    )
+
+
 def test_responder_that_never_confirms_leaves_no_half_pair() -> None:
-    network, alpha, _ = two_hosts()
-
-    def no_fourth(packet: Packet) -> list[tuple[float, bytes]]:
-        is_fourth = (
-            packet.header.exchange_type == ExchangeType.QUICK_MODE
-            and packet.send.local.address == BETA
-            and not packet.header.commit
-        )
-        return [] if is_fourth else deliver(packet)
-
-    network.fate = no_fourth
+    """At neither end, and it does not cost the minute that a silent peer costs."""
+    network, alpha, beta = two_hosts()
+    network.fate = lambda packet: [] if is_fourth(packet) else deliver(packet)
     network.command(alpha, alpha.acquire(BETA))
-    network.run(70)
+    network.run(1)
+    assert pairs_up(beta)()  # it believes that all is well
+    assert network.run(15, lambda: not alpha.sas)
+    assert network.run(1, lambda: not beta.sas)
+    # The peer may have forgotten all: once more, under a new main mode.
+    network.run(20)
     assert not alpha.sas
+    assert not beta.sas
     (failed,) = alpha.reported(ReportKind.QUICK_MODE_FAILED)
     assert failed.reason.code is ReasonCode.NEGOTIATION_TIMED_OUT
     assert "message 4" in str(failed.reason)
+
+
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_connected_in_an_informational_exchange_is_taken(
+    is_fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 2408 §3.1 has it there, with the quick mode's message id; the IV may go on or begin anew."""
+    encode = Conversation.encode
+
+    def as_informational(
+        self: Conversation,
+        payloads: tuple[Payload, ...],
+        protected: bool,
+        *,
+        commit: bool = False,
+        tail: bytes = b"",
+    ) -> bytes:
+        is_connected = any(
+            isinstance(entry, NotificationPayload) and entry.type == NotifyType.CONNECTED
+            for entry in payloads
+        )
+        if is_connected:
+            if is_fresh:
+                (mode,) = beta.engine._table.main_modes()
+                self.protection = mode.phase_2(ExchangeType.INFORMATIONAL, self.message_id).protection
+            self.exchange_type = ExchangeType.INFORMATIONAL
+        return encode(self, payloads, protected, commit=commit, tail=tail)
+
+    monkeypatch.setattr(Conversation, "encode", as_informational)
+    network, alpha, beta = two_hosts()
+    network.command(alpha, alpha.acquire(BETA))
+    assert network.run(0.5, pairs_up(alpha, beta)), alpha.reports
+    assert_matching(alpha, beta)
+    assert network.sent[-1].header.exchange_type == ExchangeType.INFORMATIONAL
+    assert network.sent[-1].header.message_id == quick_mode_packets(network)[0].header.message_id
 
 
 def test_forged_confirmation_is_refused() -> None:

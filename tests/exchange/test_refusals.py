@@ -57,7 +57,7 @@ def test_wrong_preshared_key_is_named_by_both_ends_within_seconds() -> None:
     assert report.filter_id == "f0"
     assert ReasonCode.PSK_MISMATCH in beta.codes(ReportKind.MESSAGE_REFUSED)
     assert beta.codes(ReportKind.MAIN_MODE_FAILED) == [ReasonCode.PSK_MISMATCH]
-    assert set(notifications(network)) == {24}
+    assert set(notifications(network)) == {24, 40003}  # and STATUS
     for node in (alpha, beta):
         assert not node.sas
         assert not node.engine.main_modes(network.now)
@@ -98,7 +98,7 @@ def test_no_common_main_mode_proposal_lists_each_offer_and_why() -> None:
     assert not beta.engine.main_modes(network.now)
     network.run(10)
     assert alpha.codes(ReportKind.MAIN_MODE_FAILED) == [ReasonCode.NO_PROPOSAL_CHOSEN]
-    assert set(notifications(network)) == {14}
+    assert set(notifications(network)) == {14, 40003}  # and STATUS
 
 
 def test_no_common_quick_mode_proposal() -> None:

@@ -132,7 +132,9 @@ class Cluster:
         entries = []
         for name, host in (("client", self.client), *self.nodes.items()):
             lines = (host.home / "journal" / "journal.jsonl").read_text().splitlines()
-            entries += [(entry["time"], name, entry["kind"], entry["text"]) for entry in map(json.loads, lines)]
+            entries += [
+                (entry["time"], name, entry["kind"], entry["text"]) for entry in map(json.loads, lines)
+            ]
         return "\n" + "\n".join(" ".join(entry) for entry in sorted(entries))
 
 

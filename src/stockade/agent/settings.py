@@ -23,6 +23,7 @@
     [soft]                        # rules with "soft": clear traffic with peers without IPsec
     when = "any-failure"          # or "no-answer": only where a peer says nothing at all
     idle_seconds = 300            # clear traffic ends when nothing passed for so long, 30 to 86400
+    negotiation_discovery = false # in clear at once, until it is secured; never again in clear after that
 
     [cluster]                     # several nodes behind one address: see `cluster_settings.py`
 
@@ -100,7 +101,7 @@ def read_settings(path: Path) -> Settings:
     without = _offloads(path, content.pop("no_offload", []))
     ike = _table(path, content, "ike", {*_RANGES, *_SWITCHES})
     host = _table(path, content, "host", {*_SERVERS, *_HOST_RANGES})
-    soft = _table(path, content, "soft", {"when", *_SOFT_RANGES})
+    soft = _table(path, content, "soft", {"when", "negotiation_discovery", *_SOFT_RANGES})
     kerberos = _kerberos(path, content.pop("kerberos", {}))
     cluster = _cluster(path, content.pop("cluster", None))
     if content:
@@ -128,6 +129,7 @@ def read_settings(path: Path) -> Settings:
                 _number(path, soft, "idle_seconds", int(SoftSettings().idle_seconds), "soft", _SOFT_RANGES)
             ),
             when=_soft_when(path, soft),
+            discovery=_switch(path, soft, "negotiation_discovery", False, "soft"),
         ),
         fetch_revocation_lists=_switch(path, ike, "fetch_revocation_lists", True),
         without=without,
@@ -218,10 +220,10 @@ def _number(
     return value
 
 
-def _switch(path: Path, table: Mapping[str, object], key: str, default: bool) -> bool:
+def _switch(path: Path, table: Mapping[str, object], key: str, default: bool, name: str = "ike") -> bool:
     value = table.get(key, default)
     if not isinstance(value, bool):
-        raise _invalid(path, f"ike.{key} must be true or false, not {value!r}")
+        raise _invalid(path, f"{name}.{key} must be true or false, not {value!r}")
     return value
 
 

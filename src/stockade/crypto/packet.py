@@ -1,31 +1,41 @@
 """Per-SA objects of the data path: made once from the SA's keys, called for every packet.
 
-`Aead` is AES-GCM in ESP (RFC 4106), `Cbc` ESP's block ciphers and NULL (RFC 2405, 2451, 3602, 2410), `Mac` is
-the truncated HMAC of ESP and AH (RFC 2403, 2404, 4868). The order of work of RFC 4303 §3.4 (replay check,
+`Aead` is AES-GCM in ESP (RFC 4106), AES-CCM (RFC 4309), ChaCha20-Poly1305 (RFC 7634) and GMAC (RFC 4543),
+`Cbc` ESP's block ciphers and NULL (RFC 2405, 2451, 3602, 2410), `Mac` the truncated HMAC of ESP and AH (RFC
+2403, 2404, 4868), `Gmac` that of AH by RFC 4543. The order of work of RFC 4303 §3.4 (replay check,
 integrity, then decryption) is the caller's. A forged packet makes `Aead.decrypt` return None and `Mac.verify`
 return False: on the packet path an exception would cost more than the check.
 """
 
 import hmac
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
 from stockade.crypto.ciphers import block_cipher
 from stockade.crypto.hashing import HASH_STATES, Buffer, Key, key_bytes
-from stockade.crypto.registry import encryption_algorithm, hash_algorithm
+from stockade.crypto.registry import encryption_algorithm, hash_algorithm, integrity_algorithm
+from stockade.model import suites
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.suites import Encryption, Hash
 
-NONCE_SIZE: Final = 12  # AES-GCM: salt (4) | IV of the packet (8), RFC 4106 §4
+NONCE_SIZE: Final = 12  # salt (4) | IV of the packet (8), RFC 4106 §4, RFC 7634 §2; CCM's salt has 3 bytes
+
+_CCM: Final = frozenset({Encryption.AES_CCM_128, Encryption.AES_CCM_192, Encryption.AES_CCM_256})
+_GMAC_SALT: Final = 4
+_GMAC_IV: Final = 8
+
+_Seal = Callable[[Buffer, Buffer, Buffer], bytes]
 
 
 class Aead:
-    """AES-GCM with a 16-byte ICV. The key is without the salt; no nonce may come twice under one key."""
+    """A combined-mode cipher with a 16-byte ICV. The key is without the salt; no nonce may come twice under
+    one key. GMAC takes what it authenticates as `associated`, and has no text."""
 
-    __slots__ = ("_decrypt", "_encrypt", "encryption")
+    __slots__ = ("_decrypt", "_encrypt", "encryption", "nonce_size")
 
     def __init__(self, encryption: Encryption, key: Key) -> None:
         size = encryption_algorithm(encryption).key_size
@@ -34,21 +44,31 @@ class Aead:
             raise ValueError(f"{encryption} is not a combined-mode cipher")
         if len(value) != size:
             raise ValueError(f"{encryption} takes a key of {size} bytes (without salt), not {len(value)}")
-        cipher = AESGCM(value)
         self.encryption = encryption
-        self._encrypt = cipher.encrypt
-        self._decrypt = cipher.decrypt
+        algorithm = encryption_algorithm(encryption)
+        self.nonce_size = algorithm.salt_size + algorithm.iv_size
+        self._encrypt: _Seal
+        self._decrypt: _Seal
+        if encryption is Encryption.CHACHA20_POLY1305:
+            chacha = ChaCha20Poly1305(value)
+            self._encrypt, self._decrypt = chacha.encrypt, chacha.decrypt
+        elif encryption in _CCM:
+            ccm = AESCCM(value, tag_length=algorithm.icv_size)
+            self._encrypt, self._decrypt = ccm.encrypt, ccm.decrypt
+        else:
+            gcm = AESGCM(value)
+            self._encrypt, self._decrypt = gcm.encrypt, gcm.decrypt
 
     def encrypt(self, nonce: Buffer, plaintext: Buffer, associated: Buffer) -> bytes:
-        """Ciphertext and ICV. `nonce` 12 bytes: salt | IV."""
-        if len(nonce) != NONCE_SIZE:  # AES-GCM takes any length, and another one would be another algorithm
-            raise ValueError(f"a nonce has {NONCE_SIZE} bytes")
+        """Ciphertext and ICV. `nonce` of `nonce_size` bytes: salt | IV."""
+        if len(nonce) != self.nonce_size:  # AES-GCM takes any, and another one would be another algorithm
+            raise ValueError(f"a nonce has {self.nonce_size} bytes")
         return self._encrypt(nonce, plaintext, associated)
 
     def decrypt(self, nonce: Buffer, ciphertext: Buffer, associated: Buffer) -> bytes | None:
         """The plaintext of ciphertext and ICV; None where the integrity check fails (too short included)."""
-        if len(nonce) != NONCE_SIZE:
-            raise ValueError(f"a nonce has {NONCE_SIZE} bytes")
+        if len(nonce) != self.nonce_size:
+            raise ValueError(f"a nonce has {self.nonce_size} bytes")
         try:
             return self._decrypt(nonce, ciphertext, associated)
         except InvalidTag:
@@ -201,8 +221,52 @@ class Mac:
         return f"<Mac {self.hash_name}>"
 
 
+class Gmac:
+    """AES-GMAC of AH (RFC 4543 §3): the field is the IV of 8 bytes and the ICV of 16. Every `compute` of one
+    object has an IV of its own, so an SA has one object for all its packets."""
+
+    __slots__ = ("_cipher", "_last", "_salt", "icv_size", "name")
+
+    def __init__(self, name: suites.Gmac, key: Key) -> None:
+        algorithm = integrity_algorithm(name)
+        value = key_bytes(key)
+        if len(value) != algorithm.integrity_key_size:
+            raise ValueError(f"{name} takes {algorithm.integrity_key_size} bytes of KEYMAT, not {len(value)}")
+        self.name = name
+        self.icv_size = algorithm.icv_size
+        self._salt = value[-_GMAC_SALT:]
+        self._cipher = AESGCM(value[:-_GMAC_SALT])
+        self._last = 0
+
+    def compute(self, *parts: Buffer) -> bytes:
+        """IV and ICV over the parts as if they were one string."""
+        self._last += 1
+        return self._compute(self._last.to_bytes(_GMAC_IV), parts)
+
+    def verify(self, icv: Buffer, *parts: Buffer) -> bool:
+        """As of `Mac`; `icv` begins with the IV."""
+        return hmac.compare_digest(icv, self._compute(bytes(icv[:_GMAC_IV]).ljust(_GMAC_IV, b"\0"), parts))
+
+    def _compute(self, iv: bytes, parts: tuple[Buffer, ...]) -> bytes:
+        return iv + self._cipher.encrypt(self._salt + iv, b"", b"".join(parts))
+
+    def __repr__(self) -> str:
+        return f"<Gmac {self.name}>"
+
+
+class Authentication(Protocol):
+    """What authenticates AH: `Mac` or `Gmac`."""
+
+    @property
+    def icv_size(self) -> int: ...
+
+    def compute(self, *parts: Buffer) -> bytes: ...
+
+    def verify(self, icv: Buffer, *parts: Buffer) -> bool: ...
+
+
 def aead(encryption: Encryption, key: Key) -> Aead:
-    """AES-GCM with a key of `key_size` bytes, without the salt: see `split_salt`."""
+    """A combined-mode cipher with a key of `key_size` bytes, without the salt: see `split_salt`."""
     return Aead(encryption, key)
 
 
@@ -220,9 +284,14 @@ def mac(hash_name: Hash, key: Key) -> Mac:
     return Mac(hash_name, key)
 
 
+def authentication(integrity: suites.Integrity, key: Key) -> Authentication:
+    """That of AH, with a key (and salt) of `integrity_key_size` bytes."""
+    return Gmac(integrity, key) if isinstance(integrity, suites.Gmac) else Mac(integrity, key)
+
+
 def split_salt(encryption: Encryption, material: Key) -> tuple[bytes, bytes]:
-    """An SA's encryption key as KEYMAT gives it, cut into (key, salt); the salt is empty unless AES-GCM
-    (RFC 4106 §8.1: the last 4 bytes). `ValueError` for a wrong size."""
+    """An SA's encryption key as KEYMAT gives it, cut into (key, salt); the salt is empty unless a
+    combined mode (RFC 4106 §8.1: the last 4 bytes; CCM 3, RFC 4309 §7.1). `ValueError` for a wrong size."""
     algorithm = encryption_algorithm(encryption)
     value = key_bytes(material)
     if len(value) != algorithm.keymat_size:

@@ -2,18 +2,19 @@
 
 Numbers: IKE attribute values of RFC 2409 Appendix A, RFC 3602 §5.1 (AES), RFC 4868 §2.6 (SHA-2) and RFC 5903
 §6 (groups); ESP and AH transforms and authentication algorithms of RFC 2407 §4.4.3, §4.4.4 and §4.5, RFC 3602
-§5.2, RFC 4106 §8.3 and RFC 4868. Key and truncation sizes: RFC 2403, RFC 2404, RFC 4868 §2.1 and §2.3.
-Kernel names are those of the Linux crypto API, as XFRM takes them.
+§5.2, RFC 4106 §8.3, RFC 4309 §7, RFC 4543 §9 and RFC 4868. ChaCha20-Poly1305 has a number in IKEv2 only (28,
+RFC 7634 §5), and keeps it here, as Curve25519 does. Key and truncation sizes: RFC 2403, RFC 2404, RFC 4868
+§2.1 and §2.3. Kernel names are those of the Linux crypto API, as XFRM takes them.
 
-Left out: AES-GCM with short ICVs (transforms 18 and 19, whose forgery bound is too weak to offer), AES-CTR,
-XCBC, GMAC, and every number that Windows never offers.
+Left out: AES-GCM and AES-CCM with short ICVs (transforms 14, 15, 18 and 19, whose forgery bound is too weak
+to offer), AES-CTR, XCBC, and every number that Windows never offers.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from stockade.model.suites import Encryption, EspSuite, Group, Hash
+from stockade.model.suites import Encryption, EspSuite, Gmac, Group, Hash, Integrity
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class EncryptionAlgorithm:
 
     @property
     def keymat_size(self) -> int:
-        """Bytes of KEYMAT that the cipher takes: key, then salt (RFC 4106 §8.1)."""
+        """Bytes of KEYMAT that the cipher takes: key, then salt (RFC 4106 §8.1, RFC 4309 §7.1)."""
         return self.key_size + self.salt_size
 
     @property
@@ -61,6 +62,19 @@ class HashAlgorithm:
     digest_size: int
     block_size: int
     ike_id: int
+    esp_auth_id: int
+    ah_id: int
+    integrity_key_size: int
+    icv_size: int
+    xfrm_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class GmacAlgorithm:
+    """AES-GMAC in AH (RFC 4543). `integrity_key_size` is key and 4-byte salt; `icv_size` is that of AH's
+    field, which begins with the IV of 8 bytes. The kernel has none (`xfrm_name` is what it would be)."""
+
+    name: Gmac
     esp_auth_id: int
     ah_id: int
     integrity_key_size: int
@@ -94,6 +108,15 @@ def _encryption_table() -> Mapping[Encryption, EncryptionAlgorithm]:
     ):
         rows.append(EncryptionAlgorithm(cbc, bits // 8, 16, 16, 0, 0, 7, 12, bits, "cbc(aes)"))
         rows.append(EncryptionAlgorithm(gcm, bits // 8, 1, 8, 4, 16, None, 20, bits, "rfc4106(gcm(aes))"))
+    for bits, ccm, gmac in (
+        (128, Encryption.AES_CCM_128, Encryption.AES_GMAC_128),
+        (192, Encryption.AES_CCM_192, Encryption.AES_GMAC_192),
+        (256, Encryption.AES_CCM_256, Encryption.AES_GMAC_256),
+    ):
+        rows.append(EncryptionAlgorithm(ccm, bits // 8, 1, 8, 3, 16, None, 16, bits, "rfc4309(ccm(aes))"))
+        rows.append(EncryptionAlgorithm(gmac, bits // 8, 1, 8, 4, 16, None, 23, bits, "rfc4543(gcm(aes))"))
+    chacha = Encryption.CHACHA20_POLY1305
+    rows.append(EncryptionAlgorithm(chacha, 32, 1, 8, 4, 16, None, 28, None, "rfc7539esp(chacha20,poly1305)"))
     return MappingProxyType({row.name: row for row in rows})
 
 
@@ -107,6 +130,16 @@ def _hash_table() -> Mapping[Hash, HashAlgorithm]:
         HashAlgorithm(Hash.SHA_512, 64, 128, 6, 7, 7, 64, 32, "hmac(sha512)"),
     )
     return MappingProxyType({row.name: row for row in rows})
+
+
+def _gmac_table() -> Mapping[Gmac, GmacAlgorithm]:
+    sizes = ((Gmac.AES_GMAC_128, 11, 16), (Gmac.AES_GMAC_192, 12, 24), (Gmac.AES_GMAC_256, 13, 32))
+    return MappingProxyType(
+        {
+            name: GmacAlgorithm(name, number, number, size + 4, 24, "rfc4543(gcm(aes))")
+            for name, number, size in sizes
+        }
+    )
 
 
 def _group_table() -> Mapping[Group, GroupAlgorithm]:
@@ -123,6 +156,7 @@ def _group_table() -> Mapping[Group, GroupAlgorithm]:
 
 ENCRYPTION_ALGORITHMS = _encryption_table()
 HASH_ALGORITHMS = _hash_table()
+GMAC_ALGORITHMS = _gmac_table()
 GROUP_ALGORITHMS = _group_table()
 
 _ENCRYPTION_BY_IKE = {
@@ -135,7 +169,14 @@ _ENCRYPTION_BY_ESP = {
 }
 _HASH_BY_IKE = {row.ike_id: row.name for row in HASH_ALGORITHMS.values()}
 _HASH_BY_ESP_AUTHENTICATION = {row.esp_auth_id: row.name for row in HASH_ALGORITHMS.values()}
-_HASH_BY_AH = {row.ah_id: row.name for row in HASH_ALGORITHMS.values()}
+_INTEGRITY_BY_AUTHENTICATION: Mapping[int, Integrity] = {
+    **_HASH_BY_ESP_AUTHENTICATION,
+    **{row.esp_auth_id: row.name for row in GMAC_ALGORITHMS.values()},
+}
+_INTEGRITY_BY_AH: Mapping[int, Integrity] = {
+    **{row.ah_id: row.name for row in HASH_ALGORITHMS.values()},
+    **{row.ah_id: row.name for row in GMAC_ALGORITHMS.values()},
+}
 _GROUP_BY_NUMBER = {row.number: row.name for row in GROUP_ALGORITHMS.values()}
 
 
@@ -145,6 +186,11 @@ def encryption_algorithm(encryption: Encryption) -> EncryptionAlgorithm:
 
 def hash_algorithm(hash_name: Hash) -> HashAlgorithm:
     return HASH_ALGORITHMS[hash_name]
+
+
+def integrity_algorithm(integrity: Integrity) -> HashAlgorithm | GmacAlgorithm:
+    """What authenticates AH, with its sizes."""
+    return GMAC_ALGORITHMS[integrity] if isinstance(integrity, Gmac) else HASH_ALGORITHMS[integrity]
 
 
 def group_algorithm(group: Group) -> GroupAlgorithm:
@@ -172,13 +218,18 @@ def hash_from_ike(ike_id: int) -> Hash | None:
 
 
 def hash_from_esp_auth(esp_auth_id: int) -> Hash | None:
-    """The integrity algorithm of the Authentication Algorithm attribute (5), for ESP and AH alike."""
+    """The integrity algorithm of the Authentication Algorithm attribute (5) beside an ESP cipher."""
     return _HASH_BY_ESP_AUTHENTICATION.get(esp_auth_id)
 
 
-def hash_from_ah(ah_id: int) -> Hash | None:
+def integrity_from_authentication(number: int) -> Integrity | None:
+    """The same attribute in a proposal of AH."""
+    return _INTEGRITY_BY_AUTHENTICATION.get(number)
+
+
+def integrity_from_ah(ah_id: int) -> Integrity | None:
     """The integrity algorithm of an AH transform id."""
-    return _HASH_BY_AH.get(ah_id)
+    return _INTEGRITY_BY_AH.get(ah_id)
 
 
 def group_from_number(number: int) -> Group | None:

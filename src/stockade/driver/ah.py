@@ -15,7 +15,7 @@ from stockade.driver.esp import MALFORMED, Opened
 from stockade.driver.packets import locate, with_header, with_payload
 from stockade.model.reasons import PeerError, ReasonCode, error_for
 from stockade.model.secret import Secret
-from stockade.model.suites import Hash
+from stockade.model.suites import Integrity
 from stockade.wire.ah import AH_FIXED_SIZE, MAXIMUM_PADDING, immutable_header, padded_icv_size
 
 AH: Final = 51
@@ -27,7 +27,7 @@ class Authenticator:
 
     __slots__ = ("_icv_size", "_mac", "_spi", "sequence")
 
-    def __init__(self, spi: int, integrity: Hash, key: Secret) -> None:
+    def __init__(self, spi: int, integrity: Integrity, key: Secret) -> None:
         """Keys of a wrong size are `CallerError(DRIVER_LACKS)`."""
         self._mac = _make_mac(spi, integrity, key)
         self._icv_size = self._mac.icv_size
@@ -69,7 +69,7 @@ class Verifier:
 
     __slots__ = ("_icv_size", "_mac", "minimum_size")
 
-    def __init__(self, spi: int, integrity: Hash, key: Secret) -> None:
+    def __init__(self, spi: int, integrity: Integrity, key: Secret) -> None:
         self._mac = _make_mac(spi, integrity, key)
         self._icv_size = self._mac.icv_size
         self.minimum_size = AH_FIXED_SIZE + self._icv_size
@@ -96,8 +96,8 @@ class Verifier:
         return MALFORMED if packet[at + 2] or packet[at + 3] else (packet[at], packet[end:])
 
 
-def _make_mac(spi: int, integrity: Hash, key: Secret) -> packet_crypto.Mac:
+def _make_mac(spi: int, integrity: Integrity, key: Secret) -> packet_crypto.Authentication:
     try:
-        return packet_crypto.mac(integrity, key)
+        return packet_crypto.authentication(integrity, key)
     except ValueError as error:
         raise error_for(ReasonCode.DRIVER_LACKS, str(error), spi=f"{spi:#010x}") from None

@@ -15,7 +15,7 @@ from stockade.model.filters import Direction, FilterTable
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import Reason
 from stockade.model.sa import SaCounters, SecurityAssociation
-from stockade.model.suites import Encryption, Hash
+from stockade.model.suites import Encryption, Integrity
 from stockade.model.traffic import Flow
 
 
@@ -26,7 +26,7 @@ class Capabilities:
     name: str
     modes: frozenset[Mode]
     encryptions: frozenset[Encryption]
-    integrities: frozenset[Hash]
+    integrities: frozenset[Integrity]
     authentication_header: bool
     ip_versions: frozenset[int]
 
@@ -55,6 +55,16 @@ class SaExpired:
 class SaIdle:
     """Nothing passed through the pair of this SA with `peer` for its idle time. Not removed: the agent
     decides."""
+
+    spi: int
+    direction: Direction
+    peer: Address
+
+
+@dataclass(frozen=True, slots=True)
+class SaSilent:
+    """Packets went out through this outbound SA for its `silence_seconds`, and none came back through the
+    pair. Told again after each further such time; whether the peer is dead is for the agent to find out."""
 
     spi: int
     direction: Direction
@@ -94,7 +104,7 @@ class DriverFailed:
     reason: Reason
 
 
-DriverEvent = Acquire | SaExpired | SaIdle | PeerMoved | PacketRefused | DriverFailed
+DriverEvent = Acquire | SaExpired | SaIdle | SaSilent | PeerMoved | PacketRefused | DriverFailed
 
 
 @dataclass(frozen=True, slots=True)

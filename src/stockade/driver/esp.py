@@ -8,7 +8,8 @@
     |   padding 1,2,3,…   |   pad length   |  next header   |  ┘ encrypted from the payload to here
     |            Integrity Check Value (12, 16, 24, 32)     |
 
-Suites: AES-GCM with 16-byte ICV (RFC 4106), AES-CBC (RFC 3602), 3DES (RFC 2451), DES (RFC 2405) and NULL (RFC
+Suites: AES-GCM (RFC 4106), AES-CCM (RFC 4309) and ChaCha20-Poly1305 (RFC 7634) with 16-byte ICV, GMAC (RFC
+4543, which encrypts nothing), AES-CBC (RFC 3602), 3DES (RFC 2451), DES (RFC 2405) and NULL (RFC
 2410) with HMAC (RFC 2403, 2404, 4868). Nothing here knows IP: payloads in, ESP packets out, and back.
 
 CBC is done a batch at a time, which is what makes it fast in Python. Outbound all payloads go through one CBC
@@ -74,8 +75,11 @@ class Opener(Protocol):
 def make_sealer(
     spi: int, suite: EspSuite, encryption_key: Secret, integrity_key: Secret, random: Callable[[int], bytes]
 ) -> Sealer:
-    """`encryption_key` with the salt for AES-GCM. Keys of a wrong size are `CallerError(DRIVER_LACKS)`."""
+    """`encryption_key` with the salt of combined modes. Keys of a wrong size are
+    `CallerError(DRIVER_LACKS)`."""
     try:
+        if suite.encryption.is_aead and not suite.encryption.is_confidential:
+            return _GmacSealer(spi, suite, encryption_key)
         if suite.encryption.is_aead:
             return _AeadSealer(spi, suite, encryption_key)
         return _CbcSealer(spi, suite, encryption_key, integrity_key, random)
@@ -86,6 +90,8 @@ def make_sealer(
 def make_opener(spi: int, suite: EspSuite, encryption_key: Secret, integrity_key: Secret) -> Opener:
     """As `make_sealer`."""
     try:
+        if suite.encryption.is_aead and not suite.encryption.is_confidential:
+            return _GmacOpener(suite, encryption_key)
         if suite.encryption.is_aead:
             return _AeadOpener(suite, encryption_key)
         return _CbcOpener(suite, encryption_key, integrity_key)
@@ -119,7 +125,8 @@ def _no_check(icv: bytes, *parts: bytes) -> bool:
 
 
 class _AeadSealer:
-    """AES-GCM: the IV is the sequence number, which never comes twice under one key (RFC 4106 §3.1)."""
+    """Combined modes: the IV is the sequence number, which never comes twice under one key (RFC 4106
+    §3.1)."""
 
     __slots__ = ("_encrypt", "_salt", "_spi", "sequence")
 
@@ -171,6 +178,44 @@ class _AeadOpener:
             )
             # The length check: an ICV over fewer than two bytes is right, yet there is no trailer to read.
             opened.append(None if plain is None else _take_apart(plain) if len(plain) >= 2 else MALFORMED)
+        return opened
+
+
+class _GmacSealer(_AeadSealer):
+    """GMAC (RFC 4543 §3): nothing is encrypted; IV and payload are authenticated with the header."""
+
+    __slots__ = ()
+
+    def seal(self, next_header: int, payloads: Sequence[bytes]) -> list[bytes]:
+        trailers = _trailers(4, next_header)
+        encrypt, salt, pack, sequence = self._encrypt, self._salt, _HEADER_AND_IV.pack, self.sequence
+        self.sequence = sequence + len(payloads)
+        sealed = []
+        for payload in payloads:
+            sequence += 1
+            head = pack(self._spi, sequence, sequence)
+            body = head + payload + trailers[len(payload) & 3]
+            sealed.append(body + encrypt(salt + head[HEADER_SIZE:], b"", body))
+        return sealed
+
+
+class _GmacOpener(_AeadOpener):
+    __slots__ = ()
+
+    def open(self, packets: Sequence[bytes], offset: int) -> list[Opened | None]:
+        decrypt, salt = self._decrypt, self._salt
+        iv, payload = offset + HEADER_SIZE, offset + HEADER_SIZE + 8
+        opened: list[Opened | None] = []
+        for packet in packets:
+            icv = len(packet) - 16
+            genuine = decrypt(salt + packet[iv:payload], packet[icv:], packet[offset:icv])
+            opened.append(
+                None
+                if genuine is None
+                else _take_apart(packet[payload:icv])
+                if icv - payload >= 2
+                else MALFORMED
+            )
         return opened
 
 

@@ -7,11 +7,11 @@ from stockade.model.filters import Action, Direction, FilterTable
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
-from stockade.model.suites import Encryption, Hash, QuickModeProposal
+from stockade.model.suites import Encryption, Gmac, Hash, Integrity, QuickModeProposal
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
 SOFTWARE_ENCRYPTIONS = frozenset(Encryption)
-SOFTWARE_INTEGRITIES = frozenset(Hash)
+SOFTWARE_INTEGRITIES: frozenset[Integrity] = frozenset({*Hash, *Gmac})
 
 
 def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4, 6})) -> Capabilities:
@@ -99,6 +99,8 @@ def _own_port(sa: SecurityAssociation) -> tuple[int, ...]:
 def _missing(proposal: QuickModeProposal, capabilities: Capabilities) -> str | None:
     if proposal.ah is not None and not capabilities.authentication_header:
         return "AH"
+    if proposal.ah is not None and proposal.ah not in capabilities.integrities:
+        return f"AH with {proposal.ah}"
     if proposal.esp is None:
         return None
     if proposal.esp.encryption not in capabilities.encryptions:

@@ -27,6 +27,7 @@ from stockade.ike.contract import (
     RekeyQuickMode,
     Send,
     Shutdown,
+    Silent,
     SpiSource,
 )
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
@@ -42,7 +43,7 @@ from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.pki.access import AccessList
 from stockade.pki.credentials import CredentialSource
-from stockade.wire.isakmp.constants import ExchangeType, NotifyType, PayloadType
+from stockade.wire.isakmp.constants import ExchangeType, PayloadType
 from stockade.wire.isakmp.message import Header, decode_header
 
 DEFAULT_CONFIG = EngineConfig()
@@ -128,6 +129,10 @@ class Engine:
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
                     mode.notices.probe(now)
+            case Silent(inbound_spi=spi):
+                pair = self._table.pair(spi)
+                if pair is not None:
+                    self._negotiator.silent(pair, now)
             case FollowPeer(inbound_spi=spi, port=port):
                 self._follow(spi, port)
             case Performed():
@@ -173,6 +178,11 @@ class Engine:
             "cookies_proven": self._guard.cookies_proven,
             "first_messages_dropped": self._guard.dropped,
         }
+
+    @property
+    def unacknowledged_deletes(self) -> int:
+        """Deletes of ours that peers have not acknowledged yet, of those that do so."""
+        return self._context.unacknowledged
 
     def main_modes(self, now: float) -> tuple[MainModeView, ...]:
         pairs: dict[str, int] = {}
@@ -311,7 +321,8 @@ class Engine:
         )
         if refusal is not None:
             context.refuse(refusal, local, remote, now)
-            mode.notices.notify_unprotected(NotifyType.NO_PROPOSAL_CHOSEN, now)
+            mode.note_vendor_ids_of(header, datagram)
+            mode.complaints.send(refusal, now)
             return
         if len(self._table.half_open) >= config.half_open_total:
             oldest = next(iter(self._table.half_open))
@@ -341,6 +352,6 @@ class Engine:
             return
         mode = self._negotiator.make(local, remote, [], header.initiator_cookie, now)
         mode.conversation.responder_cookie = header.responder_cookie
-        mode.notices.notify_unprotected(NotifyType.INVALID_COOKIE, now)
+        mode.complaints.send(reason, now)
 
     # ---- ends

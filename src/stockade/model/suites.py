@@ -21,16 +21,39 @@ class Encryption(StrEnum):
     AES_GCM_128 = "aes-gcm-128"
     AES_GCM_192 = "aes-gcm-192"
     AES_GCM_256 = "aes-gcm-256"
+    AES_CCM_128 = "aes-ccm-128"
+    AES_CCM_192 = "aes-ccm-192"
+    AES_CCM_256 = "aes-ccm-256"
+    CHACHA20_POLY1305 = "chacha20-poly1305"
+    AES_GMAC_128 = "aes-gmac-128"
+    AES_GMAC_192 = "aes-gmac-192"
+    AES_GMAC_256 = "aes-gmac-256"
 
     @property
     def is_aead(self) -> bool:
-        return self.value.startswith("aes-gcm")
+        """Brings its own integrity. GMAC does, and encrypts nothing (RFC 4543)."""
+        return self in _COMBINED
+
+    @property
+    def is_confidential(self) -> bool:
+        """Whether it hides anything at all."""
+        return self is not Encryption.NULL and self not in _GMAC
 
     @property
     def netsh_word(self) -> str:
         return _ENCRYPTION_WORDS[self]
 
 
+_GMAC = frozenset({Encryption.AES_GMAC_128, Encryption.AES_GMAC_192, Encryption.AES_GMAC_256})
+_COMBINED = _GMAC | {
+    Encryption.AES_GCM_128,
+    Encryption.AES_GCM_192,
+    Encryption.AES_GCM_256,
+    Encryption.AES_CCM_128,
+    Encryption.AES_CCM_192,
+    Encryption.AES_CCM_256,
+    Encryption.CHACHA20_POLY1305,
+}
 _ENCRYPTION_WORDS = {
     Encryption.NULL: "None",
     Encryption.DES_CBC: "DES",
@@ -41,6 +64,13 @@ _ENCRYPTION_WORDS = {
     Encryption.AES_GCM_128: "AESGCM128",
     Encryption.AES_GCM_192: "AESGCM192",
     Encryption.AES_GCM_256: "AESGCM256",
+    Encryption.AES_CCM_128: "AESCCM128",
+    Encryption.AES_CCM_192: "AESCCM192",
+    Encryption.AES_CCM_256: "AESCCM256",
+    Encryption.CHACHA20_POLY1305: "CHACHA20POLY1305",
+    Encryption.AES_GMAC_128: "AESGMAC128",
+    Encryption.AES_GMAC_192: "AESGMAC192",
+    Encryption.AES_GMAC_256: "AESGMAC256",
 }
 
 
@@ -56,6 +86,29 @@ class Hash(StrEnum):
     @property
     def netsh_word(self) -> str:
         return self.name.replace("_", "")
+
+
+class Gmac(StrEnum):
+    """AES-GMAC as the integrity of AH (RFC 4543); in ESP it stands in the place of the cipher
+    (`Encryption.AES_GMAC_128` …)."""
+
+    AES_GMAC_128 = "aes-gmac-128"
+    AES_GMAC_192 = "aes-gmac-192"
+    AES_GMAC_256 = "aes-gmac-256"
+
+    @property
+    def netsh_word(self) -> str:
+        return self.name.replace("_", "")
+
+
+_GMAC_VALUES = frozenset(member.value for member in Gmac)
+Integrity = Hash | Gmac
+"""What authenticates AH."""
+
+
+def integrity_named(value: str) -> Integrity:
+    """By the value of either enumeration; `ValueError` for any other word."""
+    return Gmac(value) if value in _GMAC_VALUES else Hash(value)
 
 
 class Group(StrEnum):
@@ -146,7 +199,7 @@ class QuickModeProposal:
     """
 
     esp: EspSuite | None = None
-    ah: Hash | None = None
+    ah: Integrity | None = None
     lifetime_seconds: int = 3600
     lifetime_kilobytes: int = 100_000
 

@@ -4,13 +4,23 @@
     qmsecmethods="ESP[3DES,SHA1]:100000k/3600s AH[SHA1]+ESP[AES128,None] ESP[AESGCM128,None]"
     rootca="CN=Example Root, O=\\'Example\\' certmap:yes excludecaname:no"
 
-The words of Windows (DES, 3DES, MD5, SHA1, groups 1 to 3) and ours beside them (AES128 … AESGCM256, SHA256 …,
-ECP256, ECP384) come from `netsh_word` of `stockade.model.suites`: a new algorithm there is a word here."""
+The words of Windows (DES, 3DES, MD5, SHA1, groups 1 to 3) and ours beside them (AES128 … AESGMAC256,
+SHA256 …, ECP256, ECP384) come from `netsh_word` of `stockade.model.suites`: a new algorithm there is
+a word here."""
 
 import re
 
 from stockade.model.negotiation import Certificate
-from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModeProposal, QuickModeProposal
+from stockade.model.suites import (
+    Encryption,
+    EspSuite,
+    Gmac,
+    Group,
+    Hash,
+    Integrity,
+    MainModeProposal,
+    QuickModeProposal,
+)
 from stockade.netsh.values import MAXIMUM_COUNT, MAXIMUM_TEXT, Kind, plain
 from stockade.netsh.words import nearest, shown
 
@@ -19,6 +29,10 @@ MAXIMUM_SECONDS = 172_799  # the user interface of Windows stops there
 
 _ENCRYPTIONS = {member.netsh_word.casefold(): member for member in Encryption}
 _HASHES = {member.netsh_word.casefold(): member for member in Hash}
+_INTEGRITIES: dict[str, Integrity] = {
+    **_HASHES,
+    **{member.netsh_word.casefold(): member for member in Gmac},
+}
 _GROUPS = {member.netsh_word.casefold(): member for member in Group}
 
 _MAIN_MODE_ENCRYPTIONS = tuple(
@@ -49,6 +63,13 @@ def _hash(word: str) -> Hash:
     return found
 
 
+def _integrity(word: str) -> Integrity:
+    found = _INTEGRITIES.get(word.casefold())
+    if found is None:
+        raise _problem(word, "hash", (*_HASH_WORDS, *(member.netsh_word for member in Gmac)))
+    return found
+
+
 def main_mode_method(text: str) -> MainModeProposal:
     """One method, such as `3DES-SHA1-2` (ValueError with the part that does not fit)."""
     parts = text.split("-")
@@ -76,7 +97,7 @@ def quick_mode_method(text: str) -> QuickModeProposal:
     fit)."""
     suites, colon, lifetimes = text.partition(":")
     esp: EspSuite | None = None
-    ah: Hash | None = None
+    ah: Integrity | None = None
     for part in suites.split("+"):
         match = _PART.fullmatch(part)
         if match is None:
@@ -87,7 +108,7 @@ def quick_mode_method(text: str) -> QuickModeProposal:
                 raise ValueError(f"“{shown(part)}”: AH takes one hash")
             if ah is not None:
                 raise ValueError(f"“{shown(text)}” names AH twice")
-            ah = _hash(arguments[0])
+            ah = _integrity(arguments[0])
         else:
             if len(arguments) != 2:
                 raise ValueError(f"“{shown(part)}”: ESP takes an encryption and a hash")

@@ -17,7 +17,7 @@ from stockade.model.filters import Action, Provenance
 from stockade.model.negotiation import AuthenticationMethod, PresharedKey
 from stockade.model.reasons import StockadeError
 from stockade.model.secret import Secret
-from stockade.model.suites import Encryption, Group, Hash, MainModeProposal, QuickModeProposal
+from stockade.model.suites import Encryption, Group, Hash, Integrity, MainModeProposal, QuickModeProposal
 from stockade.policy.candidates import DoubtKind
 from stockade.policy.compiler import PolicyCompiler, rule_name
 from stockade.policy.dynamic import DYNAMIC_STORE, DynamicSet
@@ -49,7 +49,7 @@ __all__ = [
 MINIMUM_KEY_BYTES = 16
 MINIMUM_KEY_CHARACTERS = 8
 
-_WEAK: dict[Encryption | Hash | Group, tuple[str, Severity]] = {
+_WEAK: dict[Encryption | Integrity | Group, tuple[str, Severity]] = {
     Encryption.DES_CBC: ("DES has 56-bit keys and is broken in hours", Severity.ERROR),
     Encryption.TRIPLE_DES_CBC: ("3DES has blocks of 64 bits and is slow", Severity.NOTE),
     Encryption.NULL: ("no encryption: the traffic can be read on the way", Severity.WARNING),
@@ -140,9 +140,10 @@ def _clear_allowed(whose: str, where: Provenance) -> Finding:
 
 def _lint_methods(whose: str, methods: Iterable[QuickModeProposal], where: Provenance) -> Iterator[Finding]:
     for method in methods:
-        parts: list[Encryption | Hash | None] = [method.ah]
+        parts: list[Encryption | Integrity | None] = [method.ah]
         if method.esp is not None:
-            parts = [method.esp.encryption, method.esp.integrity, method.ah]
+            cipher = method.esp.encryption
+            parts = [cipher if cipher.is_confidential else Encryption.NULL, method.esp.integrity, method.ah]
         for part in parts:
             if part is not None and part in _WEAK:
                 why, severity = _WEAK[part]

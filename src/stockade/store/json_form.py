@@ -15,7 +15,15 @@ from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Origin
 from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
 from stockade.model.secret import Secret
-from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModeProposal, QuickModeProposal
+from stockade.model.suites import (
+    Encryption,
+    EspSuite,
+    Group,
+    Hash,
+    MainModeProposal,
+    QuickModeProposal,
+    integrity_named,
+)
 from stockade.policy.objects import (
     DEFAULT_RESPONSE_ACTION,
     DYNAMIC_FILTER_LIST,
@@ -116,7 +124,9 @@ def _quick_mode_method(parts: Sequence[Form]) -> QuickModeProposal:
     esp = None
     if encryption is not None:
         esp = EspSuite(Encryption(text(encryption)), None if integrity is None else Hash(text(integrity)))
-    return QuickModeProposal(esp, None if ah is None else Hash(text(ah)), number(seconds), number(kilobytes))
+    return QuickModeProposal(
+        esp, None if ah is None else integrity_named(text(ah)), number(seconds), number(kilobytes)
+    )
 
 
 def authentication_form(methods: Iterable[AuthenticationMethod], *, with_keys: bool) -> Form:

@@ -14,7 +14,15 @@ from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Origin
 from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
 from stockade.model.secret import Secret
-from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModeProposal, QuickModeProposal
+from stockade.model.suites import (
+    Encryption,
+    EspSuite,
+    Group,
+    Hash,
+    MainModeProposal,
+    QuickModeProposal,
+    integrity_named,
+)
 from stockade.policy.objects import (
     DEFAULT_RESPONSE_ACTION,
     DYNAMIC_FILTER_LIST,
@@ -65,7 +73,7 @@ def _quick_mode_methods(text: str) -> tuple[QuickModeProposal, ...]:
         if entry["encryption"] is not None:
             integrity = entry["integrity"]
             esp = EspSuite(Encryption(entry["encryption"]), None if integrity is None else Hash(integrity))
-        ah = None if entry["ah"] is None else Hash(entry["ah"])
+        ah = None if entry["ah"] is None else integrity_named(entry["ah"])
         methods.append(QuickModeProposal(esp, ah, int(entry["seconds"]), int(entry["kilobytes"])))
     return tuple(methods)
 

@@ -10,11 +10,13 @@ from stockade.crypto.registry import (
     group_algorithm,
     group_from_number,
     hash_algorithm,
-    hash_from_ah,
     hash_from_esp_auth,
     hash_from_ike,
+    integrity_algorithm,
+    integrity_from_ah,
+    integrity_from_authentication,
 )
-from stockade.model.suites import Encryption, EspSuite, Group, Hash
+from stockade.model.suites import Encryption, EspSuite, Gmac, Group, Hash
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,13 @@ from stockade.model.suites import Encryption, EspSuite, Group, Hash
         (Encryption.AES_GCM_128, (16, 1, 8, 4, 16), None, 20, 128, "rfc4106(gcm(aes))"),
         (Encryption.AES_GCM_192, (24, 1, 8, 4, 16), None, 20, 192, "rfc4106(gcm(aes))"),
         (Encryption.AES_GCM_256, (32, 1, 8, 4, 16), None, 20, 256, "rfc4106(gcm(aes))"),
+        (Encryption.AES_CCM_128, (16, 1, 8, 3, 16), None, 16, 128, "rfc4309(ccm(aes))"),
+        (Encryption.AES_CCM_192, (24, 1, 8, 3, 16), None, 16, 192, "rfc4309(ccm(aes))"),
+        (Encryption.AES_CCM_256, (32, 1, 8, 3, 16), None, 16, 256, "rfc4309(ccm(aes))"),
+        (Encryption.CHACHA20_POLY1305, (32, 1, 8, 4, 16), None, 28, None, "rfc7539esp(chacha20,poly1305)"),
+        (Encryption.AES_GMAC_128, (16, 1, 8, 4, 16), None, 23, 128, "rfc4543(gcm(aes))"),
+        (Encryption.AES_GMAC_192, (24, 1, 8, 4, 16), None, 23, 192, "rfc4543(gcm(aes))"),
+        (Encryption.AES_GMAC_256, (32, 1, 8, 4, 16), None, 23, 256, "rfc4543(gcm(aes))"),
     ],
 )
 def test_encryption_row(encryption, sizes, ike_id, esp_id, bits, xfrm):
@@ -60,7 +69,7 @@ def test_hash_row(hash_name, digest_bits, ike_id, authentication_id, ah_id, icv_
     assert (row.ike_id, row.esp_auth_id, row.ah_id, row.xfrm_name) == (ike_id, authentication_id, ah_id, xfrm)
     assert hash_from_ike(ike_id) is hash_name
     assert hash_from_esp_auth(authentication_id) is hash_name
-    assert hash_from_ah(ah_id) is hash_name
+    assert integrity_from_ah(ah_id) is hash_name
 
 
 @pytest.mark.parametrize(
@@ -83,6 +92,25 @@ def test_group_row(group, number, public_size, shared_size):
         shared_size,
     )
     assert group_from_number(number) is group
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "key_bytes"),
+    [(Gmac.AES_GMAC_128, 11, 16), (Gmac.AES_GMAC_192, 12, 24), (Gmac.AES_GMAC_256, 13, 32)],
+)
+def test_gmac_row(name, number, key_bytes):
+    """RFC 4543 §9: one number for transform and attribute; four bytes of salt follow the key."""
+    row = integrity_algorithm(name)
+    assert (row.name, row.ah_id, row.esp_auth_id, row.integrity_key_size, row.icv_size) == (
+        name,
+        number,
+        number,
+        key_bytes + 4,
+        24,
+    )
+    assert integrity_from_ah(number) is name
+    assert integrity_from_authentication(number) is name
+    assert hash_from_esp_auth(number) is None
 
 
 def test_every_algorithm_of_the_model_has_a_row_under_its_own_name():
@@ -113,7 +141,7 @@ def test_unknown_hash_and_group_numbers_are_none():
     assert hash_from_ike(7) is None
     assert hash_from_esp_auth(3) is None  # DES-MAC
     assert hash_from_esp_auth(0) is None
-    assert hash_from_ah(4) is None  # DES
+    assert integrity_from_ah(4) is None  # DES
     assert group_from_number(5) is None
     assert group_from_number(24) is None
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stockade.crypto.registry import hash_algorithm
+from stockade.crypto.registry import hash_algorithm, integrity_algorithm
 from stockade.driver.ah import Authenticator, Verifier
 from stockade.driver.contract import SaExpired
 from stockade.driver.datapath import Datapath
@@ -19,7 +20,7 @@ from stockade.model.filters import Direction
 from stockade.model.reasons import PeerError
 from stockade.model.sa import Lifetime, SecurityAssociation
 from stockade.model.secret import Secret
-from stockade.model.suites import Encryption, EspSuite, Hash
+from stockade.model.suites import Encryption, EspSuite, Gmac, Hash
 from stockade.wire.ah import AuthenticationHeader, decode_ah_header, immutable_header
 from stockade.wire.ip import build_packet
 from stockade.wire.transport import build_tcp, build_udp
@@ -103,6 +104,39 @@ def test_we_accept_what_scapy_protects(
     protected = bytes(judge.encrypt(parse(clear), seq_num=7))
     verifier = Verifier(0x1000, integrity, key)
     assert verifier.open([protected], at) == [(17, clear[at:])]
+
+
+def gmac_of(integrity: Gmac, key: bytes, packet: bytes, at: int) -> bytes:
+    """The IV and ICV that RFC 4543 asks for, with the header's field zero (RFC 4302 §3.3.3), made by GCM's
+    other interface."""
+    field = at + 12
+    iv = packet[field : field + 8]
+    cipher = Cipher(algorithms.AES(key[:-4]), modes.GCM(key[-4:] + iv)).encryptor()
+    cipher.authenticate_additional_data(
+        immutable_header(packet[:at]) + packet[at:field] + bytes(24) + packet[field + 24 :]
+    )
+    cipher.finalize()
+    return iv + cipher.tag
+
+
+@pytest.mark.parametrize(("version", "options"), CASES)
+@pytest.mark.parametrize("integrity", list(Gmac))
+def test_gmac_is_that_of_the_standard(
+    hosts: SimpleNamespace, integrity: Gmac, version: int, options: bytes
+) -> None:
+    key = Secret(os.urandom(integrity_algorithm(integrity).integrity_key_size))
+    ours = Authenticator(0x1000, integrity, key)
+    clear = packet_of(hosts, version, options=options)
+    at = locate(clear)[0]
+    packets = ours.protect([clear, clear])
+    assert packets[0][at + 12 : at + 20] != packets[1][at + 12 : at + 20]  # no IV twice
+    for protected in packets:
+        assert len(protected) - len(clear) == ours.overhead(version)
+        assert protected[at + 12 : at + 36] == gmac_of(integrity, key.reveal(), protected, at)
+        assert Verifier(0x1000, integrity, key).open([protected], at) == [(17, clear[at:])]
+        for position in (*range(at + 4, at + 36), len(protected) - 1):
+            changed = protected[:position] + bytes((protected[position] ^ 1,)) + protected[position + 1 :]
+            assert Verifier(0x1000, integrity, key).open([changed], at) == [None]
 
 
 def test_what_routers_change_does_not_matter_and_the_rest_does(hosts: SimpleNamespace) -> None:

@@ -20,6 +20,7 @@ CBC_NAMES = {
     Encryption.AES_CBC_192: "AES-CBC",
     Encryption.AES_CBC_256: "AES-CBC",
 }
+COMBINED_NAMES = {"aes-gcm": "AES-GCM", "aes-ccm": "AES-CCM", "aes-gmac": "AES-NULL-GMAC"}
 INTEGRITY_NAMES = {
     Hash.MD5: "HMAC-MD5-96",
     Hash.SHA1: "HMAC-SHA1-96",
@@ -40,7 +41,8 @@ def scapy_sa(suite: EspSuite, sa: object) -> object:
     if suite.integrity is not None:
         keys["auth_key"] = sa.integrity_key.reveal()
         keys["auth_algo"] = INTEGRITY_NAMES[suite.integrity]
-    name = CBC_NAMES.get(suite.encryption, "AES-GCM")
+    family = suite.encryption.rpartition("-")[0]
+    name = CBC_NAMES.get(suite.encryption) or COMBINED_NAMES.get(family, suite.encryption.upper())
     if name not in scapy_ipsec.CRYPT_ALGOS:
         pytest.skip(f"this scapy has no {name}")
     if suite.encryption is Encryption.NULL:

@@ -1,17 +1,18 @@
 """The memory driver: classification in both directions, and the protocol's promises."""
 
+from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
 from stockade.driver.contract import Acquire, Driver, PacketRefused
-from stockade.driver.limits import software_capabilities
+from stockade.driver.limits import check_table, software_capabilities
 from stockade.driver.memory import MemoryDriver
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import CallerError, HostError, Reason, ReasonCode
 from stockade.model.sa import UdpEncapsulation
-from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
+from stockade.model.suites import Encryption, EspSuite, Gmac, Hash, QuickModeProposal
 
 
 class Host:
@@ -132,8 +133,6 @@ def test_release_is_for_one_filter_and_peer(host: Host, hosts: SimpleNamespace) 
 
 
 def with_proposal(table: FilterTable, proposal: QuickModeProposal, **values: object) -> FilterTable:
-    from dataclasses import replace
-
     negotiation = table.negotiations["rule"]
     quick_mode = replace(negotiation.quick_mode, proposals=(proposal,), **values)
     return replace(
@@ -159,6 +158,26 @@ def test_what_the_driver_lacks_is_refused_whole_with_the_rules_name(
     assert caught.value.reason.code is ReasonCode.DRIVER_LACKS
     host.driver.outbound(hosts.tcp(), 0.0)
     assert host.wire == []
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(QuickModeProposal(EspSuite(entry, None)) for entry in Encryption if entry.is_aead),
+        *(QuickModeProposal(ah=entry) for entry in (*Hash, *Gmac)),
+    ],
+    ids=str,
+)
+def test_a_suite_that_a_data_plane_lacks_is_refused_with_its_name_and_the_rules(
+    hosts: SimpleNamespace, method: QuickModeProposal
+) -> None:
+    table = with_proposal(hosts.make_table(("negotiate", 0, 0)), method)
+    has = software_capabilities("software")
+    check_table(table, has)
+    wanted = method.ah if method.esp is None else method.esp.encryption
+    lacks = replace(has, encryptions=has.encryptions - {wanted}, integrities=has.integrities - {wanted})
+    with pytest.raises(CallerError, match=f"no .*{wanted}.*rule 0"):
+        check_table(table, lacks)
 
 
 def test_an_sa_beyond_the_capabilities_is_refused(host: Host, hosts: SimpleNamespace) -> None:

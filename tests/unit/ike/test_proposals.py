@@ -32,6 +32,7 @@ from stockade.model.secret import Secret
 from stockade.model.suites import (
     Encryption,
     EspSuite,
+    Gmac,
     Group,
     Hash,
     MainModeProposal,
@@ -198,6 +199,24 @@ def test_ah_over_esp_is_chosen_whole_or_not_at_all() -> None:
     assert alone.peer_ah_spi == 0
     half = replace(offer, proposals=offer.proposals[1:2])  # ESP without integrity, and no AH beside it
     assert isinstance(choose_quick_mode(half, terms(BOTH, ESP_AES), SPI), Reason)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(QuickModeProposal(EspSuite(entry, None)) for entry in Encryption if entry.is_aead),
+        *(QuickModeProposal(ah=entry) for entry in Gmac),
+        QuickModeProposal(EspSuite(Encryption.AES_CBC_128, None), Gmac.AES_GMAC_192),
+    ],
+    ids=str,
+)
+def test_every_combined_mode_and_gmac_is_offered_and_chosen(method: QuickModeProposal) -> None:
+    everything = (*(QuickModeProposal(ah=entry) for entry in (*Hash, *Gmac)), ESP_AES, ESP_GCM, method)
+    offer = quick_mode_offer(QuickModePolicy(everything), PEER_SPI, None, ah_spi=AH_SPI)
+    choice = choose_quick_mode(offer, terms(method), SPI, 0x200)
+    assert isinstance(choice, QuickModeChoice)
+    assert (choice.proposal.esp, choice.proposal.ah) == (method.esp, method.ah)
+    assert type(choice.proposal.ah) is type(method.ah)
 
 
 def test_several_transforms_of_ah_and_esp_are_combined() -> None:

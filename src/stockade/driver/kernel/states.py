@@ -6,7 +6,7 @@ Ours carry STOCKADE as their hard limit in packets, which no SA reaches: the ker
 import math
 from typing import Final
 
-from stockade.crypto.registry import encryption_algorithm, hash_algorithm
+from stockade.crypto.registry import encryption_algorithm, integrity_algorithm
 from stockade.driver.contract import Capabilities
 from stockade.driver.kernel.policies import MODES, OWNER
 from stockade.model.addresses import AddressRange, Network
@@ -14,7 +14,7 @@ from stockade.model.filters import Direction
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.sa import Lifetime, SecurityAssociation
 from stockade.model.secret import Secret
-from stockade.model.suites import Encryption, Hash
+from stockade.model.suites import Encryption, Integrity
 from stockade.model.traffic import AH, ESP, TrafficSelector
 from stockade.wire.xfrm import (
     INFINITY,
@@ -70,8 +70,8 @@ def encryption_of(encryption: Encryption, key: Secret) -> Algorithm:
     return Algorithm(row.xfrm_name, key)
 
 
-def integrity_of(integrity: Hash, key: Secret) -> Algorithm:
-    row = hash_algorithm(integrity)
+def integrity_of(integrity: Integrity, key: Secret) -> Algorithm:
+    row = integrity_algorithm(integrity)
     return Algorithm(row.xfrm_name, key, 8 * row.icv_size)
 
 

@@ -5,15 +5,19 @@ them: which message goes to which exchange, what waits for what, and what an end
 concerns more than one main mode is the host's business (`MainModeHost`: the engine)."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from typing import Protocol
 
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import RandomSource, ReportKind, Send
+from stockade.ike.liveness import PeerTraits, Plan
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered
 from stockade.ike.v1 import fragments, informational, main_mode
+from stockade.ike.v1.complaints import Complaints
 from stockade.ike.v1.exchange import NO_COOKIE, Conversation, Exchange
 from stockade.ike.v1.main_mode import MainModeOutcome, MainModeSetup
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate, MainModeChoice
@@ -27,9 +31,12 @@ from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.wire.isakmp.constants import ExchangeType, PayloadType
-from stockade.wire.isakmp.message import Header
+from stockade.wire.isakmp.message import HEADER_SIZE, Header, decode_payloads
+from stockade.wire.isakmp.payloads import VendorIdPayload
 from stockade.wire.vendor_ids import (
+    DEAD_PEER_DETECTION,
     FRAGMENTATION,
+    MS_NEGOTIATION_DISCOVERY,
     MS_NT5_ISAKMPOAKLEY,
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
@@ -39,6 +46,14 @@ from stockade.wire.vendor_ids import (
 )
 
 MAXIMUM_VENDOR_IDS = 32
+_ACTED_ON = (
+    FRAGMENTATION,
+    MS_NT5_ISAKMPOAKLEY,
+    NLBS_PRESENT,
+    VID_INITIAL_CONTACT,
+    DEAD_PEER_DETECTION,
+    MS_NEGOTIATION_DISCOVERY,
+)
 _AUTHENTICATION = (
     ReasonCode.PSK_MISMATCH,
     ReasonCode.AUTHENTICATION_FAILED,
@@ -77,6 +92,12 @@ def renewal_lead(lifetime: float, initiator: bool, random: RandomSource) -> floa
     if initiator:
         return min(60 + 30 * fraction, lifetime * (0.15 + 0.1 * fraction))
     return min(30.0, lifetime * 0.08)
+
+
+@lru_cache(maxsize=256)  # peers of one kind all say the same
+def _known_vendors(told: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], frozenset[bytes]]:
+    """The ids, and which of those that we act on are among them, whatever their version."""
+    return told, frozenset(known for known in _ACTED_ON if any(is_vendor(data, known) for data in told))
 
 
 class MainModeHost(Protocol):
@@ -153,13 +174,15 @@ class MainMode:
         self.expires: float | None = None
         self.outcome: MainModeOutcome | None = None
         self.choice: MainModeChoice | None = None
-        self.peer_vendor_ids: list[bytes] = []
+        self.peer_vendor_ids: tuple[bytes, ...] = ()
+        self._peer_is: frozenset[bytes] = frozenset()
         self.closed = False
         self._host = host
         self.quick_modes = QuickModes(self, host)
         self.nat: Nat | None = None
         self.story = Story(context, "main mode", local, remote, initiator=self.initiator)
         self.notices = Notices(self, host)
+        self.complaints = Complaints(self)
         self._reassembly = fragments.Reassembly()
         self._fragments_active = False
         self._arrived = (local, remote)
@@ -178,6 +201,7 @@ class MainMode:
             context.config.nat_traversal and local.address.version == 4,
             lambda: self._arrived,
             self._note_nat,
+            self.complaints.note_keys,
             self.story,
         )
         steps = main_mode.initiate if self.initiator else main_mode.respond
@@ -218,6 +242,15 @@ class MainMode:
         return self.peer_has(NLBS_PRESENT)
 
     @property
+    def plan(self) -> Plan:
+        """What is done when the peer is silent."""
+        return self.context.plan(self.traits)
+
+    @property
+    def traits(self) -> PeerTraits:
+        return PeerTraits(self.peer_has(DEAD_PEER_DETECTION), self.fast_failover)
+
+    @property
     def peer_says_initial_contact(self) -> bool:
         """By vendor id or notification; both count only when the main mode is established."""
         told = self.outcome is not None and self.outcome.initial_contact
@@ -240,7 +273,7 @@ class MainMode:
         return next((name for name in known if name.startswith("MS NT5")), known[0] if known else "")
 
     def peer_has(self, known: bytes) -> bool:
-        return any(is_vendor(data, known) for data in self.peer_vendor_ids)
+        return known in self._peer_is
 
     def suits(self, negotiation: Negotiation) -> bool:
         """Whether quick modes of `negotiation` may run under this main mode: its policy allows the proposal
@@ -351,6 +384,7 @@ class MainMode:
         elif self._is_challenge(header):
             self.notices.receive(header, datagram, now)
         elif header.exchange_type == ExchangeType.IDENTITY_PROTECTION and header.message_id == 0:
+            self.complaints.note_message(header, datagram)
             self.exchange.receive(header, datagram, now)
             self.arm()
         elif header.exchange_type == ExchangeType.QUICK_MODE and header.message_id:
@@ -435,9 +469,15 @@ class MainMode:
                 for data in vendor_ids[:MAXIMUM_VENDOR_IDS]
             ]
             self.story.tell(StoryEvent.PEER, "the peer says what it is", *numbered(names, "vendor id"))
-        for data in vendor_ids:
-            if data not in self.peer_vendor_ids and len(self.peer_vendor_ids) < MAXIMUM_VENDOR_IDS:
-                self.peer_vendor_ids.append(data[:64])
+        told = dict.fromkeys((*self.peer_vendor_ids, *(data[:64] for data in vendor_ids)))
+        self.peer_vendor_ids, self._peer_is = _known_vendors(tuple(told)[:MAXIMUM_VENDOR_IDS])
+
+    def note_vendor_ids_of(self, header: Header, datagram: bytes) -> None:
+        """What the sender of a first message is, where there will be no exchange that reads it."""
+        with suppress(PeerError):
+            payloads = decode_payloads(header.next_payload, datagram[HEADER_SIZE:])
+            found = [entry.payload for entry in payloads]
+            self._note_vendor_ids([entry.data for entry in found if isinstance(entry, VendorIdPayload)])
 
     def _established(self, outcome: MainModeOutcome, now: float) -> None:
         self.outcome = outcome
@@ -476,18 +516,17 @@ class MainMode:
         self.story.refuse(StoryEvent.FAILED, reason)
         if reason.code in _AUTHENTICATION:
             self.context.count("authentication_failures")
-        kind = informational.notify_type_for(reason)
-        if kind is not None and not self.initiator and self.exchange.suspicion is None:
-            self.notices.notify_unprotected(kind, now)
+        answers = not self.initiator or self.exchange.read_with is not None
+        if answers and self.exchange.suspicion is None:
+            self.complaints.send(reason, now)
         self._host.main_mode_failed(self, reason, now)
 
     def refused(self, reason: Reason, now: float) -> None:
         """A message of the main-mode exchange (or of none) was not acceptable."""
         self.story.refuse(StoryEvent.REFUSED, reason)
         self.context.refuse(reason, self.local, self.remote, now, self.cookies)
-        kind = informational.notify_type_for(reason)
-        if kind is not None and self.established is None:
-            self.notices.notify_unprotected(kind, now)
+        if self.established is None:
+            self.complaints.send(reason, now)
 
     def phase_2(self, exchange_type: ExchangeType, message_id: int) -> Conversation:
         assert self.outcome is not None

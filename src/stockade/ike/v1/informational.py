@@ -9,6 +9,7 @@
 `deletes.py` repeats and acknowledges reliable deletes. Notifications are never repeated ([MS-IKEE]
 §3.1.5)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stockade.crypto.hashing import equal, prf
@@ -41,7 +42,9 @@ PROTECTED = Expectation(
     frozenset({PayloadType.DELETE, PayloadType.NONCE}),
     protected=True,
 )
-UNPROTECTED = Expectation("unprotected notification", (PayloadType.NOTIFICATION,))
+UNPROTECTED = Expectation("unprotected notification", ())
+MAXIMUM_HINTS = 4
+"""Notifications that are read of one message in clear: anybody can send such."""
 
 _ACKNOWLEDGES = (PayloadType.DELETE, PayloadType.NONCE)
 
@@ -82,6 +85,14 @@ _KEY_ERRORS = (
     NotifyType.INVALID_CERT_AUTHORITY,
     NotifyType.INVALID_SIGNATURE,
 )
+DISOWNS = (
+    NotifyType.AUTHENTICATION_FAILED,
+    NotifyType.INVALID_SIGNATURE,
+    NotifyType.INVALID_CERTIFICATE,
+    NotifyType.INVALID_CERT_AUTHORITY,
+    NotifyType.CERTIFICATE_UNAVAILABLE,
+)
+"""Said of main mode messages 5 and 6 only: the other end does not take our proof."""
 _REASONS = {
     NotifyType.NO_PROPOSAL_CHOSEN: ReasonCode.NO_PROPOSAL_CHOSEN,
     NotifyType.INVALID_ID_INFORMATION: ReasonCode.INVALID_IDENTITY,
@@ -115,6 +126,28 @@ def reason_of(notification: NotificationPayload, *, mismatch: ReasonCode | None,
     return Reason.of(ReasonCode.PEER_REFUSED, f"{how} {name}", notification=name)
 
 
+def is_refusal(notification: NotificationPayload) -> bool:
+    """Whether it says that something failed: an error of the RFC, or Microsoft's STATUS."""
+    is_status = notification.type == NotifyType.MICROSOFT_STATUS and microsoft_value(notification) is not None
+    return notification.is_error or is_status
+
+
+def reason_of_all(
+    notifications: Sequence[NotificationPayload], *, mismatch: ReasonCode | None, protected: bool
+) -> Reason:
+    """What the notifications (one or more) of one message say together. Microsoft's STATUS beside the RFC's
+    error is the same refusal in Windows' words."""
+    refusals = [entry for entry in notifications if is_refusal(entry)]
+    errors = [entry for entry in refusals if entry.is_error]
+    first = next(iter((*errors, *refusals, *notifications)))
+    reason = reason_of(first, mismatch=mismatch, protected=protected)
+    value = next((value for entry in refusals if (value := microsoft_value(entry)) is not None), None)
+    if value is None or not errors:
+        return reason
+    detail = f"{reason.detail}, Windows error {value.value}{_windows_meaning(value.value)}"
+    return Reason(reason.code, detail, (*reason.facts, ("windows_error", str(value.value))))
+
+
 def _windows_meaning(code: int) -> str:
     for member in ReasonCode:
         if member.windows_code == code:
@@ -145,6 +178,21 @@ def refusal_payloads(reason: Reason, message_id: int, spi: bytes, *, microsoft: 
             )
         )
     return tuple(payloads)
+
+
+def main_mode_complaint(reason: Reason, *, microsoft: bool) -> tuple[Payload, ...]:
+    """What tells the peer that main mode failed: the RFC's notification and, towards a Microsoft peer, STATUS
+    with the Windows error code, here without a message id ([MS-IKEE] §2.2.6). Empty where silence is
+    better."""
+    kind = notify_type_for(reason)
+    if kind is None:
+        return ()
+    if not microsoft or reason.code.windows_code is None:
+        return (notification(kind),)
+    status = microsoft_notification(
+        NotifyType.MICROSOFT_STATUS, reason.code.windows_code, protocol_id=ProtocolId.ISAKMP
+    )
+    return notification(kind), status
 
 
 def delete_main_mode(cookies: bytes) -> DeletePayload:

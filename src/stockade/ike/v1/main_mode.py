@@ -118,7 +118,8 @@ def proof_expectation(number: int, method: AuthMethod) -> Expectation:
 @dataclass(frozen=True, slots=True)
 class MainModeSetup:
     """What both roles need. `claim_initial_contact` is asked when message 5 or 6 is made. `endpoints`: local
-    and remote of the message that came last; `note_nat` is told when a NAT is found."""
+    and remote of the message that came last; `note_nat` is told when a NAT is found, `note_keys` what
+    messages 3 and 4 have made."""
 
     local: Address
     remote: Address
@@ -133,6 +134,7 @@ class MainModeSetup:
     nat_traversal: bool
     endpoints: Callable[[], tuple[Endpoint, Endpoint]]
     note_nat: Callable[[Nat], None]
+    note_keys: Callable[[Sequence[tuple[MessageProtection, MainModeKeys]]], None]
     story: Story
 
 
@@ -206,6 +208,7 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
         agree,
     )
     conversation.protection = agreement.protection
+    setup.note_keys([(agreement.protection, agreement.keys)])
     if agreement.nat is not None:
         setup.note_nat(agreement.nat)  # from here on we speak from port 4500
     sa_body = offer.encode_body()
@@ -266,7 +269,8 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
     )
     received = [entry.payload for entry in message.payloads]
     method = yield from performed(method.answer(choice.offered, received), method)
-    agreement = replace(agreement, method=method)
+    if method is not agreement.method:
+        agreement = replace(agreement, method=method)
     conversation.protection = agreement.protection
     detection = detection_payloads(variant, hash_name, cookies, *setup.endpoints())
     if agreement.nat is not None:
@@ -274,6 +278,7 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
     # Which pre-shared key the peer means shows only now: message 5 is read with each of them.
     alternatives = (agreement, *agreement.alternatives)
     conversation.alternatives = tuple(entry.protection for entry in agreement.alternatives)
+    setup.note_keys([(entry.protection, entry.keys) for entry in alternatives])
     peer, message, agreement = yield from answered(
         Step(
             proof_expectation(5, method),
@@ -416,10 +421,12 @@ def _agree(
             others.append(replace(agreement, method=other, keys=keys, protection=protection_of(keys)))
         else:
             others.append(replace(agreement, method=other))
-    return replace(agreement, alternatives=tuple(others))
+    return replace(agreement, alternatives=tuple(others)) if others else agreement
 
 
-def _other_methods(choice: MainModeChoice) -> list[AuthMethod]:
+def _other_methods(choice: MainModeChoice) -> Sequence[AuthMethod]:
+    if not choice.alternatives:
+        return ()
     found = [choice.candidate.method]
     for candidate in choice.alternatives:
         if candidate.method not in found and len(found) <= MAXIMUM_ALTERNATIVES:

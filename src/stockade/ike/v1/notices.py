@@ -3,6 +3,8 @@
 `informational.py` has the messages. Here: what an unprotected hint may do (little), what an authenticated
 notification or delete does, and asking whether the peer lives (`dead_peer_detection.py`)."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stockade.ike.contract import ReportKind
@@ -11,11 +13,10 @@ from stockade.ike.story import StoryEvent
 from stockade.ike.v1 import dead_peer_detection, informational
 from stockade.ike.v1.dead_peer_detection import Probe
 from stockade.ike.v1.deletes import Deletes
-from stockade.ike.v1.exchange import Conversation
 from stockade.model.reasons import PeerError, Reason
 from stockade.wire.isakmp.constants import ExchangeType, NotifyType
 from stockade.wire.isakmp.message import HEADER_SIZE, Header
-from stockade.wire.isakmp.payloads import NotificationPayload, Payload, microsoft_value
+from stockade.wire.isakmp.payloads import NotificationPayload, Payload
 from stockade.wire.vendor_ids import DEAD_PEER_DETECTION
 
 if TYPE_CHECKING:  # a main mode has notices, and they have it
@@ -52,20 +53,9 @@ class Notices:
         self._mode.transmit(datagram)
         return datagram
 
-    def notify_unprotected(self, kind: NotifyType, now: float) -> None:
-        """Tell the peer what went wrong before there are keys; at most once a second."""
-        if self._context.may_notify(self._mode.remote, now):
-            conversation = Conversation(
-                self._mode.conversation.initiator_cookie,
-                self._mode.conversation.responder_cookie,
-                ExchangeType.INFORMATIONAL,
-                int.from_bytes(self._mode.random(4), "big") | 1,
-            )
-            self._mode.transmit(conversation.encode((informational.notification(kind),), protected=False))
-
     # ---- whether the peer lives
-    def probe(self, now: float) -> None:
-        """Ask the peer, if it can be asked and is not being asked already."""
+    def probe(self, now: float, waits: tuple[float, ...] = ()) -> None:
+        """Ask the peer, if it can be asked and is not being asked already. `waits` after each question."""
         may = self._config.dead_peer_detection and self._mode.peer_has(DEAD_PEER_DETECTION)
         if not may or self._mode.established is None or self._mode.closed:
             return
@@ -74,7 +64,7 @@ class Notices:
         # RFC 3706 §6.2: the sequence begins at random, without the top bit.
         sequence = int.from_bytes(self._mode.random(4), "big") & 0x7FFF_FFFF
         self._probe = Probe(
-            self._config.probe_intervals,
+            waits or self._config.probe_intervals,
             self._ask_whether_it_lives,
             lambda reason, moment: self._host.peer_dead(self._mode, reason, moment),
             sequence,
@@ -121,16 +111,20 @@ class Notices:
                 if cookie is not None:
                     self._prove_address(cookie, now)
                     return
-                for notification in message.all(NotificationPayload):
-                    self._hint(notification, now)
+                hints = message.all(NotificationPayload)[: informational.MAXIMUM_HINTS]
+                if hints:
+                    self._hint(hints, now)
             elif self._mode.established is None:
-                self._unreadable_informational(now)
-            elif self._about_a_delete(header, datagram):
+                self._early_informational(header, datagram, now)
+            elif self._about_a_delete(header, datagram) or self._connected(header, datagram, now):
                 return
             elif header.message_id not in self._mode.quick_modes.used and header.message_id:
                 self._protected_informational(header, datagram, now)
         except PeerError as error:
             self._mode.refused(error.reason, now)
+
+    def _connected(self, header: Header, datagram: bytes, now: float) -> bool:
+        return self._mode.quick_modes.take_connected(header, datagram, now)
 
     def _about_a_delete(self, header: Header, datagram: bytes) -> bool:
         """Whether the message acknowledges a delete of ours, or repeats one that we acknowledged."""
@@ -153,29 +147,40 @@ class Notices:
             mode.exchange.repeat_with_cookie(cookie, now)
             mode.arm()
 
-    def _unreadable_informational(self, now: float) -> None:
-        """strongSwan encrypts its complaint about message 5 with keys that, made from another pre-shared key,
-        are not ours: that it comes at all tells the cause."""
-        expect = self._mode.exchange.expect
-        if self._mode.initiator and expect is not None and expect.protected:
-            detail = "the peer answers main mode message 5 with something that we cannot decrypt"
-            self._mode.exchange.suspect(Reason.of(expect.silence, detail), now)
-            self._mode.arm()
+    def _early_informational(self, header: Header, datagram: bytes, now: float) -> None:
+        """An encrypted message before main mode is up: the responder refuses message 5. Where our keys do not
+        fit it, it most likely tells that pre-shared keys differ (strongSwan encrypts that complaint)."""
+        mode = self._mode
+        expect = mode.exchange.expect
+        if not mode.initiator or expect is None or not expect.protected:
+            return
+        reason = mode.complaints.read(header, datagram)
+        if reason is not None:
+            # Only who did the Diffie-Hellman exchange with us can have said that: no use in waiting.
+            mode.story.refuse(StoryEvent.NOTIFIED, reason)
+            mode.exchange.abandon(reason, now)
+            return
+        detail = "the peer answers main mode message 5 with something that we cannot decrypt"
+        mode.exchange.suspect(Reason.of(expect.silence, detail), now)
+        mode.arm()
 
-    def _hint(self, notification: NotificationPayload, now: float) -> None:
-        """An unprotected notification: anybody can have sent it, so it tears nothing down. It shortens the
-        wait of an exchange that gets no better answer, and becomes the reason of its failure."""
+    def _hint(self, hints: Sequence[NotificationPayload], now: float) -> None:
+        """Unprotected notifications: anybody can have sent them, so they tear nothing down. They shorten the
+        wait of an exchange that gets no better answer, and become the reason of its failure."""
         expect = self._mode.exchange.expect
         mismatch = (
             expect.silence if self._mode.initiator and expect is not None and expect.protected else None
         )
-        reason = informational.reason_of(notification, mismatch=mismatch, protected=False)
-        is_error = notification.is_error or microsoft_value(notification) is not None
-        if self._mode.established is None and is_error:
+        reason = informational.reason_of_all(hints, mismatch=mismatch, protected=False)
+        if self._mode.established is None and any(informational.is_refusal(entry) for entry in hints):
             self._mode.exchange.suspect(reason, now)
             self._mode.arm()
-        elif notification.type == NotifyType.INVALID_COOKIE:
+        elif any(entry.type == NotifyType.INVALID_COOKIE for entry in hints):
             self._mode.quick_modes.suspect(reason, now)
+        self._told(reason, now)
+
+    def _told(self, reason: Reason, now: float) -> None:
+        """Write down what the peer says."""
         self._mode.story.refuse(StoryEvent.NOTIFIED, reason)
         self._context.report_limited(
             ReportKind.NOTIFICATION,
@@ -190,7 +195,13 @@ class Notices:
         assert self._mode.outcome is not None
         body = datagram[HEADER_SIZE:]
         conversation = self._mode.phase_2(ExchangeType.INFORMATIONAL, header.message_id)
-        message = conversation.decode(header, body, informational.PROTECTED)
+        try:
+            message = conversation.decode(header, body, informational.PROTECTED)
+        except PeerError:
+            older = self._mode.complaints.of_older_kind(header.message_id)
+            if older is None:
+                raise
+            conversation, message = older, older.decode(header, body, informational.PROTECTED)
         hash_name, skeyid_a = self._mode.outcome.proposal.hash, self._mode.outcome.keys.skeyid_a
         informational.verify_protected(conversation, hash_name, skeyid_a, message)
         self._mode.quick_modes.used.add(header.message_id)
@@ -202,11 +213,24 @@ class Notices:
         )
         if acknowledgement is not None:
             self.deletes.answer(header, datagram, acknowledgement)
-        for notification in message.all(NotificationPayload):
+        notifications = message.all(NotificationPayload)
+        for notification in notifications:
             self._notified(notification, now)
         deleted = informational.read_deletes(message)
+        if self._disowned(notifications):
+            deleted = replace(deleted, main_modes=(*deleted.main_modes, self._cookie_pair))
         if deleted.main_modes or deleted.outbound_spis:
             self._host.peer_deleted(self._mode, deleted, now)
+
+    def _disowned(self, notifications: Sequence[NotificationPayload]) -> bool:
+        """Whether the initiator says that it does not take our message 6: main mode is up at this end
+        only."""
+        mode = self._mode
+        return (
+            not mode.initiator
+            and not mode.quick_modes.made
+            and any(entry.type in informational.DISOWNS for entry in notifications)
+        )
 
     def _notified(self, notification: NotificationPayload, now: float) -> None:
         """An authenticated notification."""
@@ -220,14 +244,6 @@ class Notices:
             self._host.initial_contact(self._mode, now)
             return
         reason = informational.reason_of(notification, mismatch=None, protected=True)
-        if notification.is_error or microsoft_value(notification) is not None:
+        if informational.is_refusal(notification):
             self._mode.quick_modes.refused_by_peer(notification, reason, now)
-        self._mode.story.refuse(StoryEvent.NOTIFIED, reason)
-        self._context.report_limited(
-            ReportKind.NOTIFICATION,
-            reason,
-            self._mode.local,
-            self._mode.remote,
-            now,
-            self._mode.cookies,
-        )
+        self._told(reason, now)

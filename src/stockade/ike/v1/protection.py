@@ -15,29 +15,37 @@ from stockade.model.suites import Encryption, Hash
 class MessageProtection:
     """The cipher and the moving IV of one exchange."""
 
-    __slots__ = ("_block_size", "_encryption", "_key", "last_block")
+    __slots__ = ("_block_size", "_encryption", "_key", "first_block", "last_block", "sent_block")
 
     def __init__(self, encryption: Encryption, key: Secret, iv: bytes) -> None:
         self._encryption = encryption
         self._key = key
         self._block_size = encryption_algorithm(encryption).block_size
+        self.first_block = iv
         self.last_block = iv
         """The IV of the next message. At the end of main mode: what phase 2 IVs are derived from."""
+        self.sent_block = iv
+        """The last block of what this end sent last; the first IV before that."""
 
     def seal(self, body: bytes) -> bytes:
         """Pad with zeros to whole blocks (RFC 2409 §5, Appendix B) and encrypt; moves the IV."""
         padded = body + bytes(-len(body) % self._block_size)
         sealed = cbc_encrypt(self._encryption, self._key, self.last_block, padded)
         self.accept(sealed)
+        self.sent_block = self.last_block
         return sealed
 
     def open(self, sealed: bytes) -> bytes:
         """Decrypt a received message; `PeerError` DECRYPTION_FAILED unless it is whole blocks."""
         return cbc_decrypt(self._encryption, self._key, self.last_block, sealed)
 
+    def block_of(self, sealed: bytes) -> bytes:
+        """The last ciphertext block of a message."""
+        return sealed[-self._block_size :]
+
     def accept(self, sealed: bytes) -> None:
         """The message was genuine: its last block is the next IV."""
-        self.last_block = sealed[-self._block_size :]
+        self.last_block = self.block_of(sealed)
 
 
 def phase_2_protection(

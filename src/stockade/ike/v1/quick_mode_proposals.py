@@ -13,18 +13,21 @@ Left out: IP compression; such offers are skipped."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice, product
 
 from stockade.crypto.registry import (
     encryption_algorithm,
     encryption_from_esp,
     group_from_number,
-    hash_algorithm,
-    hash_from_ah,
     hash_from_esp_auth,
+    integrity_algorithm,
+    integrity_from_ah,
+    integrity_from_authentication,
 )
 from stockade.ike.v1.proposals import (
     MAXIMUM_FACTS,
+    Remembered,
     TransformAttributes,
     foreign_reason,
     lifetime_attributes,
@@ -38,7 +41,7 @@ from stockade.model.sa import MINIMUM_SPI
 from stockade.model.suites import (
     EspSuite,
     Group,
-    Hash,
+    Integrity,
     QuickModeProposal,
 )
 from stockade.wire.isakmp.constants import (
@@ -74,6 +77,21 @@ class QuickModeChoice:
     reply: SecurityAssociationPayload
     shortened: bool
     peer_ah_spi: int = 0
+
+    def reply_with(self, spi: int, ah_spi: int) -> SecurityAssociationPayload:
+        """`reply` with SPIs of ours: `ah_spi` is that of AH where it goes with ESP."""
+        proposals = tuple(
+            ProposalPayload(
+                entry.number,
+                entry.protocol_id,
+                (ah_spi if self.peer_ah_spi and entry.protocol_id == ProtocolId.AH else spi).to_bytes(
+                    4, "big"
+                ),
+                entry.transforms,
+            )
+            for entry in self.reply.proposals
+        )
+        return SecurityAssociationPayload(self.reply.doi, self.reply.situation, proposals)
 
 
 def is_bundle(method: QuickModeProposal) -> bool:
@@ -133,6 +151,7 @@ def quick_mode_offer(
     return sa_payload(proposals)
 
 
+@lru_cache(maxsize=256)  # a rule's methods are the same in every offer
 def _quick_mode_transform(
     number: int,
     protocol: ProtocolId,
@@ -140,7 +159,7 @@ def _quick_mode_transform(
     encapsulation: EncapsulationMode,
     group: Group | None,
 ) -> TransformPayload:
-    integrity = method.ah
+    integrity: Integrity | None = method.ah
     key_bits = None
     if protocol is ProtocolId.ESP:
         assert method.esp is not None
@@ -149,7 +168,7 @@ def _quick_mode_transform(
         integrity = method.esp.integrity
     else:
         assert integrity is not None
-        transform_id = hash_algorithm(integrity).ah_id
+        transform_id = integrity_algorithm(integrity).ah_id
     attributes = [
         *lifetime_attributes(
             IpsecAttribute.SA_LIFE_TYPE,
@@ -169,7 +188,7 @@ def _quick_mode_transform(
         attributes.append(Attribute(IpsecAttribute.GROUP_DESCRIPTION, group.number))
     if integrity is not None:
         attributes.append(
-            Attribute(IpsecAttribute.AUTHENTICATION_ALGORITHM, hash_algorithm(integrity).esp_auth_id)
+            Attribute(IpsecAttribute.AUTHENTICATION_ALGORITHM, integrity_algorithm(integrity).esp_auth_id)
         )
     if key_bits is not None:
         attributes.append(Attribute(IpsecAttribute.KEY_LENGTH, key_bits))
@@ -179,7 +198,7 @@ def _quick_mode_transform(
 @dataclass(frozen=True, slots=True)
 class _OfferedQuickMode:
     is_ah: bool
-    suite: EspSuite | Hash | None
+    suite: EspSuite | Integrity | None
     mode: int | None
     group_number: int | None
     seconds: int | None
@@ -195,7 +214,7 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
     authentication = values.get(IpsecAttribute.AUTHENTICATION_ALGORITHM)
     bits = values.get(IpsecAttribute.KEY_LENGTH)
     integrity = None if authentication is None else hash_from_esp_auth(authentication)
-    suite: EspSuite | Hash | None = None
+    suite: EspSuite | Integrity | None = None
     fault = values.fault
     if protocol == ProtocolId.ESP:
         encryption = encryption_from_esp(transform.transform_id, bits)
@@ -210,9 +229,10 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
             except ValueError as error:
                 fault = fault or str(error)
     else:
-        suite = hash_from_ah(transform.transform_id)
+        suite = integrity_from_ah(transform.transform_id)
         description = f"AH[{suite.netsh_word}]" if suite else f"AH transform {transform.transform_id}"
-        if suite is not integrity:
+        named = None if authentication is None else integrity_from_authentication(authentication)
+        if suite is not named:
             fault = fault or "the authentication algorithm is not the transform's"
     if values.get(IpsecAttribute.EXTENDED_SEQUENCE_NUMBER) not in (None, 0):
         fault = fault or "extended sequence numbers"
@@ -226,6 +246,9 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
         description,
         fault,
     )
+
+
+_read = Remembered(_read_quick_mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +337,7 @@ def choose_quick_mode(
         # Bounded: an SA payload has at most 65 kB, and two transforms are tried with each other only once.
         for transforms in _combinations(proposals):
             parts = [
-                _read_quick_mode(proposal.protocol_id, transform)
+                _read(transform, proposal.protocol_id, transform)
                 for proposal, transform in zip(proposals, transforms, strict=True)
             ]
             method = _why_not_quick_mode(parts, terms)
@@ -376,17 +399,21 @@ def _choice(
     peer_kilobytes = min((part.kilobytes for part in parts if part.kilobytes), default=None)
     seconds = min(method.lifetime_seconds, peer_seconds)
     kilobytes = min(method.lifetime_kilobytes, peer_kilobytes or method.lifetime_kilobytes)
-    answered = {
-        proposal: replace(proposal, spi=spi.to_bytes(4, "big"), transforms=(transform,))
+    answers = [
+        ProposalPayload(proposal.number, proposal.protocol_id, spi.to_bytes(4, "big"), (transform,))
         for proposal, transform, spi in zip(proposals, transforms, spis, strict=True)
-    }
+    ]
+    if len(answers) > 1 and offer.proposals.index(proposals[0]) > offer.proposals.index(proposals[1]):
+        answers.reverse()  # as they were offered
+    if (method.lifetime_seconds, method.lifetime_kilobytes) != (seconds, kilobytes):
+        method = replace(method, lifetime_seconds=seconds, lifetime_kilobytes=kilobytes)
     main, group_number = proposals[-1], parts[-1].group_number
     return QuickModeChoice(
-        replace(method, lifetime_seconds=seconds, lifetime_kilobytes=kilobytes),
-        ProtocolId(main.protocol_id),
+        method,
+        ProtocolId.AH if main.protocol_id == ProtocolId.AH else ProtocolId.ESP,
         None if group_number is None else group_from_number(group_number),
         int.from_bytes(main.spi, "big"),
-        replace(offer, proposals=tuple(answered[entry] for entry in offer.proposals if entry in answered)),
+        SecurityAssociationPayload(offer.doi, offer.situation, tuple(answers)),
         seconds < peer_seconds or kilobytes < (peer_kilobytes or kilobytes),
         int.from_bytes(proposals[0].spi, "big") if len(proposals) > 1 else 0,
     )

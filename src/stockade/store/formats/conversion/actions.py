@@ -191,7 +191,7 @@ def write_offers(
 def _records(method: QuickModeProposal, reading: EspNumbers) -> tuple[AlgorithmOffer, ...] | None:
     records = []
     if method.ah is not None:
-        number = numbers.HASH_NUMBERS.get(method.ah)
+        number = numbers.HASH_NUMBERS.get(method.ah) if isinstance(method.ah, Hash) else None
         if number is None:
             return None
         records.append(AlgorithmOffer(number, 0, OFFER_AH))
