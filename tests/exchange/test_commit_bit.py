@@ -103,7 +103,12 @@ def test_connected_in_an_informational_exchange_is_taken(
     encode = Conversation.encode
 
     def as_informational(
-        self: Conversation, payloads: tuple[Payload, ...], protected: bool, *, commit: bool = False
+        self: Conversation,
+        payloads: tuple[Payload, ...],
+        protected: bool,
+        *,
+        commit: bool = False,
+        tail: bytes = b"",
     ) -> bytes:
         is_connected = any(
             isinstance(entry, NotificationPayload) and entry.type == NotifyType.CONNECTED
@@ -114,7 +119,7 @@ def test_connected_in_an_informational_exchange_is_taken(
                 (mode,) = beta.engine._table.main_modes()
                 self.protection = mode.phase_2(ExchangeType.INFORMATIONAL, self.message_id).protection
             self.exchange_type = ExchangeType.INFORMATIONAL
-        return encode(self, payloads, protected, commit=commit)
+        return encode(self, payloads, protected, commit=commit, tail=tail)
 
     monkeypatch.setattr(Conversation, "encode", as_informational)
     network, alpha, beta = two_hosts()

@@ -29,7 +29,7 @@ from stockade.agent.known_peers import KnownPeers
 from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
-from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings
+from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_failover
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
@@ -54,6 +54,9 @@ from stockade.store.dynamic import dynamic_form
 
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
+
+FAREWELL_SECONDS = 1.0
+"""How long a stopping agent waits for its deletes to be acknowledged ([MS-IKEE] §3.8.7.1: 1 s)."""
 
 
 class Service:
@@ -83,6 +86,7 @@ class Service:
         self._ready = ready
         self._started = time.monotonic()
         self._stop = asyncio.Event()
+        self._parted: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._refusal: Reason | None = None
@@ -226,8 +230,7 @@ class Service:
                 await self._serve_api()
             finally:
                 watcher.cancel()
-            self._core.shutdown(time.monotonic())
-            self._pump()
+            await self._part()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -247,6 +250,16 @@ class Service:
         async with ApiServer(self, self._paths.socket):
             self._ready()
             await self._stop.wait()
+
+    async def _part(self) -> None:
+        """Say good-bye, and let the peers say that they heard it: a lost datagram would leave them with SAs
+        that lead nowhere. Who does not answer keeps nobody from stopping."""
+        self._parted = asyncio.Event()
+        self._core.shutdown(time.monotonic())
+        self._pump()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._parted.wait()
 
     # ---- what happens
 
@@ -306,6 +319,8 @@ class Service:
         now = time.monotonic()
         self._core.pump(now, self._send)
         self._set_timer(now)
+        if self._parted is not None and not self._core.awaits_farewells:
+            self._parted.set()
 
     def _perform(self, effect: Perform) -> None:
         """A Kerberos ticket or token: in a thread, as a domain controller may take its time."""
@@ -434,10 +449,7 @@ class Service:
         if asked.simple_policy:
             soft = replace(soft, fallback_seconds=SIMPLE_POLICY_FALLBACK)
         self._core.soft.settings = soft
-        config = self._settings.ike
-        if asked.cluster_idle_seconds is not None:
-            config = replace(config, cluster_idle_seconds=float(asked.cluster_idle_seconds))
-        self._core.engine.set_config(config)
+        self._core.engine.set_config(with_failover(self._settings.ike, asked))
         self._core.engine.set_credentials(self._read_certificates())
         self._core.engine.set_access(self._read_access(), now)
 

@@ -172,6 +172,8 @@ class Datapath:
             self._lifetimes.check(entry, now)
         for entry in self._sad:
             self._lifetimes.check_idle(entry, now)
+            if isinstance(entry, OutboundEntry):
+                self._lifetimes.check_silence(entry, now)
         self._outbound.tick(now)
         self._path_mtu.tick(now)
         self._audit.collect(now)

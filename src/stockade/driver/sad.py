@@ -50,6 +50,7 @@ class Entry:
         "sa",
         "selector_mismatches",
         "soft_reported",
+        "unanswered",
         "used",
     )
 
@@ -65,6 +66,8 @@ class Entry:
         self.replays = 0
         self.selector_mismatches = 0
         self.soft_reported = False
+        self.unanswered: float | None = None
+        """Since when packets go out and nothing comes back (`silence.py`)."""
         self.idle_reported = False
 
     def count(self, packets: int, size: int, now: float) -> None:

@@ -97,6 +97,14 @@ class ProbePeer:
 
 
 @dataclass(frozen=True, slots=True)
+class Silent:
+    """Packets go out through the pair with this inbound SPI of ours, and nothing comes back: find out
+    whether the peer lives, as `liveness.Plan` says."""
+
+    inbound_spi: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Delete everything and tell every peer once. Afterwards the engine refuses all."""
 
@@ -133,7 +141,15 @@ class FollowPeer:
 
 
 Command = (
-    Acquire | RekeyQuickMode | DeleteQuickMode | DeletePeer | ProbePeer | FollowPeer | Performed | Shutdown
+    Acquire
+    | RekeyQuickMode
+    | DeleteQuickMode
+    | DeletePeer
+    | ProbePeer
+    | Silent
+    | FollowPeer
+    | Performed
+    | Shutdown
 )
 
 
@@ -266,3 +282,5 @@ class QuickModeView:
     filter_id: str
     age: float
     remaining: float
+    peer_info: str = ""
+    """What a peer with negotiation discovery says of it."""

@@ -26,6 +26,7 @@ from stockade.ike.contract import (
     RekeyQuickMode,
     Send,
     Shutdown,
+    Silent,
     SpiSource,
 )
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
@@ -125,6 +126,10 @@ class Engine:
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
                     mode.notices.probe(now)
+            case Silent(inbound_spi=spi):
+                pair = self._table.pair(spi)
+                if pair is not None:
+                    self._negotiator.silent(pair, now)
             case FollowPeer(inbound_spi=spi, port=port):
                 self._follow(spi, port)
             case Performed():
@@ -170,6 +175,11 @@ class Engine:
             "cookies_proven": self._guard.cookies_proven,
             "first_messages_dropped": self._guard.dropped,
         }
+
+    @property
+    def unacknowledged_deletes(self) -> int:
+        """Deletes of ours that peers have not acknowledged yet, of those that do so."""
+        return self._context.unacknowledged
 
     def main_modes(self, now: float) -> tuple[MainModeView, ...]:
         pairs: dict[str, int] = {}

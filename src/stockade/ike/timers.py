@@ -26,6 +26,12 @@ class TimerQueue:
         if when is None:
             self.cancel(owner)
             return
+        known = self._actions.get(owner)
+        if (
+            known is not None and known[1] == when
+        ):  # armed again after every message, mostly for the same time
+            self._actions[owner] = (known[0], when, action)
+            return
         number = next(self._numbers)
         self._actions[owner] = (number, when, action)
         heapq.heappush(self._heap, (when, number, owner))

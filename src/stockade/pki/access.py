@@ -110,6 +110,8 @@ class AccessList:
         quick mode of this rule (its name as in the filter table: store/policy/rule)."""
         if self.closed:
             return Reason.of(ReasonCode.ACCESS_DENIED, self.closed)
+        if not self.entries and not proof.must_map:
+            return None
         account = self.account_of(proof) if proof.subject else None
         if proof.must_map and account is None:
             return Reason.of(

@@ -27,6 +27,7 @@ from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.policy.objects import Filter, FilterList, PolicySet
 from stockade.store import revisions
 from stockade.store.file_watch import FileWatch
+from stockade.store.integrity import objects_problem, settings_problem
 from stockade.store.revisions import PolicyObject, Revision
 from stockade.store.rows import read_policy_set
 from stockade.store.schema import APPLICATION_ID, SCHEMA_VERSION, migrate, schema_version
@@ -36,6 +37,8 @@ from stockade.store.transaction import LocalTransaction
 BUSY_SECONDS = 5.0
 
 _BUSY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+# What reading rows raises that nobody wrote; a column's name may be another one too.
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 _COPIED_OVER = "another store was copied over it while it was in use"
 # By another inode: SQLite keeps what it knows of this one as long as the process lives.
 _BY_ANOTHER_INODE = "restore it from a backup (by mv, not by cp), or delete it to begin anew"
@@ -189,7 +192,7 @@ class LocalStore:
     def _history_guard(self) -> Iterator[None]:
         try:
             yield
-        except (ValueError, KeyError, TypeError) as error:
+        except _DAMAGE as error:
             raise self._unreadable(
                 f"its history is damaged ({error})", "the policies in it are not"
             ) from error
@@ -197,6 +200,9 @@ class LocalStore:
     def get_setting(self, key: str) -> str | None:
         """The text kept under `key`. Callers use `settings`."""
         with self._opened() as connection:
+            problem = "" if connection.in_transaction else settings_problem(connection)
+            if problem:
+                raise self._unreadable(f"it is damaged: {problem}", "restore it from a backup")
             row = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
             return None if row is None else str(row[0])
 
@@ -252,6 +258,10 @@ class LocalStore:
             yield
         except sqlite3.Error as error:
             raise self._translated(error) from error
+        except UnicodeDecodeError as error:  # SQLite quotes what it stumbled over
+            raise self._unreadable(
+                "its tables are damaged", "restore it from a backup, or delete it to begin anew"
+            ) from error
         except OSError as error:
             what = error.strerror or str(error)
             raise self._unreadable(what, "see the permissions of the file and its folder") from error
@@ -441,10 +451,14 @@ class LocalStore:
             return self._seen[1]
         try:
             objects = read_policy_set(connection, self._name)
-        except (ValueError, KeyError, TypeError) as error:
+            # while a change is going on, its history is not written yet
+            problem = "" if changed else objects_problem(connection, objects)
+        except _DAMAGE as error:
             raise self._unreadable(
                 f"an object in it is not valid ({error})", "restore it from a backup"
             ) from error
+        if problem:
+            raise self._unreadable(f"it is damaged: {problem}", "restore it from a backup")
         if not changed:
             self._seen = (version, objects)
         return objects

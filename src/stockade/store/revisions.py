@@ -76,7 +76,7 @@ def add_revision(
         if entry is None:
             objects.pop(key, None)
         else:
-            objects[key] = _keep(connection, encode(_form(connection, entry)))
+            objects[key] = _keep(connection, encode(form_of(connection, entry)))
     assigned = connection.execute("SELECT guid FROM policies WHERE assigned = 1").fetchone()
     settings = dict(connection.execute("SELECT key, value FROM settings ORDER BY key").fetchall())
     connection.execute(
@@ -94,7 +94,8 @@ def add_revision(
     _prune(connection)
 
 
-def _form(connection: sqlite3.Connection, entry: PolicyObject) -> Form:
+def form_of(connection: sqlite3.Connection, entry: PolicyObject) -> Form:
+    """An object as its revision keeps it."""
     if isinstance(entry, FilterList):
         return filter_list_form(entry)
     if isinstance(entry, FilterAction):
@@ -160,7 +161,7 @@ def state_of(
         return None
     forms: dict[str, list[Mapping[str, Form]]] = {"policies": [], "filter_lists": [], "filter_actions": []}
     for kind, _, content in json.loads(row[1]):
-        forms[kind].append(_body(connection, content))
+        forms[kind].append(body_of(connection, content))
     filter_lists = tuple(filter_list_of(form) for form in forms["filter_lists"])
     filter_actions = tuple(filter_action_of(form) for form in forms["filter_actions"])
     list_names = {str(entry.guid): entry.name for entry in filter_lists}
@@ -180,7 +181,8 @@ def state_of(
     return PolicySet(policies, filter_lists, filter_actions, store), json.loads(row[2])
 
 
-def _body(connection: sqlite3.Connection, content: int) -> Mapping[str, Form]:
+def body_of(connection: sqlite3.Connection, content: int) -> Mapping[str, Form]:
+    """What is kept under a number in `contents`; FormError where it is damaged."""
     row = connection.execute("SELECT body FROM contents WHERE id = ?", (content,)).fetchone()
     if row is None:
         raise FormError("a part of the revision is missing")

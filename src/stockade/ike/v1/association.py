@@ -6,12 +6,14 @@ concerns more than one main mode is the host's business (`MainModeHost`: the eng
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Protocol
 
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import RandomSource, ReportKind, Send
+from stockade.ike.liveness import PeerTraits, Plan
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered
 from stockade.ike.v1 import fragments, informational, main_mode
@@ -32,7 +34,9 @@ from stockade.wire.isakmp.constants import ExchangeType, PayloadType
 from stockade.wire.isakmp.message import HEADER_SIZE, Header, decode_payloads
 from stockade.wire.isakmp.payloads import VendorIdPayload
 from stockade.wire.vendor_ids import (
+    DEAD_PEER_DETECTION,
     FRAGMENTATION,
+    MS_NEGOTIATION_DISCOVERY,
     MS_NT5_ISAKMPOAKLEY,
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
@@ -42,6 +46,14 @@ from stockade.wire.vendor_ids import (
 )
 
 MAXIMUM_VENDOR_IDS = 32
+_ACTED_ON = (
+    FRAGMENTATION,
+    MS_NT5_ISAKMPOAKLEY,
+    NLBS_PRESENT,
+    VID_INITIAL_CONTACT,
+    DEAD_PEER_DETECTION,
+    MS_NEGOTIATION_DISCOVERY,
+)
 _AUTHENTICATION = (
     ReasonCode.PSK_MISMATCH,
     ReasonCode.AUTHENTICATION_FAILED,
@@ -80,6 +92,12 @@ def renewal_lead(lifetime: float, initiator: bool, random: RandomSource) -> floa
     if initiator:
         return min(60 + 30 * fraction, lifetime * (0.15 + 0.1 * fraction))
     return min(30.0, lifetime * 0.08)
+
+
+@lru_cache(maxsize=256)  # peers of one kind all say the same
+def _known_vendors(told: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], frozenset[bytes]]:
+    """The ids, and which of those that we act on are among them, whatever their version."""
+    return told, frozenset(known for known in _ACTED_ON if any(is_vendor(data, known) for data in told))
 
 
 class MainModeHost(Protocol):
@@ -156,7 +174,8 @@ class MainMode:
         self.expires: float | None = None
         self.outcome: MainModeOutcome | None = None
         self.choice: MainModeChoice | None = None
-        self.peer_vendor_ids: list[bytes] = []
+        self.peer_vendor_ids: tuple[bytes, ...] = ()
+        self._peer_is: frozenset[bytes] = frozenset()
         self.closed = False
         self._host = host
         self.quick_modes = QuickModes(self, host)
@@ -223,6 +242,15 @@ class MainMode:
         return self.peer_has(NLBS_PRESENT)
 
     @property
+    def plan(self) -> Plan:
+        """What is done when the peer is silent."""
+        return self.context.plan(self.traits)
+
+    @property
+    def traits(self) -> PeerTraits:
+        return PeerTraits(self.peer_has(DEAD_PEER_DETECTION), self.fast_failover)
+
+    @property
     def peer_says_initial_contact(self) -> bool:
         """By vendor id or notification; both count only when the main mode is established."""
         told = self.outcome is not None and self.outcome.initial_contact
@@ -245,7 +273,7 @@ class MainMode:
         return next((name for name in known if name.startswith("MS NT5")), known[0] if known else "")
 
     def peer_has(self, known: bytes) -> bool:
-        return any(is_vendor(data, known) for data in self.peer_vendor_ids)
+        return known in self._peer_is
 
     def suits(self, negotiation: Negotiation) -> bool:
         """Whether quick modes of `negotiation` may run under this main mode: its policy allows the proposal
@@ -441,9 +469,8 @@ class MainMode:
                 for data in vendor_ids[:MAXIMUM_VENDOR_IDS]
             ]
             self.story.tell(StoryEvent.PEER, "the peer says what it is", *numbered(names, "vendor id"))
-        for data in vendor_ids:
-            if data not in self.peer_vendor_ids and len(self.peer_vendor_ids) < MAXIMUM_VENDOR_IDS:
-                self.peer_vendor_ids.append(data[:64])
+        told = dict.fromkeys((*self.peer_vendor_ids, *(data[:64] for data in vendor_ids)))
+        self.peer_vendor_ids, self._peer_is = _known_vendors(tuple(told)[:MAXIMUM_VENDOR_IDS])
 
     def note_vendor_ids_of(self, header: Header, datagram: bytes) -> None:
         """What the sender of a first message is, where there will be no exchange that reads it."""

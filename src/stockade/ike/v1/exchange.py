@@ -31,6 +31,7 @@ from stockade.wire.isakmp.message import (
     ReceivedPayload,
     decode_payloads,
     encode_message,
+    encode_payload,
     encode_payloads,
 )
 from stockade.wire.isakmp.payloads import Payload, payload_name
@@ -39,6 +40,7 @@ T = TypeVar("T")
 P = TypeVar("P", bound=Payload)
 
 NO_COOKIE = bytes(8)
+_COMMIT, _ENCRYPTION = int(HeaderFlag.COMMIT), int(HeaderFlag.ENCRYPTION)
 TOLERATED = frozenset({PayloadType.VENDOR_ID, PayloadType.NOTIFICATION})
 _KNOWN = frozenset(int(kind) for kind in PayloadType) - {PayloadType.ATTRIBUTES}
 
@@ -93,7 +95,7 @@ class Incoming:
 
     def one(self, kind: type[P]) -> P:
         """The payload of a class that the step needs."""
-        return self.all(kind)[0]
+        return next(entry.payload for entry in self.payloads if isinstance(entry.payload, kind))
 
     def body(self, kind: type[Payload]) -> bytes:
         """The body, as received, of the first payload of a class."""
@@ -113,7 +115,8 @@ class Incoming:
 class Step:
     """Send `send` (nothing if empty), then wait for `expect`. `install` are SAs that must be in place before
     the message leaves. `attempts` limits how often it is sent; `repeat` lets a responder run a timer;
-    `commit` sets the commit bit (RFC 2408 §3.1)."""
+    `commit` sets the commit bit (RFC 2408 §3.1). `tail`: all payloads but the first, encoded already (what a
+    HASH protects is encoded before the HASH is made)."""
 
     expect: Expectation
     send: tuple[Payload, ...] = ()
@@ -122,6 +125,7 @@ class Step:
     attempts: int | None = None
     repeat: bool = False
     commit: bool = False
+    tail: bytes = b""
 
 
 class Work:
@@ -222,14 +226,20 @@ class Conversation:
     def message_id_bytes(self) -> bytes:
         return self.message_id.to_bytes(4, "big")
 
-    def encode(self, payloads: tuple[Payload, ...], protected: bool, *, commit: bool = False) -> bytes:
-        """The datagram that carries `payloads`; moves the IV if it is encrypted."""
-        first, body = encode_payloads(payloads)
-        flags = int(HeaderFlag.COMMIT) if commit else 0
+    def encode(
+        self, payloads: tuple[Payload, ...], protected: bool, *, commit: bool = False, tail: bytes = b""
+    ) -> bytes:
+        """The datagram that carries `payloads`; moves the IV if it is encrypted. `tail` as in `Step`."""
+        if tail:
+            first = int(payloads[0].payload_type)
+            body = encode_payload(payloads[0], payloads[1].payload_type) + tail
+        else:
+            first, body = encode_payloads(payloads)
+        flags = _COMMIT if commit else 0
         if protected:
             assert self.protection is not None
             body = self.protection.seal(body)
-            flags |= int(HeaderFlag.ENCRYPTION)
+            flags |= _ENCRYPTION
         header = Header(
             self.initiator_cookie,
             self.responder_cookie,
@@ -489,8 +499,14 @@ class Exchange(Generic[T]):
             return
         for sa in step.install:
             self._owner.install(sa)
-        commit = isinstance(step, Step) and step.commit
-        self._sent = self.conversation.encode(step.send, step.protected, commit=commit) if step.send else None
+        if not step.send:
+            self._sent = None
+        elif isinstance(step, Step):
+            self._sent = self.conversation.encode(
+                step.send, step.protected, commit=step.commit, tail=step.tail
+            )
+        else:
+            self._sent = self.conversation.encode(step.send, step.protected)
         self._retransmission = None
         self.suspicion = self._confirm_by = None
         self.repeats = 0

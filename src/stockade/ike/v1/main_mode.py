@@ -269,7 +269,8 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
     )
     received = [entry.payload for entry in message.payloads]
     method = yield from performed(method.answer(choice.offered, received), method)
-    agreement = replace(agreement, method=method)
+    if method is not agreement.method:
+        agreement = replace(agreement, method=method)
     conversation.protection = agreement.protection
     detection = detection_payloads(variant, hash_name, cookies, *setup.endpoints())
     if agreement.nat is not None:
@@ -420,10 +421,12 @@ def _agree(
             others.append(replace(agreement, method=other, keys=keys, protection=protection_of(keys)))
         else:
             others.append(replace(agreement, method=other))
-    return replace(agreement, alternatives=tuple(others))
+    return replace(agreement, alternatives=tuple(others)) if others else agreement
 
 
-def _other_methods(choice: MainModeChoice) -> list[AuthMethod]:
+def _other_methods(choice: MainModeChoice) -> Sequence[AuthMethod]:
+    if not choice.alternatives:
+        return ()
     found = [choice.candidate.method]
     for candidate in choice.alternatives:
         if candidate.method not in found and len(found) <= MAXIMUM_ALTERNATIVES:

@@ -14,6 +14,7 @@ from stockade.crypto.registry import (
 from stockade.ike.auth.method import AuthMethod
 from stockade.ike.v1.proposals import (
     MAXIMUM_FACTS,
+    Remembered,
     TransformAttributes,
     foreign_reason,
     lifetime_attributes,
@@ -136,6 +137,9 @@ def _read_main_mode(transform: TransformPayload) -> _OfferedMainMode:
     )
 
 
+_read = Remembered(_read_main_mode)
+
+
 def _why_not_main_mode(offered: _OfferedMainMode, candidates: Sequence[MainModeCandidate]) -> str:
     """The first thing that no candidate has as offered; empty if one fits."""
     if offered.fault:
@@ -170,6 +174,8 @@ def _answered(transform: TransformPayload, candidate: MainModeCandidate) -> Tran
     """The transform as the responder returns it: as it came, but with our own name where it has the
     peer's."""
     own = {attribute.type: attribute for attribute in candidate.method.attributes}
+    if not own:
+        return transform
     attributes = tuple(own.get(attribute.type, attribute) for attribute in transform.attributes)
     return replace(transform, attributes=attributes)
 
@@ -199,7 +205,7 @@ def choose_main_mode(
             whys.append((f"protocol {proposal.protocol_id}", "not ISAKMP"))
             continue
         for transform in proposal.transforms:
-            offered = _read_main_mode(transform)
+            offered = _read(transform, transform)
             fitting = _fitting(offered, candidates)
             if not fitting:
                 whys.append((offered.description, _why_not_main_mode(offered, candidates)))
@@ -207,9 +213,10 @@ def choose_main_mode(
             candidate = fitting[0]
             seconds = min(candidate.lifetime_seconds, offered.seconds or candidate.lifetime_seconds)
             # The SPI of an ISAKMP proposal means nothing (RFC 2408 §3.5) but is part of what was offered.
-            reply = replace(
-                offer, proposals=(replace(proposal, transforms=(_answered(transform, candidate),)),)
+            answer = ProposalPayload(
+                proposal.number, proposal.protocol_id, proposal.spi, (_answered(transform, candidate),)
             )
+            reply = SecurityAssociationPayload(offer.doi, offer.situation, (answer,))
             return MainModeChoice(candidate, seconds, reply, transform.attributes, tuple(fitting[1:]))
     return refusal("none of the peer's main-mode offers fits", whys)
 

@@ -8,7 +8,8 @@ abort a negotiation ([MS-IKEE] §3.1.5): they are echoed with the transform that
 Lifetimes are the exception to "unmodified": the shorter one of both ends counts, and an initiator accepts a
 choice whose lifetime was shortened, as some responders do instead of sending RESPONDER-LIFETIME."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, ParamSpec, TypeVar
 
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.wire.isakmp.constants import (
@@ -21,6 +22,9 @@ from stockade.wire.isakmp.payloads import (
     ProposalPayload,
     SecurityAssociationPayload,
 )
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAXIMUM_FACTS = 16
 
@@ -50,6 +54,29 @@ class TransformAttributes:
 
     def get(self, kind: int) -> int | None:
         return self.numbers.get(kind)
+
+
+class Remembered(Generic[P, T]):
+    """A pure function whose results are remembered by the identity of one argument (and then equality of
+    the others). The decoder hands out one and the same object for what many peers offer. Bounded."""
+
+    _SIZE = 256
+
+    def __init__(self, function: Callable[P, T]) -> None:
+        self._function = function
+        self._known: dict[int, tuple[object, tuple[object, ...], T]] = {}
+
+    def __call__(self, subject: object, *arguments: P.args, **keywords: P.kwargs) -> T:
+        """The function of `arguments`, which `subject` is one of."""
+        known = self._known.get(id(subject))
+        # The subject is kept, so nothing else can have its identity meanwhile.
+        if known is not None and known[0] is subject and known[1] == arguments:
+            return known[2]
+        result = self._function(*arguments, **keywords)
+        if len(self._known) >= self._SIZE:
+            self._known.clear()
+        self._known[id(subject)] = (subject, arguments, result)
+        return result
 
 
 def lifetime_attributes(

@@ -45,6 +45,7 @@ from stockade.crypto.registry import esp_key_sizes, integrity_algorithm
 from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
+from stockade.ike.v1.discovery import ExchangeInfo, exchange_info, told_by
 from stockade.ike.v1.exchange import (
     Conversation,
     Expectation,
@@ -123,7 +124,8 @@ MESSAGE_4 = Expectation(
 class QuickModeSetup:
     """What a quick mode takes from its main mode and from the engine. `find_rule` is policy's answer to a
     peer's request (responder). `repeat` lets the responder repeat message 2, `commit` asks the initiator to
-    wait for its word. `ports`: local and remote UDP ports, for encapsulation where there is a NAT."""
+    wait for its word. `discovery`: both ends know negotiation discovery.
+    `ports`: local and remote UDP ports, for encapsulation where there is a NAT."""
 
     local: Address
     remote: Address
@@ -135,9 +137,11 @@ class QuickModeSetup:
     reserve_spi: Callable[[], int]
     find_rule: Callable[[TrafficSelector], QuickModeMatch | Reason]
     idle_seconds: float | None
+    silence_seconds: float | None
     replay_window: int
     repeat: bool
     commit: bool
+    discovery: bool
     story: Story
     nat: Nat | None
     ports: Callable[[], tuple[int, int]]
@@ -157,6 +161,8 @@ class QuickModeOutcome:
     match: QuickModeMatch
     headers: tuple[SecurityAssociation, ...] = ()
     connected: bool = False
+    info: ExchangeInfo | None = None
+    """What the peer says of it, with negotiation discovery."""
 
     def of(self, direction: Direction) -> tuple[SecurityAssociation, ...]:
         """All SAs of one direction."""
@@ -189,9 +195,11 @@ def initiate(
         rest += (KeyExchangePayload(private.public),)
     rest += identities
     rest += _original_addresses(setup, policy.mode, initiator=True)
-    proof = quick_mode_hash_1(
-        setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, encode_payloads(rest)[1]
-    )
+    if setup.discovery:
+        protocol = ProtocolId.AH if methods[0].esp is None else ProtocolId.ESP
+        rest += (exchange_info(policy, protocol, conversation.message_id),)
+    tail = encode_payloads(rest)[1]
+    proof = quick_mode_hash_1(setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, tail)
 
     def verify(message: Incoming) -> Incoming:
         wanted = quick_mode_hash_2(
@@ -202,7 +210,7 @@ def initiate(
     if setup.story.on:
         setup.story.tell(StoryEvent.OFFERED, "we offer", *numbered(methods), ("own SPI", f"{spi:#010x}"))
     answer = yield from answered(
-        Step(MESSAGE_2, (HashPayload(proof), *rest), protected=True), verify, suspicious=False
+        Step(MESSAGE_2, (HashPayload(proof), *rest), protected=True, tail=tail), verify, suspicious=False
     )
     # From here on it is the peer who speaks: what does not fit ends the exchange.
     peer_public = _public_value(answer)
@@ -229,6 +237,7 @@ def initiate(
         initiator=True,
         original=_original_of_peer(setup, answer, initiator=True),
     )
+    outcome = replace(outcome, info=told_by(answer, conversation.message_id))
     last = quick_mode_hash_3(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
     )
@@ -279,13 +288,11 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         )
         setup.story.tell(StoryEvent.OFFERED, "the peer offers", *numbered([what for what, _ in judged]))
     # Choose first with no SPI of ours: what is refused must not use up one.
-    refusal = choose_quick_mode(offer, terms, 0)
-    if isinstance(refusal, Reason):
-        raise PeerError(refusal)
+    choice = choose_quick_mode(offer, terms, 0)
+    if isinstance(choice, Reason):
+        raise PeerError(choice)
     spi = setup.reserve_spi()
-    ah_spi = setup.reserve_spi() if refusal.peer_ah_spi else 0
-    choice = choose_quick_mode(offer, terms, spi, ah_spi)
-    assert not isinstance(choice, Reason)
+    ah_spi = setup.reserve_spi() if choice.peer_ah_spi else 0
     if setup.story.on:
         tell_own_choice(setup.story, str(choice.proposal), judged)
     private: PrivateValue | None = None
@@ -306,20 +313,25 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         initiator=False,
         original=_original_of_peer(setup, request, initiator=False),
     )
-    rest: tuple[Payload, ...] = (choice.reply, NoncePayload(nonce))
+    outcome = replace(outcome, info=told_by(request, conversation.message_id))
+    rest: tuple[Payload, ...] = (choice.reply_with(spi, ah_spi), NoncePayload(nonce))
     if private is not None:
         rest += (KeyExchangePayload(private.public),)
     rest += tuple(identities)
     rest += _original_addresses(setup, policy.mode, initiator=False)
+    if setup.discovery:
+        rest += (exchange_info(policy, choice.protocol, conversation.message_id),)
     if choice.shortened:
         rest += (_responder_lifetime(choice, spi),)
-    proof = quick_mode_hash_2(setup.hash, skeyid_a, message_id, peer_nonce, encode_payloads(rest)[1])
+    tail = encode_payloads(rest)[1]
+    proof = quick_mode_hash_2(setup.hash, skeyid_a, message_id, peer_nonce, tail)
     last = quick_mode_hash_3(setup.hash, skeyid_a, message_id, peer_nonce, nonce)
     yield from answered(
         Step(
             MESSAGE_3,
             (HashPayload(proof), *rest),
             protected=True,
+            tail=tail,
             install=outcome.of(Direction.INBOUND),
             repeat=setup.repeat,
             commit=setup.commit,
@@ -502,6 +514,7 @@ def _make_pair(
             lifetime=lifetime,
             replay_window=setup.replay_window,
             idle_seconds=setup.idle_seconds,
+            silence_seconds=setup.silence_seconds,
             udp=_udp(setup, inbound=inbound),
             original=original if inbound and policy.mode is Mode.TRANSPORT else None,
             bundle=partner[0 if inbound else 1] if bundled else None,
@@ -518,7 +531,7 @@ def _make_pair(
         selector,
         proposal,
         choice.group,
-        replace(match, selector=selector),
+        match if selector is match.selector else replace(match, selector=selector),
         headers,
     )
 
@@ -581,6 +594,8 @@ def _with_responder_lifetime(choice: QuickModeChoice, answer: Incoming) -> Quick
                     seconds = min(seconds, attribute.number)
                 elif kind == LifeType.KILOBYTES:
                     kilobytes = min(kilobytes, attribute.number)
+    if (seconds, kilobytes) == (choice.proposal.lifetime_seconds, choice.proposal.lifetime_kilobytes):
+        return choice
     proposal = replace(choice.proposal, lifetime_seconds=seconds, lifetime_kilobytes=kilobytes)
     return replace(choice, proposal=proposal)
 

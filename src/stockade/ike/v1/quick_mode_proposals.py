@@ -13,6 +13,7 @@ Left out: IP compression; such offers are skipped."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice, product
 
 from stockade.crypto.registry import (
@@ -26,6 +27,7 @@ from stockade.crypto.registry import (
 )
 from stockade.ike.v1.proposals import (
     MAXIMUM_FACTS,
+    Remembered,
     TransformAttributes,
     foreign_reason,
     lifetime_attributes,
@@ -75,6 +77,21 @@ class QuickModeChoice:
     reply: SecurityAssociationPayload
     shortened: bool
     peer_ah_spi: int = 0
+
+    def reply_with(self, spi: int, ah_spi: int) -> SecurityAssociationPayload:
+        """`reply` with SPIs of ours: `ah_spi` is that of AH where it goes with ESP."""
+        proposals = tuple(
+            ProposalPayload(
+                entry.number,
+                entry.protocol_id,
+                (ah_spi if self.peer_ah_spi and entry.protocol_id == ProtocolId.AH else spi).to_bytes(
+                    4, "big"
+                ),
+                entry.transforms,
+            )
+            for entry in self.reply.proposals
+        )
+        return SecurityAssociationPayload(self.reply.doi, self.reply.situation, proposals)
 
 
 def is_bundle(method: QuickModeProposal) -> bool:
@@ -134,6 +151,7 @@ def quick_mode_offer(
     return sa_payload(proposals)
 
 
+@lru_cache(maxsize=256)  # a rule's methods are the same in every offer
 def _quick_mode_transform(
     number: int,
     protocol: ProtocolId,
@@ -230,6 +248,9 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
     )
 
 
+_read = Remembered(_read_quick_mode)
+
+
 @dataclass(frozen=True, slots=True)
 class QuickModeTerms:
     """What a choice is measured by. `key_exchange`: the peer sent a KE payload (None: not known yet).
@@ -316,7 +337,7 @@ def choose_quick_mode(
         # Bounded: an SA payload has at most 65 kB, and two transforms are tried with each other only once.
         for transforms in _combinations(proposals):
             parts = [
-                _read_quick_mode(proposal.protocol_id, transform)
+                _read(transform, proposal.protocol_id, transform)
                 for proposal, transform in zip(proposals, transforms, strict=True)
             ]
             method = _why_not_quick_mode(parts, terms)
@@ -378,17 +399,21 @@ def _choice(
     peer_kilobytes = min((part.kilobytes for part in parts if part.kilobytes), default=None)
     seconds = min(method.lifetime_seconds, peer_seconds)
     kilobytes = min(method.lifetime_kilobytes, peer_kilobytes or method.lifetime_kilobytes)
-    answered = {
-        proposal: replace(proposal, spi=spi.to_bytes(4, "big"), transforms=(transform,))
+    answers = [
+        ProposalPayload(proposal.number, proposal.protocol_id, spi.to_bytes(4, "big"), (transform,))
         for proposal, transform, spi in zip(proposals, transforms, spis, strict=True)
-    }
+    ]
+    if len(answers) > 1 and offer.proposals.index(proposals[0]) > offer.proposals.index(proposals[1]):
+        answers.reverse()  # as they were offered
+    if (method.lifetime_seconds, method.lifetime_kilobytes) != (seconds, kilobytes):
+        method = replace(method, lifetime_seconds=seconds, lifetime_kilobytes=kilobytes)
     main, group_number = proposals[-1], parts[-1].group_number
     return QuickModeChoice(
-        replace(method, lifetime_seconds=seconds, lifetime_kilobytes=kilobytes),
-        ProtocolId(main.protocol_id),
+        method,
+        ProtocolId.AH if main.protocol_id == ProtocolId.AH else ProtocolId.ESP,
         None if group_number is None else group_from_number(group_number),
         int.from_bytes(main.spi, "big"),
-        replace(offer, proposals=tuple(answered[entry] for entry in offer.proposals if entry in answered)),
+        SecurityAssociationPayload(offer.doi, offer.situation, tuple(answers)),
         seconds < peer_seconds or kilobytes < (peer_kilobytes or kilobytes),
         int.from_bytes(proposals[0].spi, "big") if len(proposals) > 1 else 0,
     )

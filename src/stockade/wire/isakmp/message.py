@@ -16,7 +16,13 @@ from struct import Struct
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import HeaderFlag, PayloadType
-from stockade.wire.isakmp.payloads import FragmentPayload, Payload, decode_body, payload_name
+from stockade.wire.isakmp.payloads import (
+    WHOLE_BODIES,
+    FragmentPayload,
+    Payload,
+    decode_body,
+    payload_name,
+)
 
 HEADER_SIZE = 28
 GENERIC_HEADER_SIZE = 4
@@ -30,6 +36,7 @@ VERSION = 0x10
 _HEADER = Struct("!8s8sBBBBII")
 _GENERIC_HEADER = Struct("!BxH")
 _ENCRYPTION = int(HeaderFlag.ENCRYPTION)
+_COMMIT = int(HeaderFlag.COMMIT)
 _FRAGMENT = int(PayloadType.FRAGMENT)
 _NO_COOKIE = bytes(8)
 
@@ -51,12 +58,11 @@ class Header:
     def __post_init__(self) -> None:
         if len(self.initiator_cookie) != 8 or len(self.responder_cookie) != 8:
             raise ValueError("a cookie is not 8 bytes long")
-        for value in (self.next_payload, self.version, self.exchange_type, self.flags):
-            if not 0 <= value <= 0xFF:
-                raise ValueError(f"header field {value} is outside 0–255")
-        for value in (self.message_id, self.length):
-            if not 0 <= value <= 0xFFFF_FFFF:
-                raise ValueError(f"header field {value} is outside 32 bits")
+        # all at once first: every message makes two of these
+        if (self.next_payload | self.version | self.exchange_type | self.flags) >> 8:
+            raise ValueError("a header field of one byte is outside 0–255")
+        if (self.message_id | self.length) >> 32:
+            raise ValueError("a header field of four bytes is outside 32 bits")
 
     @property
     def encrypted(self) -> bool:
@@ -65,7 +71,7 @@ class Header:
     @property
     def commit(self) -> bool:
         """The commit bit: the sender wants the other end to wait for its word (RFC 2408 §3.1)."""
-        return bool(self.flags & HeaderFlag.COMMIT)
+        return bool(self.flags & _COMMIT)
 
     @property
     def major_version(self) -> int:
@@ -145,6 +151,7 @@ def decode_payloads(first: int, body: bytes, *, padded: bool = False) -> tuple[R
     chain = Cursor(body, "message", offset=HEADER_SIZE)
     received: list[ReceivedPayload] = []
     current = first
+    fragments = False
     while current:
         if len(received) == MAXIMUM_PAYLOADS:
             raise chain.error(f"more than {MAXIMUM_PAYLOADS} payloads")
@@ -152,15 +159,24 @@ def decode_payloads(first: int, body: bytes, *, padded: bool = False) -> tuple[R
         start, offset = chain.position, chain.offset
         if chain.remaining < GENERIC_HEADER_SIZE:
             raise chain.error(f"generic header of {name}: 4 bytes expected, {chain.remaining} left")
-        following, size = _GENERIC_HEADER.unpack(chain.take(GENERIC_HEADER_SIZE, name))
+        following, size = _GENERIC_HEADER.unpack_from(body, start)
         if size < GENERIC_HEADER_SIZE:
-            raise chain.error(f"length of {name} is {size}, at least 4 expected", offset=offset + 2)
-        inner = chain.sub(size - GENERIC_HEADER_SIZE, name)
-        end = chain.position
-        payload = decode_body(current, inner)
-        received.append(ReceivedPayload(payload, current, inner.data, start, end))
+            offset += 2
+            chain.skip(GENERIC_HEADER_SIZE, name)
+            raise chain.error(f"length of {name} is {size}, at least 4 expected", offset=offset)
+        end = start + size
+        data = body[start + GENERIC_HEADER_SIZE : end]
+        whole = WHOLE_BODIES.get(current) if end <= len(body) else None
+        payload = None if whole is None else whole(data)
+        if payload is None:
+            chain.skip(GENERIC_HEADER_SIZE, name)
+            payload = decode_body(current, chain.sub(size - GENERIC_HEADER_SIZE, name))
+        else:
+            chain.skip(size, name)
+        received.append(ReceivedPayload(payload, current, data, start, end))
+        fragments = fragments or current == _FRAGMENT
         current = following
-    if len(received) > 1 and any(each.type == _FRAGMENT for each in received):
+    if fragments and len(received) > 1:
         raise chain.error("a fragment beside other payloads, alone expected", offset=HEADER_SIZE)
     if not padded:
         chain.finish()
@@ -179,16 +195,18 @@ def encode_payloads(payloads: Sequence[Payload]) -> tuple[int, bytes]:
     the message is too long, or there are more than 64."""
     if len(payloads) > MAXIMUM_PAYLOADS:
         raise ValueError(f"{len(payloads)} payloads, at most {MAXIMUM_PAYLOADS} allowed")
-    if len(payloads) > 1 and any(isinstance(payload, FragmentPayload) for payload in payloads):
-        raise ValueError("a fragment stands alone in its message")
-    chain = []
-    for index, payload in enumerate(payloads):
-        following = payloads[index + 1].payload_type if index + 1 < len(payloads) else PayloadType.NONE
+    chain: list[bytes] = []
+    following = 0
+    for payload in reversed(payloads):
+        if payload.__class__ is FragmentPayload and len(payloads) > 1:
+            raise ValueError("a fragment stands alone in its message")
         chain.append(encode_payload(payload, following))
+        following = payload.payload_type
+    chain.reverse()
     data = b"".join(chain)
     if len(data) > MAXIMUM_MESSAGE - HEADER_SIZE:
         raise ValueError(f"a body of {len(data)} bytes is too long")
-    return (int(payloads[0].payload_type) if payloads else int(PayloadType.NONE)), data
+    return int(following), data
 
 
 def encode_payload(payload: Payload, next_payload: int = PayloadType.NONE) -> bytes:

@@ -21,7 +21,7 @@ from stockade.wire.isakmp.payloads.nat_traversal import (
     NatDetectionPayload,
     NatOriginalAddressPayload,
 )
-from stockade.wire.isakmp.payloads.nonce import NoncePayload
+from stockade.wire.isakmp.payloads.nonce import MAXIMUM_NONCE, MINIMUM_NONCE, NoncePayload
 from stockade.wire.isakmp.payloads.notification import (
     MicrosoftValue,
     NotificationPayload,
@@ -38,6 +38,7 @@ from stockade.wire.isakmp.payloads.unknown import UnknownPayload
 from stockade.wire.isakmp.payloads.vendor_id import VendorIdPayload
 
 __all__ = [
+    "WHOLE_BODIES",
     "Attribute",
     "CertificatePayload",
     "CertificateRequestPayload",
@@ -100,6 +101,44 @@ _DECODERS: dict[int, Callable[[Cursor], Payload]] = {
     PayloadType.GSS: GssPayload.decode,
 }
 
+
+def _key_exchange(body: bytes) -> Payload | None:
+    return KeyExchangePayload(body) if body else None
+
+
+def _hash(body: bytes) -> Payload | None:
+    return HashPayload(body) if body else None
+
+
+def _nonce(body: bytes) -> Payload | None:
+    return NoncePayload(body) if MINIMUM_NONCE <= len(body) <= MAXIMUM_NONCE else None
+
+
+# The same few ids come from every peer. Bounded in number and size; strangers can only make it forget.
+_REMEMBERED = 256
+_REMEMBERED_SIZE = 64
+_vendor_ids: dict[bytes, VendorIdPayload] = {}
+
+
+def _vendor_id(body: bytes) -> Payload | None:
+    known = _vendor_ids.get(body)
+    if known is None:
+        known = VendorIdPayload(body)
+        if len(body) <= _REMEMBERED_SIZE:
+            if len(_vendor_ids) >= _REMEMBERED:
+                _vendor_ids.clear()
+            _vendor_ids[body] = known
+    return known
+
+
+WHOLE_BODIES: dict[int, Callable[[bytes], Payload | None]] = {
+    PayloadType.KEY_EXCHANGE: _key_exchange,
+    PayloadType.HASH: _hash,
+    PayloadType.NONCE: _nonce,
+    PayloadType.VENDOR_ID: _vendor_id,
+}
+"""Payloads that are their body and nothing else, made without a cursor: most of every handshake. None where
+the body is not right: `decode_body` then says why."""
 
 _NAMES: dict[int, str] = {int(kind): kind.name.lower().replace("_", " ") for kind in PayloadType}
 _NEVER_ALONE = frozenset({int(PayloadType.NONE), int(PayloadType.PROPOSAL), int(PayloadType.TRANSFORM)})

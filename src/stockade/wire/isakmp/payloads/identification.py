@@ -11,7 +11,7 @@ from stockade.model.addresses import Address, AddressRange
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import IdentificationType, PayloadType
 
-_ADDRESS_SIZES = {
+_ADDRESS_SIZES: dict[int, int] = {
     IdentificationType.IPV4_ADDR: 4,
     IdentificationType.IPV4_ADDR_SUBNET: 8,
     IdentificationType.IPV6_ADDR: 16,
@@ -36,14 +36,13 @@ class IdentificationPayload:
     data: bytes
 
     def __post_init__(self) -> None:
-        for value in (self.id_type, self.protocol_id):
-            if not 0 <= value <= 0xFF:
-                raise ValueError(f"ID type or protocol {value} is outside 0–255")
+        if (self.id_type | self.protocol_id) >> 8:
+            raise ValueError(f"ID type {self.id_type} or protocol {self.protocol_id} is outside 0–255")
         if not 0 <= self.port <= 0xFFFF:
             raise ValueError(f"port {self.port} is outside 0–65535")
-        for kind, size in _ADDRESS_SIZES.items():
-            if self.id_type == kind and len(self.data) != size:
-                raise ValueError(f"ID type {self.id_type} with {len(self.data)} bytes, {size} expected")
+        size = _ADDRESS_SIZES.get(self.id_type)
+        if size is not None and len(self.data) != size:
+            raise ValueError(f"ID type {self.id_type} with {len(self.data)} bytes, {size} expected")
 
     @classmethod
     def of_addresses(cls, addresses: AddressRange, protocol_id: int = 0, port: int = 0) -> Self:

@@ -11,7 +11,7 @@ The three nest: an SA holds proposals, a proposal holds transforms, a transform 
 Left out: the labels of situations with secrecy or integrity (RFC 2407 §4.6.1.1); they are refused.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
 from typing import ClassVar, Self, cast
 
@@ -24,6 +24,7 @@ MAXIMUM_ATTRIBUTES = 64
 
 _TV_FORM = 0x8000
 _NESTED_HEADER = Struct("!BxH")
+_LABELS = int(Situation.SECRECY | Situation.INTEGRITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class TransformPayload:
     number: int
     transform_id: int
     attributes: tuple[Attribute, ...] = ()
+    _encoded: bytes = field(default=b"", init=False, compare=False, repr=False)
+    """The encoded body, once it was asked for: what every peer offers is encoded in every answer."""
 
     def __post_init__(self) -> None:
         for value in (self.number, self.transform_id):
@@ -111,8 +114,11 @@ class TransformPayload:
         return transform
 
     def encode_body(self) -> bytes:
-        head = bytes((self.number, self.transform_id, 0, 0))
-        return head + b"".join(attribute.encode() for attribute in self.attributes)
+        if not self._encoded:
+            head = bytes((self.number, self.transform_id, 0, 0))
+            body = head + b"".join(attribute.encode() for attribute in self.attributes)
+            object.__setattr__(self, "_encoded", body)
+        return self._encoded
 
 
 # Peers with one policy offer the same transforms, byte for byte, and they are most of what a first message
@@ -133,9 +139,8 @@ class ProposalPayload:
     transforms: tuple[TransformPayload, ...]
 
     def __post_init__(self) -> None:
-        for value in (self.number, self.protocol_id):
-            if not 0 <= value <= 0xFF:
-                raise ValueError(f"proposal number or protocol {value} is outside 0–255")
+        if (self.number | self.protocol_id) >> 8:
+            raise ValueError(f"proposal number {self.number} or protocol {self.protocol_id} is outside 0–255")
         if len(self.spi) > 0xFF:
             raise ValueError(f"an SPI of {len(self.spi)} bytes is too long")
         if not 1 <= len(self.transforms) <= MAXIMUM_TRANSFORMS:
@@ -173,12 +178,9 @@ class SecurityAssociationPayload:
     proposals: tuple[ProposalPayload, ...]
 
     def __post_init__(self) -> None:
-        for value in (self.doi, self.situation):
-            if not 0 <= value <= 0xFFFF_FFFF:
-                raise ValueError(f"DOI or situation {value} is outside 32 bits")
-        if self.doi == DomainOfInterpretation.IPSEC and self.situation & (
-            Situation.SECRECY | Situation.INTEGRITY
-        ):
+        if (self.doi | self.situation) >> 32:
+            raise ValueError(f"DOI {self.doi} or situation {self.situation} is outside 32 bits")
+        if self.doi == DomainOfInterpretation.IPSEC and self.situation & _LABELS:
             raise ValueError(f"situation {self.situation} carries labels, which are not supported")
         if not 1 <= len(self.proposals) <= MAXIMUM_PROPOSALS:
             raise ValueError(f"{len(self.proposals)} proposals, 1–{MAXIMUM_PROPOSALS} expected")
@@ -190,7 +192,7 @@ class SecurityAssociationPayload:
         doi = cursor.u32("DOI")
         offset = cursor.offset
         situation = cursor.u32("situation")
-        if doi == DomainOfInterpretation.IPSEC and situation & (Situation.SECRECY | Situation.INTEGRITY):
+        if doi == DomainOfInterpretation.IPSEC and situation & _LABELS:
             raise cursor.error(
                 f"situation {situation} carries labels, identity only (1) expected", offset=offset
             )
