@@ -276,8 +276,14 @@ class HostCore:
         reason = Reason.of(ReasonCode.SA_DELETED, "deleted by an administrator", peer=peer)
         self.engine.command(ike.DeletePeer(peer, reason), now)
 
+    @property
+    def awaits_farewells(self) -> bool:
+        """After `shutdown`: whether a peer has yet to acknowledge that its SAs are gone."""
+        return self.engine.unacknowledged_deletes > 0
+
     def shutdown(self, now: float) -> None:
-        """Say good-bye to every peer; call `pump` once more for the datagrams, then stop the driver."""
+        """Say good-bye to every peer; call `pump` for the datagrams, wait a moment while `awaits_farewells`,
+        then stop the driver."""
         self._stopping = self.soft.stopping = True
         self.engine.command(ike.Shutdown(Reason.of(ReasonCode.SHUTTING_DOWN)), now)
 
@@ -343,7 +349,10 @@ class HostCore:
             self.driver.release(entry.id, command.peer, Reason.of(ReasonCode.SOFT_FALLBACK))
             return  # the event was on its way when the soft SA came
         if entry.allow_soft and command.negotiation.quick_mode.tunnel_endpoint is None:
-            self.soft.acquired(command, now)
+            opened = self.soft.acquired(command, now)
+            if opened:
+                self._refresh(now)
+                self.driver.release(entry.id, command.peer, Reason.of(ReasonCode.SOFT_FALLBACK))
         self.engine.command(command, now)
 
     def _command(self, entry: SpecificFilter, flow: Flow) -> ike.Acquire | Reason:
@@ -422,6 +431,7 @@ class HostCore:
             sa = self._inbound_of.pop((effect.direction, effect.spi, effect.peer), None)
             if sa is not None and effect.direction is Direction.INBOUND:
                 self._inbound_of.pop((Direction.OUTBOUND, sa.pair, effect.peer), None)
+                self.soft.sa_went(sa, now)
             self.driver.remove_sa(effect.spi, effect.direction, effect.peer)
             if self._temporary.remove_response(effect.spi, effect.direction, effect.peer):
                 self._refresh(now)

@@ -1,8 +1,8 @@
 """The secret behind proofs of lost state (`stockade.ike.proofs`), kept beside the agent's state, and the
 number of this start.
 
-A file that is damaged or cannot be written costs the quick reconnect and nothing else: the agent then makes no
-tokens. Tokens of a secret whose generation could not be counted on would be worth nothing to anybody."""
+A file that is damaged or cannot be written costs the quick reconnect and nothing else: a new secret is made,
+or none, and peers find out by their timers."""
 
 import json
 import os

@@ -57,6 +57,9 @@ from stockade.store.dynamic import dynamic_form
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
 
+FAREWELL_SECONDS = 1.0
+"""How long a stopping agent waits for its deletes to be acknowledged ([MS-IKEE] §3.8.7.1: 1 s)."""
+
 
 class Service:
     """One running agent, over a driver that was started. `ready` is called once, when the policy is in force,
@@ -85,6 +88,7 @@ class Service:
         self._ready = ready
         self._started = time.monotonic()
         self._stop = asyncio.Event()
+        self._parted: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._refusal: Reason | None = None
@@ -229,8 +233,7 @@ class Service:
                 await self._serve_api()
             finally:
                 watcher.cancel()
-            self._core.shutdown(time.monotonic())
-            self._pump()
+            await self._part()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -250,6 +253,16 @@ class Service:
         async with ApiServer(self, self._paths.socket):
             self._ready()
             await self._stop.wait()
+
+    async def _part(self) -> None:
+        """Say good-bye, and let the peers say that they heard it: a lost datagram would leave them with SAs
+        that lead nowhere. Who does not answer keeps nobody from stopping."""
+        self._parted = asyncio.Event()
+        self._core.shutdown(time.monotonic())
+        self._pump()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._parted.wait()
 
     # ---- what happens
 
@@ -309,6 +322,8 @@ class Service:
         now = time.monotonic()
         self._core.pump(now, self._send)
         self._set_timer(now)
+        if self._parted is not None and not self._core.awaits_farewells:
+            self._parted.set()
 
     def _perform(self, effect: Perform) -> None:
         """A Kerberos ticket or token: in a thread, as a domain controller may take its time."""

@@ -23,6 +23,7 @@
     [soft]                        # rules with "soft": clear traffic with peers without IPsec
     when = "any-failure"          # or "no-answer": only where a peer says nothing at all
     idle_seconds = 300            # clear traffic ends when nothing passed for so long, 30 to 86400
+    negotiation_discovery = false # in clear at once, until it is secured; never again in clear after that
 
 What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
 range stops the start with the key and its range: an agent must not run with settings that nobody asked for.
@@ -93,7 +94,7 @@ def read_settings(path: Path) -> Settings:
     without = _offloads(path, content.pop("no_offload", []))
     ike = _table(path, content, "ike", {*_RANGES, *_SWITCHES})
     host = _table(path, content, "host", {*_SERVERS, *_HOST_RANGES})
-    soft = _table(path, content, "soft", {"when", *_SOFT_RANGES})
+    soft = _table(path, content, "soft", {"when", "negotiation_discovery", *_SOFT_RANGES})
     kerberos = _kerberos(path, content.pop("kerberos", {}))
     if content:
         known = "driver, no_offload, [ike], [kerberos], [host] and [soft]"
@@ -120,6 +121,7 @@ def read_settings(path: Path) -> Settings:
                 _number(path, soft, "idle_seconds", int(SoftSettings().idle_seconds), "soft", _SOFT_RANGES)
             ),
             when=_soft_when(path, soft),
+            discovery=_switch(path, soft, "negotiation_discovery", False, "soft"),
         ),
         fetch_revocation_lists=_switch(path, ike, "fetch_revocation_lists", True),
         without=without,
@@ -201,10 +203,10 @@ def _number(
     return value
 
 
-def _switch(path: Path, table: Mapping[str, object], key: str, default: bool) -> bool:
+def _switch(path: Path, table: Mapping[str, object], key: str, default: bool, name: str = "ike") -> bool:
     value = table.get(key, default)
     if not isinstance(value, bool):
-        raise _invalid(path, f"ike.{key} must be true or false, not {value!r}")
+        raise _invalid(path, f"{name}.{key} must be true or false, not {value!r}")
     return value
 
 

@@ -25,7 +25,7 @@ which link).
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Final
 
 from stockade.driver.audit import Audit
@@ -114,9 +114,8 @@ class Datapath:
         """Drop what is held for this filter and peer; its next packet acquires at once."""
         self._outbound.release(filter_id, peer)
 
-    def inbound_spis(self) -> frozenset[int]:
-        tables = (self._sad.inbound, self._sad.inbound_ah)
-        return frozenset(entry.sa.spi for table in tables for entry in table.values())
+    def inbound_spis(self) -> Container[int]:
+        return self._sad.spis
 
     # ---- packets -------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from stockade.driver.esp import MAXIMUM_SEQUENCE, Opener, Sealer, make_opener, m
 from stockade.driver.nat import checksum_mender
 from stockade.driver.packets import UDP_HEADER
 from stockade.driver.replay import ReplayWindow
+from stockade.driver.spis import SpisInUse
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode
@@ -246,6 +247,7 @@ class SaDatabase:
         self.in_burst: dict[int, InboundEntry | OutboundEntry] = {}
         self.inbound: dict[bytes, InboundEntry] = {}
         self.inbound_ah: dict[bytes, InboundEntry] = {}
+        self.spis = SpisInUse()
         self._outbound: dict[tuple[Address, Address], list[OutboundEntry]] = {}
         self._tunnels: dict[str, list[OutboundEntry]] = {}
         self._by_spi: dict[tuple[bool, Direction, int, Address], InboundEntry | OutboundEntry] = {}
@@ -276,6 +278,7 @@ class SaDatabase:
                 self.in_burst[entry.burst.id] = entry
         if isinstance(entry, InboundEntry):
             inbound[key] = entry
+            self.spis.add(sa.spi)
         elif sa.mode is Mode.TUNNEL:
             self._tunnels.setdefault(sa.negotiation, []).insert(0, entry)
         else:
@@ -295,6 +298,7 @@ class SaDatabase:
             if isinstance(entry, InboundEntry):
                 inbound = self.inbound if entry.sa.ah is None else self.inbound_ah
                 del inbound[inbound_key(spi, entry.sa.destination)]
+                self.spis.remove(spi)
                 continue
             if entry.sa.mode is Mode.TUNNEL:
                 _take(self._tunnels, entry.sa.negotiation, entry)

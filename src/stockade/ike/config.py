@@ -14,6 +14,10 @@ class EngineConfig:
     advertise_cluster: bool = False
     """Send NLBS_PRESENT: peers then give up idle quick modes after 60 s (fast failover, [MS-IKEE] §3.5)."""
 
+    negotiation_discovery: bool = True
+    """Announce negotiation discovery, and tell peers that do what a rule takes in clear and always encrypts
+    ([MS-IKEE] §3.7)."""
+
     nat_traversal: bool = True
     """Announce and do NAT traversal (RFC 3947). Every data plane can put ESP into UDP."""
     keepalive_seconds: float = 20.0

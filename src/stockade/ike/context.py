@@ -84,6 +84,8 @@ class Context:
         self.timers = TimerQueue()
         self.effects: list[Effect] = []
         self.fragment_id = 0
+        self.unacknowledged = 0
+        """Deletes of ours that wait for the peer's word."""
         self._task_number = 0
         self._tasks: dict[int, TaskDone] = {}
         self.statistics: dict[str, int] = dict.fromkeys(COUNTERS, 0)

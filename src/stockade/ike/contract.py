@@ -282,3 +282,5 @@ class QuickModeView:
     filter_id: str
     age: float
     remaining: float
+    peer_info: str = ""
+    """What a peer with negotiation discovery says of it."""

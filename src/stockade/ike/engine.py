@@ -178,6 +178,11 @@ class Engine:
             "first_messages_dropped": self._guard.dropped,
         }
 
+    @property
+    def unacknowledged_deletes(self) -> int:
+        """Deletes of ours that peers have not acknowledged yet, of those that do so."""
+        return self._context.unacknowledged
+
     def main_modes(self, now: float) -> tuple[MainModeView, ...]:
         pairs: dict[str, int] = {}
         for pair in self._table.pairs():

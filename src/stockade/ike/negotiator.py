@@ -35,6 +35,7 @@ from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
     FRAGMENTATION,
     GSSAPI,
+    MS_NEGOTIATION_DISCOVERY,
     NLBS_PRESENT,
     STOCKADE_PROOFS,
     VID_INITIAL_CONTACT,
@@ -86,6 +87,8 @@ class Negotiator:
             vendor_ids.append(GSSAPI)
         if self._context.restart_secret is not None:
             vendor_ids.append(STOCKADE_PROOFS)
+        if self._config.negotiation_discovery:
+            vendor_ids.append(MS_NEGOTIATION_DISCOVERY)
         if self._config.advertise_cluster:
             vendor_ids.append(NLBS_PRESENT)
         return MainMode(

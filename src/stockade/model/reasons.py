@@ -104,6 +104,35 @@ class ReasonCode(Enum):
         "another program holds the policy store",
         "wait for it to finish and repeat the command",
     )
+    # -- Active Directory
+    DIRECTORY_UNREACHABLE = (
+        "directory-unreachable",
+        Fault.HOST,
+        None,
+        "no domain controller answers",
+        "see DNS, the network and the controllers; the last good policy of the domain stays in force",
+    )
+    DIRECTORY_REFUSED = (
+        "directory-refused",
+        Fault.HOST,
+        None,
+        "the domain controller refuses us, or the connection would not be protected",
+        "see the keytab, the certificates and who may read or write the objects in the directory",
+    )
+    DIRECTORY_UNREADABLE = (
+        "directory-unreadable",
+        Fault.HOST,
+        None,
+        "what the directory holds cannot be put in force",
+        "correct the named object there (stockade rsop shows the chain); the last good policy stays in force",
+    )
+    DIRECTORY_READ = (
+        "directory-read",
+        Fault.HOST,
+        None,
+        "the directory was read",
+        "none",
+    )
     # -- files and stores of other makers
     INVALID_FILE = (
         "invalid-file",

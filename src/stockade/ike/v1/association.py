@@ -38,6 +38,7 @@ from stockade.wire.isakmp.payloads import NotificationPayload, VendorIdPayload
 from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
     FRAGMENTATION,
+    MS_NEGOTIATION_DISCOVERY,
     MS_NT5_ISAKMPOAKLEY,
     NLBS_PRESENT,
     STOCKADE_PROOFS,
@@ -55,6 +56,7 @@ _ACTED_ON = (
     STOCKADE_PROOFS,
     VID_INITIAL_CONTACT,
     DEAD_PEER_DETECTION,
+    MS_NEGOTIATION_DISCOVERY,
 )
 _AUTHENTICATION = (
     ReasonCode.PSK_MISMATCH,

@@ -46,6 +46,7 @@ from stockade.ike.contract import RandomSource
 from stockade.ike.proofs import given_in
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
+from stockade.ike.v1.discovery import ExchangeInfo, exchange_info, told_by
 from stockade.ike.v1.exchange import (
     Conversation,
     Expectation,
@@ -125,6 +126,7 @@ class QuickModeSetup:
     """What a quick mode takes from its main mode and from the engine. `find_rule` is policy's answer to a
     peer's request (responder). `repeat` lets the responder repeat message 2, `commit` asks the initiator to
     wait for its word. `give_tokens`: what proves later that we lost the pair with this SPI of ours.
+    `discovery`: both ends know negotiation discovery.
     `ports`: local and remote UDP ports, for encapsulation where there is a NAT."""
 
     local: Address
@@ -142,6 +144,7 @@ class QuickModeSetup:
     replay_window: int
     repeat: bool
     commit: bool
+    discovery: bool
     story: Story
     nat: Nat | None
     ports: Callable[[], tuple[int, int]]
@@ -163,6 +166,8 @@ class QuickModeOutcome:
     headers: tuple[SecurityAssociation, ...] = ()
     connected: bool = False
     tokens: tuple[tuple[bytes, bytes], ...] = ()
+    info: ExchangeInfo | None = None
+    """What the peer says of it, with negotiation discovery."""
 
     def of(self, direction: Direction) -> tuple[SecurityAssociation, ...]:
         """All SAs of one direction."""
@@ -196,6 +201,9 @@ def initiate(
     rest += identities
     rest += _original_addresses(setup, policy.mode, initiator=True)
     rest += _tokens(setup, spi, ah_spi)
+    if setup.discovery:
+        protocol = ProtocolId.AH if methods[0].esp is None else ProtocolId.ESP
+        rest += (exchange_info(policy, protocol, conversation.message_id),)
     tail = encode_payloads(rest)[1]
     proof = quick_mode_hash_1(setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, tail)
 
@@ -236,6 +244,7 @@ def initiate(
         original=_original_of_peer(setup, answer, initiator=True),
     )
     outcome = replace(outcome, tokens=given_in(answer.all(NotificationPayload)))
+    outcome = replace(outcome, info=told_by(answer, conversation.message_id))
     last = quick_mode_hash_3(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
     )
@@ -312,11 +321,14 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         original=_original_of_peer(setup, request, initiator=False),
     )
     outcome = replace(outcome, tokens=given_in(request.all(NotificationPayload)))
+    outcome = replace(outcome, info=told_by(request, conversation.message_id))
     rest: tuple[Payload, ...] = (choice.reply_with(spi, ah_spi), NoncePayload(nonce))
     if private is not None:
         rest += (KeyExchangePayload(private.public),)
     rest += tuple(identities)
     rest += _original_addresses(setup, policy.mode, initiator=False)
+    if setup.discovery:
+        rest += (exchange_info(policy, choice.protocol, conversation.message_id),)
     if choice.shortened:
         rest += (_responder_lifetime(choice, spi),)
     rest += _tokens(setup, spi, ah_spi)

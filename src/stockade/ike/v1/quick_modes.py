@@ -21,6 +21,7 @@ from stockade.model.traffic import TrafficSelector
 from stockade.wire.isakmp.constants import ExchangeType, ProtocolId
 from stockade.wire.isakmp.message import Header
 from stockade.wire.isakmp.payloads import NotificationPayload, microsoft_value
+from stockade.wire.vendor_ids import MS_NEGOTIATION_DISCOVERY
 
 if TYPE_CHECKING:  # a main mode has quick modes, and they have it
     from stockade.ike.v1.association import MainMode, MainModeHost
@@ -275,6 +276,7 @@ class QuickModes:
                 ("inbound SPI", ", ".join(f"{sa.spi:#010x}" for sa in outcome.of(Direction.INBOUND))),
                 ("outbound SPI", ", ".join(f"{sa.spi:#010x}" for sa in outcome.of(Direction.OUTBOUND))),
                 ("perfect forward secrecy", outcome.group.name if outcome.group else "no"),
+                *((("the peer", outcome.info),) if outcome.info is not None else ()),
                 ("rekeyed after", f"{life.soft_seconds:.0f} s or {life.soft_bytes} bytes"),
             )
         used = {sa.spi for sa in outcome.of(Direction.INBOUND)}
@@ -386,6 +388,7 @@ class QuickModes:
             replay_window=config.replay_window,
             repeat=config.responder_retransmits_quick_mode,
             commit=config.commit_bit and main_mode.is_microsoft,
+            discovery=config.negotiation_discovery and main_mode.peer_has(MS_NEGOTIATION_DISCOVERY),
             story=run.story if run.story is not None else main_mode.story,
             nat=main_mode.nat,
             ports=main_mode.ports,
