@@ -136,13 +136,14 @@ class _SharedSealer:
 
 class OutboundEntry(Entry):
     """An SA that seals: with ESP (`sealer`) or AH (`authenticator`). `mtu` is what fits on the path to the
-    peer, in bytes of IP packet. `told`: when a sender was last told that its packets do not fit."""
+    peer, in bytes of IP packet, `first_mtu` what it was when the SA came. `told`: when a sender was last told
+    that its packets do not fit."""
 
-    __slots__ = ("_mtu", "_number", "authenticator", "is_tunnel", "sealer", "told")
+    __slots__ = ("_mtu", "_number", "authenticator", "first_mtu", "is_tunnel", "sealer", "told")
 
     def __init__(self, sa: SecurityAssociation, now: float, mtu: int, random: Callable[[int], bytes]) -> None:
         super().__init__(sa, now)
-        self._mtu = mtu
+        self._mtu = self.first_mtu = mtu
         self.is_tunnel = sa.mode is Mode.TUNNEL
         self._number = 0
         self.told = float("-inf")
@@ -305,6 +306,11 @@ class SaDatabase:
             else:
                 _take(self._outbound, (entry.sa.source, entry.sa.destination), entry)
         return any(entries)
+
+    def outbound_by_spi(self, spi: int, peer: Address, *, is_ah: bool) -> OutboundEntry | None:
+        """The SA that sends with this SPI to this peer."""
+        found = self._by_spi.get((is_ah, Direction.OUTBOUND, spi, peer))
+        return found if isinstance(found, OutboundEntry) else None
 
     def partner(self, entry: Entry) -> Entry | None:
         """The other direction of the same quick mode."""

@@ -13,6 +13,7 @@ from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import (
     Acquire,
     Command,
+    DeleteLocal,
     DeletePeer,
     DeleteQuickMode,
     Effect,
@@ -125,6 +126,8 @@ class Engine:
                     self._pairs.delete([pair], reason, now)
             case DeletePeer(peer=peer, reason=reason):
                 self._negotiator.delete_all(lambda address: address == peer, reason, now)
+            case DeleteLocal(local=local, reason=reason, tell=tell):
+                self._negotiator.delete_local(local, reason, now, tell=tell)
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
                     mode.notices.probe(now)

@@ -217,6 +217,25 @@ class Negotiator:
             self._keep_alive(main_mode.local, main_mode.remote, now)
         if main_mode.peer_says_initial_contact:
             self.initial_contact(main_mode, now)
+        if not main_mode.initiator:
+            self._join_unanswered(main_mode, now)
+
+    def _join_unanswered(self, main_mode: MainMode, now: float) -> None:
+        """The peer began by itself, as a node does that has just got its address. A main mode of ours that
+        it never answered would reach it late, and its claim of initial contact would then be wrong: what
+        waits for it goes on under the peer's."""
+        if main_mode.nat is not None and main_mode.nat.peer_behind:
+            return  # the unanswered one may be for another host behind the same NAT
+        for mode in self._table.with_peer(main_mode.local.address, main_mode.remote.address):
+            if not mode.initiator or mode.closed or any(mode.conversation.responder_cookie):
+                continue
+            jobs = mode.quick_modes.jobs()
+            if all(main_mode.usable(job.acquire.negotiation, now) for job in jobs):
+                jobs = mode.quick_modes.close()
+                reason = Reason.of(ReasonCode.SA_REPLACED, "the peer began by itself", peer=mode.remote)
+                self.end(mode, reason, now, tell=False)
+                for job in jobs:
+                    self.take(job, now)
 
     def initial_contact(self, main_mode: MainMode, now: float) -> None:
         """The peer (authenticated) has no older SA with us: remove what was up before it began to speak."""
@@ -492,6 +511,20 @@ class Negotiator:
                     DomainOfInterpretation.IPSEC, ProtocolId.ISAKMP, cookies, NotifyType.STOCKADE_FAREWELL
                 )
                 mode.notices.send_protected((farewell,))
+
+    def delete_local(self, local: Address, reason: Reason, now: float, *, tell: bool) -> None:
+        """One of our own addresses goes, and what was made on it with it."""
+        stopping, self.stopping = self.stopping, reason
+        pairs = [pair for pair in self._table.pairs() if pair.local.address == local]
+        if tell:
+            self._pairs.delete(pairs, reason, now)
+        else:
+            for pair in pairs:
+                self._pairs.remove(pair, reason, now)
+        for mode in self._table.main_modes():
+            if mode.local.address == local:
+                self.end(mode, reason, now, tell=tell)
+        self.stopping = stopping
 
 
 def _same_peer(one: MainMode, other: MainMode) -> bool:
