@@ -184,7 +184,7 @@ class World:
             due = [
                 when for host in self.hosts if host.core and (when := host.core.next_timeout()) is not None
             ]
-            step = min([end, *due]) - self.clock.now
+            step = min([end, self.clock.now + 0.1, *due]) - self.clock.now  # new timers may come sooner
             if self.clock.run(max(0.0, step), until):
                 return True
             for host in self.hosts:

@@ -149,3 +149,24 @@ def test_forged_or_replayed_acknowledgements_do_not_stop_the_repetition() -> Non
     network.fate = deliver
     network.run(100)
     assert len(informational(network, alpha, sent)) == 4
+
+
+def test_who_stops_knows_when_everybody_has_heard_it() -> None:
+    """What a stopping agent waits for: shorter than the first repetition where the peer answers."""
+    network, alpha, beta = two_hosts()
+    established(network, alpha, beta)
+    network.command(alpha, Shutdown(Reason.of(ReasonCode.SHUTTING_DOWN)))
+    assert alpha.engine.unacknowledged_deletes == 2  # of the quick mode and of the main mode
+    assert network.run(0.5, lambda: alpha.engine.unacknowledged_deletes == 0)
+    assert not beta.sas
+
+
+def test_who_stops_beside_a_silent_peer_goes_on_waiting() -> None:
+    network, alpha, beta = two_hosts()
+    established(network, alpha, beta)
+    network.fate = lambda packet: []
+    network.command(alpha, Shutdown(Reason.of(ReasonCode.SHUTTING_DOWN)))
+    network.run(2)
+    assert alpha.engine.unacknowledged_deletes == 2
+    network.run(100)
+    assert alpha.engine.unacknowledged_deletes == 0

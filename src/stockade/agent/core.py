@@ -22,7 +22,7 @@ from stockade.ike import contract as ike
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.engine import Engine
-from stockade.ike.flood import Verdict
+from stockade.ike.flood import Verdict, is_first_message
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.negotiation import Negotiation, QuickModeMatch
@@ -35,6 +35,7 @@ from stockade.policy.dynamic import DynamicSet
 from stockade.policy.facts import HostFacts, as_facts
 from stockade.policy.lookup import FilterTableLookup
 from stockade.policy.objects import PolicySet
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 
 MAXIMUM_ROUNDS = 64
 """How often `pump` goes back and forth between driver and engine at most: a loop would be our own fault."""
@@ -104,6 +105,9 @@ class HostCore:
         self._source_for = source_for if source_for is not None else self._any_source
         self._inbound_of: dict[tuple[Direction, int, Address], SecurityAssociation] = {}
         self._recovered: dict[Address, float] = {}
+        self.established: Callable[[KnownQuickMode], None] = lambda known: None
+        """Is told every quick mode that comes up."""
+        self._released: set[Address] = set()
         self._stopping = False
         self._perform = perform
         self._lookup = FilterTableLookup(self.table)
@@ -224,10 +228,41 @@ class HostCore:
             begun += self._acquire_known(known, now)
         return begun
 
+    def take_over(self, known: Iterable[KnownQuickMode], now: float) -> int:
+        """An address has come to this host, and with it the peers of whoever had it: negotiate with them
+        before they notice. Returns how many negotiations were begun."""
+        begun = 0
+        for one in known:
+            self.known_peers.add(one)  # the others are made again when their packets come
+            if begun < RECONNECT_BURST:
+                begun += self._acquire_known(one, now)
+        return begun
+
+    def release(self, local: Address, now: float) -> None:
+        """An address of ours is about to leave: say good-bye on it, and begin nothing on it until it was
+        away (`gone`), so that the peers' next messages find the node that gets it."""
+        self._released.add(local)
+        reason = Reason.of(ReasonCode.CLUSTER_ADDRESS, "it moves to another node", address=local)
+        self.engine.command(ike.DeleteLocal(local, reason, tell=True), now)
+
+    def keep(self, local: Address) -> None:
+        """An address that was released stays after all."""
+        self._released.discard(local)
+
+    def gone(self, local: Address, now: float) -> None:
+        """An address has left: what was made on it is of no use, and nobody can be told."""
+        self._released.discard(local)
+        reason = Reason.of(ReasonCode.CLUSTER_ADDRESS, "it has left this host", address=local)
+        self.engine.command(ike.DeleteLocal(local, reason, tell=False), now)
+
     # ---- doors
 
     def receive(self, datagram: bytes, local: Endpoint, remote: Endpoint, now: float) -> None:
         """A UDP datagram came on port 500 or 4500."""
+        if local.address in self._released:
+            marker = NON_ESP_MARKER if local.port == NAT_TRAVERSAL_PORT else b""
+            if is_first_message(datagram[len(marker) :]):
+                return
         self.engine.receive(datagram, local, remote, now)
 
     def screen(self, datagram: bytes, origin: bytes, now: float) -> bytes | Verdict:
@@ -273,8 +308,14 @@ class HostCore:
         reason = Reason.of(ReasonCode.SA_DELETED, "deleted by an administrator", peer=peer)
         self.engine.command(ike.DeletePeer(peer, reason), now)
 
+    @property
+    def awaits_farewells(self) -> bool:
+        """After `shutdown`: whether a peer has yet to acknowledge that its SAs are gone."""
+        return self.engine.unacknowledged_deletes > 0
+
     def shutdown(self, now: float) -> None:
-        """Say good-bye to every peer; call `pump` once more for the datagrams, then stop the driver."""
+        """Say good-bye to every peer; call `pump` for the datagrams, wait a moment while `awaits_farewells`,
+        then stop the driver."""
         self._stopping = self.soft.stopping = True
         self.engine.command(ike.Shutdown(Reason.of(ReasonCode.SHUTTING_DOWN)), now)
 
@@ -298,6 +339,10 @@ class HostCore:
             if sa is not None:
                 reason = Reason.of(ReasonCode.SA_IDLE, seconds=sa.idle_seconds)
                 self.engine.command(ike.DeleteQuickMode(sa.spi, reason), now)
+        elif isinstance(event, driver_contract.SaSilent):
+            sa = self._inbound_of.get((event.direction, event.spi, event.peer))
+            if sa is not None:
+                self.engine.command(ike.Silent(sa.spi), now)
         elif isinstance(event, driver_contract.PeerMoved):
             self.engine.command(ike.FollowPeer(event.spi, event.port), now)
         elif isinstance(event, driver_contract.PacketRefused):
@@ -331,11 +376,17 @@ class HostCore:
             endpoint = self.table.negotiations[entry.negotiation].quick_mode.tunnel_endpoint
             self.driver.release(entry.id, peer if endpoint is None else endpoint, command)
             return
+        if command.local in self._released:
+            self.driver.release(entry.id, command.peer, Reason.of(ReasonCode.CLUSTER_ADDRESS))
+            return
         if self._temporary.soft_with(entry.id, command.local, command.peer) is not None:
             self.driver.release(entry.id, command.peer, Reason.of(ReasonCode.SOFT_FALLBACK))
             return  # the event was on its way when the soft SA came
         if entry.allow_soft and command.negotiation.quick_mode.tunnel_endpoint is None:
-            self.soft.acquired(command, now)
+            opened = self.soft.acquired(command, now)
+            if opened:
+                self._refresh(now)
+                self.driver.release(entry.id, command.peer, Reason.of(ReasonCode.SOFT_FALLBACK))
         self.engine.command(command, now)
 
     def _command(self, entry: SpecificFilter, flow: Flow) -> ike.Acquire | Reason:
@@ -388,7 +439,9 @@ class HostCore:
 
     def _acquire_known(self, known: KnownQuickMode, now: float) -> bool:
         """Negotiate a known quick mode anew, if today's policy still has the very traffic as a negotiate
-        filter."""
+        filter, and we (still) have the address."""
+        if known.local not in self.facts.local:
+            return False
         selector = known.selector
         for entry in self.table.about(selector.source.first, selector.destination.first, Direction.OUTBOUND):
             if entry.negotiation is None or not _same_ports(entry.selector, selector):
@@ -414,6 +467,7 @@ class HostCore:
             sa = self._inbound_of.pop((effect.direction, effect.spi, effect.peer), None)
             if sa is not None and effect.direction is Direction.INBOUND:
                 self._inbound_of.pop((Direction.OUTBOUND, sa.pair, effect.peer), None)
+                self.soft.sa_went(sa, now)
             self.driver.remove_sa(effect.spi, effect.direction, effect.peer)
             if self._temporary.remove_response(effect.spi, effect.direction, effect.peer):
                 self._refresh(now)
@@ -480,6 +534,7 @@ class HostCore:
         known = KnownQuickMode(report.local.address, report.remote.address, report.selector)
         if report.kind is ike.ReportKind.QUICK_MODE_ESTABLISHED:
             self.known_peers.add(known)
+            self.established(known)
         elif report.kind is ike.ReportKind.QUICK_MODE_DELETED and not self._still_up(known, now):
             self.known_peers.remove(known)
 

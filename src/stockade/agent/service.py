@@ -16,20 +16,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stockade import __version__
 from stockade.agent import messages, views
 from stockade.agent.boot import Gate
 from stockade.agent.core import HostCore
 from stockade.agent.facts_keeper import FactsKeeper
-from stockade.agent.host_facts import source_address
+from stockade.agent.host_facts import present_addresses, source_address
 from stockade.agent.interfaces import InterfaceChanges
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
 from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
-from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings
+from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_failover
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
@@ -40,7 +41,7 @@ from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import Perform, Performed, Send, perform
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
-from stockade.model.reasons import Reason, ReasonCode, StockadeError
+from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import Flow
 from stockade.pki.access import AccessList
 from stockade.pki.access_file import closed_access, read_access
@@ -52,8 +53,14 @@ from stockade.policy.dynamic import DynamicSet
 from stockade.policy.objects import PolicySet
 from stockade.store.dynamic import dynamic_form
 
+if TYPE_CHECKING:
+    from stockade.agent.cluster import ClusterNode
+
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
+
+FAREWELL_SECONDS = 1.0
+"""How long a stopping agent waits for its deletes to be acknowledged ([MS-IKEE] §3.8.7.1: 1 s)."""
 
 
 class Service:
@@ -83,6 +90,7 @@ class Service:
         self._ready = ready
         self._started = time.monotonic()
         self._stop = asyncio.Event()
+        self._parted: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._refusal: Reason | None = None
@@ -96,6 +104,7 @@ class Service:
         self._oakley = OakleyLog(paths.journal)
         self._facts: FactsKeeper
         self._core: HostCore
+        self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
 
     async def run(self) -> None:
@@ -150,6 +159,10 @@ class Service:
         )
         self._core.engine.set_access(self._read_access(), time.monotonic())
         self._core.oakley = self._oakley.write
+        if self._settings.cluster is not None:
+            from stockade.agent.cluster import ClusterNode
+
+            self._cluster = ClusterNode(self._settings.cluster, self._core, self._journal.write)
         if self._gate.trouble is not None:
             self._journal.write(Entry("boot-filters-failed", self._gate.trouble))
         try:
@@ -217,6 +230,8 @@ class Service:
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
             self._core.reconnect(time.monotonic())
             self._pump()
+            if self._cluster is not None:
+                self._cluster.start()
             if self._refusal is None:
                 self._keep_good_copy()
             started = Reason.of(ReasonCode.AGENT_STARTED, version=__version__, pid=os.getpid())
@@ -226,9 +241,10 @@ class Service:
                 await self._serve_api()
             finally:
                 watcher.cancel()
-            self._core.shutdown(time.monotonic())
-            self._pump()
+            await self._part()
         finally:
+            if self._cluster is not None:
+                self._cluster.stop()
             if self._timer is not None:
                 self._timer.cancel()
             for descriptor, _ in self._udp.descriptors():
@@ -247,6 +263,16 @@ class Service:
         async with ApiServer(self, self._paths.socket):
             self._ready()
             await self._stop.wait()
+
+    async def _part(self) -> None:
+        """Say good-bye, and let the peers say that they heard it: a lost datagram would leave them with SAs
+        that lead nowhere. Who does not answer keeps nobody from stopping."""
+        self._parted = asyncio.Event()
+        self._core.shutdown(time.monotonic())
+        self._pump()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._parted.wait()
 
     # ---- what happens
 
@@ -273,11 +299,22 @@ class Service:
 
     def _on_interface_change(self, changes: InterfaceChanges) -> None:
         changes.drain()
+        if self._cluster is not None and self._address_moved(self._cluster):
+            self._reread_facts()  # peers wait for it
+            return
         if self._settling is None:
             loop = asyncio.get_running_loop()
             self._settling = loop.call_later(self._facts.settling, self._reread_facts)
 
+    def _address_moved(self, cluster: "ClusterNode") -> bool:
+        try:
+            return cluster.differs(present_addresses())
+        except StockadeError:
+            return False
+
     def _reread_facts(self) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
         self._settling = None
         try:
             changed = self._facts.refresh()
@@ -297,7 +334,12 @@ class Service:
 
     def _apply_facts(self) -> None:
         """The facts changed: only the difference that they make goes to the driver."""
-        self._facts_refusal = self._core.set_facts(self._facts.facts, time.monotonic()).refusal
+        facts, now = self._facts.facts, time.monotonic()
+        if self._cluster is not None:
+            self._cluster.before_facts(set(facts.local), now)
+        self._facts_refusal = self._core.set_facts(facts, now).refusal
+        if self._cluster is not None:
+            self._cluster.after_facts(now)
         if self._gate.is_closed:  # the persistent policy alone is in force
             self._gate.stand_under(self._core.table)
         self._pump()
@@ -306,6 +348,8 @@ class Service:
         now = time.monotonic()
         self._core.pump(now, self._send)
         self._set_timer(now)
+        if self._parted is not None and not self._core.awaits_farewells:
+            self._parted.set()
 
     def _perform(self, effect: Perform) -> None:
         """A Kerberos ticket or token: in a thread, as a domain controller may take its time."""
@@ -434,10 +478,7 @@ class Service:
         if asked.simple_policy:
             soft = replace(soft, fallback_seconds=SIMPLE_POLICY_FALLBACK)
         self._core.soft.settings = soft
-        config = self._settings.ike
-        if asked.cluster_idle_seconds is not None:
-            config = replace(config, cluster_idle_seconds=float(asked.cluster_idle_seconds))
-        self._core.engine.set_config(config)
+        self._core.engine.set_config(with_failover(self._settings.ike, asked))
         self._core.engine.set_credentials(self._read_certificates())
         self._core.engine.set_access(self._read_access(), now)
 
@@ -472,7 +513,18 @@ class Service:
             facts=views.facts(self._facts, now),
             soft=len(self._core.soft_associations),
             boot_filters=str(self._gate.table.mode) if self._gate.is_closed else "",
+            cluster=views.cluster(self._cluster) if self._cluster is not None else None,
         )
+
+    def release_address(self, address: Address | None) -> messages.Released:
+        """Planned failover: peers are told before a virtual address is moved."""
+        if self._cluster is None:
+            raise error_for(
+                ReasonCode.UNKNOWN_NAME, "this host is no node of a cluster: agent.toml has no [cluster]"
+            )
+        released = self._cluster.release(address, time.monotonic())
+        self._pump()
+        return messages.Released(addresses=[str(one) for one in released])
 
     def filters(self) -> messages.Filters:
         return views.filters(self._core, self._driver.statistics())

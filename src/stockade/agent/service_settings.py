@@ -8,7 +8,9 @@
 | ipsecdiagnostics | which refused packets the journal names one by one | at once |
 | ipsecloginterval | how often it sums up the others | at once |
 | bootmode, bootexemptions | the boot filters | the next start |
-| nlbsidletime, nlbsqmretransmitduration | quick modes with a cluster | the next negotiation |
+| nlbsidle, nlbsidletime, nlbsqmretransmitduration | quick modes with a cluster | the next negotiation |
+| nlbsflags | what this host says of itself | the next negotiation |
+| deadpeertime | when a silent peer is asked, and given up | the next negotiation |
 | simplepolicyupdate | the fall-back time of rules with `soft`: 500 ms | the next negotiation |
 
 All of them are kept in the local store. A value that does not fit is STORE_UNREADABLE with the setting's
@@ -16,9 +18,10 @@ name: a damaged setting never turns into a default.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from stockade.ike.config import EngineConfig
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.policy.boot import BootExemption, BootMode, parse_exemptions
 from stockade.policy.exemptions import DEFAULT_EXEMPT_LEVEL
@@ -26,6 +29,7 @@ from stockade.store.local import LocalStore
 
 DIAGNOSTICS_ALL = 7
 DEFAULT_LOG_INTERVAL = 3600
+FIRST_WITH_ONE_SWITCH = 5  # Windows Vista
 SIMPLE_POLICY_FALLBACK = 0.5
 """Seconds (KB 914841)."""
 
@@ -42,6 +46,9 @@ class ServiceSettings:
     log_interval: int = DEFAULT_LOG_INTERVAL
     boot_mode: BootMode | None = None
     boot_exemptions: tuple[BootExemption, ...] = ()
+    cluster_idle: bool = False
+    cluster_node: bool = False
+    dead_peer_seconds: int | None = None
     cluster_idle_seconds: int | None = None
     cluster_quick_mode_seconds: int | None = None
     simple_policy: bool = False
@@ -73,11 +80,35 @@ def read_service_settings(store: LocalStore, *, ever_assigned: bool) -> ServiceS
         log_interval=get("ipsecloginterval", _within(60, 86_400), DEFAULT_LOG_INTERVAL),
         boot_mode=get("bootmode", _boot_mode, None),
         boot_exemptions=get("bootexemptions", parse_exemptions, ()),
-        cluster_idle_seconds=get("nlbsidletime", _within_or_none(0, 60), None) or None,
+        cluster_idle=bool(get("nlbsidle", _within(0, 1), 0)),
+        cluster_node=bool(get("nlbsflags", _within(0, 1), 0)),
+        dead_peer_seconds=get("deadpeertime", _zero_or(5, 3600), 0) or None,
+        cluster_idle_seconds=get("nlbsidletime", _zero_or(5, 60), 0) or None,
         cluster_quick_mode_seconds=get("nlbsqmretransmitduration", _within_or_none(3, 60), None),
         simple_policy=bool(get("simplepolicyupdate", _within(0, 1), 0)),
         ever_assigned=ever_assigned,
     )
+
+
+def with_failover(config: EngineConfig, asked: ServiceSettings) -> EngineConfig:
+    """The engine's settings with what was asked for. Windows 2003 (and what says it is: the version in the
+    vendor id) has two switches for the hotfix of KB 980915, Vista and later have one."""
+    on = asked.cluster_idle or config.microsoft_version >= FIRST_WITH_ONE_SWITCH
+    changes: dict[str, float] = {}
+    if asked.cluster_idle_seconds is not None and on:
+        changes["failover_idle_seconds"] = float(asked.cluster_idle_seconds)
+    if asked.cluster_quick_mode_seconds is not None:
+        changes["failover_quick_seconds"] = float(asked.cluster_quick_mode_seconds)
+    if asked.dead_peer_seconds is not None:
+        changes["notice_seconds"] = float(asked.dead_peer_seconds)
+    if asked.cluster_node:
+        config = replace(config, advertise_cluster=True)
+    return replace(config, **changes)  # type: ignore[arg-type]  # all of them are numbers
+
+
+def _zero_or(least: int, most: int) -> Callable[[str], int]:
+    within = _within(least, most)
+    return lambda text: 0 if text == "0" else within(text)
 
 
 def _within(least: int, most: int) -> Callable[[str], int]:

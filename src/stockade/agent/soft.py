@@ -11,6 +11,10 @@ answers, the negotiation runs to its end. The key exchange goes on behind a soft
 late is secured after all. A soft SA ends after its lifetime, when nothing passed for `idle_seconds`, and as
 soon as an SA with the same traffic comes up; the next packet negotiates again.
 
+**Negotiation discovery** ([MS-IKEE] §3.7; off unless asked for) does not wait: the soft SA is there at once,
+the key exchange goes on behind it, and what was secured once is not spoken in clear again before it has been
+quiet for the idle time, whatever fails. The packet that began it is not sent (its sender repeats it).
+
 What failed for reasons of ours (the policy changed, we are stopping, too much is going on) is no reason to
 speak in clear. Sans-IO: the core tells what happened, and puts the table in force again where a method says
 that it changed.
@@ -24,7 +28,7 @@ from typing import Protocol
 from stockade.agent.temporary import SoftAssociation, TemporaryFilters
 from stockade.ike.contract import Acquire, Report
 from stockade.model.addresses import Address
-from stockade.model.filters import FilterTable
+from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import TrafficSelector
@@ -61,6 +65,7 @@ class SoftSettings:
     fallback_seconds: float = 3.0
     idle_seconds: float = 300.0
     when: SoftWhen = SoftWhen.ANY_FAILURE
+    discovery: bool = False
 
     def __post_init__(self) -> None:
         if self.fallback_seconds <= 0 or self.idle_seconds <= 0:
@@ -107,6 +112,42 @@ class Waiting:
         return min((when for when, _ in self._due.values()), default=None)
 
 
+class _Secured:
+    """The traffic that is secured, or was a short time ago: with negotiation discovery it stays closed."""
+
+    def __init__(self) -> None:
+        self._flows: dict[tuple[str, Address, Address], tuple[int, float]] = {}
+        """How many inbound SAs there are, and until when it counts where there is none."""
+
+    def came(self, sa: SecurityAssociation) -> None:
+        key = (sa.filter_id, sa.local, sa.peer)
+        pairs, _ = self._flows.get(key, (0, 0.0))
+        self._flows[key] = (pairs + 1, 0.0)
+
+    def went(self, sa: SecurityAssociation, until: float) -> None:
+        key = (sa.filter_id, sa.local, sa.peer)
+        known = self._flows.get(key)
+        if known is not None:
+            self._flows[key] = (max(0, known[0] - 1), until)
+        if len(self._flows) > MAXIMUM_WAITING:  # the agent's peers make these: those of SAs stay
+            for other in [name for name, (pairs, _) in self._flows.items() if not pairs][:1]:
+                del self._flows[other]
+
+    def holds(self, acquire: Acquire, now: float) -> bool:
+        key = (acquire.filter_id, acquire.local, acquire.peer)
+        pairs, until = self._flows.get(key, (0, 0.0))
+        if not pairs and until <= now:
+            self._flows.pop(key, None)
+            return False
+        return True
+
+    def wanted(self, acquire: Acquire, until: float) -> None:
+        """Somebody wants to send it: if it stays closed it is not quiet yet."""
+        key = (acquire.filter_id, acquire.local, acquire.peer)
+        if key in self._flows:
+            self._flows[key] = (self._flows[key][0], until)
+
+
 class SoftHost(Protocol):
     """What soft SAs need to know of their host."""
 
@@ -140,6 +181,7 @@ class SoftFallback:
         self._waiting = Waiting()
         self._seen: dict[tuple[str, Address, Address], tuple[int, float]] = {}
         self._next_look = 0.0
+        self._secured = _Secured()
 
     def next_due(self) -> float | None:
         due = [self._waiting.next_due()]
@@ -147,9 +189,13 @@ class SoftFallback:
             due += [self._next_look, min(soft.expires for soft in self._temporary.soft)]
         return min((when for when in due if when is not None), default=None)
 
-    def acquired(self, acquire: Acquire, now: float) -> None:
-        """A soft rule asks for a negotiation: its fall-back time begins."""
-        self._waiting.begin(acquire, now + self.settings.fallback_seconds)
+    def acquired(self, acquire: Acquire, now: float) -> bool:
+        """A soft rule asks for a negotiation: its fall-back time begins, or is over at once."""
+        if not self.settings.discovery:
+            self._waiting.begin(acquire, now + self.settings.fallback_seconds)
+            return False
+        detail = "negotiation discovery: in clear until it is secured"
+        return self._add(acquire, Reason.of(ReasonCode.NEGOTIATION_TIMED_OUT, detail), now, at_once=True)
 
     def timeout(self, now: float) -> bool:
         changed = self._fall_back(now)
@@ -158,6 +204,8 @@ class SoftFallback:
     def sa_came(self, sa: SecurityAssociation, outbound: TrafficSelector, now: float) -> bool:
         """An SA with a peer: no soft SA stands in its way."""
         self._waiting.end_with(sa.local, sa.peer)
+        if sa.direction is Direction.INBOUND and self.settings.discovery:
+            self._secured.came(sa)
         ended = [
             soft
             for soft in self._temporary.soft
@@ -166,6 +214,10 @@ class SoftFallback:
         for soft in ended:
             self._forget(soft, "an SA with the peer came up", now)
         return bool(ended)
+
+    def sa_went(self, sa: SecurityAssociation, now: float) -> None:
+        """An inbound SA with a peer is gone."""
+        self._secured.went(sa, now + self.settings.idle_seconds)
 
     def failed(self, report: Report, now: float) -> bool:
         """A negotiation of some filter failed."""
@@ -200,8 +252,12 @@ class SoftFallback:
             return None
         return Acquire(local, peer, report.selector, negotiation, entry.id)
 
-    def _add(self, acquire: Acquire, reason: Reason, now: float) -> bool:
-        if self.stopping or not self.settings.falls_back(reason):
+    def _add(self, acquire: Acquire, reason: Reason, now: float, *, at_once: bool = False) -> bool:
+        if self.stopping or not (at_once or self.settings.falls_back(reason)):
+            return False
+        if self.settings.discovery and self._secured.holds(acquire, now):
+            if at_once:
+                self._secured.wanted(acquire, now + self.settings.idle_seconds)
             return False
         entry = self._host.compiled.by_id(acquire.filter_id)
         if entry is None or not entry.allow_soft:

@@ -62,6 +62,16 @@ class SaIdle:
 
 
 @dataclass(frozen=True, slots=True)
+class SaSilent:
+    """Packets went out through this outbound SA for its `silence_seconds`, and none came back through the
+    pair. Told again after each further such time; whether the peer is dead is for the agent to find out."""
+
+    spi: int
+    direction: Direction
+    peer: Address
+
+
+@dataclass(frozen=True, slots=True)
 class PeerMoved:
     """An authentic packet of this inbound SA came from another UDP port of the same address: a NAT has
     changed its mapping. The driver's outbound SA follows by itself."""
@@ -94,7 +104,7 @@ class DriverFailed:
     reason: Reason
 
 
-DriverEvent = Acquire | SaExpired | SaIdle | PeerMoved | PacketRefused | DriverFailed
+DriverEvent = Acquire | SaExpired | SaIdle | SaSilent | PeerMoved | PacketRefused | DriverFailed
 
 
 @dataclass(frozen=True, slots=True)

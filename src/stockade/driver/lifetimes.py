@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from stockade.driver.audit import Audit
-from stockade.driver.contract import SaExpired, SaIdle
+from stockade.driver.contract import SaExpired, SaIdle, SaSilent
 from stockade.driver.sad import InboundEntry, OutboundEntry, SaDatabase
+from stockade.driver.silence import unanswered_since
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 
@@ -46,3 +47,12 @@ class Lifetimes:
             return
         entry.idle_reported = True
         self._audit.tell(SaIdle(entry.sa.spi, entry.sa.direction, entry.sa.peer))
+
+    def check_silence(self, entry: OutboundEntry, now: float) -> None:
+        """Packets that go out and get no answer through the pair."""
+        patience, partner = entry.sa.silence_seconds, self._sad.partner(entry)
+        if patience is None or partner is None:
+            return
+        entry.unanswered, silent = unanswered_since(entry.unanswered, entry.used, partner.used, patience, now)
+        if silent:
+            self._audit.tell(SaSilent(entry.sa.spi, entry.sa.direction, entry.sa.peer))

@@ -14,6 +14,10 @@ class EngineConfig:
     advertise_cluster: bool = False
     """Send NLBS_PRESENT: peers then give up idle quick modes after 60 s (fast failover, [MS-IKEE] §3.5)."""
 
+    negotiation_discovery: bool = True
+    """Announce negotiation discovery, and tell peers that do what a rule takes in clear and always encrypts
+    ([MS-IKEE] §3.7)."""
+
     nat_traversal: bool = True
     """Announce and do NAT traversal (RFC 3947). Every data plane can put ESP into UDP."""
     keepalive_seconds: float = 20.0
@@ -78,6 +82,19 @@ class EngineConfig:
     """Idle time of quick modes with a peer that sent NLBS_PRESENT."""
     replay_window: int = 64
 
+    # -- dead peers (`liveness.py`)
+    failover_idle_seconds: float | None = None
+    """NlbsIdleTime of KB 980915, 5 to 60: idle time of quick modes with a cluster; None: the hotfix is
+    off."""
+    failover_quick_seconds: float = 3.0
+    """NlbsQMRetransmitDuration, 3 to 60: then a quick mode under an old main mode with a cluster gives way to
+    a new main mode."""
+    notice_seconds: float | None = None
+    """Notice a dead peer within so long, 5 to 3600. None: Windows' time-outs, and 20 s for peers with
+    dead-peer detection; 0: Windows' time-outs only."""
+    silence_is_idle: bool = False
+    """Count a pair as idle when nothing comes in, whatever goes out, as Microsoft's own figures imply."""
+
     # -- limits
     half_open_per_peer: int = 35
     half_open_per_established_peer: int = 5
@@ -114,6 +131,13 @@ class EngineConfig:
             raise ValueError("retransmission needs at least one positive interval")
         if not self.cookie_threshold >= 0 or self.cookie_end > max(1, self.cookie_threshold):
             raise ValueError("cookies must end below where they begin")
+        for name, value, (least, most) in (
+            ("failover_idle_seconds", self.failover_idle_seconds, (5, 60)),
+            ("failover_quick_seconds", self.failover_quick_seconds, (3, 60)),
+            ("notice_seconds", self.notice_seconds or None, (5, 3600)),
+        ):
+            if value is not None and not least <= value <= most:
+                raise ValueError(f"{name} must be from {least} to {most}, not {value:g}")
         if self.retransmission_jitter < 0:
             raise ValueError("jitter must not be negative")
         if not 1 <= self.authentication_attempts <= len(self.retransmission_intervals):

@@ -17,6 +17,7 @@ from stockade.ike.contract import (
     StoryLine,
 )
 from stockade.ike.limits import RateLimiter, TokenBucket
+from stockade.ike.liveness import PeerTraits, Plan, plan_for
 from stockade.ike.timers import TimerQueue
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import Reason, ReasonCode
@@ -77,6 +78,8 @@ class Context:
         self.timers = TimerQueue()
         self.effects: list[Effect] = []
         self.fragment_id = 0
+        self.unacknowledged = 0
+        """Deletes of ours that wait for the peer's word."""
         self._task_number = 0
         self._tasks: dict[int, TaskDone] = {}
         self.statistics: dict[str, int] = dict.fromkeys(COUNTERS, 0)
@@ -87,6 +90,8 @@ class Context:
         self._stories = 0
         self._lines = TokenBucket(config.story_lines_per_second, 4 * config.story_lines_per_second)
         self._lines_left_out = 0
+        self._plans: dict[PeerTraits, Plan] = {}
+        self._planned_with = config
         self._reports: dict[ReportKind, RateLimiter] = {}
         self._notifications = RateLimiter(config.notifications_per_second, 1.0)
 
@@ -101,6 +106,16 @@ class Context:
             return None
         left_out, self._lines_left_out = self._lines_left_out, 0
         return left_out
+
+    def plan(self, traits: PeerTraits) -> Plan:
+        """What is done about a silent peer of this kind; kept, for there are few kinds."""
+        if self._planned_with is not self.config:
+            self._plans.clear()
+            self._planned_with = self.config
+        found = self._plans.get(traits)
+        if found is None:
+            found = self._plans[traits] = plan_for(self.config, traits)
+        return found
 
     def count(self, name: str, number: int = 1) -> None:
         self.statistics[name] += number

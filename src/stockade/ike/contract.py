@@ -87,6 +87,16 @@ class DeletePeer:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteLocal:
+    """Delete all main and quick modes on one of our own addresses: it leaves this host. `tell` the peers,
+    while we still have it."""
+
+    local: Address
+    reason: Reason
+    tell: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ProbePeer:
     """Somebody doubts that this peer lives (traffic without an answer): ask, where it announced dead peer
     detection (RFC 3706). Silence deletes what there is with it, reason PEER_DEAD. Peers that cannot be asked
@@ -94,6 +104,14 @@ class ProbePeer:
 
     local: Address
     peer: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Packets go out through the pair with this inbound SPI of ours, and nothing comes back: find out
+    whether the peer lives, as `liveness.Plan` says."""
+
+    inbound_spi: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +151,16 @@ class FollowPeer:
 
 
 Command = (
-    Acquire | RekeyQuickMode | DeleteQuickMode | DeletePeer | ProbePeer | FollowPeer | Performed | Shutdown
+    Acquire
+    | RekeyQuickMode
+    | DeleteQuickMode
+    | DeletePeer
+    | DeleteLocal
+    | ProbePeer
+    | Silent
+    | FollowPeer
+    | Performed
+    | Shutdown
 )
 
 
@@ -266,3 +293,5 @@ class QuickModeView:
     filter_id: str
     age: float
     remaining: float
+    peer_info: str = ""
+    """What a peer with negotiation discovery says of it."""

@@ -13,6 +13,7 @@ from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import (
     Acquire,
     Command,
+    DeleteLocal,
     DeletePeer,
     DeleteQuickMode,
     Effect,
@@ -26,6 +27,7 @@ from stockade.ike.contract import (
     RekeyQuickMode,
     Send,
     Shutdown,
+    Silent,
     SpiSource,
 )
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
@@ -122,9 +124,15 @@ class Engine:
                     self._pairs.delete([pair], reason, now)
             case DeletePeer(peer=peer, reason=reason):
                 self._negotiator.delete_all(lambda address: address == peer, reason, now)
+            case DeleteLocal(local=local, reason=reason, tell=tell):
+                self._negotiator.delete_local(local, reason, now, tell=tell)
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
                     mode.notices.probe(now)
+            case Silent(inbound_spi=spi):
+                pair = self._table.pair(spi)
+                if pair is not None:
+                    self._negotiator.silent(pair, now)
             case FollowPeer(inbound_spi=spi, port=port):
                 self._follow(spi, port)
             case Performed():
@@ -170,6 +178,11 @@ class Engine:
             "cookies_proven": self._guard.cookies_proven,
             "first_messages_dropped": self._guard.dropped,
         }
+
+    @property
+    def unacknowledged_deletes(self) -> int:
+        """Deletes of ours that peers have not acknowledged yet, of those that do so."""
+        return self._context.unacknowledged
 
     def main_modes(self, now: float) -> tuple[MainModeView, ...]:
         pairs: dict[str, int] = {}

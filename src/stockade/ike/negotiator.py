@@ -30,6 +30,7 @@ from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
     FRAGMENTATION,
     GSSAPI,
+    MS_NEGOTIATION_DISCOVERY,
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
     microsoft_vendor_id,
@@ -74,6 +75,8 @@ class Negotiator:
             vendor_ids += nat_traversal.VENDOR_IDS
         if any(candidate.method.number == GSS_KERBEROS for candidate in candidates):
             vendor_ids.append(GSSAPI)
+        if self._config.negotiation_discovery:
+            vendor_ids.append(MS_NEGOTIATION_DISCOVERY)
         if self._config.advertise_cluster:
             vendor_ids.append(NLBS_PRESENT)
         return MainMode(
@@ -181,6 +184,25 @@ class Negotiator:
             self._keep_alive(main_mode.local, main_mode.remote, now)
         if main_mode.peer_says_initial_contact:
             self.initial_contact(main_mode, now)
+        if not main_mode.initiator:
+            self._join_unanswered(main_mode, now)
+
+    def _join_unanswered(self, main_mode: MainMode, now: float) -> None:
+        """The peer began by itself, as a node does that has just got its address. A main mode of ours that
+        it never answered would reach it late, and its claim of initial contact would then be wrong: what
+        waits for it goes on under the peer's."""
+        if main_mode.nat is not None and main_mode.nat.peer_behind:
+            return  # the unanswered one may be for another host behind the same NAT
+        for mode in self._table.with_peer(main_mode.local.address, main_mode.remote.address):
+            if not mode.initiator or mode.closed or any(mode.conversation.responder_cookie):
+                continue
+            jobs = mode.quick_modes.jobs()
+            if all(main_mode.usable(job.acquire.negotiation, now) for job in jobs):
+                jobs = mode.quick_modes.close()
+                reason = Reason.of(ReasonCode.SA_REPLACED, "the peer began by itself", peer=mode.remote)
+                self.end(mode, reason, now, tell=False)
+                for job in jobs:
+                    self.take(job, now)
 
     def initial_contact(self, main_mode: MainMode, now: float) -> None:
         """The peer (authenticated) has no older SA with us: remove what was up before it began to speak."""
@@ -275,10 +297,48 @@ class Negotiator:
         it: once, a new main mode is tried."""
         if reason.code in DEAD and not job.fresh and self.stopping is None:
             detail = "the peer no longer answers under this main mode"
-            self._begin(job, now)
-            self.end(main_mode, Reason(reason.code, detail, reason.facts), now, tell=False)
+            forgotten = Reason(reason.code, detail, reason.facts)
+            if reason.code is ReasonCode.NEGOTIATION_TIMED_OUT:
+                self._forget_silent(main_mode, job, forgotten, now)
+            else:  # somebody says so, with no proof: nothing but this main mode goes for that
+                self._begin(job, now)
+                self.end(main_mode, forgotten, now, tell=False)
             return
         self._fail(job, reason, now)
+
+    def _forget_silent(self, main_mode: MainMode, job: Job, reason: Reason, now: float) -> None:
+        """The whole time of a quick mode passed without an answer: the peer has forgotten this main mode, and
+        those that are older. Where its pairs are silent too (or fast failover says not to wait) they go as
+        well, and the new main mode says so (Vid-Initial-Contact); else they live on as long as they may."""
+        local, remote = main_mode.local.address, main_mode.remote.address
+        jobs = [job]
+        for mode in self._table.with_peer(local, remote):
+            if mode is main_mode or (mode.established is not None and mode.created <= main_mode.created):
+                jobs += mode.quick_modes.close()
+                self.end(mode, reason, now, tell=False)
+        modes = {mode.cookies for mode in self._table.with_peer(local, remote)}
+        hotfix = main_mode.fast_failover and self._config.failover_idle_seconds is not None
+        gone = hotfix or job.patience is not None
+        for pair in self._table.pairs_with(local, remote):
+            if gone and pair.main_mode not in modes:
+                self._pairs.remove(pair, reason, now)
+        for one in jobs:
+            one.fresh = True
+            self.take(one, now)
+
+    def silent(self, pair: QuickModePair, now: float) -> None:
+        """What goes out through a pair has no answer: begin with the first rung that this peer can do."""
+        plan = self._context.plan(pair.traits)
+        if pair.replaced or self.stopping is not None:
+            return
+        if plan.silence_is_idle:
+            self._pairs.delete([pair], Reason.of(ReasonCode.SA_IDLE, seconds=plan.silence_seconds or 0), now)
+            return
+        speaker = self._pairs.speaker(pair)
+        if plan.probes and speaker is not None and speaker.traits.can_be_asked:
+            speaker.notices.probe(now, plan.probes)
+        elif plan.silence_seconds is not None:
+            self.take(Job(pair.acquire(), replaces=pair.inbound_spi, patience=plan.quick_seconds), now)
 
     def take_back(self, job: Job, now: float) -> None:
         self.take(job, now)
@@ -378,6 +438,20 @@ class Negotiator:
         for mode in self._table.main_modes():
             if chosen(mode.remote.address):
                 self.end(mode, reason, now, tell=True)
+        self.stopping = stopping
+
+    def delete_local(self, local: Address, reason: Reason, now: float, *, tell: bool) -> None:
+        """One of our own addresses goes, and what was made on it with it."""
+        stopping, self.stopping = self.stopping, reason
+        pairs = [pair for pair in self._table.pairs() if pair.local.address == local]
+        if tell:
+            self._pairs.delete(pairs, reason, now)
+        else:
+            for pair in pairs:
+                self._pairs.remove(pair, reason, now)
+        for mode in self._table.main_modes():
+            if mode.local.address == local:
+                self.end(mode, reason, now, tell=tell)
         self.stopping = stopping
 
 

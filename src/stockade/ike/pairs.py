@@ -53,7 +53,8 @@ class PairKeeper:
     def establish(
         self, main_mode: MainMode, run: QuickModeRun, outcome: QuickModeOutcome, now: float
     ) -> None:
-        pair = QuickModePair(outcome, main_mode.local, main_mode.remote, run.initiator, now, run.story)
+        ends = (main_mode.local, main_mode.remote)
+        pair = QuickModePair(outcome, *ends, run.initiator, now, main_mode.traits, run.story)
         self._table.add_pair(pair)
         if run.initiator:
             delay = (
@@ -111,7 +112,7 @@ class PairKeeper:
         """Take pairs out and tell their peers, if there is a main mode to do it with."""
         told: dict[tuple[MainMode, ProtocolId], list[int]] = {}
         for pair in pairs:
-            mode = self._speaker(pair)
+            mode = self.speaker(pair)
             if mode is not None:
                 for sa in pair.outcome.of(Direction.INBOUND):
                     protocol = ProtocolId.ESP if sa.esp is not None else ProtocolId.AH
@@ -122,7 +123,7 @@ class PairKeeper:
                 part = spis[start : start + MAXIMUM_DELETES]
                 mode.notices.deletes.send(informational.delete_quick_modes(protocol, part), now)
 
-    def _speaker(self, pair: QuickModePair) -> MainMode | None:
+    def speaker(self, pair: QuickModePair) -> MainMode | None:
         """A main mode to tell the peer of this pair something: its own, else the newest."""
         modes = self._table.with_peer(pair.local.address, pair.remote.address)
         able = [mode for mode in modes if mode.established is not None and not mode.closed]

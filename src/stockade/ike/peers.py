@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stockade.ike.contract import Acquire
+from stockade.ike.liveness import PeerTraits
 from stockade.ike.story import Story
 from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.quick_mode import QuickModeOutcome
@@ -28,6 +29,7 @@ class QuickModePair:
     remote: Endpoint
     initiator: bool
     established: float
+    traits: PeerTraits
     story: Story | None = None
     replaced: bool = False
 

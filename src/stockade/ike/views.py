@@ -41,4 +41,5 @@ def quick_mode_view(pair: QuickModePair, now: float) -> QuickModeView:
         filter_id=outcome.inbound.filter_id,
         age=now - pair.established,
         remaining=max(0.0, pair.expires - now),
+        peer_info="" if outcome.info is None else str(outcome.info),
     )

@@ -84,13 +84,15 @@ class MainModePolicy:
 @dataclass(frozen=True, slots=True)
 class QuickModePolicy:
     """Quick-mode settings of one filter action. With `perfect_forward_secrecy` each quick mode runs a new
-    Diffie-Hellman exchange; `group` None means the group that main mode used (`GRPMM`)."""
+    Diffie-Hellman exchange; `group` None means the group that main mode used (`GRPMM`). `boundary`: inbound
+    clear traffic is accepted, too (`inpass`); peers with negotiation discovery are told."""
 
     proposals: tuple[QuickModeProposal, ...]
     perfect_forward_secrecy: bool = False
     group: Group | None = None
     mode: Mode = Mode.TRANSPORT
     tunnel_endpoint: Address | None = None
+    boundary: bool = False
 
     def __post_init__(self) -> None:
         if not self.proposals:

@@ -104,6 +104,35 @@ class ReasonCode(Enum):
         "another program holds the policy store",
         "wait for it to finish and repeat the command",
     )
+    # -- Active Directory
+    DIRECTORY_UNREACHABLE = (
+        "directory-unreachable",
+        Fault.HOST,
+        None,
+        "no domain controller answers",
+        "see DNS, the network and the controllers; the last good policy of the domain stays in force",
+    )
+    DIRECTORY_REFUSED = (
+        "directory-refused",
+        Fault.HOST,
+        None,
+        "the domain controller refuses us, or the connection would not be protected",
+        "see the keytab, the certificates and who may read or write the objects in the directory",
+    )
+    DIRECTORY_UNREADABLE = (
+        "directory-unreadable",
+        Fault.HOST,
+        None,
+        "what the directory holds cannot be put in force",
+        "correct the named object there (stockade rsop shows the chain); the last good policy stays in force",
+    )
+    DIRECTORY_READ = (
+        "directory-read",
+        Fault.HOST,
+        None,
+        "the directory was read",
+        "none",
+    )
     # -- files and stores of other makers
     INVALID_FILE = (
         "invalid-file",
@@ -451,6 +480,35 @@ class ReasonCode(Enum):
     )
     AGENT_STARTED = ("agent-started", Fault.HOST, None, "the agent runs", "none")
     SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
+    # -- clusters
+    CLUSTER_MEMBER = (
+        "cluster-member",
+        Fault.HOST,
+        None,
+        "a node of the cluster has come, or has fallen silent",
+        "where a node is silent: see whether it runs, and whether UDP between the nodes passes",
+    )
+    CLUSTER_ADDRESS = (
+        "cluster-address",
+        Fault.HOST,
+        None,
+        "a virtual address of the cluster has come to this node, or has left it",
+        "none",
+    )
+    CLUSTER_PEER = (
+        "cluster-peer",
+        Fault.HOST,
+        None,
+        "a peer has come that another node of the cluster serves",
+        "none: the hook of [cluster] may tell the balancer, see docs/cluster.md",
+    )
+    CLUSTER_HOOK_FAILED = (
+        "cluster-hook-failed",
+        Fault.HOST,
+        None,
+        "the hook of [cluster] failed or did not end",
+        "run the named command by hand; it has ten seconds",
+    )
     # -- packets
     PERMITTED = ("permitted", Fault.HOST, None, "a filter permits it", "none")
     BLOCKED = (

@@ -46,11 +46,12 @@ class SecurityAssociation:
     salt of combined modes (RFC 4106 §8.1), `integrity_key` that of GMAC in AH. `pair` is the SPI of the other
     direction. `negotiation` and `filter_id` say which rule made it; `main_mode` is the cookie pair of its
     main mode (`<initiator hex>:<responder hex>`). `idle_seconds`: the driver reports the SA idle when nothing
-    passed for so long (None = never). `bundle` joins two SAs of one direction into AH over ESP (RFC 4301
-    §4.5, RFC 2407 §4.4.4): each names the SPI of the other. They carry nothing until both are installed and
-    after one is gone; either may be installed first, inbound ones before outbound ones. `original`, inbound
-    behind a NAT in transport mode: source and destination as the peer has them, where it told both (NAT-OA,
-    RFC 3947 §5.2)."""
+    passed for so long (None = never). `silence_seconds`: the driver reports the SA silent when packets went
+    out for so long and nothing came back through the pair (None = never). `bundle` joins two SAs of one
+    direction into AH over ESP (RFC 4301 §4.5, RFC 2407 §4.4.4): each names the SPI of the other. They carry
+    nothing until both are installed and after one is gone; either may be installed first, inbound ones before
+    outbound ones. `original`, inbound behind a NAT in transport mode: source and destination as the peer has
+    them, where it told both (NAT-OA, RFC 3947 §5.2)."""
 
     spi: int
     direction: Direction
@@ -69,6 +70,7 @@ class SecurityAssociation:
     lifetime: Lifetime = Lifetime()
     replay_window: int = 64
     idle_seconds: float | None = None
+    silence_seconds: float | None = None
     udp: UdpEncapsulation | None = None
     bundle: int | None = None
     original: tuple[Address, Address] | None = None

@@ -205,6 +205,7 @@ def _static_negotiation(
                 perfect_forward_secrecy=action.session_pfs,
                 mode=Mode.TRANSPORT if rule.tunnel_endpoint is None else Mode.TUNNEL,
                 tunnel_endpoint=rule.tunnel_endpoint,
+                boundary=action.inpass,
             ),
             authentication=rule.authentication,
         )
@@ -304,6 +305,7 @@ def _dynamic_negotiation(dynamic: DynamicSet, rule: DynamicRule) -> Negotiation:
                 quick_mode.pfs_group.group,
                 Mode.TRANSPORT if rule.tunnel_endpoint is None else Mode.TUNNEL,
                 rule.tunnel_endpoint,
+                rule.action_inbound is Action.PERMIT,
             ),
             authentication=rule.authentication,
             soft_seconds=main_mode.soft_expiration_minutes * 60,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stockade.driver.contract import Acquire, DriverFailed, PacketRefused, SaExpired, SaIdle
+from stockade.driver.contract import Acquire, DriverFailed, PacketRefused, SaExpired, SaIdle, SaSilent
 from stockade.driver.userspace import messages
 from stockade.model.filters import Direction, Provenance
 from stockade.model.reasons import HostError, Reason, ReasonCode
@@ -29,6 +29,7 @@ def through(frame: bytes) -> bytes:
         Acquire("0" * 16, Flow(ALPHA, BETA, 6, 1, 2)),
         SaExpired(0x1000, Direction.INBOUND, True, BETA),
         SaIdle(0xFFFF_FFFF, Direction.OUTBOUND, BETA),
+        SaSilent(0x1000, Direction.OUTBOUND, BETA),
         PacketRefused(Reason.of(ReasonCode.REPLAYED, "why"), ALPHA, BETA, 5, 6),
     ],
 )
@@ -44,7 +45,9 @@ def test_ready_is_no_drivers_event_and_a_process_never_reports_its_end() -> None
 
 
 def test_an_sa_comes_back_with_its_keys_and_shows_none(hosts: SimpleNamespace) -> None:
-    sa: SecurityAssociation = hosts.make_sa(hosts.CBC, lifetime=Lifetime(1, 2, 3, 4), idle_seconds=5.5)
+    sa: SecurityAssociation = hosts.make_sa(
+        hosts.CBC, lifetime=Lifetime(1, 2, 3, 4), idle_seconds=5.5, silence_seconds=2.5
+    )
     message = messages.sa_message(sa, 1400)
     request = messages.request_decoder.decode(through(messages.encode(message)))
     assert isinstance(request, messages.AddSa)

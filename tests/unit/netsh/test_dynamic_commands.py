@@ -301,6 +301,10 @@ def test_delete_sa(filled: Session, agent) -> None:
          "tcp:0:3389:inbound udp:68:67:outbound"),
         ("set config bootexemptions none", "bootexemptions", "none"),
         ("set config nlbsidletime 5", "nlbsidletime", "5"),
+        ("set config property=NlbsIdle value=1", "nlbsidle", "1"),
+        ("set config NLBSFlags 1", "nlbsflags", "1"),
+        ("set config NlbsQMRetransmitDuration 60", "nlbsqmretransmitduration", "60"),
+        ("set config deadpeertime 10", "deadpeertime", "10"),
     ],
 )  # fmt: skip
 def test_settings_are_kept(at_dynamic: Session, line: str, key: str, kept: str) -> None:
@@ -325,6 +329,11 @@ def test_settings_are_kept(at_dynamic: Session, line: str, key: str, kept: str) 
         "set config bootexemptions icmp:0:80:inbound",
         "set config ipsecexemt 3",
         "set config nlbsidletime 4",
+        "set config nlbsidletime 61",
+        "set config nlbsqmretransmitduration 2",
+        "set config nlbsqmretransmitduration 61",
+        "set config nlbsflags 2",
+        "set config deadpeertime 4",
         "set config strongcrlcheck yes",
         "set config",
     ],

@@ -43,6 +43,7 @@ from stockade.driver.contract import (
     PacketRefused,
     SaExpired,
     SaIdle,
+    SaSilent,
 )
 from stockade.driver.kernel import policies, states
 from stockade.driver.kernel.listener import Listener, UnknownSpiWatch, bypass_socket, take_esp_in_udp
@@ -51,6 +52,7 @@ from stockade.driver.kernel.system import Claim, Settings, own_ipv6_addresses, r
 from stockade.driver.limits import check_table
 from stockade.driver.netlink import NetlinkError, NetlinkSocket
 from stockade.driver.refusals import Refusals
+from stockade.driver.silence import unanswered_since
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
@@ -92,6 +94,7 @@ class _Entry:
     used: float
     usage: xfrm.Usage = NOTHING_USED
     idle_reported: bool = False
+    unanswered: float | None = None
 
 
 @dataclass(slots=True)
@@ -505,6 +508,13 @@ class KernelDriver:
         }
         for entry in self._entries.values():
             sa = entry.sa
+            heard = by_pair.get((Direction.INBOUND, sa.pair, sa.peer))
+            if sa.silence_seconds is not None and sa.direction is Direction.OUTBOUND and heard is not None:
+                entry.unanswered, silent = unanswered_since(
+                    entry.unanswered, entry.used, heard.used, sa.silence_seconds, now
+                )
+                if silent:
+                    self._events.append(SaSilent(sa.spi, sa.direction, sa.peer))
             if sa.idle_seconds is None or entry.idle_reported or now - entry.used < sa.idle_seconds:
                 continue
             other = Direction.OUTBOUND if sa.direction is Direction.INBOUND else Direction.INBOUND

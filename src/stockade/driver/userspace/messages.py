@@ -27,6 +27,7 @@ from stockade.driver.contract import (
     PeerMoved,
     SaExpired,
     SaIdle,
+    SaSilent,
 )
 from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Direction, Provenance, SpecificFilter, TableChanges
@@ -89,6 +90,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     lifetime: Lifetime
     replay_window: int
     idle_seconds: float | None
+    silence_seconds: float | None
     original: tuple[str, str] | None
     mtu: int
 
@@ -161,6 +163,12 @@ class Idle(msgspec.Struct, frozen=True, tag=True):
     peer: str
 
 
+class Silent(msgspec.Struct, frozen=True, tag=True):
+    spi: int
+    direction: Direction
+    peer: str
+
+
 class Moved(msgspec.Struct, frozen=True, tag=True):
     spi: int
     peer: str
@@ -176,7 +184,7 @@ class PacketsRefused(msgspec.Struct, frozen=True, tag=True):
     count: int
 
 
-Event = Ready | AcquireEvent | Expired | Idle | Moved | PacketsRefused
+Event = Ready | AcquireEvent | Expired | Idle | Silent | Moved | PacketsRefused
 
 Message = TypeVar("Message")
 
@@ -312,6 +320,7 @@ def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
         lifetime=sa.lifetime,
         replay_window=sa.replay_window,
         idle_seconds=sa.idle_seconds,
+        silence_seconds=sa.silence_seconds,
         original=None if sa.original is None else (str(sa.original[0]), str(sa.original[1])),
         mtu=mtu,
     )
@@ -338,6 +347,7 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         lifetime=message.lifetime,
         replay_window=message.replay_window,
         idle_seconds=message.idle_seconds,
+        silence_seconds=message.silence_seconds,
         original=None
         if message.original is None
         else (ip_address(message.original[0]), ip_address(message.original[1])),
@@ -361,6 +371,8 @@ def event_message(event: DriverEvent) -> Event:
             return Expired(spi, direction, hard, str(peer))
         case SaIdle(spi, direction, peer):
             return Idle(spi, direction, str(peer))
+        case SaSilent(spi, direction, peer):
+            return Silent(spi, direction, str(peer))
         case PeerMoved(spi, peer, port):
             return Moved(spi, str(peer), port)
         case PacketRefused(reason, source, destination, spi, count):
@@ -379,6 +391,8 @@ def event_of(message: Event) -> DriverEvent | None:
             return SaExpired(spi, direction, hard, ip_address(peer))
         case Idle(spi, direction, peer):
             return SaIdle(spi, direction, ip_address(peer))
+        case Silent(spi, direction, peer):
+            return SaSilent(spi, direction, ip_address(peer))
         case Moved(spi, peer, port):
             return PeerMoved(spi, ip_address(peer), port)
         case PacketsRefused(code, detail, source, destination, spi, count):

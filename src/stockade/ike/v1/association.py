@@ -13,6 +13,7 @@ from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import RandomSource, ReportKind, Send
+from stockade.ike.liveness import PeerTraits, Plan
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered
 from stockade.ike.v1 import fragments, informational, main_mode
@@ -35,6 +36,7 @@ from stockade.wire.isakmp.payloads import VendorIdPayload
 from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
     FRAGMENTATION,
+    MS_NEGOTIATION_DISCOVERY,
     MS_NT5_ISAKMPOAKLEY,
     NLBS_PRESENT,
     VID_INITIAL_CONTACT,
@@ -44,7 +46,14 @@ from stockade.wire.vendor_ids import (
 )
 
 MAXIMUM_VENDOR_IDS = 32
-_ACTED_ON = (FRAGMENTATION, MS_NT5_ISAKMPOAKLEY, NLBS_PRESENT, VID_INITIAL_CONTACT, DEAD_PEER_DETECTION)
+_ACTED_ON = (
+    FRAGMENTATION,
+    MS_NT5_ISAKMPOAKLEY,
+    NLBS_PRESENT,
+    VID_INITIAL_CONTACT,
+    DEAD_PEER_DETECTION,
+    MS_NEGOTIATION_DISCOVERY,
+)
 _AUTHENTICATION = (
     ReasonCode.PSK_MISMATCH,
     ReasonCode.AUTHENTICATION_FAILED,
@@ -231,6 +240,15 @@ class MainMode:
     def fast_failover(self) -> bool:
         """The peer is a cluster member ([MS-IKEE] §3.5)."""
         return self.peer_has(NLBS_PRESENT)
+
+    @property
+    def plan(self) -> Plan:
+        """What is done when the peer is silent."""
+        return self.context.plan(self.traits)
+
+    @property
+    def traits(self) -> PeerTraits:
+        return PeerTraits(self.peer_has(DEAD_PEER_DETECTION), self.fast_failover)
 
     @property
     def peer_says_initial_contact(self) -> bool:

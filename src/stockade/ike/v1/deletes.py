@@ -74,6 +74,7 @@ class Deletes:
             schedule = Retransmission(config.delete_intervals, config.retransmission_jitter, mode.random, now)
             pending = _Pending(message_id, conversation, nonce, datagram, schedule)
             self._pending[message_id] = pending
+            self._context.unacknowledged += 1
             self._arm(pending)
         mode.transmit(datagram)
 
@@ -95,7 +96,8 @@ class Deletes:
         self._arm(pending)
 
     def _done(self, pending: _Pending) -> None:
-        self._pending.pop(pending.message_id, None)
+        if self._pending.pop(pending.message_id, None) is not None:
+            self._context.unacknowledged -= 1
         self._context.timers.cancel(pending)
         if not self._pending:
             self.settled()

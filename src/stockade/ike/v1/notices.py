@@ -54,8 +54,8 @@ class Notices:
         return datagram
 
     # ---- whether the peer lives
-    def probe(self, now: float) -> None:
-        """Ask the peer, if it can be asked and is not being asked already."""
+    def probe(self, now: float, waits: tuple[float, ...] = ()) -> None:
+        """Ask the peer, if it can be asked and is not being asked already. `waits` after each question."""
         may = self._config.dead_peer_detection and self._mode.peer_has(DEAD_PEER_DETECTION)
         if not may or self._mode.established is None or self._mode.closed:
             return
@@ -64,7 +64,7 @@ class Notices:
         # RFC 3706 §6.2: the sequence begins at random, without the top bit.
         sequence = int.from_bytes(self._mode.random(4), "big") & 0x7FFF_FFFF
         self._probe = Probe(
-            self._config.probe_intervals,
+            waits or self._config.probe_intervals,
             self._ask_whether_it_lives,
             lambda reason, moment: self._host.peer_dead(self._mode, reason, moment),
             sequence,

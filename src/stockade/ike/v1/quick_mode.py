@@ -45,6 +45,7 @@ from stockade.crypto.registry import esp_key_sizes, integrity_algorithm
 from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
+from stockade.ike.v1.discovery import ExchangeInfo, exchange_info, told_by
 from stockade.ike.v1.exchange import (
     Conversation,
     Expectation,
@@ -123,7 +124,8 @@ MESSAGE_4 = Expectation(
 class QuickModeSetup:
     """What a quick mode takes from its main mode and from the engine. `find_rule` is policy's answer to a
     peer's request (responder). `repeat` lets the responder repeat message 2, `commit` asks the initiator to
-    wait for its word. `ports`: local and remote UDP ports, for encapsulation where there is a NAT."""
+    wait for its word. `discovery`: both ends know negotiation discovery.
+    `ports`: local and remote UDP ports, for encapsulation where there is a NAT."""
 
     local: Address
     remote: Address
@@ -135,9 +137,11 @@ class QuickModeSetup:
     reserve_spi: Callable[[], int]
     find_rule: Callable[[TrafficSelector], QuickModeMatch | Reason]
     idle_seconds: float | None
+    silence_seconds: float | None
     replay_window: int
     repeat: bool
     commit: bool
+    discovery: bool
     story: Story
     nat: Nat | None
     ports: Callable[[], tuple[int, int]]
@@ -157,6 +161,8 @@ class QuickModeOutcome:
     match: QuickModeMatch
     headers: tuple[SecurityAssociation, ...] = ()
     connected: bool = False
+    info: ExchangeInfo | None = None
+    """What the peer says of it, with negotiation discovery."""
 
     def of(self, direction: Direction) -> tuple[SecurityAssociation, ...]:
         """All SAs of one direction."""
@@ -189,6 +195,9 @@ def initiate(
         rest += (KeyExchangePayload(private.public),)
     rest += identities
     rest += _original_addresses(setup, policy.mode, initiator=True)
+    if setup.discovery:
+        protocol = ProtocolId.AH if methods[0].esp is None else ProtocolId.ESP
+        rest += (exchange_info(policy, protocol, conversation.message_id),)
     tail = encode_payloads(rest)[1]
     proof = quick_mode_hash_1(setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, tail)
 
@@ -228,6 +237,7 @@ def initiate(
         initiator=True,
         original=_original_of_peer(setup, answer, initiator=True),
     )
+    outcome = replace(outcome, info=told_by(answer, conversation.message_id))
     last = quick_mode_hash_3(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
     )
@@ -303,11 +313,14 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         initiator=False,
         original=_original_of_peer(setup, request, initiator=False),
     )
+    outcome = replace(outcome, info=told_by(request, conversation.message_id))
     rest: tuple[Payload, ...] = (choice.reply_with(spi, ah_spi), NoncePayload(nonce))
     if private is not None:
         rest += (KeyExchangePayload(private.public),)
     rest += tuple(identities)
     rest += _original_addresses(setup, policy.mode, initiator=False)
+    if setup.discovery:
+        rest += (exchange_info(policy, choice.protocol, conversation.message_id),)
     if choice.shortened:
         rest += (_responder_lifetime(choice, spi),)
     tail = encode_payloads(rest)[1]
@@ -501,6 +514,7 @@ def _make_pair(
             lifetime=lifetime,
             replay_window=setup.replay_window,
             idle_seconds=setup.idle_seconds,
+            silence_seconds=setup.silence_seconds,
             udp=_udp(setup, inbound=inbound),
             original=original if inbound and policy.mode is Mode.TRANSPORT else None,
             bundle=partner[0 if inbound else 1] if bundled else None,

@@ -21,6 +21,7 @@ from stockade.model.traffic import TrafficSelector
 from stockade.wire.isakmp.constants import ExchangeType, ProtocolId
 from stockade.wire.isakmp.message import Header
 from stockade.wire.isakmp.payloads import NotificationPayload, microsoft_value
+from stockade.wire.vendor_ids import MS_NEGOTIATION_DISCOVERY
 
 if TYPE_CHECKING:  # a main mode has quick modes, and they have it
     from stockade.ike.v1.association import MainMode, MainModeHost
@@ -33,11 +34,13 @@ DEAD = (ReasonCode.NEGOTIATION_TIMED_OUT, ReasonCode.UNKNOWN_COOKIE)
 @dataclass(slots=True, eq=False)
 class Job:
     """An acquire (or a rekey, which `replaces` the pair with that inbound SPI) until it is done. `fresh`: a
-    main mode was made for it, so a silent peer is not a peer that forgot an older one."""
+    main mode was made for it, so a silent peer is not a peer that forgot an older one. `patience`: for so
+    long (seconds) the peer may leave the quick mode unanswered; None: as long as its plan says."""
 
     acquire: Acquire
     replaces: int | None = None
     fresh: bool = False
+    patience: float | None = None
 
     @property
     def key(self) -> tuple[str, TrafficSelector, object, object]:
@@ -156,10 +159,20 @@ class QuickModes:
         self.made += 1
         steps = quick_mode.initiate(self._setup(run), match, conversation)
         self._run(run, Exchange("quick mode", steps, conversation, _RunOwner(self._main_mode, run),
-                                initiator=True, now=now, lifetime=None,
+                                initiator=True, now=now, lifetime=self._patience(job),
                                 finished=lambda outcome, moment: self._up(run, outcome, moment),
                                 failed=lambda reason, moment: self._down(run, reason, moment),
                                 refused=self._main_mode.refused), now)  # fmt: skip
+
+    def _patience(self, job: Job) -> float | None:
+        """How long to wait for a peer that may have forgotten this main mode; None: all repetitions."""
+        if job.fresh:
+            return None
+        if job.patience is not None:
+            return job.patience
+        plan = self._main_mode.plan
+        hotfix = self._main_mode.fast_failover and self._config.failover_idle_seconds is not None
+        return plan.quick_seconds if hotfix else None
 
     def receive(self, header: Header, datagram: bytes, now: float) -> None:
         """A quick mode message, of one under way or of a new one."""
@@ -263,6 +276,7 @@ class QuickModes:
                 ("inbound SPI", ", ".join(f"{sa.spi:#010x}" for sa in outcome.of(Direction.INBOUND))),
                 ("outbound SPI", ", ".join(f"{sa.spi:#010x}" for sa in outcome.of(Direction.OUTBOUND))),
                 ("perfect forward secrecy", outcome.group.name if outcome.group else "no"),
+                *((("the peer", outcome.info),) if outcome.info is not None else ()),
                 ("rekeyed after", f"{life.soft_seconds:.0f} s or {life.soft_bytes} bytes"),
             )
         used = {sa.spi for sa in outcome.of(Direction.INBOUND)}
@@ -357,6 +371,7 @@ class QuickModes:
                 requested=selector,
             )
 
+        plan = main_mode.plan
         return QuickModeSetup(
             local=main_mode.local.address,
             remote=main_mode.remote.address,
@@ -367,10 +382,12 @@ class QuickModes:
             random=main_mode.random,
             reserve_spi=reserve,
             find_rule=find_rule,
-            idle_seconds=config.cluster_idle_seconds if main_mode.fast_failover else config.idle_seconds,
+            idle_seconds=plan.idle_seconds,
+            silence_seconds=plan.silence_seconds,
             replay_window=config.replay_window,
             repeat=config.responder_retransmits_quick_mode,
             commit=config.commit_bit and main_mode.is_microsoft,
+            discovery=config.negotiation_discovery and main_mode.peer_has(MS_NEGOTIATION_DISCOVERY),
             story=run.story if run.story is not None else main_mode.story,
             nat=main_mode.nat,
             ports=main_mode.ports,
