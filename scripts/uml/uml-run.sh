@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # Runs a command as root in a User-Mode-Linux kernel with XFRM (ESP and AH, IPv4 and IPv6), over the host's own files,
 # and returns its exit status. No virtual machine: an ordinary process, up in about 3 s.
-#   uml-run.sh [-s DIR]... [-m MEGABYTES] [-t SECONDS] [-k FILE] [--] COMMAND...
+#   uml-run.sh [-s DIR]... [-i TAP]... [-m MEGABYTES] [-t SECONDS] [-k FILE] [--] COMMAND...
 #   -s DIR   shares DIR writable at the same path (repeatable); all else is read-only or a tmpfs
+#   -i TAP   its network devices vec0, vec1 ... are these TAP devices of the namespace that this is called in (repeatable)
 #   -k FILE  keeps the console there
 # Output of COMMAND comes to stdout. Exit status 125: the kernel did not boot or did not finish in time (the end of its
 # console goes to stderr). It has no nf_tables for IP, so what needs nft runs in the VM (scripts/vm).
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
-memory=768 limit=300 console='' shares=()
+memory=768 limit=300 console='' shares=() devices=()
 while [ $# -gt 0 ]; do
     case $1 in
         -s) shares+=("$(realpath "$2")"); shift 2 ;;
+        -i) devices+=("vec${#devices[@]}:transport=tap,ifname=$2,depth=64"); shift 2 ;;
         -m) memory=$2; shift 2 ;;
         -t) limit=$2; shift 2 ;;
         -k) console=$2; shift 2 ;;
@@ -19,7 +21,7 @@ while [ $# -gt 0 ]; do
         *) break ;;
     esac
 done
-[ $# -gt 0 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 folder=$("$here/build-uml.sh") || exit 125
 
 # The name of the folder is in the mount options inside, so it holds no odd characters.
@@ -56,7 +58,8 @@ chmod 755 "$control/init"
 preload=()
 if [ -e "$folder/wide-xstate.so" ]; then preload=(LD_PRELOAD="$folder/wide-xstate.so"); fi
 env "${preload[@]}" timeout -k 5 "$limit" "$folder/linux.uml" mem="${memory}M" root=/dev/root rootfstype=hostfs rw \
-    init="$control/init" con=null con0=null,fd:1 </dev/null >"$console" 2>&1 || true
+    init="$control/init" con=null con0=null,fd:1 ${devices[@]+"${devices[@]}"} \
+    </dev/null >"$console" 2>&1 || true
 cat "$control/output"
 if [ ! -s "$control/status" ]; then
     echo "uml-run.sh: the kernel did not boot or did not finish in $limit s; the end of its console:" >&2

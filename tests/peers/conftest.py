@@ -13,15 +13,20 @@ COLUMNS = tuple(
 )
 
 
+PLANES = ("kernel", "user space")
+"""Whose ESP is ours; the peers always use that of a kernel."""
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    lines = matrix(terminalreporter.stats)
-    if lines:
-        terminalreporter.section("interoperation: case × peer and our role")
-        for line in lines:
-            terminalreporter.write_line(line)
+    for plane in PLANES:
+        lines = matrix(terminalreporter.stats, plane)
+        if lines:
+            terminalreporter.section(f"interoperation, our data plane {plane}: case × peer and our role")
+            for line in lines:
+                terminalreporter.write_line(line)
 
 
-def matrix(stats: dict[str, list[object]]) -> list[str]:
+def matrix(stats: dict[str, list[object]], plane: str) -> list[str]:
     """One line per case, one column per peer and our role in it, and below why a peer cannot do a case. Empty
     where nothing of it ran. `stats` are the terminal reporter's."""
     cells: dict[str, dict[str, str]] = {}
@@ -29,9 +34,9 @@ def matrix(stats: dict[str, list[object]]) -> list[str]:
     for report in (report for reports in stats.values() for report in reports):
         properties = dict(getattr(report, "user_properties", ()))
         trial = properties.get("interop")
-        if getattr(report, "when", "") != "call" or not isinstance(trial, str):
+        if getattr(report, "when", "") != "call" or properties.get("interop_plane") != plane:
             continue
-        case, _, column = trial.partition("/")
+        case, _, column = str(trial).partition("/")
         outcome = str(properties["interop_outcome"])
         cells.setdefault(case, {})[column] = outcome
         if "cannot" in outcome:

@@ -401,23 +401,20 @@ class Public:
             self.theirs[name] = issuer.issue(f"theirs-{name}", kind, names=[f"{name}.theirs.test"], **valid)
 
 
-class SwanCases:
+def swan_text() -> str:
     """strongSwan's configuration for all cases."""
+    secrets = [f'  ike-all {{\n    secret = "{PRESHARED_KEY}"\n  }}\n']
+    connections = [case.swan_connection(role) for case in CASES for _, role in case.connections()]
+    return "".join(["connections {\n", *connections, "}\nsecrets {\n", *secrets, "}\n"])
 
-    def __init__(self, public: Public) -> None:
-        self._public = public
 
-    def text(self) -> str:
-        secrets = [f'  ike-all {{\n    secret = "{PRESHARED_KEY}"\n  }}\n']
-        connections = [case.swan_connection(role) for case in CASES for _, role in case.connections()]
-        return "".join(["connections {\n", *connections, "}\nsecrets {\n", *secrets, "}\n"])
-
-    def files(self) -> dict[str, bytes]:
-        places: dict[str, bytes] = {}
-        for name, made in self._public.theirs.items():
-            places[f"x509/{name}.pem"] = made.pem
-            places[f"private/{name}.pem"] = made.key_pem
-            places[f"x509ca/{name}.pem"] = self._public.roots[name].pem
-            for number, authority in enumerate(self._public.authorities[name]):
-                places[f"x509ca/{name}{number}.pem"] = authority.pem
-        return places
+def swan_files(public: Public) -> dict[str, bytes]:
+    """Its certificates and keys, by their places in its folder."""
+    places: dict[str, bytes] = {}
+    for name, made in public.theirs.items():
+        places[f"x509/{name}.pem"] = made.pem
+        places[f"private/{name}.pem"] = made.key_pem
+        places[f"x509ca/{name}.pem"] = public.roots[name].pem
+        for number, authority in enumerate(public.authorities[name]):
+            places[f"x509ca/{name}{number}.pem"] = authority.pem
+    return places

@@ -1,12 +1,12 @@
-"""The trials of interop_scenarios.py: strongSwan and libreswan as peers, on the kernel's own ESP as we are.
-They run once, in one go in a User-Mode-Linux kernel; each has a test of its own here that reads what became
-of it, and the run ends with the matrix (conftest.py)."""
+"""The trials of interop_trials.py: strongSwan and libreswan as peers, on the kernel's own ESP as we are.
+They run once, in one go (interop_scenarios.py), in a User-Mode-Linux kernel; each has a test of its own here
+that reads what became of it, and the run ends with the matrix (conftest.py)."""
 
 from collections.abc import Callable, Mapping
 
 import libreswan_node
 import pytest
-from interop_scenarios import all_trials
+from interop_trials import all_trials
 from user_mode_linux import LIMIT_SECONDS, TESTS, Result, run_scenarios
 
 pytestmark = pytest.mark.timeout(LIMIT_SECONDS + 60)
@@ -27,6 +27,7 @@ def test_trial(
 ) -> None:
     result = results[trial]
     record_property("interop", trial)
+    record_property("interop_plane", "kernel")
     record_property("interop_outcome", result["outcome"])
     record_property("interop_detail", result["detail"] if "cannot" in result["outcome"] else "")
     if "cannot" in result["outcome"]:
