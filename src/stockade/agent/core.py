@@ -23,6 +23,7 @@ from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.engine import Engine
 from stockade.ike.flood import Verdict, is_first_message
+from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.negotiation import Negotiation, QuickModeMatch
@@ -63,7 +64,7 @@ class HostCore:
     restarts. `credentials` are the host's certificates. `source_for(peer)` is our address towards a tunnel's
     end point, None where there is no way; without it the first address of the family is taken. `kerberos` is
     the host's keytab. `perform` has work done that may block, and answers by `performed`; without it the work
-    is done at once.
+    is done at once. `restart_secret` proves to peers that we lost state.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class HostCore:
         perform: Callable[[ike.Perform], None] | None = None,
         soft: SoftSettings | None = None,
         source_for: Callable[[Address], Address | None] | None = None,
+        restart_secret: RestartSecret | None = None,
     ) -> None:
         self.driver = driver
         self.table = FilterTable()
@@ -118,6 +120,7 @@ class HostCore:
             config if config is not None else EngineConfig(),
             credentials,
             kerberos,
+            restart_secret,
         )
 
     # ---- policy
@@ -357,6 +360,7 @@ class HostCore:
                     count=event.count,
                 )
             if event.reason.code is ReasonCode.UNKNOWN_SPI:
+                self.engine.prove_lost(event.destination, event.source, event.spi, now)
                 self._on_unknown_spi(event.source, now)
         else:
             self._note("driver-failed", event.reason, now)

@@ -30,6 +30,7 @@ from stockade.agent.known_peers import KnownPeers
 from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
+from stockade.agent.restart_secret import next_restart_secret
 from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_failover
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
@@ -39,6 +40,7 @@ from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import Perform, Performed, Send, perform
+from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
@@ -156,6 +158,7 @@ class Service:
             perform=self._perform,
             soft=self._settings.soft,
             source_for=source_address,
+            restart_secret=self._read_restart_secret(),
         )
         self._core.engine.set_access(self._read_access(), time.monotonic())
         self._core.oakley = self._oakley.write
@@ -424,6 +427,14 @@ class Service:
         for problem in problems:
             self._journal.write(Entry("certificate-not-read", problem))
         return credentials
+
+    def _read_restart_secret(self) -> RestartSecret | None:
+        """What proves to peers that we lost state; without it they find out by their timers."""
+        try:
+            return next_restart_secret(self._paths.restart)
+        except StockadeError as error:
+            self._journal.write(Entry("restart-secret-lost", error.reason))
+            return None
 
     def _read_access(self) -> AccessList:
         """The access list as it is now. One that cannot be read closes the host: who may connect is then not

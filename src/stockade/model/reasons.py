@@ -426,6 +426,13 @@ class ReasonCode(Enum):
         "the peer no longer answers",
         "none: traffic negotiates anew; see whether the peer and the path are up",
     )
+    PEER_LOST_STATE = (
+        "peer-lost-state",
+        Fault.PEER,
+        None,
+        "the peer has proved that it restarted, or took over an address, and has no SA with us",
+        "none: what was secured is negotiated anew",
+    )
     SA_REPLACED = ("sa-replaced", Fault.HOST, 13878, "a newer SA took its place", "none")
     MAIN_MODE_EXPIRED = (
         "main-mode-expired",
