@@ -42,6 +42,52 @@ class HostFactsMessage(msgspec.Struct, kw_only=True):
     age: float
 
 
+class DomainMessage(msgspec.Struct, kw_only=True):
+    """The domain's policy. `age` since it was read, null where it never was; `from_copy`: nothing newer was
+    read since the start. `refused`: why the newest attempt failed. `next` seconds until the next one."""
+
+    domain: str
+    controller: str
+    site: str
+    gpo: str
+    policy: str
+    age: float | None
+    from_copy: bool
+    refused: ReasonMessage | None
+    next: float | None
+
+
+class ClusterMember(msgspec.Struct, kw_only=True):
+    """Another node, as this one knows it."""
+
+    name: str
+    address: str
+    alive: bool
+    holds: list[str]
+    """The virtual addresses that it has."""
+    quick_modes: int
+    """How many of its quick modes this node could take over."""
+
+
+class ClusterMessage(msgspec.Struct, kw_only=True):
+    """This node of a cluster."""
+
+    node: str
+    addresses: list[str]
+    """The virtual addresses."""
+    holds: list[str]
+    """Those that this node has now."""
+    members: list[ClusterMember]
+    refused_messages: int
+    """Messages between nodes that did not count: not authentic, replayed, by nobody known."""
+
+
+class Released(msgspec.Struct, kw_only=True):
+    """The virtual addresses that may be moved now."""
+
+    addresses: list[str]
+
+
 class Status(msgspec.Struct, kw_only=True):
     """How the agent is."""
 
@@ -63,8 +109,12 @@ class Status(msgspec.Struct, kw_only=True):
     facts: HostFactsMessage
     soft: int
     """With how many peers traffic passes in clear because negotiating failed (rules with `soft`)."""
+    domain: DomainMessage | None
+    """Null where no policy is taken from a domain."""
     boot_filters: str
     """The boot mode that still holds because no policy is in force; empty otherwise."""
+    cluster: ClusterMessage | None
+    """What is known of the cluster that this host is a node of."""
 
 
 class FilterRow(msgspec.Struct, kw_only=True):

@@ -16,19 +16,22 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stockade import __version__
 from stockade.agent import messages, views
 from stockade.agent.boot import Gate
 from stockade.agent.core import HostCore
+from stockade.agent.domain import DomainPolicy
 from stockade.agent.facts_keeper import FactsKeeper
-from stockade.agent.host_facts import source_address
+from stockade.agent.host_facts import present_addresses, source_address
 from stockade.agent.interfaces import InterfaceChanges
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
 from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
+from stockade.agent.restart_secret import next_restart_secret
 from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_failover
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
@@ -38,9 +41,10 @@ from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import Perform, Performed, Send, perform
+from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
-from stockade.model.reasons import Reason, ReasonCode, StockadeError
+from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import Flow
 from stockade.pki.access import AccessList
 from stockade.pki.access_file import closed_access, read_access
@@ -51,6 +55,9 @@ from stockade.pki.revocation import RevocationCheck
 from stockade.policy.dynamic import DynamicSet
 from stockade.policy.objects import PolicySet
 from stockade.store.dynamic import dynamic_form
+
+if TYPE_CHECKING:
+    from stockade.agent.cluster import ClusterNode
 
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
@@ -99,7 +106,9 @@ class Service:
         self._stores = stores
         self._oakley = OakleyLog(paths.journal)
         self._facts: FactsKeeper
+        self._domain: DomainPolicy
         self._core: HostCore
+        self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
 
     async def run(self) -> None:
@@ -120,6 +129,15 @@ class Service:
             refresh_seconds=self._settings.name_refresh_seconds,
         )
         self._facts = FactsKeeper(names, self._settings.host)
+        self._domain = DomainPolicy(
+            self._settings.directory,
+            self._settings.kerberos.keytab,
+            self._paths.domain,
+            self._journal.write,
+            self._load_quietly,
+            lambda: self._facts.facts.local,
+        )
+        self._stores.domain = self._domain.policy_sets
         keep = True
         try:
             self._start_policy()
@@ -139,6 +157,7 @@ class Service:
         the persistent policy: the host is as closed as the administrator asked for, and the agent waits for
         a better policy."""
         self._facts.refresh()
+        self._domain.start()
         self._core = HostCore(
             self._driver,
             self._facts.facts,
@@ -151,9 +170,14 @@ class Service:
             perform=self._perform,
             soft=self._settings.soft,
             source_for=source_address,
+            restart_secret=self._read_restart_secret(),
         )
         self._core.engine.set_access(self._read_access(), time.monotonic())
         self._core.oakley = self._oakley.write
+        if self._settings.cluster is not None:
+            from stockade.agent.cluster import ClusterNode
+
+            self._cluster = ClusterNode(self._settings.cluster, self._core, self._journal.write)
         if self._gate.trouble is not None:
             self._journal.write(Entry("boot-filters-failed", self._gate.trouble))
         try:
@@ -221,17 +245,24 @@ class Service:
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
             self._core.reconnect(time.monotonic())
             self._pump()
+            if self._cluster is not None:
+                self._cluster.start()
             if self._refusal is None:
                 self._keep_good_copy()
             started = Reason.of(ReasonCode.AGENT_STARTED, version=__version__, pid=os.getpid())
             self._journal.write(Entry("agent-started", started))
-            watcher = asyncio.create_task(self._watch())
+            tasks = [asyncio.create_task(self._watch())]
+            if self._domain.configured:
+                tasks.append(asyncio.create_task(self._domain.run()))
             try:
                 await self._serve_api()
             finally:
-                watcher.cancel()
+                for task in tasks:
+                    task.cancel()
             await self._part()
         finally:
+            if self._cluster is not None:
+                self._cluster.stop()
             if self._timer is not None:
                 self._timer.cancel()
             for descriptor, _ in self._udp.descriptors():
@@ -286,11 +317,22 @@ class Service:
 
     def _on_interface_change(self, changes: InterfaceChanges) -> None:
         changes.drain()
+        if self._cluster is not None and self._address_moved(self._cluster):
+            self._reread_facts()  # peers wait for it
+            return
         if self._settling is None:
             loop = asyncio.get_running_loop()
             self._settling = loop.call_later(self._facts.settling, self._reread_facts)
 
+    def _address_moved(self, cluster: "ClusterNode") -> bool:
+        try:
+            return cluster.differs(present_addresses())
+        except StockadeError:
+            return False
+
     def _reread_facts(self) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
         self._settling = None
         try:
             changed = self._facts.refresh()
@@ -310,7 +352,12 @@ class Service:
 
     def _apply_facts(self) -> None:
         """The facts changed: only the difference that they make goes to the driver."""
-        self._facts_refusal = self._core.set_facts(self._facts.facts, time.monotonic()).refusal
+        facts, now = self._facts.facts, time.monotonic()
+        if self._cluster is not None:
+            self._cluster.before_facts(set(facts.local), now)
+        self._facts_refusal = self._core.set_facts(facts, now).refusal
+        if self._cluster is not None:
+            self._cluster.after_facts(now)
         if self._gate.is_closed:  # the persistent policy alone is in force
             self._gate.stand_under(self._core.table)
         self._pump()
@@ -396,6 +443,14 @@ class Service:
             self._journal.write(Entry("certificate-not-read", problem))
         return credentials
 
+    def _read_restart_secret(self) -> RestartSecret | None:
+        """What proves to peers that we lost state; without it they find out by their timers."""
+        try:
+            return next_restart_secret(self._paths.restart)
+        except StockadeError as error:
+            self._journal.write(Entry("restart-secret-lost", error.reason))
+            return None
+
     def _read_access(self) -> AccessList:
         """The access list as it is now. One that cannot be read closes the host: who may connect is then not
         known."""
@@ -420,6 +475,10 @@ class Service:
         if self._refusal is None:
             self._open_gate()
             self._keep_good_copy()
+
+    def _load_quietly(self) -> None:
+        with suppress(StockadeError):  # in the journal and in the status
+            self._load()
 
     def _enforce(self, configuration: Configuration) -> None:
         """Put a configuration in force; `_refusal` says why it is not, where it is not."""
@@ -457,6 +516,7 @@ class Service:
         """Remember what is in force, for a start that finds a store damaged."""
         try:
             self._stores.keep_good_copies()
+            self._domain.keep()
         except StockadeError as error:
             self._journal.write(Entry("last-good-not-kept", error.reason))
 
@@ -483,8 +543,20 @@ class Service:
             known_quick_modes=len(self._known.all()),
             facts=views.facts(self._facts, now),
             soft=len(self._core.soft_associations),
+            domain=views.domain(self._domain, self._settings.directory.domain),
             boot_filters=str(self._gate.table.mode) if self._gate.is_closed else "",
+            cluster=views.cluster(self._cluster) if self._cluster is not None else None,
         )
+
+    def release_address(self, address: Address | None) -> messages.Released:
+        """Planned failover: peers are told before a virtual address is moved."""
+        if self._cluster is None:
+            raise error_for(
+                ReasonCode.UNKNOWN_NAME, "this host is no node of a cluster: agent.toml has no [cluster]"
+            )
+        released = self._cluster.release(address, time.monotonic())
+        self._pump()
+        return messages.Released(addresses=[str(one) for one in released])
 
     def filters(self) -> messages.Filters:
         return views.filters(self._core, self._driver.statistics())
@@ -493,6 +565,7 @@ class Service:
         return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
 
     def reload(self) -> messages.Loaded:
+        self._domain.refresh()
         with suppress(StockadeError):  # told by `refused`
             self._load()
         return messages.Loaded(

@@ -16,6 +16,13 @@
     keytab = "/etc/krb5.keytab"   # the host's keys
     principal = ""                # which of its principals peers use; empty: host/…, else COMPUTER$
 
+    [directory]
+    domain = ""                   # policies of this Active Directory domain; empty: none
+    computer = ""                 # DN of this computer; empty: the account of the keytab
+    controllers = []              # host names of domain controllers; empty: those that DNS names
+    refresh_seconds = 5400        # how often group policy is looked at, 2 to 604800
+    jitter_seconds = 1800         # and up to so much later, 0 to 86400
+
     [host]                        # in place of what resolv.conf, leases and routes say
     dns_servers = ["10.0.0.53"]   # also wins_servers, dhcp_servers, gateways
     name_refresh_seconds = 60     # DNS names in filters are looked up so often, 5 to 86400
@@ -24,6 +31,8 @@
     when = "any-failure"          # or "no-answer": only where a peer says nothing at all
     idle_seconds = 300            # clear traffic ends when nothing passed for so long, 30 to 86400
     negotiation_discovery = false # in clear at once, until it is secured; never again in clear after that
+
+    [cluster]                     # several nodes behind one address: see `cluster_settings.py`
 
 What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
 range stops the start with the key and its range: an agent must not run with settings that nobody asked for.
@@ -34,7 +43,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from stockade.agent.domain_settings import DomainSettings
 from stockade.agent.host_facts import HostSettings
 from stockade.agent.names import REFRESH_SECONDS
 from stockade.agent.soft import SoftSettings, SoftWhen
@@ -43,6 +54,10 @@ from stockade.model.addresses import Address
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.pki.chain import ChainRules
 from stockade.pki.revocation import RevocationCheck
+from stockade.policy.objects import check_name
+
+if TYPE_CHECKING:
+    from stockade.cluster.settings import ClusterSettings
 
 DEFAULT_DRIVER = "auto"
 DEFAULT_KEYTAB = Path("/etc/krb5.keytab")
@@ -55,6 +70,7 @@ _RANGES = {
 _SWITCHES = frozenset({"nat_traversal", "advertise_cluster", "fetch_revocation_lists"})
 _SERVERS = ("dns_servers", "wins_servers", "dhcp_servers", "gateways")
 _HOST_RANGES = {"name_refresh_seconds": (5, 86_400)}
+_DIRECTORY_RANGES = {"refresh_seconds": (2, 604_800), "jitter_seconds": (0, 86_400)}
 _SOFT_RANGES = {"idle_seconds": (30, 86_400)}
 
 
@@ -74,11 +90,13 @@ class Settings:
     ike: EngineConfig = field(default_factory=EngineConfig)
     chains: ChainRules = field(default_factory=ChainRules)
     kerberos: KerberosSettings = field(default_factory=KerberosSettings)
+    directory: DomainSettings = field(default_factory=DomainSettings)
     host: HostSettings = field(default_factory=HostSettings)
     name_refresh_seconds: float = REFRESH_SECONDS
     soft: SoftSettings = field(default_factory=SoftSettings)
     fetch_revocation_lists: bool = True
     without: frozenset[str] = frozenset()
+    cluster: "ClusterSettings | None" = None
 
 
 def read_settings(path: Path) -> Settings:
@@ -95,9 +113,11 @@ def read_settings(path: Path) -> Settings:
     ike = _table(path, content, "ike", {*_RANGES, *_SWITCHES})
     host = _table(path, content, "host", {*_SERVERS, *_HOST_RANGES})
     soft = _table(path, content, "soft", {"when", "negotiation_discovery", *_SOFT_RANGES})
+    directory = _directory(path, content)
     kerberos = _kerberos(path, content.pop("kerberos", {}))
+    cluster = _cluster(path, content.pop("cluster", None))
     if content:
-        known = "driver, no_offload, [ike], [kerberos], [host] and [soft]"
+        known = "driver, no_offload, [ike], [kerberos], [directory], [host], [soft] and [cluster]"
         raise _invalid(path, f"unknown key {next(iter(content))!r}; known are {known}")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
@@ -107,13 +127,14 @@ def read_settings(path: Path) -> Settings:
         replace(
             default,
             microsoft_version=_number(path, ike, "microsoft_version", default.microsoft_version),
-            advertise_cluster=_switch(path, ike, "advertise_cluster", default.advertise_cluster),
+            advertise_cluster=_switch(path, ike, "advertise_cluster", cluster is not None),
             nat_traversal=_switch(path, ike, "nat_traversal", default.nat_traversal),
             idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
             replay_window=_number(path, ike, "replay_window", default.replay_window),
         ),
         ChainRules(RevocationCheck(_number(path, ike, "strong_crl_check", RevocationCheck.REVOKED_ONLY))),
         kerberos,
+        directory,
         HostSettings(*(_servers(path, host, key) for key in _SERVERS)),
         float(_number(path, host, "name_refresh_seconds", int(REFRESH_SECONDS), "host", _HOST_RANGES)),
         SoftSettings(
@@ -125,7 +146,16 @@ def read_settings(path: Path) -> Settings:
         ),
         fetch_revocation_lists=_switch(path, ike, "fetch_revocation_lists", True),
         without=without,
+        cluster=cluster,
     )
+
+
+def _cluster(path: Path, table: object) -> "ClusterSettings | None":
+    if table is None:
+        return None
+    from stockade.agent.cluster_settings import read_cluster  # only nodes of a cluster need it
+
+    return read_cluster(path, table)
 
 
 def _offloads(path: Path, value: object) -> frozenset[str]:
@@ -172,6 +202,30 @@ def _soft_when(path: Path, table: Mapping[str, object]) -> SoftWhen:
     except ValueError:
         words = " or ".join(SoftWhen)
         raise _invalid(path, f"soft.when must be {words}, not {value!r}") from None
+
+
+def _directory(path: Path, content: dict[str, object]) -> DomainSettings:
+    known = {"domain", "computer", "controllers", *_DIRECTORY_RANGES}
+    table = _table(path, content, "directory", known)
+    default = DomainSettings()
+    domain, computer = table.get("domain", ""), table.get("computer", "")
+    controllers = table.get("controllers", [])
+    if not isinstance(domain, str) or not isinstance(computer, str):
+        raise _invalid(path, "directory.domain and directory.computer must be text")
+    if not isinstance(controllers, list) or not all(isinstance(one, str) for one in controllers):
+        raise _invalid(path, "directory.controllers must be a list of host names")
+    try:
+        for name in [*([domain] if domain else []), *controllers]:
+            check_name(name)
+    except ValueError as error:
+        raise _invalid(path, f"directory: {error}") from None
+    refresh, jitter = (
+        float(_number(path, table, key, int(value), "directory", _DIRECTORY_RANGES))
+        for key, value in (("refresh_seconds", default.refresh), ("jitter_seconds", default.jitter))
+    )
+    # A shorter refresh shortens the schedule after failures as well.
+    first_retry = min(default.first_retry, refresh)
+    return DomainSettings(domain, tuple(controllers), computer, refresh, jitter, first_retry)
 
 
 def _kerberos(path: Path, table: object) -> KerberosSettings:

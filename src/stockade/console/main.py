@@ -152,6 +152,19 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("--saved", action="store_true", help="the log before this one (oakley.log.sav)")
     log.add_argument("--follow", action="store_true", help="go on with lines as they come")
 
+    cluster = commands.add_parser("cluster", help="the cluster that this node is of", parents=[shared])
+    cluster_commands = cluster.add_subparsers(metavar="COMMAND", required=True)
+    for name, text in (
+        ("show", "the nodes, who has which virtual address, what could be taken over"),
+        ("release", "say good-bye to all peers on a virtual address, before it is moved"),
+    ):
+        command = cluster_commands.add_parser(name, help=text, description=text, parents=[shared])
+        if name == "release":
+            command.add_argument(
+                "address", nargs="?", help="the virtual address (default: all that are here)"
+            )
+        command.set_defaults(command=_cluster, action=name)
+
     add("status", _status, "how the agent is and what is in force")
     show = commands.add_parser("show", help="what is in force", parents=[shared])
     show_commands = show.add_subparsers(metavar="WHAT", required=True)
@@ -202,6 +215,12 @@ def _parser() -> argparse.ArgumentParser:
     take.set_defaults(command=_certificate_import)
     listing = certificate_commands.add_parser("list", help="what is in the machine store", parents=[shared])
     listing.set_defaults(command=_certificate_list)
+
+    rsop = add("rsop", _rsop, "which policy of the domain applies, and why: the whole chain of group policy")
+    which = rsop.add_mutually_exclusive_group()
+    which.add_argument("--computer", metavar="DN", default="", help="of this computer (default: this one)")
+    which.add_argument("--ou", metavar="DN", default="", help="of any computer in this organizational unit")
+    rsop.add_argument("--domain", default="", help="in place of that of agent.toml")
 
     add("doctor", _doctor, "what this host can do, which data plane an agent would use, and why")
     bench = add("bench", _bench, "what things cost on this machine, beside what they may cost")
@@ -325,6 +344,12 @@ def _status(options: argparse.Namespace) -> int:
     return _print(options, answer, printing.status)
 
 
+def _cluster(options: argparse.Namespace) -> int:
+    from stockade.console.cluster_command import run_cluster
+
+    return run_cluster(_client(options), options.action, getattr(options, "address", None), options.format)
+
+
 def _show_filters(options: argparse.Namespace) -> int:
     if options.policy_file is not None:
         from stockade.console import offline_command
@@ -440,6 +465,13 @@ def _own_address(value: str, ends: dict[str, str], addresses: Sequence[str]) -> 
         return value
     wants_ipv6 = any(":" in other for other in ends.values())
     return next((address for address in addresses if (":" in address) == wants_ipv6), "me")
+
+
+def _rsop(options: argparse.Namespace) -> int:
+    from stockade.console.rsop_command import rsop
+
+    paths, form = Paths.of(options.home), options.format
+    return rsop(paths, form, domain=options.domain, computer=options.computer, unit=options.ou)
 
 
 def _doctor(options: argparse.Namespace) -> int:

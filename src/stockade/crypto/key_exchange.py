@@ -95,6 +95,7 @@ ECP_ORDERS: Final = {
         "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973", 16
     ),
 }
+_KNOWN_BY_NAME: Final = frozenset({Group.MODP_2048})
 _MAXIMUM_DRAWS = 64  # a sound source fails one draw in 2^32; 64 in a row mean that it is broken
 
 
@@ -140,8 +141,10 @@ def _powmod_sec(group: Group, exponent: int) -> Power:
 
 @cache
 def _parameters(group: Group) -> "dh.DHParameterNumbers | None":
-    """The group as the library takes it; None where it does not (any more)."""
-    if dh is None:
+    """The group as the library takes it; None where it does not (any more), or where it costs too much: the
+    library knows the prime of group 14 by name, those of groups 1 and 2 it proves to be safe primes again
+    with every key (150 to 300 ms)."""
+    if dh is None or group not in _KNOWN_BY_NAME:
         return None
     try:
         numbers = dh.DHParameterNumbers(MODP_PRIMES[group], _GENERATOR)

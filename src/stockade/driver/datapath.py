@@ -25,7 +25,7 @@ which link).
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Final
 
 from stockade.driver.audit import Audit
@@ -34,6 +34,7 @@ from stockade.driver.contract import DriverEvent, DriverStatistics
 from stockade.driver.inbound import Inbound
 from stockade.driver.lifetimes import Lifetimes
 from stockade.driver.outbound import Outbound, Output
+from stockade.driver.path_mtu import PathMtu
 from stockade.driver.sad import InboundEntry, OutboundEntry, SaDatabase
 from stockade.driver.spd import NO_TUNNELS, PolicyDatabase
 from stockade.model.addresses import Address
@@ -55,6 +56,7 @@ class Datapath:
         self._policies = PolicyDatabase()
         self._sad = SaDatabase(burst)
         self._audit = Audit()
+        self._path_mtu = PathMtu(self._sad)
         self._lifetimes = Lifetimes(self._sad, self._audit, self.remove_sa)
         self._outbound = Outbound(self._policies, self._sad, self._audit, self._lifetimes, burst)
         self._inbound = Inbound(self._policies, self._sad, self._audit, self._lifetimes, self._outbound)
@@ -101,6 +103,9 @@ class Datapath:
             return Output()
         added = OutboundEntry(sa, now, mtu, self._random)
         self._sad.add(added)
+        estimate = self._path_mtu.estimate(sa.source, sa.destination, mtu)
+        if estimate != mtu:
+            added.mtu = estimate
         self._outbound.forget_flows()
         if sa.bundle is not None and added.other is None:
             return Output()
@@ -114,9 +119,8 @@ class Datapath:
         """Drop what is held for this filter and peer; its next packet acquires at once."""
         self._outbound.release(filter_id, peer)
 
-    def inbound_spis(self) -> frozenset[int]:
-        tables = (self._sad.inbound, self._sad.inbound_ah)
-        return frozenset(entry.sa.spi for table in tables for entry in table.values())
+    def inbound_spis(self) -> Container[int]:
+        return self._sad.spis
 
     # ---- packets -------------------------------------------------------------------------------------------
 
@@ -133,6 +137,11 @@ class Datapath:
         """As `inbound`, for UDP datagrams to the NAT-traversal port. An SA without UDP refuses what comes so,
         and one with UDP what comes bare: whoever changes the way has changed the agreement."""
         return self._inbound.receive_udp(packets, now)
+
+    def path_reports(self, packets: Sequence[bytes], now: float) -> None:
+        """ICMP messages that say that a packet of ours was too long (see `path_mtu`)."""
+        for packet in packets:
+            self._path_mtu.take(packet, now)
 
     def account(self, carried: Sequence[Carried], returned: Sequence[Returned], now: float) -> list[bytes]:
         """Count what a call of the burst path did, and what it refused; lifetimes are looked at as after any
@@ -165,6 +174,7 @@ class Datapath:
             if isinstance(entry, OutboundEntry):
                 self._lifetimes.check_silence(entry, now)
         self._outbound.tick(now)
+        self._path_mtu.tick(now)
         self._audit.collect(now)
 
     def events(self) -> list[DriverEvent]:

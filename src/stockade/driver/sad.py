@@ -21,6 +21,7 @@ from stockade.driver.esp import MAXIMUM_SEQUENCE, Opener, Sealer, make_opener, m
 from stockade.driver.nat import checksum_mender
 from stockade.driver.packets import UDP_HEADER
 from stockade.driver.replay import ReplayWindow
+from stockade.driver.spis import SpisInUse
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode
@@ -135,13 +136,14 @@ class _SharedSealer:
 
 class OutboundEntry(Entry):
     """An SA that seals: with ESP (`sealer`) or AH (`authenticator`). `mtu` is what fits on the path to the
-    peer, in bytes of IP packet. `told`: when a sender was last told that its packets do not fit."""
+    peer, in bytes of IP packet, `first_mtu` what it was when the SA came. `told`: when a sender was last told
+    that its packets do not fit."""
 
-    __slots__ = ("_mtu", "_number", "authenticator", "is_tunnel", "sealer", "told")
+    __slots__ = ("_mtu", "_number", "authenticator", "first_mtu", "is_tunnel", "sealer", "told")
 
     def __init__(self, sa: SecurityAssociation, now: float, mtu: int, random: Callable[[int], bytes]) -> None:
         super().__init__(sa, now)
-        self._mtu = mtu
+        self._mtu = self.first_mtu = mtu
         self.is_tunnel = sa.mode is Mode.TUNNEL
         self._number = 0
         self.told = float("-inf")
@@ -246,6 +248,7 @@ class SaDatabase:
         self.in_burst: dict[int, InboundEntry | OutboundEntry] = {}
         self.inbound: dict[bytes, InboundEntry] = {}
         self.inbound_ah: dict[bytes, InboundEntry] = {}
+        self.spis = SpisInUse()
         self._outbound: dict[tuple[Address, Address], list[OutboundEntry]] = {}
         self._tunnels: dict[str, list[OutboundEntry]] = {}
         self._by_spi: dict[tuple[bool, Direction, int, Address], InboundEntry | OutboundEntry] = {}
@@ -276,6 +279,7 @@ class SaDatabase:
                 self.in_burst[entry.burst.id] = entry
         if isinstance(entry, InboundEntry):
             inbound[key] = entry
+            self.spis.add(sa.spi)
         elif sa.mode is Mode.TUNNEL:
             self._tunnels.setdefault(sa.negotiation, []).insert(0, entry)
         else:
@@ -295,12 +299,18 @@ class SaDatabase:
             if isinstance(entry, InboundEntry):
                 inbound = self.inbound if entry.sa.ah is None else self.inbound_ah
                 del inbound[inbound_key(spi, entry.sa.destination)]
+                self.spis.remove(spi)
                 continue
             if entry.sa.mode is Mode.TUNNEL:
                 _take(self._tunnels, entry.sa.negotiation, entry)
             else:
                 _take(self._outbound, (entry.sa.source, entry.sa.destination), entry)
         return any(entries)
+
+    def outbound_by_spi(self, spi: int, peer: Address, *, is_ah: bool) -> OutboundEntry | None:
+        """The SA that sends with this SPI to this peer."""
+        found = self._by_spi.get((is_ah, Direction.OUTBOUND, spi, peer))
+        return found if isinstance(found, OutboundEntry) else None
 
     def partner(self, entry: Entry) -> Entry | None:
         """The other direction of the same quick mode."""

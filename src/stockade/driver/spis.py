@@ -11,6 +11,31 @@ RESERVATIONS: Final = 16_384
 """SPIs kept back for negotiations under way; the oldest reservation lapses where there are more."""
 
 
+class SpisInUse:
+    """Which SPIs inbound SAs have, without a look at all of them: several SAs may have one, to several
+    addresses or of two protocols."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+
+    def __contains__(self, spi: object) -> bool:
+        return spi in self._numbers
+
+    def add(self, spi: int) -> None:
+        self._numbers[spi] = self._numbers.get(spi, 0) + 1
+
+    def remove(self, spi: int) -> None:
+        """One SA less has it."""
+        left = self._numbers.get(spi, 0) - 1
+        if left > 0:
+            self._numbers[spi] = left
+        else:
+            self._numbers.pop(spi, None)
+
+    def clear(self) -> None:
+        self._numbers.clear()
+
+
 class SpiSource:
     """Random so that a blind forger does not know them; RFC 4303 §2.1 leaves the choice to the receiver."""
 

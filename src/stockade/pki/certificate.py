@@ -6,6 +6,7 @@ knows makes the certificate unusable (RFC 5280 §4.2), which the chain says."""
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from cryptography import x509
@@ -19,6 +20,7 @@ from stockade.model.reasons import ReasonCode, error_for
 from stockade.pki.names import Part, fold, name_text
 
 MAXIMUM_SIZE = 64 * 1024
+_REMEMBERED_SIZE = 4096
 
 MAXIMUM_POINTS = 4
 
@@ -92,10 +94,19 @@ def read_certificate(der: bytes) -> Certificate:
     """Parse one certificate, DER. `PeerError` CERTIFICATE_INVALID or CERTIFICATE_KEY."""
     if len(der) > MAXIMUM_SIZE:
         raise error_for(ReasonCode.CERTIFICATE_INVALID, f"a certificate of {len(der)} bytes is too long")
+    return _remembered(der) if len(der) <= _REMEMBERED_SIZE else _parse(der)
+
+
+def _parse(der: bytes) -> Certificate:
     try:
         return _read(x509.load_der_x509_certificate(der))
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as fault:
         raise error_for(ReasonCode.CERTIFICATE_INVALID, f"{type(fault).__name__} while reading it") from None
+
+
+# One handshake reads a certificate twice (its key, then its chain), and peers come again. What was read says
+# nothing of trust or time: those are judged anew each time. Bounded in number and size.
+_remembered = lru_cache(maxsize=256)(_parse)
 
 
 def _read(certificate: x509.Certificate) -> Certificate:

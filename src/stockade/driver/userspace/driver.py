@@ -32,7 +32,7 @@ from stockade.driver.contract import (
     SaExpired,
 )
 from stockade.driver.limits import check_sa, check_table, software_capabilities, tunnels_of
-from stockade.driver.spis import SpiSource
+from stockade.driver.spis import SpisInUse, SpiSource
 from stockade.driver.userspace import clear_log, messages, nft, offloads, raw
 from stockade.driver.userspace.rules import Rules
 from stockade.driver.userspace.system import System, has_ipv6
@@ -86,6 +86,7 @@ class UserspaceDriver:
         self._rules: Rules | None = None
         self._counted: dict[str, FilterCounters] = {}
         self._sas: dict[tuple[int, Direction, Address], SecurityAssociation] = {}
+        self._inbound_spis = SpisInUse()
         self._events: deque[DriverEvent] = deque()
         self._epoll = select.epoll()
         self._wake_reading, self._wake_writing = socket.socketpair(type=socket.SOCK_STREAM)
@@ -149,6 +150,7 @@ class UserspaceDriver:
         self._let_go()
         self._started = False
         self._sas.clear()
+        self._inbound_spis.clear()
         self._rules = None
         if keep_filters:
             return
@@ -209,18 +211,25 @@ class UserspaceDriver:
         )
 
     def get_spi(self, local: Address, peer: Address) -> int:
-        return self._spis.reserve({spi for spi, direction, _ in self._sas if direction is Direction.INBOUND})
+        return self._spis.reserve(self._inbound_spis)
 
     def add_sa(self, sa: SecurityAssociation) -> None:
         check_sa(sa, self.capabilities)
         mtu = self._system.path_mtu(sa.destination) if sa.direction is Direction.OUTBOUND else 0
         self._request(messages.sa_message(sa, mtu))
-        self._sas[sa.spi, sa.direction, sa.peer] = sa
+        name = (sa.spi, sa.direction, sa.peer)
+        if sa.direction is Direction.INBOUND and name not in self._sas:
+            self._inbound_spis.add(sa.spi)
+        self._sas[name] = sa
         if sa.direction is Direction.INBOUND:
             self._spis.settle(sa.spi)
 
+    def _forget(self, spi: int, direction: Direction, peer: Address) -> None:
+        if self._sas.pop((spi, direction, peer), None) is not None and direction is Direction.INBOUND:
+            self._inbound_spis.remove(spi)
+
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
-        self._sas.pop((spi, direction, peer), None)
+        self._forget(spi, direction, peer)
         self._tell(messages.RemoveSa(spi, direction, str(peer)))
 
     def prepare_ike_socket(self, sock: socket.socket) -> None:
@@ -423,7 +432,7 @@ class UserspaceDriver:
                 for frame in self._event_frames.feed(data):
                     event = messages.event_of(messages.event_decoder.decode(frame))
                     if isinstance(event, SaExpired) and event.hard:
-                        self._sas.pop((event.spi, event.direction, event.peer), None)
+                        self._forget(event.spi, event.direction, event.peer)
                     if event is not None:
                         self._events.append(event)
             except (msgspec.MsgspecError, ValueError, KeyError):
@@ -441,6 +450,7 @@ class UserspaceDriver:
         for spi, direction, peer in self._sas:
             self._events.append(SaExpired(spi, direction, True, peer))
         self._sas.clear()
+        self._inbound_spis.clear()
         steady = time.monotonic() - self._last_start > STEADY_SECONDS
         self._pause = FIRST_RESTART_INTERVAL if steady else min(2 * self._pause, RESTART_INTERVAL)
         self._wake()

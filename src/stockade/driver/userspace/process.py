@@ -36,7 +36,7 @@ from stockade.driver.datapath import Datapath
 from stockade.driver.outbound import Output
 from stockade.driver.packets import ESP, UDP, load_accelerator
 from stockade.driver.userspace import clear_log, messages, offloads, virtio
-from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender
+from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender, read_reports
 from stockade.model.reasons import ReasonCode, StockadeError
 
 READS_PER_TURN: Final = 8
@@ -103,6 +103,8 @@ class Process:
             burst.watch(device, Watch.DEVICE)
         for name, entry in sockets.items():
             protocol = RAW_PROTOCOLS.get(name[:-1])
+            if name.startswith("icmp"):
+                self._handlers[entry.fileno()] = partial(self._on_reports, entry)
             if protocol is None:
                 continue
             version = int(name[-1])
@@ -207,6 +209,9 @@ class Process:
             # The stack refuses what it finds wrong and drops what is too much: as from any device.
             with suppress(OSError):
                 os.writev(self._device, parts)
+
+    def _on_reports(self, reports: socket.socket) -> None:
+        self._datapath.path_reports(read_reports(reports), time.monotonic())
 
     def _on_log(self) -> None:
         assert self._log is not None

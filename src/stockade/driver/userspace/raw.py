@@ -32,12 +32,16 @@ from typing import Final
 from stockade.driver.ah import AH
 from stockade.driver.packets import ESP, UDP, UDP_HEADER, fragment, locate
 from stockade.driver.userspace.system import OWN_MARK, SMALLEST_MTU, has_ipv6
+from stockade.model.traffic import ICMP, ICMPV6
 from stockade.wire.udp_encapsulation import ESP_DOOR, NAT_TRAVERSAL_PORT
 
 SLOTS: Final = 64
 SEND_SLOT: Final = 16 * 1024
 RECEIVE_SLOT: Final = 64 * 1024
 RECEIVE_BUFFER: Final = 8 << 20
+REPORT_SIZE: Final = 2048
+"""Of an ICMP message; what it quotes beyond that is of no use."""
+
 SEND_BUFFER: Final = 4 << 20
 SEND_WAIT_MS: Final = 50
 """How long a full device may hold the data plane up; then packets are dropped, as they would be in the
@@ -98,14 +102,15 @@ HAVE_BATCHES: Final = _STRIDE == 64 and ctypes.sizeof(_Iovec) == 16 and hasattr(
 
 
 def open_sockets() -> dict[str, socket.socket]:
-    """`send4`, `esp4`, and the same with 6 where the kernel has IPv6. Needs CAP_NET_RAW and CAP_NET_ADMIN
-    (`PermissionError`)."""
+    """`send4`, `esp4`, `icmp4` …, and the same with 6 where the kernel has IPv6. Needs CAP_NET_RAW and
+    CAP_NET_ADMIN (`PermissionError`)."""
     sockets: dict[str, socket.socket] = {}
     try:
         for version in (4, 6) if has_ipv6() else (4,):
             sockets[f"send{version}"] = _open_sending(version)
             for name, protocol in RAW_PROTOCOLS.items():
                 sockets[f"{name}{version}"] = _open_receiving(version, protocol)
+            sockets[f"icmp{version}"] = _open_reports(version)
     except OSError:
         for entry in sockets.values():
             entry.close()
@@ -131,6 +136,47 @@ def _udp_filter(version: int) -> bytes:
         (0x06, 0, 0, 0),
     ]
     return b"".join(_BPF.pack(*instruction) for instruction in program)
+
+
+def _open_reports(version: int) -> socket.socket:
+    """Takes the ICMP messages about packets that were too long, and nothing else.
+
+    A packet socket, which looks before the filters do: where all traffic must be secured they drop the ICMP
+    of routers, which have no SA with us (and the host's own stack shall not believe them)."""
+    kinds = {
+        4: [
+            (0x30, 0, 0, 9),  # the protocol is ICMP,
+            (0x15, 0, 6, ICMP),
+            (0x28, 0, 0, 6),  # not a later fragment,
+            (0x45, 4, 0, 0x1FFF),
+            (0xB1, 0, 0, 0),
+            (0x48, 0, 0, 0),  # type and code
+            (0x15, 0, 1, 0x0304),
+        ],
+        6: [(0x30, 0, 0, 6), (0x15, 0, 3, ICMPV6), (0x28, 0, 0, 40), (0x15, 0, 1, 0x0200)],
+    }
+    program = [*kinds[version], (0x06, 0, 0, 0xFFFF_FFFF), (0x06, 0, 0, 0)]
+    link = 0x0800 if version == 4 else 0x86DD
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+    reports = socket.socket(socket.AF_PACKET, kind, socket.htons(link))
+    try:
+        attach_filter(reports, b"".join(_BPF.pack(*instruction) for instruction in program))
+        # What came before the filter was there.
+        while read_reports(reports):
+            pass
+    except OSError:
+        reports.close()
+        raise
+    return reports
+
+
+def read_reports(reports: socket.socket) -> list[bytes]:
+    """What waits there, at most `SLOTS` packets."""
+    packets: list[bytes] = []
+    with suppress(OSError):
+        while len(packets) < SLOTS:
+            packets.append(reports.recv(REPORT_SIZE))
+    return packets
 
 
 def open_datagrams(ike: socket.socket) -> socket.socket | None:
