@@ -47,6 +47,7 @@ class AgentOperations(Protocol):
     def delete_peer(self, peer: Address) -> messages.Deleted: ...
     def dynamic(self, *, with_keys: bool) -> messages.Dynamic: ...
     def set_dynamic(self, version: int, objects: DynamicSet) -> messages.Loaded: ...
+    def release_address(self, address: Address | None) -> messages.Released: ...
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage: ...
     def journal(self, last: int) -> messages.JournalEntries: ...
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
@@ -101,6 +102,11 @@ def _explain(agent: AgentOperations, request: Request) -> msgspec.Struct:
         raise error_for(ReasonCode.SYNTAX, f"direction {wanted!r}: expected inbound or outbound")
     direction = Direction(wanted) if wanted else None
     return agent.explain(Flow(source, destination, protocol, ports[0], ports[1]), direction)
+
+
+def _release(agent: AgentOperations, request: Request) -> msgspec.Struct:
+    text = request.query_params.get("address")
+    return agent.release_address(_address(text, "address") if text else None)
 
 
 def _journal(agent: AgentOperations, request: Request) -> msgspec.Struct:
@@ -171,6 +177,14 @@ ROUTES = (
         messages.Deleted,
         lambda agent, request: agent.delete_peer(_address(_required(request, "peer"), "peer")),
         (Parameter("peer", "the peer's address", required=True),),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/cluster/release",
+        "Say good-bye to all peers on a virtual address that is going to be moved",
+        messages.Released,
+        _release,
+        (Parameter("address", "the virtual address; absent: all that this node has"),),
     ),
 )
 

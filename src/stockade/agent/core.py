@@ -22,7 +22,8 @@ from stockade.ike import contract as ike
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.engine import Engine
-from stockade.ike.flood import Verdict
+from stockade.ike.flood import Verdict, is_first_message
+from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.negotiation import Negotiation, QuickModeMatch
@@ -35,6 +36,7 @@ from stockade.policy.dynamic import DynamicSet
 from stockade.policy.facts import HostFacts, as_facts
 from stockade.policy.lookup import FilterTableLookup
 from stockade.policy.objects import PolicySet
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 
 MAXIMUM_ROUNDS = 64
 """How often `pump` goes back and forth between driver and engine at most: a loop would be our own fault."""
@@ -62,7 +64,7 @@ class HostCore:
     restarts. `credentials` are the host's certificates. `source_for(peer)` is our address towards a tunnel's
     end point, None where there is no way; without it the first address of the family is taken. `kerberos` is
     the host's keytab. `perform` has work done that may block, and answers by `performed`; without it the work
-    is done at once.
+    is done at once. `restart_secret` proves to peers that we lost state.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class HostCore:
         perform: Callable[[ike.Perform], None] | None = None,
         soft: SoftSettings | None = None,
         source_for: Callable[[Address], Address | None] | None = None,
+        restart_secret: RestartSecret | None = None,
     ) -> None:
         self.driver = driver
         self.table = FilterTable()
@@ -104,6 +107,9 @@ class HostCore:
         self._source_for = source_for if source_for is not None else self._any_source
         self._inbound_of: dict[tuple[Direction, int, Address], SecurityAssociation] = {}
         self._recovered: dict[Address, float] = {}
+        self.established: Callable[[KnownQuickMode], None] = lambda known: None
+        """Is told every quick mode that comes up."""
+        self._released: set[Address] = set()
         self._stopping = False
         self._perform = perform
         self._lookup = FilterTableLookup(self.table)
@@ -114,6 +120,7 @@ class HostCore:
             config if config is not None else EngineConfig(),
             credentials,
             kerberos,
+            restart_secret,
         )
 
     # ---- policy
@@ -224,10 +231,41 @@ class HostCore:
             begun += self._acquire_known(known, now)
         return begun
 
+    def take_over(self, known: Iterable[KnownQuickMode], now: float) -> int:
+        """An address has come to this host, and with it the peers of whoever had it: negotiate with them
+        before they notice. Returns how many negotiations were begun."""
+        begun = 0
+        for one in known:
+            self.known_peers.add(one)  # the others are made again when their packets come
+            if begun < RECONNECT_BURST:
+                begun += self._acquire_known(one, now)
+        return begun
+
+    def release(self, local: Address, now: float) -> None:
+        """An address of ours is about to leave: say good-bye on it, and begin nothing on it until it was
+        away (`gone`), so that the peers' next messages find the node that gets it."""
+        self._released.add(local)
+        reason = Reason.of(ReasonCode.CLUSTER_ADDRESS, "it moves to another node", address=local)
+        self.engine.command(ike.DeleteLocal(local, reason, tell=True), now)
+
+    def keep(self, local: Address) -> None:
+        """An address that was released stays after all."""
+        self._released.discard(local)
+
+    def gone(self, local: Address, now: float) -> None:
+        """An address has left: what was made on it is of no use, and nobody can be told."""
+        self._released.discard(local)
+        reason = Reason.of(ReasonCode.CLUSTER_ADDRESS, "it has left this host", address=local)
+        self.engine.command(ike.DeleteLocal(local, reason, tell=False), now)
+
     # ---- doors
 
     def receive(self, datagram: bytes, local: Endpoint, remote: Endpoint, now: float) -> None:
         """A UDP datagram came on port 500 or 4500."""
+        if local.address in self._released:
+            marker = NON_ESP_MARKER if local.port == NAT_TRAVERSAL_PORT else b""
+            if is_first_message(datagram[len(marker) :]):
+                return
         self.engine.receive(datagram, local, remote, now)
 
     def screen(self, datagram: bytes, origin: bytes, now: float) -> bytes | Verdict:
@@ -322,6 +360,7 @@ class HostCore:
                     count=event.count,
                 )
             if event.reason.code is ReasonCode.UNKNOWN_SPI:
+                self.engine.prove_lost(event.destination, event.source, event.spi, now)
                 self._on_unknown_spi(event.source, now)
         else:
             self._note("driver-failed", event.reason, now)
@@ -340,6 +379,9 @@ class HostCore:
             self._note("quick-mode-failed", command, now, filter=str(entry.provenance))
             endpoint = self.table.negotiations[entry.negotiation].quick_mode.tunnel_endpoint
             self.driver.release(entry.id, peer if endpoint is None else endpoint, command)
+            return
+        if command.local in self._released:
+            self.driver.release(entry.id, command.peer, Reason.of(ReasonCode.CLUSTER_ADDRESS))
             return
         if self._temporary.soft_with(entry.id, command.local, command.peer) is not None:
             self.driver.release(entry.id, command.peer, Reason.of(ReasonCode.SOFT_FALLBACK))
@@ -401,7 +443,9 @@ class HostCore:
 
     def _acquire_known(self, known: KnownQuickMode, now: float) -> bool:
         """Negotiate a known quick mode anew, if today's policy still has the very traffic as a negotiate
-        filter."""
+        filter, and we (still) have the address."""
+        if known.local not in self.facts.local:
+            return False
         selector = known.selector
         for entry in self.table.about(selector.source.first, selector.destination.first, Direction.OUTBOUND):
             if entry.negotiation is None or not _same_ports(entry.selector, selector):
@@ -494,6 +538,7 @@ class HostCore:
         known = KnownQuickMode(report.local.address, report.remote.address, report.selector)
         if report.kind is ike.ReportKind.QUICK_MODE_ESTABLISHED:
             self.known_peers.add(known)
+            self.established(known)
         elif report.kind is ike.ReportKind.QUICK_MODE_DELETED and not self._still_up(known, now):
             self.known_peers.remove(known)
 

@@ -167,6 +167,15 @@ def read_host_facts(files: SystemFiles, settings: HostSettings) -> HostFacts:
     return replace(facts, **given)
 
 
+def present_addresses() -> set[Address]:
+    """The host's addresses and nothing else, for who must know at once. `HostError` as above."""
+    netlink = NetlinkSocket()
+    try:
+        return {one.address for one in _local_addresses(netlink)}
+    finally:
+        netlink.close()
+
+
 def _local_addresses(netlink: NetlinkSocket) -> tuple[LocalAddress, ...]:
     links = netlink.dump(rtnetlink.MessageType.GET_LINK, rtnetlink.get_links())
     kinds = dict(rtnetlink.decode_link_type(answer.body) for answer in links)

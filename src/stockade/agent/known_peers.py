@@ -7,13 +7,16 @@ reconnect, nothing else: peers then negotiate when their own timers say so.
 
 import sqlite3
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from stockade.model.addresses import Address, AddressRange
+from stockade.model.known_quick_mode import KnownQuickMode
 from stockade.model.traffic import TrafficSelector
+
+__all__ = ["KnownPeers", "KnownQuickMode"]
 
 MAXIMUM = 10_000
 _ENDS = "local, peer, protocol, source_port, destination_port"
@@ -33,22 +36,14 @@ _DELETE = {
 """By the number of columns: a quick mode in transport mode, a tunnel."""
 
 
-@dataclass(frozen=True, slots=True)
-class KnownQuickMode:
-    """One quick mode that was up. `selector` is outbound (source = us); in transport mode it is host to
-    host, in tunnel mode what goes through the tunnel."""
-
-    local: Address
-    peer: Address
-    selector: TrafficSelector
-
-
 class KnownPeers:
     """The set of known quick modes, newest last; in memory only where `path` is None or cannot be used
     (`trouble` says why then)."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.trouble = ""
+        self.removed: Callable[[KnownQuickMode], None] = lambda known: None
+        """Is told what is no longer known."""
         self._known: OrderedDict[KnownQuickMode, None] = OrderedDict()
         self._by_peer: dict[Address, OrderedDict[KnownQuickMode, None]] = {}
         self._database: sqlite3.Connection | None = None
@@ -92,6 +87,7 @@ class KnownPeers:
             del self._by_peer[known.peer]
         row = _to_row(known)
         self._execute(_DELETE[len(row)], row)
+        self.removed(known)
 
     def close(self) -> None:
         if self._database is not None:

@@ -42,6 +42,37 @@ class HostFactsMessage(msgspec.Struct, kw_only=True):
     age: float
 
 
+class ClusterMember(msgspec.Struct, kw_only=True):
+    """Another node, as this one knows it."""
+
+    name: str
+    address: str
+    alive: bool
+    holds: list[str]
+    """The virtual addresses that it has."""
+    quick_modes: int
+    """How many of its quick modes this node could take over."""
+
+
+class ClusterMessage(msgspec.Struct, kw_only=True):
+    """This node of a cluster."""
+
+    node: str
+    addresses: list[str]
+    """The virtual addresses."""
+    holds: list[str]
+    """Those that this node has now."""
+    members: list[ClusterMember]
+    refused_messages: int
+    """Messages between nodes that did not count: not authentic, replayed, by nobody known."""
+
+
+class Released(msgspec.Struct, kw_only=True):
+    """The virtual addresses that may be moved now."""
+
+    addresses: list[str]
+
+
 class Status(msgspec.Struct, kw_only=True):
     """How the agent is."""
 
@@ -65,6 +96,8 @@ class Status(msgspec.Struct, kw_only=True):
     """With how many peers traffic passes in clear because negotiating failed (rules with `soft`)."""
     boot_filters: str
     """The boot mode that still holds because no policy is in force; empty otherwise."""
+    cluster: ClusterMessage | None
+    """What is known of the cluster that this host is a node of."""
 
 
 class FilterRow(msgspec.Struct, kw_only=True):

@@ -30,6 +30,11 @@ class Paths:
         return self.state.with_name("names.json")
 
     @property
+    def restart(self) -> Path:
+        """The secret that proves a restart to peers."""
+        return self.state.with_name("restart.json")
+
+    @property
     def certificates(self) -> Path:
         """The machine store; the agent reads it, `stockade cert` writes it."""
         return self.policy.with_name("certificates")

@@ -16,19 +16,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from stockade import __version__
 from stockade.agent import messages, views
 from stockade.agent.boot import Gate
 from stockade.agent.core import HostCore
 from stockade.agent.facts_keeper import FactsKeeper
-from stockade.agent.host_facts import source_address
+from stockade.agent.host_facts import present_addresses, source_address
 from stockade.agent.interfaces import InterfaceChanges
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
 from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
+from stockade.agent.restart_secret import next_restart_secret
 from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_failover
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
@@ -38,9 +40,10 @@ from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import Perform, Performed, Send, perform
+from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
-from stockade.model.reasons import Reason, ReasonCode, StockadeError
+from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import Flow
 from stockade.pki.access import AccessList
 from stockade.pki.access_file import closed_access, read_access
@@ -51,6 +54,9 @@ from stockade.pki.revocation import RevocationCheck
 from stockade.policy.dynamic import DynamicSet
 from stockade.policy.objects import PolicySet
 from stockade.store.dynamic import dynamic_form
+
+if TYPE_CHECKING:
+    from stockade.agent.cluster import ClusterNode
 
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
@@ -100,6 +106,7 @@ class Service:
         self._oakley = OakleyLog(paths.journal)
         self._facts: FactsKeeper
         self._core: HostCore
+        self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
 
     async def run(self) -> None:
@@ -151,9 +158,14 @@ class Service:
             perform=self._perform,
             soft=self._settings.soft,
             source_for=source_address,
+            restart_secret=self._read_restart_secret(),
         )
         self._core.engine.set_access(self._read_access(), time.monotonic())
         self._core.oakley = self._oakley.write
+        if self._settings.cluster is not None:
+            from stockade.agent.cluster import ClusterNode
+
+            self._cluster = ClusterNode(self._settings.cluster, self._core, self._journal.write)
         if self._gate.trouble is not None:
             self._journal.write(Entry("boot-filters-failed", self._gate.trouble))
         try:
@@ -221,6 +233,8 @@ class Service:
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
             self._core.reconnect(time.monotonic())
             self._pump()
+            if self._cluster is not None:
+                self._cluster.start()
             if self._refusal is None:
                 self._keep_good_copy()
             started = Reason.of(ReasonCode.AGENT_STARTED, version=__version__, pid=os.getpid())
@@ -232,6 +246,8 @@ class Service:
                 watcher.cancel()
             await self._part()
         finally:
+            if self._cluster is not None:
+                self._cluster.stop()
             if self._timer is not None:
                 self._timer.cancel()
             for descriptor, _ in self._udp.descriptors():
@@ -286,11 +302,22 @@ class Service:
 
     def _on_interface_change(self, changes: InterfaceChanges) -> None:
         changes.drain()
+        if self._cluster is not None and self._address_moved(self._cluster):
+            self._reread_facts()  # peers wait for it
+            return
         if self._settling is None:
             loop = asyncio.get_running_loop()
             self._settling = loop.call_later(self._facts.settling, self._reread_facts)
 
+    def _address_moved(self, cluster: "ClusterNode") -> bool:
+        try:
+            return cluster.differs(present_addresses())
+        except StockadeError:
+            return False
+
     def _reread_facts(self) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
         self._settling = None
         try:
             changed = self._facts.refresh()
@@ -310,7 +337,12 @@ class Service:
 
     def _apply_facts(self) -> None:
         """The facts changed: only the difference that they make goes to the driver."""
-        self._facts_refusal = self._core.set_facts(self._facts.facts, time.monotonic()).refusal
+        facts, now = self._facts.facts, time.monotonic()
+        if self._cluster is not None:
+            self._cluster.before_facts(set(facts.local), now)
+        self._facts_refusal = self._core.set_facts(facts, now).refusal
+        if self._cluster is not None:
+            self._cluster.after_facts(now)
         if self._gate.is_closed:  # the persistent policy alone is in force
             self._gate.stand_under(self._core.table)
         self._pump()
@@ -395,6 +427,14 @@ class Service:
         for problem in problems:
             self._journal.write(Entry("certificate-not-read", problem))
         return credentials
+
+    def _read_restart_secret(self) -> RestartSecret | None:
+        """What proves to peers that we lost state; without it they find out by their timers."""
+        try:
+            return next_restart_secret(self._paths.restart)
+        except StockadeError as error:
+            self._journal.write(Entry("restart-secret-lost", error.reason))
+            return None
 
     def _read_access(self) -> AccessList:
         """The access list as it is now. One that cannot be read closes the host: who may connect is then not
@@ -484,7 +524,18 @@ class Service:
             facts=views.facts(self._facts, now),
             soft=len(self._core.soft_associations),
             boot_filters=str(self._gate.table.mode) if self._gate.is_closed else "",
+            cluster=views.cluster(self._cluster) if self._cluster is not None else None,
         )
+
+    def release_address(self, address: Address | None) -> messages.Released:
+        """Planned failover: peers are told before a virtual address is moved."""
+        if self._cluster is None:
+            raise error_for(
+                ReasonCode.UNKNOWN_NAME, "this host is no node of a cluster: agent.toml has no [cluster]"
+            )
+        released = self._cluster.release(address, time.monotonic())
+        self._pump()
+        return messages.Released(addresses=[str(one) for one in released])
 
     def filters(self) -> messages.Filters:
         return views.filters(self._core, self._driver.statistics())

@@ -25,6 +25,8 @@
     idle_seconds = 300            # clear traffic ends when nothing passed for so long, 30 to 86400
     negotiation_discovery = false # in clear at once, until it is secured; never again in clear after that
 
+    [cluster]                     # several nodes behind one address: see `cluster_settings.py`
+
 What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
 range stops the start with the key and its range: an agent must not run with settings that nobody asked for.
 """
@@ -34,6 +36,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stockade.agent.host_facts import HostSettings
 from stockade.agent.names import REFRESH_SECONDS
@@ -43,6 +46,9 @@ from stockade.model.addresses import Address
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.pki.chain import ChainRules
 from stockade.pki.revocation import RevocationCheck
+
+if TYPE_CHECKING:
+    from stockade.cluster.settings import ClusterSettings
 
 DEFAULT_DRIVER = "auto"
 DEFAULT_KEYTAB = Path("/etc/krb5.keytab")
@@ -79,6 +85,7 @@ class Settings:
     soft: SoftSettings = field(default_factory=SoftSettings)
     fetch_revocation_lists: bool = True
     without: frozenset[str] = frozenset()
+    cluster: "ClusterSettings | None" = None
 
 
 def read_settings(path: Path) -> Settings:
@@ -96,8 +103,9 @@ def read_settings(path: Path) -> Settings:
     host = _table(path, content, "host", {*_SERVERS, *_HOST_RANGES})
     soft = _table(path, content, "soft", {"when", "negotiation_discovery", *_SOFT_RANGES})
     kerberos = _kerberos(path, content.pop("kerberos", {}))
+    cluster = _cluster(path, content.pop("cluster", None))
     if content:
-        known = "driver, no_offload, [ike], [kerberos], [host] and [soft]"
+        known = "driver, no_offload, [ike], [kerberos], [host], [soft] and [cluster]"
         raise _invalid(path, f"unknown key {next(iter(content))!r}; known are {known}")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
@@ -107,7 +115,7 @@ def read_settings(path: Path) -> Settings:
         replace(
             default,
             microsoft_version=_number(path, ike, "microsoft_version", default.microsoft_version),
-            advertise_cluster=_switch(path, ike, "advertise_cluster", default.advertise_cluster),
+            advertise_cluster=_switch(path, ike, "advertise_cluster", cluster is not None),
             nat_traversal=_switch(path, ike, "nat_traversal", default.nat_traversal),
             idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
             replay_window=_number(path, ike, "replay_window", default.replay_window),
@@ -125,7 +133,16 @@ def read_settings(path: Path) -> Settings:
         ),
         fetch_revocation_lists=_switch(path, ike, "fetch_revocation_lists", True),
         without=without,
+        cluster=cluster,
     )
+
+
+def _cluster(path: Path, table: object) -> "ClusterSettings | None":
+    if table is None:
+        return None
+    from stockade.agent.cluster_settings import read_cluster  # only nodes of a cluster need it
+
+    return read_cluster(path, table)
 
 
 def _offloads(path: Path, value: object) -> frozenset[str]:

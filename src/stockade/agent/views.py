@@ -1,6 +1,7 @@
 """From the core's objects to the messages of the local API. Pure."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from stockade.agent import messages
 from stockade.agent.core import HostCore
@@ -14,6 +15,28 @@ from stockade.model.reasons import Reason
 from stockade.model.sa import SaCounters
 from stockade.model.traffic import protocol_name
 from stockade.policy.objects import AddressKind
+
+if TYPE_CHECKING:
+    from stockade.agent.cluster import ClusterNode
+
+
+def cluster(node: "ClusterNode") -> messages.ClusterMessage:
+    return messages.ClusterMessage(
+        node=node.settings.node,
+        addresses=[str(one) for one in node.settings.addresses],
+        holds=[str(one) for one in node.replication.held],
+        members=[
+            messages.ClusterMember(
+                name=one.name,
+                address=str(one.address),
+                alive=one.alive,
+                holds=[str(address) for address in one.held],
+                quick_modes=one.quick_modes,
+            )
+            for one in node.members()
+        ],
+        refused_messages=node.replication.refused,
+    )
 
 
 def reason_message(reason: Reason) -> messages.ReasonMessage:

@@ -152,6 +152,19 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("--saved", action="store_true", help="the log before this one (oakley.log.sav)")
     log.add_argument("--follow", action="store_true", help="go on with lines as they come")
 
+    cluster = commands.add_parser("cluster", help="the cluster that this node is of", parents=[shared])
+    cluster_commands = cluster.add_subparsers(metavar="COMMAND", required=True)
+    for name, text in (
+        ("show", "the nodes, who has which virtual address, what could be taken over"),
+        ("release", "say good-bye to all peers on a virtual address, before it is moved"),
+    ):
+        command = cluster_commands.add_parser(name, help=text, description=text, parents=[shared])
+        if name == "release":
+            command.add_argument(
+                "address", nargs="?", help="the virtual address (default: all that are here)"
+            )
+        command.set_defaults(command=_cluster, action=name)
+
     add("status", _status, "how the agent is and what is in force")
     show = commands.add_parser("show", help="what is in force", parents=[shared])
     show_commands = show.add_subparsers(metavar="WHAT", required=True)
@@ -323,6 +336,12 @@ def _status(options: argparse.Namespace) -> int:
 
     answer = _client(options).get("/v1/status")
     return _print(options, answer, printing.status)
+
+
+def _cluster(options: argparse.Namespace) -> int:
+    from stockade.console.cluster_command import run_cluster
+
+    return run_cluster(_client(options), options.action, getattr(options, "address", None), options.format)
 
 
 def _show_filters(options: argparse.Namespace) -> int:

@@ -92,6 +92,16 @@ class EngineConfig:
     notice_seconds: float | None = None
     """Notice a dead peer within so long, 5 to 3600. None: Windows' time-outs, and 20 s for peers with
     dead-peer detection; 0: Windows' time-outs only."""
+    proofs: bool = True
+    """Announce, give and believe proofs of lost state (`proofs.py`), where there is a secret for them."""
+    proofs_per_second: float = 200.0
+    """Proofs that we show, over all peers: what a flood of unknown SPIs can make us do."""
+    proofs_per_second_and_peer: float = 2.0
+    farewell_intervals: tuple[float, ...] = (0.05,) * 20 + (0.1,) * 20 + (0.25,) * 40 + (0.5,) * 40
+    """Waits after each sending of main mode towards a peer that has announced its restart or fail-over under
+    protection: for it to be found at once when it is back."""
+    return_intervals: tuple[float, ...] = (0.25, 0.5, *(1.0,) * 62)
+    """The same, towards a peer of ours that was found dead."""
     silence_is_idle: bool = False
     """Count a pair as idle when nothing comes in, whatever goes out, as Microsoft's own figures imply."""
 

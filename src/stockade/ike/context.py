@@ -18,6 +18,7 @@ from stockade.ike.contract import (
 )
 from stockade.ike.limits import RateLimiter, TokenBucket
 from stockade.ike.liveness import PeerTraits, Plan, plan_for
+from stockade.ike.proofs import RestartSecret
 from stockade.ike.timers import TimerQueue
 from stockade.model.addresses import Endpoint
 from stockade.model.reasons import Reason, ReasonCode
@@ -42,6 +43,9 @@ COUNTERS = (
     "invalid_cookies_received",
     "invalid_packets_received",
     "retransmissions",
+    "proofs_sent",
+    "proofs_accepted",
+    "proofs_refused",
     "datagrams_received",
     "datagrams_sent",
     "reports_suppressed",
@@ -67,6 +71,7 @@ class Context:
         config: EngineConfig,
         credentials: CredentialSource,
         kerberos: GssSource | None = None,
+        restart_secret: RestartSecret | None = None,
     ) -> None:
         self.lookup = lookup
         self.get_spi = get_spi
@@ -74,6 +79,7 @@ class Context:
         self.config = config
         self.credentials = credentials
         self.kerberos = kerberos
+        self.restart_secret = restart_secret if config.proofs else None
         self.access = EVERYBODY
         self.timers = TimerQueue()
         self.effects: list[Effect] = []

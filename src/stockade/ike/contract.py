@@ -87,6 +87,16 @@ class DeletePeer:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteLocal:
+    """Delete all main and quick modes on one of our own addresses: it leaves this host. `tell` the peers,
+    while we still have it."""
+
+    local: Address
+    reason: Reason
+    tell: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ProbePeer:
     """Somebody doubts that this peer lives (traffic without an answer): ask, where it announced dead peer
     detection (RFC 3706). Silence deletes what there is with it, reason PEER_DEAD. Peers that cannot be asked
@@ -145,6 +155,7 @@ Command = (
     | RekeyQuickMode
     | DeleteQuickMode
     | DeletePeer
+    | DeleteLocal
     | ProbePeer
     | Silent
     | FollowPeer

@@ -13,6 +13,7 @@ from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import (
     Acquire,
     Command,
+    DeleteLocal,
     DeletePeer,
     DeleteQuickMode,
     Effect,
@@ -33,6 +34,7 @@ from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
 from stockade.ike.negotiator import Negotiator
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable
+from stockade.ike.proofs import RestartSecret
 from stockade.ike.story import StoryEvent
 from stockade.ike.v1.candidates import NoCredentials, main_mode_candidates
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
@@ -61,9 +63,10 @@ class Engine:
         config: EngineConfig = DEFAULT_CONFIG,
         credentials: CredentialSource | None = None,
         kerberos: GssSource | None = None,
+        restart_secret: RestartSecret | None = None,
     ) -> None:
         source = NoCredentials() if credentials is None else credentials
-        self._context = Context(lookup, get_spi, random, config, source, kerberos)
+        self._context = Context(lookup, get_spi, random, config, source, kerberos, restart_secret)
         self._config = config
         self._table = PeerTable()
         self._guard = FloodGuard(config, random)
@@ -123,6 +126,8 @@ class Engine:
                     self._pairs.delete([pair], reason, now)
             case DeletePeer(peer=peer, reason=reason):
                 self._negotiator.delete_all(lambda address: address == peer, reason, now)
+            case DeleteLocal(local=local, reason=reason, tell=tell):
+                self._negotiator.delete_local(local, reason, now, tell=tell)
             case ProbePeer(local=local, peer=peer):
                 for mode in self._table.with_peer(local, peer):
                     mode.notices.probe(now)
@@ -200,6 +205,13 @@ class Engine:
             for mode in self._table.with_peer(local, peer)
         )
 
+    def prove_lost(self, local: Address, peer: Address, spi: int, now: float) -> None:
+        """A packet from `peer` to `local` names an SPI that the driver does not have: if we lost it with our
+        state, prove that (`proofs.py`)."""
+        self._context.now = now
+        if self._negotiator.stopping is None:
+            self._negotiator.lost.prove_pair(local, peer, spi, now)
+
     def set_config(self, config: EngineConfig) -> None:
         """Other settings: for everything that begins from now on."""
         self._config = self._context.config = config
@@ -256,6 +268,8 @@ class Engine:
         mode = self._table.find(header, local.address, remote.address)
         if mode is not None:
             mode.receive(header, datagram, now, (local, remote))
+            return
+        if self._negotiator.lost.receive(header, datagram, local, remote, now):
             return
         in_clear = not header.encrypted and not header.message_id
         is_first = in_clear and not any(header.responder_cookie)
@@ -343,6 +357,8 @@ class Engine:
         context.count("invalid_cookies_received")
         reason = Reason.of(ReasonCode.UNKNOWN_COOKIE, cookies=header.cookies)
         context.refuse(reason, local, remote, now)
+        if header.encrypted and any(header.responder_cookie):
+            self._negotiator.lost.prove_mode(header, local, remote, now)
         if header.exchange_type != ExchangeType.QUICK_MODE:
             return
         if isinstance(context.lookup.for_peer(local.address, remote.address), Reason):

@@ -6,13 +6,16 @@ newest serves. INITIAL-CONTACT is claimed only when there is neither a main mode
 removes only what was up before the main mode that carries it began: so it cannot hit the other one of two
 simultaneous negotiations."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
 from stockade.ike.contract import Acquire, ReportKind, Send
+from stockade.ike.lost_state import LostState
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable, QuickModePair
 from stockade.ike.story import StoryEvent
@@ -25,6 +28,8 @@ from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.ike.v1.quick_modes import DEAD, Job, QuickModeRun
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import Reason, ReasonCode
+from stockade.wire.isakmp.constants import DomainOfInterpretation, NotifyType, ProtocolId
+from stockade.wire.isakmp.payloads import NotificationPayload
 from stockade.wire.udp_encapsulation import KEEPALIVE
 from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
@@ -32,10 +37,13 @@ from stockade.wire.vendor_ids import (
     GSSAPI,
     MS_NEGOTIATION_DISCOVERY,
     NLBS_PRESENT,
+    STOCKADE_PROOFS,
     VID_INITIAL_CONTACT,
     microsoft_vendor_id,
 )
 
+HASTE_SECONDS = 120.0
+MAXIMUM_HASTY = 1024
 FORGETTING_SECONDS = 10.0  # for the jitter of repeated deletes
 
 
@@ -47,6 +55,8 @@ class Negotiator:
         self._config = context.config
         self._table = table
         self._pairs = pairs
+        self._hasty: OrderedDict[tuple[Address, Address], tuple[float, tuple[float, ...]]] = OrderedDict()
+        self._lost = LostState(context, table, self._peer_lost)
         self.stopping: Reason | None = None
         """Why nothing new begins."""
 
@@ -75,6 +85,8 @@ class Negotiator:
             vendor_ids += nat_traversal.VENDOR_IDS
         if any(candidate.method.number == GSS_KERBEROS for candidate in candidates):
             vendor_ids.append(GSSAPI)
+        if self._context.restart_secret is not None:
+            vendor_ids.append(STOCKADE_PROOFS)
         if self._config.negotiation_discovery:
             vendor_ids.append(MS_NEGOTIATION_DISCOVERY)
         if self._config.advertise_cluster:
@@ -89,7 +101,28 @@ class Negotiator:
             initiator_cookie=initiator_cookie,
             now=now,
             own_cookie=own_cookie,
+            config=self._haste(local.address, remote.address, now) if initiator_cookie is None else None,
         )
+
+    def _haste(self, local: Address, remote: Address, now: float) -> EngineConfig | None:
+        """Other repetitions of main mode, towards a peer that is known to be away for a moment."""
+        hasty = self._hasty.get((local, remote))
+        if hasty is None:
+            return None
+        until, intervals = hasty
+        if now > until:
+            del self._hasty[local, remote]
+            return None
+        return replace(self._config, retransmission_intervals=intervals, retransmission_jitter=0.0)
+
+    def _expect_back(self, mode: MainMode, intervals: tuple[float, ...], now: float) -> None:
+        if not mode.peer_has(STOCKADE_PROOFS) or self._context.restart_secret is None:
+            return
+        key = (mode.local.address, mode.remote.address)
+        self._hasty.pop(key, None)
+        self._hasty[key] = (now + HASTE_SECONDS, intervals)
+        if len(self._hasty) > MAXIMUM_HASTY:
+            self._hasty.popitem(last=False)
 
     def _knows(self, local: Address, remote: Address, but: MainMode | None = None) -> bool:
         """Whether there is an established main mode or a pair with the peer."""
@@ -184,6 +217,25 @@ class Negotiator:
             self._keep_alive(main_mode.local, main_mode.remote, now)
         if main_mode.peer_says_initial_contact:
             self.initial_contact(main_mode, now)
+        if not main_mode.initiator:
+            self._join_unanswered(main_mode, now)
+
+    def _join_unanswered(self, main_mode: MainMode, now: float) -> None:
+        """The peer began by itself, as a node does that has just got its address. A main mode of ours that
+        it never answered would reach it late, and its claim of initial contact would then be wrong: what
+        waits for it goes on under the peer's."""
+        if main_mode.nat is not None and main_mode.nat.peer_behind:
+            return  # the unanswered one may be for another host behind the same NAT
+        for mode in self._table.with_peer(main_mode.local.address, main_mode.remote.address):
+            if not mode.initiator or mode.closed or any(mode.conversation.responder_cookie):
+                continue
+            jobs = mode.quick_modes.jobs()
+            if all(main_mode.usable(job.acquire.negotiation, now) for job in jobs):
+                jobs = mode.quick_modes.close()
+                reason = Reason.of(ReasonCode.SA_REPLACED, "the peer began by itself", peer=mode.remote)
+                self.end(mode, reason, now, tell=False)
+                for job in jobs:
+                    self.take(job, now)
 
     def initial_contact(self, main_mode: MainMode, now: float) -> None:
         """The peer (authenticated) has no older SA with us: remove what was up before it began to speak."""
@@ -347,12 +399,36 @@ class Negotiator:
         forget = now + seconds
         self._context.timers.set(("departed", mode), forget, lambda _: self._table.forget_departed(mode))
 
+    @property
+    def lost(self) -> LostState:
+        return self._lost
+
+    def lost_state(self, main_mode: MainMode, notification: NotificationPayload, now: float) -> None:
+        self._lost.about_mode(main_mode, notification, now)
+
+    def _peer_lost(
+        self, mode: MainMode | None, pairs: list[QuickModePair], reason: Reason, now: float
+    ) -> None:
+        """Proved. What the pairs secured is negotiated at once: nobody waits for a timer."""
+        wanted = [pair.acquire() for pair in pairs if not pair.replaced and self._pairs.allowed(pair)]
+        for pair in pairs:
+            self._pairs.remove(pair, reason, now)
+        if mode is not None:
+            self.end(mode, reason, now, tell=False)
+        for acquire in wanted:
+            self.take(Job(acquire), now)
+
+    def farewell(self, main_mode: MainMode, now: float) -> None:
+        """Its deletes follow; the next packet finds the node that is there then."""
+        self._expect_back(main_mode, self._config.farewell_intervals, now)
+
     def peer_dead(self, main_mode: MainMode, reason: Reason, now: float) -> None:
         """Its main mode, and the pairs that this main mode (or one that is gone) made: the next packet
         negotiates anew. Another living main mode keeps its own."""
         local, remote = main_mode.local.address, main_mode.remote.address
         modes = self._table.with_peer(local, remote)
         others = {mode.cookies for mode in modes if mode is not main_mode}
+        self._expect_back(main_mode, self._config.return_intervals, now)
         self.end(main_mode, reason, now, tell=False)
         for pair in self._table.pairs_with(local, remote):
             if pair.main_mode not in others:
@@ -415,10 +491,39 @@ class Negotiator:
 
     def delete_all(self, chosen: Callable[[Address], bool], reason: Reason, now: float) -> None:
         stopping, self.stopping = self.stopping, reason  # what ends must not begin anew
+        if reason.code is ReasonCode.SHUTTING_DOWN:
+            self._say_farewell(chosen)
         self._pairs.delete([pair for pair in self._table.pairs() if chosen(pair.remote.address)], reason, now)
         for mode in self._table.main_modes():
             if chosen(mode.remote.address):
                 self.end(mode, reason, now, tell=True)
+        self.stopping = stopping
+
+    def _say_farewell(self, chosen: Callable[[Address], bool]) -> None:
+        """Before the deletes: whoever understands it looks for us, or for the next node, often."""
+        if self._context.restart_secret is None:
+            return
+        for mode in self._table.main_modes():
+            able = mode.established is not None and mode.peer_has(STOCKADE_PROOFS)
+            if able and chosen(mode.remote.address):
+                cookies = mode.conversation.initiator_cookie + mode.conversation.responder_cookie
+                farewell = NotificationPayload(
+                    DomainOfInterpretation.IPSEC, ProtocolId.ISAKMP, cookies, NotifyType.STOCKADE_FAREWELL
+                )
+                mode.notices.send_protected((farewell,))
+
+    def delete_local(self, local: Address, reason: Reason, now: float, *, tell: bool) -> None:
+        """One of our own addresses goes, and what was made on it with it."""
+        stopping, self.stopping = self.stopping, reason
+        pairs = [pair for pair in self._table.pairs() if pair.local.address == local]
+        if tell:
+            self._pairs.delete(pairs, reason, now)
+        else:
+            for pair in pairs:
+                self._pairs.remove(pair, reason, now)
+        for mode in self._table.main_modes():
+            if mode.local.address == local:
+                self.end(mode, reason, now, tell=tell)
         self.stopping = stopping
 
 

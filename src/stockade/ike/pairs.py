@@ -55,6 +55,9 @@ class PairKeeper:
     ) -> None:
         ends = (main_mode.local, main_mode.remote)
         pair = QuickModePair(outcome, *ends, run.initiator, now, main_mode.traits, run.story)
+        if main_mode.token is None and outcome.tokens:
+            cookies = bytes.fromhex(main_mode.cookies.replace(":", ""))
+            main_mode.token = dict(outcome.tokens).get(cookies)
         self._table.add_pair(pair)
         if run.initiator:
             delay = (

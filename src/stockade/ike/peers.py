@@ -34,6 +34,11 @@ class QuickModePair:
     replaced: bool = False
 
     @property
+    def tokens(self) -> dict[bytes, bytes]:
+        """By what the peer can prove that it lost the pair: token by its SPI."""
+        return dict(self.outcome.tokens)
+
+    @property
     def inbound_spi(self) -> int:
         return self.outcome.inbound.spi
 

@@ -426,6 +426,13 @@ class ReasonCode(Enum):
         "the peer no longer answers",
         "none: traffic negotiates anew; see whether the peer and the path are up",
     )
+    PEER_LOST_STATE = (
+        "peer-lost-state",
+        Fault.PEER,
+        None,
+        "the peer has proved that it restarted, or took over an address, and has no SA with us",
+        "none: what was secured is negotiated anew",
+    )
     SA_REPLACED = ("sa-replaced", Fault.HOST, 13878, "a newer SA took its place", "none")
     MAIN_MODE_EXPIRED = (
         "main-mode-expired",
@@ -480,6 +487,35 @@ class ReasonCode(Enum):
     )
     AGENT_STARTED = ("agent-started", Fault.HOST, None, "the agent runs", "none")
     SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
+    # -- clusters
+    CLUSTER_MEMBER = (
+        "cluster-member",
+        Fault.HOST,
+        None,
+        "a node of the cluster has come, or has fallen silent",
+        "where a node is silent: see whether it runs, and whether UDP between the nodes passes",
+    )
+    CLUSTER_ADDRESS = (
+        "cluster-address",
+        Fault.HOST,
+        None,
+        "a virtual address of the cluster has come to this node, or has left it",
+        "none",
+    )
+    CLUSTER_PEER = (
+        "cluster-peer",
+        Fault.HOST,
+        None,
+        "a peer has come that another node of the cluster serves",
+        "none: the hook of [cluster] may tell the balancer, see docs/cluster.md",
+    )
+    CLUSTER_HOOK_FAILED = (
+        "cluster-hook-failed",
+        Fault.HOST,
+        None,
+        "the hook of [cluster] failed or did not end",
+        "run the named command by hand; it has ten seconds",
+    )
     # -- packets
     PERMITTED = ("permitted", Fault.HOST, None, "a filter permits it", "none")
     BLOCKED = (

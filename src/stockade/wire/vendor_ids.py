@@ -27,6 +27,8 @@ XBOX_ONE_2013 = bytes.fromhex("8aa394cf8a5577dc3110c113b027a4f2")
 XBOX_IKEV2 = bytes.fromhex("660822b3a73a244149578d62e0eb46a0")
 SECURITY_REALM = bytes.fromhex("686a8cbdfe634b405146fb2baf33e9e8")
 DEAD_PEER_DETECTION = bytes.fromhex("afcad71368a1f1c96b8696fc77570100")
+STOCKADE_PROOFS = bytes.fromhex("2006c92da81a9da3c0cbe467b6006915")
+"""Ours: MD5 of `Stockade proofs of lost state 1`."""
 XAUTH = bytes.fromhex("09002689dfd6b712")
 STRONGSWAN = bytes.fromhex("882fe56d6fd20dbc2251613b2ebe5beb")
 CISCO_UNITY = bytes.fromhex("12f5f28c457168a9702d9fe274cc")
@@ -52,6 +54,7 @@ _KNOWN = {
     XBOX_IKEV2: "Xbox IKEv2 Negotiation",
     SECURITY_REALM: "MSFT IPsec Security Realm Id",
     DEAD_PEER_DETECTION: "RFC 3706 dead peer detection",
+    STOCKADE_PROOFS: "Stockade proofs of lost state",
     XAUTH: "XAUTH",
     STRONGSWAN: "strongSwan",
     CISCO_UNITY: "Cisco Unity",

@@ -197,7 +197,10 @@ def test_show_policies_and_rules_of_every_store_that_are_in_force(filled: Sessio
     assert [(row["name"], row["store"], row["pfs_group"]) for row in quick_modes] == [
         ("QM", "dynamic", "grp2"),
         ("N", "local", "grpmm"),
+        ("Default Response", "local", "nopfs"),
     ]
+    run_command("ipsec static set defaultrule policy=P activate=no", filled)
+    assert "Default Response" not in show(filled, "qmpolicy all").text
     assert [row["name"] for row in rows(show(filled, "qmpolicy n"), "quick_mode_policies")] == ["N"]
     (rule,) = rows(show(filled, "rule dstaddr=10.9.0.0/16"), "rules")
     assert (rule["name"], rule["store"], rule["action_inbound"], rule["action_outbound"]) == (

@@ -424,13 +424,20 @@ class KernelDriver:
             return
         filter_id = policies.filter_id_of(acquired.policy)
         flow = _flow_of(acquired)
-        key = (filter_id, flow.source, flow.destination)
+        key = (filter_id, flow.source, self._peer_of(filter_id) or flow.destination)
         if now - self._acquired.get(key, float("-inf")) < ACQUIRE_SECONDS:
             return
         if len(self._acquired) >= MAXIMUM_REMEMBERED:
             self._acquired.clear()
         self._acquired[key] = now
         self._events.append(Acquire(filter_id, flow))
+
+    def _peer_of(self, filter_id: str) -> Address | None:
+        """The other end of the tunnel of a filter; None where it has none."""
+        entry = self._table.by_id(filter_id)
+        if entry is None or entry.negotiation is None:
+            return None
+        return self._table.negotiations[entry.negotiation].quick_mode.tunnel_endpoint
 
     def _on_expire(self, expired: Expired) -> None:
         key = _key(expired.state)

@@ -9,8 +9,10 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Protocol
 
+from stockade.ike import proofs
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import AuthMethod, Task
+from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import RandomSource, ReportKind, Send
 from stockade.ike.liveness import PeerTraits, Plan
@@ -32,13 +34,14 @@ from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.wire.isakmp.constants import ExchangeType, PayloadType
 from stockade.wire.isakmp.message import HEADER_SIZE, Header, decode_payloads
-from stockade.wire.isakmp.payloads import VendorIdPayload
+from stockade.wire.isakmp.payloads import NotificationPayload, VendorIdPayload
 from stockade.wire.vendor_ids import (
     DEAD_PEER_DETECTION,
     FRAGMENTATION,
     MS_NEGOTIATION_DISCOVERY,
     MS_NT5_ISAKMPOAKLEY,
     NLBS_PRESENT,
+    STOCKADE_PROOFS,
     VID_INITIAL_CONTACT,
     is_vendor,
     microsoft_version,
@@ -50,6 +53,7 @@ _ACTED_ON = (
     FRAGMENTATION,
     MS_NT5_ISAKMPOAKLEY,
     NLBS_PRESENT,
+    STOCKADE_PROOFS,
     VID_INITIAL_CONTACT,
     DEAD_PEER_DETECTION,
     MS_NEGOTIATION_DISCOVERY,
@@ -127,6 +131,12 @@ class MainModeHost(Protocol):
     def peer_moved(self, main_mode: "MainMode", previous: Endpoint) -> None:
         """The peer, behind a NAT, now speaks from another port than `previous`."""
 
+    def lost_state(self, main_mode: "MainMode", notification: NotificationPayload, now: float) -> None:
+        """Somebody, in clear, shows what may prove that the peer has lost this main mode."""
+
+    def farewell(self, main_mode: "MainMode", now: float) -> None:
+        """The peer, under protection, announces that it restarts or gives its address to another node."""
+
     def peer_dead(self, main_mode: "MainMode", reason: Reason, now: float) -> None: ...
 
     def take_back(self, job: Job, now: float) -> None:
@@ -150,10 +160,13 @@ class MainMode:
         initiator_cookie: bytes | None,
         now: float,
         own_cookie: bytes | None = None,
+        config: EngineConfig | None = None,
     ) -> None:
-        """`own_cookie`: the one that we are known by already; a new one otherwise."""
+        """`config`: until it is established, in place of the engine's.
+
+        `own_cookie`: the one that we are known by already; a new one otherwise."""
         self.context = context
-        self.config = context.config
+        self.config = context.config if config is None else config
         self.random = context.random
         self.local = local
         self.remote = remote
@@ -175,6 +188,8 @@ class MainMode:
         self.outcome: MainModeOutcome | None = None
         self.choice: MainModeChoice | None = None
         self.peer_vendor_ids: tuple[bytes, ...] = ()
+        self.token: bytes | None = None
+        """By what the peer can prove that it lost this main mode."""
         self._peer_is: frozenset[bytes] = frozenset()
         self.closed = False
         self._host = host
@@ -271,6 +286,17 @@ class MainMode:
         names = [vendor_name(data) for data in self.peer_vendor_ids]
         known = [name for name in names if name is not None]
         return next((name for name in known if name.startswith("MS NT5")), known[0] if known else "")
+
+    def tokens_for(self, spi: int) -> tuple[NotificationPayload, ...]:
+        """What to give a peer that understands it, under protection, with an SPI of ours."""
+        secret = self.context.restart_secret
+        if secret is None or not self.peer_has(STOCKADE_PROOFS):
+            return ()
+        conversation = self.conversation
+        cookies = conversation.initiator_cookie + conversation.responder_cookie
+        about = (proofs.about_pair(spi), proofs.about_mode(cookies))
+        ends = (self.local.address, self.remote.address)
+        return tuple(proofs.give(what, secret.token(what, *ends)) for what in about)
 
     def peer_has(self, known: bytes) -> bool:
         return known in self._peer_is
@@ -482,6 +508,7 @@ class MainMode:
     def _established(self, outcome: MainModeOutcome, now: float) -> None:
         self.outcome = outcome
         self.established = now
+        self.config = self.context.config
         self.expires = now + outcome.lifetime_seconds
         self._last_block = outcome.protection.last_block
         self.context.timers.set(self, self.expires, lambda moment: self._host.main_mode_expired(self, moment))

@@ -112,7 +112,9 @@ class Notices:
                     self._prove_address(cookie, now)
                     return
                 hints = message.all(NotificationPayload)[: informational.MAXIMUM_HINTS]
-                if hints:
+                if hints and hints[0].type == NotifyType.STOCKADE_STATE_LOST:
+                    self._host.lost_state(self._mode, hints[0], now)  # one message, one comparison
+                elif hints:
                     self._hint(hints, now)
             elif self._mode.established is None:
                 self._early_informational(header, datagram, now)
@@ -239,6 +241,9 @@ class Notices:
         answer = dead_peer_detection.answer(notification, self._cookie_pair)
         if answer is not None and self._config.dead_peer_detection:
             self.send_protected((answer,))
+            return
+        if notification.type == NotifyType.STOCKADE_FAREWELL:
+            self._host.farewell(self._mode, now)
             return
         if notification.type == NotifyType.INITIAL_CONTACT:
             self._host.initial_contact(self._mode, now)

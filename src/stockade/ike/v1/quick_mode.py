@@ -43,6 +43,7 @@ from stockade.crypto.ikev1_keys import (
 from stockade.crypto.key_exchange import PrivateValue, generate
 from stockade.crypto.registry import esp_key_sizes, integrity_algorithm
 from stockade.ike.contract import RandomSource
+from stockade.ike.proofs import given_in
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
 from stockade.ike.v1.discovery import ExchangeInfo, exchange_info, told_by
@@ -124,7 +125,8 @@ MESSAGE_4 = Expectation(
 class QuickModeSetup:
     """What a quick mode takes from its main mode and from the engine. `find_rule` is policy's answer to a
     peer's request (responder). `repeat` lets the responder repeat message 2, `commit` asks the initiator to
-    wait for its word. `discovery`: both ends know negotiation discovery.
+    wait for its word. `give_tokens`: what proves later that we lost the pair with this SPI of ours.
+    `discovery`: both ends know negotiation discovery.
     `ports`: local and remote UDP ports, for encapsulation where there is a NAT."""
 
     local: Address
@@ -138,6 +140,7 @@ class QuickModeSetup:
     find_rule: Callable[[TrafficSelector], QuickModeMatch | Reason]
     idle_seconds: float | None
     silence_seconds: float | None
+    give_tokens: Callable[[int], tuple[NotificationPayload, ...]]
     replay_window: int
     repeat: bool
     commit: bool
@@ -151,7 +154,8 @@ class QuickModeSetup:
 class QuickModeOutcome:
     """A pair of SAs. `selector` is outbound; `proposal` has the lifetimes in force. `headers`: the two SAs of
     AH, inbound and outbound, where AH and ESP go together; `inbound` and `outbound` are then ESP's.
-    `connected`: the peer has said that it is ready to receive."""
+    `connected`: the peer has said that it is ready to receive. `tokens`: what it will prove the loss of
+    the pair, or of the main mode, with (`proofs.given_in`)."""
 
     inbound: SecurityAssociation
     outbound: SecurityAssociation
@@ -161,6 +165,7 @@ class QuickModeOutcome:
     match: QuickModeMatch
     headers: tuple[SecurityAssociation, ...] = ()
     connected: bool = False
+    tokens: tuple[tuple[bytes, bytes], ...] = ()
     info: ExchangeInfo | None = None
     """What the peer says of it, with negotiation discovery."""
 
@@ -195,6 +200,7 @@ def initiate(
         rest += (KeyExchangePayload(private.public),)
     rest += identities
     rest += _original_addresses(setup, policy.mode, initiator=True)
+    rest += _tokens(setup, spi, ah_spi)
     if setup.discovery:
         protocol = ProtocolId.AH if methods[0].esp is None else ProtocolId.ESP
         rest += (exchange_info(policy, protocol, conversation.message_id),)
@@ -237,6 +243,7 @@ def initiate(
         initiator=True,
         original=_original_of_peer(setup, answer, initiator=True),
     )
+    outcome = replace(outcome, tokens=given_in(answer.all(NotificationPayload)))
     outcome = replace(outcome, info=told_by(answer, conversation.message_id))
     last = quick_mode_hash_3(
         setup.hash, setup.keys.skeyid_a, conversation.message_id_bytes, nonce, peer_nonce
@@ -313,6 +320,7 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         initiator=False,
         original=_original_of_peer(setup, request, initiator=False),
     )
+    outcome = replace(outcome, tokens=given_in(request.all(NotificationPayload)))
     outcome = replace(outcome, info=told_by(request, conversation.message_id))
     rest: tuple[Payload, ...] = (choice.reply_with(spi, ah_spi), NoncePayload(nonce))
     if private is not None:
@@ -323,6 +331,7 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         rest += (exchange_info(policy, choice.protocol, conversation.message_id),)
     if choice.shortened:
         rest += (_responder_lifetime(choice, spi),)
+    rest += _tokens(setup, spi, ah_spi)
     tail = encode_payloads(rest)[1]
     proof = quick_mode_hash_2(setup.hash, skeyid_a, message_id, peer_nonce, tail)
     last = quick_mode_hash_3(setup.hash, skeyid_a, message_id, peer_nonce, nonce)
@@ -356,6 +365,10 @@ def required_group(negotiation: Negotiation, main_mode_group: Group) -> Group | 
     if not negotiation.quick_mode.perfect_forward_secrecy:
         return None
     return negotiation.quick_mode.group or main_mode_group
+
+
+def _tokens(setup: QuickModeSetup, spi: int, ah_spi: int) -> tuple[Payload, ...]:
+    return setup.give_tokens(spi) + (setup.give_tokens(ah_spi)[:1] if ah_spi else ())
 
 
 def _verified(message: Incoming, wanted: bytes, name: str) -> Incoming:

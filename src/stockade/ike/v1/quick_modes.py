@@ -384,6 +384,7 @@ class QuickModes:
             find_rule=find_rule,
             idle_seconds=plan.idle_seconds,
             silence_seconds=plan.silence_seconds,
+            give_tokens=main_mode.tokens_for,
             replay_window=config.replay_window,
             repeat=config.responder_retransmits_quick_mode,
             commit=config.commit_bit and main_mode.is_microsoft,

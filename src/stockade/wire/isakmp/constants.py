@@ -96,7 +96,8 @@ class ProtocolId(IntEnum):
 
 
 class NotifyType(IntEnum):
-    """RFC 2408 §3.14.1, RFC 2407 §4.6.3, RFC 3706 §5.3; 40003–40005 are Microsoft's ([MS-IKEE] §2.2.6)."""
+    """RFC 2408 §3.14.1, RFC 2407 §4.6.3, RFC 3706 §5.3; 39001–39003 are ours
+    (`stockade.ike.proofs`), 40003–40005 are Microsoft's ([MS-IKEE] §2.2.6)."""
 
     INVALID_PAYLOAD_TYPE = 1
     DOI_NOT_SUPPORTED = 2
@@ -134,6 +135,9 @@ class NotifyType(IntEnum):
     INITIAL_CONTACT = 24578
     R_U_THERE = 36136
     R_U_THERE_ACK = 36137
+    STOCKADE_TOKEN = 39001
+    STOCKADE_STATE_LOST = 39002
+    STOCKADE_FAREWELL = 39003
     MICROSOFT_STATUS = 40003
     MICROSOFT_DOS_COOKIE = 40004
     MICROSOFT_EXCHANGE_INFO = 40005

@@ -1,0 +1,41 @@
+"""`stockade cluster show` and `stockade cluster release`."""
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from stockade.agent.client import AgentClient
+from stockade.model.reasons import ReasonCode, error_for
+
+
+def run_cluster(client: AgentClient, action: str, address: str | None, form: str) -> int:
+    """One command; the exit status. Errors: as the agent refuses."""
+    if action == "release":
+        answer = client.post("/v1/cluster/release", {"address": address} if address else None)
+        if form == "json":
+            print(json.dumps(answer, indent=2))
+        else:
+            for one in answer["addresses"]:
+                print(f"{one} may be moved now: its peers were told")
+            if not answer["addresses"]:
+                print("no virtual address is here")
+        return 0
+    cluster = client.get("/v1/status")["cluster"]
+    if cluster is None:
+        raise error_for(
+            ReasonCode.UNKNOWN_NAME, "this host is no node of a cluster: agent.toml has no [cluster]"
+        )
+    if form == "json":
+        print(json.dumps(cluster, indent=2))
+        return 0
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("node", "address", "state", "has", "can be taken over"):
+        table.add_column(column)
+    table.add_row(cluster["node"], "", "this one", ", ".join(cluster["holds"]) or "-", "")
+    for member in cluster["members"]:
+        state = "alive" if member["alive"] else "silent"
+        number = str(member["quick_modes"])
+        table.add_row(member["name"], member["address"], state, ", ".join(member["holds"]) or "-", number)
+    Console(highlight=False).print(table)
+    return 0

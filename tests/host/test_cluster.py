@@ -1,0 +1,224 @@
+"""A cluster of real nodes: a client, two agents behind one virtual address, which moves.
+
+client 10.79.0.1 ──┬── one  10.79.0.11 ┐
+                   └── two  10.79.0.12 ┘ virtual 10.79.0.100
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+import pytest
+
+from stockade.lab import moving
+from stockade.lab.netns import Namespace, Network
+from stockade.lab.real import Agent, _Follower
+
+STOCKADE = [sys.executable, "-m", "stockade.console.main"]
+CLIENT = "10.79.0.1"
+VIRTUAL = IPv4Interface("10.79.0.100/24")
+NODES = {"one": "10.79.0.11", "two": "10.79.0.12"}
+PATIENCE = 20.0
+
+POLICY = """
+ipsec static
+add filterlist name=secured
+add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=ICMP
+add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=TCP
+add filteraction name=require qmsecmethods="ESP[AES128,SHA256]"
+add policy name=test activatedefaultrule=no mmsecmethods="AES128-SHA256-ECP256"
+add rule name=secure policy=test filterlist=secured filteraction=require psk="a key of the cluster"
+set policy name=test assign=yes
+"""
+
+
+class Host:
+    """One namespace with an agent."""
+
+    def __init__(self, namespace: Namespace, home: Path) -> None:
+        self.namespace = namespace
+        self.home = home
+        self.agent = Agent(namespace, home)
+
+    def stockade(self, *words: str) -> str:
+        result = self.namespace.run([*STOCKADE, "--home", str(self.home), *words], check=False)
+        assert result.returncode == 0, (result.stdout, result.stderr)
+        return result.stdout
+
+    def write_policy(self, peer: str) -> None:
+        script = self.home.with_suffix(".netsh")
+        script.write_text(POLICY.format(peer=peer))
+        self.stockade("netsh", "-f", str(script), "--atomic")
+
+    def journal(self, kind: str) -> list[dict]:
+        path = self.home / "journal" / "journal.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
+
+    def inbound_spis(self) -> set[str]:
+        answer = json.loads(self.stockade("show", "sas", "--format", "json"))
+        return {row["inbound_spi"] for row in answer["quick_modes"]}
+
+    def cluster(self) -> dict:
+        return json.loads(self.stockade("cluster", "show", "--format", "json"))
+
+    def ping(self, target: str, count: int = 1, seconds: int = 5) -> bool:
+        argv = ["ping", "-q", "-c", str(count), "-i", "0.2", "-W", str(seconds), target]
+        return self.namespace.run(argv, check=False, timeout=count + seconds + 5).returncode == 0
+
+
+def eventually(question, patience: float = PATIENCE):
+    deadline = time.monotonic() + patience
+    while not (answer := question()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return answer
+
+
+def write_cluster(host: Host, node: str, hook: Path | None = None) -> None:
+    secret = host.home.parent / "cluster.key"
+    if not secret.exists():
+        secret.write_text("the nodes' very own secret\n")
+        secret.chmod(0o600)
+    members = ", ".join(f'{name} = "{address}"' for name, address in NODES.items())
+    lines = [
+        "[cluster]",
+        f'node = "{node}"',
+        f'addresses = ["{VIRTUAL.ip}"]',
+        f"members = {{ {members} }}",
+        f'secret_file = "{secret}"',
+    ]
+    if hook is not None:
+        lines.append(f'hook = ["{hook}"]')
+    (host.home / "agent.toml").write_text("\n".join(lines) + "\n")
+
+
+class Cluster:
+    def __init__(self, network: Network, folder: Path) -> None:
+        self.client = Host(network["client"], folder / "client")
+        self.nodes = {name: Host(network[name], folder / name) for name in NODES}
+        self.client.write_policy(str(VIRTUAL.ip))
+        for name, node in self.nodes.items():
+            node.write_policy(CLIENT)
+            write_cluster(node, name, folder / "hook")
+        self.called = folder / "called"
+        hook = folder / "hook"
+        hook.write_text(f"#!/bin/sh\nenv | grep ^STOCKADE_ | sort | tr '\\n' ' ' >>{self.called}\n")
+        hook.chmod(0o755)
+
+    @property
+    def one(self) -> Host:
+        return self.nodes["one"]
+
+    @property
+    def two(self) -> Host:
+        return self.nodes["two"]
+
+    def start(self) -> None:
+        moving.give(self.one.namespace, VIRTUAL)
+        hosts = (self.client, *self.nodes.values())
+        for host in hosts:
+            host.agent.start()
+        for host in hosts:
+            host.agent.wait_until_ready()
+        assert self.client.ping(str(VIRTUAL.ip))
+        assert eventually(lambda: self.two.cluster()["members"][0]["quick_modes"] == 1), self.two.cluster()
+
+    def story(self) -> str:
+        """What all of them noted, in order, for a test that failed."""
+        entries = []
+        for name, host in (("client", self.client), *self.nodes.items()):
+            lines = (host.home / "journal" / "journal.jsonl").read_text().splitlines()
+            entries += [
+                (entry["time"], name, entry["kind"], entry["text"]) for entry in map(json.loads, lines)
+            ]
+        return "\n" + "\n".join(" ".join(entry) for entry in sorted(entries))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    addresses = {"client": CLIENT, **NODES}
+    with Network({name: IPv4Interface(f"{one}/24") for name, one in addresses.items()}) as network:
+        yield Cluster(network, tmp_path)
+
+
+def test_the_surviving_node_has_the_peers_at_once_when_it_gets_the_address(cluster: Cluster) -> None:
+    cluster.start()
+    client, one, two = cluster.client, cluster.one, cluster.two
+    with _Follower(client.namespace, str(VIRTUAL.ip)) as follower:
+        assert follower.wait_for_answer(0.0, PATIENCE) is not None
+        old = client.inbound_spis()
+        assert old
+        one.agent.kill()
+        moving.take(one.namespace, VIRTUAL)
+        began = time.monotonic()
+        moving.give(two.namespace, VIRTUAL)
+        moved = time.monotonic()
+        answered = follower.wait_for_answer(moved, PATIENCE)
+        assert answered is not None, two.journal("cluster-address-came")
+        print(f"address moved in {moved - began:.3f} s; answered {answered - moved:.3f} s after that")
+    (came,) = two.journal("cluster-address-came")
+    assert str(VIRTUAL.ip) in came["text"]
+    assert two.journal("main-mode-established")
+    # The node said that it has nothing older: what the client had with the dead one is gone, by no timer.
+    assert not old & client.inbound_spis()
+    assert eventually(lambda: two.journal("cluster-member-lost"))
+    # The first node comes back, without the address, and may take it over again.
+    one.agent.start()
+    one.agent.wait_until_ready()
+    assert eventually(lambda: one.cluster()["members"][0]["quick_modes"] == 1)
+
+
+def test_a_planned_failover_loses_nothing(cluster: Cluster) -> None:
+    cluster.start()
+    client, one, two = cluster.client, cluster.one, cluster.two
+    with _Follower(client.namespace, str(VIRTUAL.ip)) as follower:
+        assert follower.wait_for_answer(0.0, PATIENCE) is not None
+        assert "may be moved" in one.stockade("cluster", "release")
+        moving.take(one.namespace, VIRTUAL)
+        moving.give(two.namespace, VIRTUAL)
+        moved = time.monotonic()
+        answered = follower.wait_for_answer(moved, PATIENCE)
+        assert answered is not None
+        print(f"answered {answered - moved:.3f} s after the address had moved")
+    assert client.journal("quick-mode-deleted")
+    assert one.cluster()["holds"] == []
+    assert two.cluster()["holds"] == [str(VIRTUAL.ip)]
+    # And back again.
+    two.stockade("cluster", "release", str(VIRTUAL.ip))
+    moving.take(two.namespace, VIRTUAL)
+    moving.give(one.namespace, VIRTUAL)
+    assert client.ping(str(VIRTUAL.ip)), cluster.story()
+    assert len(one.journal("cluster-address-came")) == 1
+
+
+def test_a_peer_that_comes_to_another_node_calls_the_hook(cluster: Cluster) -> None:
+    """As behind a balancer: both nodes have the address, and the peer is sent to the other one."""
+    cluster.start()
+    client, two = cluster.client, cluster.two
+    hardware = json.loads(two.namespace.run(["ip", "-j", "link", "show", "eth0"]).stdout)[0]["address"]
+    two.namespace.run(["ip", "address", "add", str(VIRTUAL), "dev", "eth0"])
+    # Taking the address over begins with the peer; the balancer still sends its packets to the first node,
+    # so the second gets no answer. Then it is moved.
+    client.namespace.run(["ip", "neigh", "replace", str(VIRTUAL.ip), "lladdr", hardware, "dev", "eth0"])
+    assert client.ping(str(VIRTUAL.ip), count=3)
+    assert eventually(cluster.called.exists), two.journal("cluster-peer")
+    words = cluster.called.read_text().split()
+    assert "STOCKADE_EVENT=peer-of-another-node" in words
+    assert f"STOCKADE_PEER={CLIENT}" in words
+    assert "STOCKADE_OWNER=one" in words
+    assert "STOCKADE_NODE=two" in words
+    assert two.journal("cluster-peer")
+
+
+def test_what_is_wrong_in_the_settings_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "agent.toml").write_text('[cluster]\naddresses = ["10.0.0.1"]\nhoook = []\n')
+    argv = [*STOCKADE, "--home", str(home), "agent", "run"]
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 1
+    assert "cluster.hoook" in result.stderr
