@@ -33,7 +33,15 @@ from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
 from stockade.policy.specific import make_filter
-from stockade.wire.xfrm import Policy, PolicyAction, PolicyDirection, XfrmMode, decode_policy
+from stockade.wire.xfrm import (
+    Policy,
+    PolicyAction,
+    PolicyDirection,
+    XfrmMode,
+)
+from stockade.wire.xfrm_decode import (
+    decode_policy,
+)
 
 CAPABILITIES = Capabilities(
     "kernel", frozenset(Mode), frozenset(Encryption), frozenset(Hash), True, frozenset({4, 6})

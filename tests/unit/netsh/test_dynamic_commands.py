@@ -266,7 +266,9 @@ def test_show_associations(filled: Session) -> None:
 
 def test_show_statistics_and_all(filled: Session) -> None:
     both = show(filled, "stats")
-    assert "Invalid cookies" in both.text
+    assert "Invalid Cookies" in both.text
+    labels = [line.partition(" : ")[0].strip() for line in both.text.splitlines() if " : " in line]
+    assert len(labels) == len({label.casefold() for label in labels})  # nothing is told twice
     assert "Bytes Sent" in both.text
     assert isinstance(both.data, dict)
     assert both.data["ipsec"]["Bytes Sent"] == 20
