@@ -107,6 +107,8 @@ from stockade.wire.xfrm import (
     Template,
     XfrmMode,
     XfrmSelector,
+)
+from stockade.wire.xfrm_decode import (
     decode_acquire,
     decode_expire,
     decode_policy,

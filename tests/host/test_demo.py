@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from stockade.lab.failover import strongswan_missing
 from stockade.lab.netns import NETNS_FOLDER, PREFIX
 
 DEMO = (sys.executable, "-m", "stockade.console.main", "demo")
-SECONDS = 180
+SECONDS = 240
 
 
 def left_behind(process: int) -> list[str]:
@@ -38,6 +39,9 @@ def test_the_demo_keeps_every_promise_with_real_packets() -> None:
     assert seen["permitted"] is True
     assert seen["outsider_refused"] is True
     assert 0.0 < seen["reconnect_s"] < 30.0
+    assert 0.0 < seen["failover_s"] < 20.0
+    if strongswan_missing() is None:
+        assert seen["failover_strongswan_s"] > seen["failover_s"]
     assert seen["throughput_mbit_s"] > 1.0
     assert left_behind(demo.pid) == []
 

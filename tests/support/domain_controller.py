@@ -135,6 +135,11 @@ class DomainController:
                 lines.append(f"{name}:: {base64.b64encode(text).decode()}")
         self._run([_path("ldbadd"), "-H", str(self.database)], "\n".join(lines) + "\n")
 
+    def replace_data(self, dn: str, data: bytes) -> None:
+        """Another ipsecData."""
+        text = base64.b64encode(data).decode()
+        self.modify(f"dn: {dn}\nchangetype: modify\nreplace: ipsecData\nipsecData:: {text}\n")
+
     # ---- what a domain has
     def add_computer(self, name: str, keytab: Path, unit: str = "") -> None:
         """A computer's account with the principals of a member, and its keytab. `unit`: DN of its OU."""

@@ -42,6 +42,21 @@ class HostFactsMessage(msgspec.Struct, kw_only=True):
     age: float
 
 
+class DomainMessage(msgspec.Struct, kw_only=True):
+    """The domain's policy. `age` since it was read, null where it never was; `from_copy`: nothing newer was
+    read since the start. `refused`: why the newest attempt failed. `next` seconds until the next one."""
+
+    domain: str
+    controller: str
+    site: str
+    gpo: str
+    policy: str
+    age: float | None
+    from_copy: bool
+    refused: ReasonMessage | None
+    next: float | None
+
+
 class ClusterMember(msgspec.Struct, kw_only=True):
     """Another node, as this one knows it."""
 
@@ -94,6 +109,8 @@ class Status(msgspec.Struct, kw_only=True):
     facts: HostFactsMessage
     soft: int
     """With how many peers traffic passes in clear because negotiating failed (rules with `soft`)."""
+    domain: DomainMessage | None
+    """Null where no policy is taken from a domain."""
     boot_filters: str
     """The boot mode that still holds because no policy is in force; empty otherwise."""
     cluster: ClusterMessage | None

@@ -30,6 +30,11 @@ class Paths:
         return self.state.with_name("names.json")
 
     @property
+    def domain(self) -> Path:
+        """The last good policy of the domain."""
+        return self.state.with_name("domain.json")
+
+    @property
     def restart(self) -> Path:
         """The secret that proves a restart to peers."""
         return self.state.with_name("restart.json")

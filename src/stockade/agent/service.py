@@ -22,6 +22,7 @@ from stockade import __version__
 from stockade.agent import messages, views
 from stockade.agent.boot import Gate
 from stockade.agent.core import HostCore
+from stockade.agent.domain import DomainPolicy
 from stockade.agent.facts_keeper import FactsKeeper
 from stockade.agent.host_facts import present_addresses, source_address
 from stockade.agent.interfaces import InterfaceChanges
@@ -105,6 +106,7 @@ class Service:
         self._stores = stores
         self._oakley = OakleyLog(paths.journal)
         self._facts: FactsKeeper
+        self._domain: DomainPolicy
         self._core: HostCore
         self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
@@ -127,6 +129,15 @@ class Service:
             refresh_seconds=self._settings.name_refresh_seconds,
         )
         self._facts = FactsKeeper(names, self._settings.host)
+        self._domain = DomainPolicy(
+            self._settings.directory,
+            self._settings.kerberos.keytab,
+            self._paths.domain,
+            self._journal.write,
+            self._load_quietly,
+            lambda: self._facts.facts.local,
+        )
+        self._stores.domain = self._domain.policy_sets
         keep = True
         try:
             self._start_policy()
@@ -146,6 +157,7 @@ class Service:
         the persistent policy: the host is as closed as the administrator asked for, and the agent waits for
         a better policy."""
         self._facts.refresh()
+        self._domain.start()
         self._core = HostCore(
             self._driver,
             self._facts.facts,
@@ -239,11 +251,14 @@ class Service:
                 self._keep_good_copy()
             started = Reason.of(ReasonCode.AGENT_STARTED, version=__version__, pid=os.getpid())
             self._journal.write(Entry("agent-started", started))
-            watcher = asyncio.create_task(self._watch())
+            tasks = [asyncio.create_task(self._watch())]
+            if self._domain.configured:
+                tasks.append(asyncio.create_task(self._domain.run()))
             try:
                 await self._serve_api()
             finally:
-                watcher.cancel()
+                for task in tasks:
+                    task.cancel()
             await self._part()
         finally:
             if self._cluster is not None:
@@ -461,6 +476,10 @@ class Service:
             self._open_gate()
             self._keep_good_copy()
 
+    def _load_quietly(self) -> None:
+        with suppress(StockadeError):  # in the journal and in the status
+            self._load()
+
     def _enforce(self, configuration: Configuration) -> None:
         """Put a configuration in force; `_refusal` says why it is not, where it is not."""
         self._take_settings(configuration)
@@ -497,6 +516,7 @@ class Service:
         """Remember what is in force, for a start that finds a store damaged."""
         try:
             self._stores.keep_good_copies()
+            self._domain.keep()
         except StockadeError as error:
             self._journal.write(Entry("last-good-not-kept", error.reason))
 
@@ -523,6 +543,7 @@ class Service:
             known_quick_modes=len(self._known.all()),
             facts=views.facts(self._facts, now),
             soft=len(self._core.soft_associations),
+            domain=views.domain(self._domain, self._settings.directory.domain),
             boot_filters=str(self._gate.table.mode) if self._gate.is_closed else "",
             cluster=views.cluster(self._cluster) if self._cluster is not None else None,
         )
@@ -544,6 +565,7 @@ class Service:
         return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
 
     def reload(self) -> messages.Loaded:
+        self._domain.refresh()
         with suppress(StockadeError):  # told by `refused`
             self._load()
         return messages.Loaded(

@@ -16,6 +16,13 @@
     keytab = "/etc/krb5.keytab"   # the host's keys
     principal = ""                # which of its principals peers use; empty: host/…, else COMPUTER$
 
+    [directory]
+    domain = ""                   # policies of this Active Directory domain; empty: none
+    computer = ""                 # DN of this computer; empty: the account of the keytab
+    controllers = []              # host names of domain controllers; empty: those that DNS names
+    refresh_seconds = 5400        # how often group policy is looked at, 2 to 604800
+    jitter_seconds = 1800         # and up to so much later, 0 to 86400
+
     [host]                        # in place of what resolv.conf, leases and routes say
     dns_servers = ["10.0.0.53"]   # also wins_servers, dhcp_servers, gateways
     name_refresh_seconds = 60     # DNS names in filters are looked up so often, 5 to 86400
@@ -38,6 +45,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stockade.agent.domain_settings import DomainSettings
 from stockade.agent.host_facts import HostSettings
 from stockade.agent.names import REFRESH_SECONDS
 from stockade.agent.soft import SoftSettings, SoftWhen
@@ -46,6 +54,7 @@ from stockade.model.addresses import Address
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.pki.chain import ChainRules
 from stockade.pki.revocation import RevocationCheck
+from stockade.policy.objects import check_name
 
 if TYPE_CHECKING:
     from stockade.cluster.settings import ClusterSettings
@@ -61,6 +70,7 @@ _RANGES = {
 _SWITCHES = frozenset({"nat_traversal", "advertise_cluster", "fetch_revocation_lists"})
 _SERVERS = ("dns_servers", "wins_servers", "dhcp_servers", "gateways")
 _HOST_RANGES = {"name_refresh_seconds": (5, 86_400)}
+_DIRECTORY_RANGES = {"refresh_seconds": (2, 604_800), "jitter_seconds": (0, 86_400)}
 _SOFT_RANGES = {"idle_seconds": (30, 86_400)}
 
 
@@ -80,6 +90,7 @@ class Settings:
     ike: EngineConfig = field(default_factory=EngineConfig)
     chains: ChainRules = field(default_factory=ChainRules)
     kerberos: KerberosSettings = field(default_factory=KerberosSettings)
+    directory: DomainSettings = field(default_factory=DomainSettings)
     host: HostSettings = field(default_factory=HostSettings)
     name_refresh_seconds: float = REFRESH_SECONDS
     soft: SoftSettings = field(default_factory=SoftSettings)
@@ -102,10 +113,11 @@ def read_settings(path: Path) -> Settings:
     ike = _table(path, content, "ike", {*_RANGES, *_SWITCHES})
     host = _table(path, content, "host", {*_SERVERS, *_HOST_RANGES})
     soft = _table(path, content, "soft", {"when", "negotiation_discovery", *_SOFT_RANGES})
+    directory = _directory(path, content)
     kerberos = _kerberos(path, content.pop("kerberos", {}))
     cluster = _cluster(path, content.pop("cluster", None))
     if content:
-        known = "driver, no_offload, [ike], [kerberos], [host], [soft] and [cluster]"
+        known = "driver, no_offload, [ike], [kerberos], [directory], [host], [soft] and [cluster]"
         raise _invalid(path, f"unknown key {next(iter(content))!r}; known are {known}")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
@@ -122,6 +134,7 @@ def read_settings(path: Path) -> Settings:
         ),
         ChainRules(RevocationCheck(_number(path, ike, "strong_crl_check", RevocationCheck.REVOKED_ONLY))),
         kerberos,
+        directory,
         HostSettings(*(_servers(path, host, key) for key in _SERVERS)),
         float(_number(path, host, "name_refresh_seconds", int(REFRESH_SECONDS), "host", _HOST_RANGES)),
         SoftSettings(
@@ -189,6 +202,30 @@ def _soft_when(path: Path, table: Mapping[str, object]) -> SoftWhen:
     except ValueError:
         words = " or ".join(SoftWhen)
         raise _invalid(path, f"soft.when must be {words}, not {value!r}") from None
+
+
+def _directory(path: Path, content: dict[str, object]) -> DomainSettings:
+    known = {"domain", "computer", "controllers", *_DIRECTORY_RANGES}
+    table = _table(path, content, "directory", known)
+    default = DomainSettings()
+    domain, computer = table.get("domain", ""), table.get("computer", "")
+    controllers = table.get("controllers", [])
+    if not isinstance(domain, str) or not isinstance(computer, str):
+        raise _invalid(path, "directory.domain and directory.computer must be text")
+    if not isinstance(controllers, list) or not all(isinstance(one, str) for one in controllers):
+        raise _invalid(path, "directory.controllers must be a list of host names")
+    try:
+        for name in [*([domain] if domain else []), *controllers]:
+            check_name(name)
+    except ValueError as error:
+        raise _invalid(path, f"directory: {error}") from None
+    refresh, jitter = (
+        float(_number(path, table, key, int(value), "directory", _DIRECTORY_RANGES))
+        for key, value in (("refresh_seconds", default.refresh), ("jitter_seconds", default.jitter))
+    )
+    # A shorter refresh shortens the schedule after failures as well.
+    first_retry = min(default.first_retry, refresh)
+    return DomainSettings(domain, tuple(controllers), computer, refresh, jitter, first_retry)
 
 
 def _kerberos(path: Path, table: object) -> KerberosSettings:

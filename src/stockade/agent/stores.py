@@ -40,6 +40,8 @@ class Stores:
         self._stores = (self._persistent, self._local)
         self._in_force: Versions = ()
         self.dynamic = DynamicMemory()
+        self.domain: Callable[[], tuple[PolicySet, ...]] = tuple
+        """The domain's store, where it assigns a policy."""
 
     def versions(self) -> Versions:
         """Differs after every change of any store. HostError as `LocalStore.version`."""
@@ -102,9 +104,11 @@ class Stores:
 
     def _configuration(self, stores: tuple[LocalStore, ...]) -> Configuration:
         sets = tuple(map(_read, stores))
-        assigned = any(one.assigned is not None for one in sets)
+        assigned = any(one.assigned is not None for one in (*sets, *self.domain()))
         return Configuration(
-            sets, self.dynamic.read(), read_service_settings(stores[-1], ever_assigned=assigned)
+            (*sets, *self.domain()),
+            self.dynamic.read(),
+            read_service_settings(stores[-1], ever_assigned=assigned),
         )
 
 

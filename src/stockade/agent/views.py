@@ -1,10 +1,12 @@
-"""From the core's objects to the messages of the local API. Pure."""
+"""From the core's objects to the messages of the local API. No I/O."""
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from stockade.agent import messages
 from stockade.agent.core import HostCore
+from stockade.agent.domain import DomainPolicy
 from stockade.agent.facts_keeper import FactsKeeper
 from stockade.agent.temporary import SoftAssociation
 from stockade.driver.contract import DriverStatistics
@@ -195,3 +197,23 @@ def _quick_mode(
 
 def _addresses(addresses: AddressRange) -> str:
     return "any" if addresses.is_everything else str(addresses)
+
+
+def domain(keeper: DomainPolicy, name: str) -> messages.DomainMessage | None:
+    if not keeper.configured:
+        return None
+    snapshot, found = keeper.snapshot, keeper.evaluation
+    winner = found.resultant.winner if found else None
+    policy = found.policy if found else None
+    now = time.time()
+    return messages.DomainMessage(
+        domain=name,
+        controller=snapshot.controller if snapshot else "",
+        site=snapshot.site if snapshot else "",
+        gpo=winner.gpo.name if winner else "",
+        policy=policy.name if policy else "",
+        age=max(0.0, round(now - snapshot.read, 1)) if snapshot else None,
+        from_copy=keeper.from_cache,
+        refused=reason_message(keeper.refusal) if keeper.refusal else None,
+        next=max(0.0, round(keeper.due - now, 1)) if keeper.due is not None else None,
+    )

@@ -9,6 +9,7 @@ many came up and failed, and the seconds from the first message to the last.
 """
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address
 
+from stockade.agent.launch import COLLECTOR
 from stockade.agent.udp import UdpSockets
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import Acquire, Report, ReportKind, Send
@@ -136,6 +138,8 @@ def run(task: Task) -> Outcome:
     for descriptor in readers:
         poll.register(descriptor, select.POLLIN)
     outcome = Outcome()
+    gc.freeze()  # as the agent does
+    gc.set_threshold(*COLLECTOR)
     end = ReportKind.MAIN_MODE_ESTABLISHED if task.main_only else ReportKind.QUICK_MODE_ESTABLISHED
     begun = 0
     start = last = time.monotonic()

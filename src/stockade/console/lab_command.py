@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from stockade.lab.failover import CLIENTS, SCENARIOS, run_all
-from stockade.lab.failover_report import as_json, as_svg, as_text
+from stockade.lab.laboratory import CLIENTS, SCENARIOS, run_all
+from stockade.lab.laboratory_report import as_json, as_svg, as_text
 from stockade.model.reasons import ReasonCode, error_for
 
 

@@ -230,6 +230,12 @@ def _parser() -> argparse.ArgumentParser:
     listing = certificate_commands.add_parser("list", help="what is in the machine store", parents=[shared])
     listing.set_defaults(command=_certificate_list)
 
+    rsop = add("rsop", _rsop, "which policy of the domain applies, and why: the whole chain of group policy")
+    which = rsop.add_mutually_exclusive_group()
+    which.add_argument("--computer", metavar="DN", default="", help="of this computer (default: this one)")
+    which.add_argument("--ou", metavar="DN", default="", help="of any computer in this organizational unit")
+    rsop.add_argument("--domain", default="", help="in place of that of agent.toml")
+
     add("doctor", _doctor, "what this host can do, which data plane an agent would use, and why")
     bench = add("bench", _bench, "what things cost on this machine, beside what they may cost")
     bench.add_argument("benchmark", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
@@ -482,6 +488,13 @@ def _own_address(value: str, ends: dict[str, str], addresses: Sequence[str]) -> 
         return value
     wants_ipv6 = any(":" in other for other in ends.values())
     return next((address for address in addresses if (":" in address) == wants_ipv6), "me")
+
+
+def _rsop(options: argparse.Namespace) -> int:
+    from stockade.console.rsop_command import rsop
+
+    paths, form = Paths.of(options.home), options.format
+    return rsop(paths, form, domain=options.domain, computer=options.computer, unit=options.ou)
 
 
 def _doctor(options: argparse.Namespace) -> int:

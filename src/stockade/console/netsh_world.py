@@ -55,12 +55,7 @@ class Console:
             path = self._paths.policy if name == "local" else self._paths.persistent
             opened = self._opened[name] = open_store(path, name)
             if opened.damage is not None:
-                made = "" if opened.copied is None else f" of {opened.copied:%Y-%m-%d %H:%M:%S} UTC"
-                print(
-                    f"stockade: {opened.damage}\n"
-                    f"what follows is its last good copy{made}, which is read-only",
-                    file=sys.stderr,
-                )
+                print(f"stockade: {opened.damage}\n{opened.what_is_shown}", file=sys.stderr)
         return opened.store
 
     def _present_versions(self) -> dict[str, int]:

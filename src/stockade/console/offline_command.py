@@ -6,6 +6,7 @@ the stores of `--home` are read. Nothing is written, and nothing is resolved: DN
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,9 +20,11 @@ from stockade.model.traffic import Flow
 from stockade.netsh.interpreter import decode_script, run_script
 from stockade.netsh.memory_store import MemoryStore
 from stockade.netsh.session import Session
+from stockade.policy.facts import HostFacts
 from stockade.policy.objects import PolicySet
 from stockade.store.formats import file_kind, read_policy_file
 from stockade.store.local import LocalStore
+from stockade.store.opening import open_store
 
 MAXIMUM_FILE_BYTES = 256 * 1024 * 1024
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -30,9 +33,10 @@ _DIRECTIONS |= {"out": Direction.OUTBOUND, "outbound": Direction.OUTBOUND}
 
 
 def load(paths: Paths, policy_file: str | None, policy: str | None, local: Sequence[str]) -> Offline:
-    """What would be in force on a computer with the addresses `local` (this one's own if there are none)."""
-    addresses = [_address(word, "--local") for word in local] or _own_addresses()
-    return Offline.of(policy_sets(paths, policy_file), addresses, policy=policy)
+    """What would be in force on a computer with the addresses `local`, of whose servers nothing is known; on
+    this one if there are none."""
+    facts = [_address(word, "--local") for word in local] if local else _own_facts()
+    return Offline.of(policy_sets(paths, policy_file), facts, policy=policy)
 
 
 def explain(offline: Offline, flow: Flow, direction: str | None, form: str) -> int:
@@ -114,7 +118,15 @@ def policy_sets(paths: Paths, policy_file: str | None) -> tuple[PolicySet, ...]:
 
 def _stores(paths: Paths) -> tuple[PolicySet, ...]:
     found = ((paths.persistent, "persistent"), (paths.policy, "local"))
-    return tuple(LocalStore(path, name).read() for path, name in found if path.exists())
+    return tuple(_store(path, name) for path, name in found if path.exists())
+
+
+def _store(path: Path, name: str) -> PolicySet:
+    """What is in a store; where it is damaged, in its last good copy, and standard error says so."""
+    opened = open_store(path, name)
+    if opened.damage is not None:
+        print(f"stockade: {opened.damage}\n{opened.what_is_shown}", file=sys.stderr)
+    return opened.store.read()
 
 
 def _read_file(path: Path) -> PolicySet:
@@ -136,10 +148,10 @@ def _read_file(path: Path) -> PolicySet:
     return store.read()
 
 
-def _own_addresses() -> Sequence[Address]:
+def _own_facts() -> HostFacts:
     from stockade.agent.host_facts import HostSettings, SystemFiles, read_host_facts
 
-    return read_host_facts(SystemFiles(), HostSettings()).local
+    return read_host_facts(SystemFiles(), HostSettings())
 
 
 def _address(word: str, what: str) -> Address:

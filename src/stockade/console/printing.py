@@ -23,6 +23,7 @@ def status(answer: Mapping[str, Any]) -> None:
         ("Packets waiting for an SA", str(answer["held_packets"])),
         ("Addresses", ", ".join(answer["addresses"])),
     ]
+    rows += _domain(answer.get("domain"))
     rows += _facts(answer["facts"])
     if answer["soft"]:
         rows.append(("Peers spoken with in clear (soft)", str(answer["soft"])))
@@ -39,6 +40,24 @@ def status(answer: Mapping[str, Any]) -> None:
     if refused:
         console.print(f"[red]The newest policy is not in force:[/] {escape(refused['text'])}", soft_wrap=True)
         console.print(f"What to do: {escape(refused['remedy'])}", soft_wrap=True)
+
+
+def _domain(domain: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What comes from Active Directory, how old it is, and why there is nothing newer."""
+    if domain is None:
+        return []
+    if domain["age"] is None:
+        text = "never read"
+    else:
+        copy = ", from the copy of an earlier run" if domain["from_copy"] else ""
+        what = f"“{domain['policy']}” by “{domain['gpo']}”" if domain["policy"] else "none assigned"
+        text = f"{what}; read {duration(domain['age'])} ago from {domain['controller']}{copy}"
+    rows = [(f"Policy of {domain['domain']}", text)]
+    if domain["refused"]:
+        rows.append(("Newest look at the directory", domain["refused"]["text"]))
+    if domain["next"] is not None:
+        rows.append(("Next look at the directory", f"in {duration(domain['next'])}"))
+    return rows
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

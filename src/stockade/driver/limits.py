@@ -1,6 +1,8 @@
 """Whether a data plane can do what is asked of it: the checks that every driver makes before it changes
 anything."""
 
+from ipaddress import IPv6Address
+
 from stockade.driver.contract import Capabilities
 from stockade.model.addresses import Address
 from stockade.model.filters import Action, Direction, FilterTable
@@ -29,7 +31,11 @@ def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4,
 
 def secures_ipv6(table: FilterTable) -> bool:
     """Whether a filter negotiates about IPv6: then neighbour discovery needs an exemption, and only then."""
-    return any(entry.action is Action.NEGOTIATE and entry.selector.version == 6 for entry in table.filters)
+    negotiate = Action.NEGOTIATE  # asked of every filter at every change: no step too many
+    for entry in table.filters:
+        if entry.action is negotiate and isinstance(entry.selector.source.first, IPv6Address):
+            return True
+    return False
 
 
 def tunnels_of(table: FilterTable) -> dict[str, Address]:

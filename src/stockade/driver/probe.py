@@ -8,11 +8,13 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final
 
 from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.driver.contract import Capabilities
+from stockade.driver.kernel.policies import MODES
 from stockade.driver.kernel.states import encryption_of, integrity_of
 from stockade.driver.netlink import NetlinkError, NetlinkSocket
 from stockade.model.negotiation import Mode
@@ -84,8 +86,11 @@ def kernel_capabilities() -> Capabilities:
         has_esp = 4 in versions
         return Capabilities(
             name="kernel",
-            # Tunnel mode is in the codec and the templates, but nothing has tried it yet.
-            modes=frozenset({Mode.TRANSPORT}) if has_esp else frozenset(),
+            modes=frozenset(
+                mode
+                for mode in Mode
+                if has_esp and takes(replace(esp_trial(Encryption.AES_CBC_128, Hash.SHA1), mode=MODES[mode]))
+            ),
             encryptions=frozenset(
                 entry
                 for entry in Encryption

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from stockade.lab import needs
 from stockade.lab.errors import LabError
-from stockade.lab.story import STEPS, Findings, World, tell
+from stockade.lab.story import STEPS, FailoverResult, Findings, World, tell
 from stockade.model.reasons import StockadeError
 
 EXIT_BROKEN, EXIT_INTERRUPTED = 1, 130
@@ -256,10 +256,25 @@ def _table(world: World, findings: Findings) -> Table:
         ("permitted port is open, in clear", yes(findings.permitted)),
         ("outsider refused", yes(findings.outsider_refused)),
         ("back after SIGKILL", _seconds(findings.reconnect_s, world.time_word())),
+        *_failover_rows(findings.failover),
     )
     for name, text in rows:
         table.add_row(name, text)
     return table
+
+
+def _failover_rows(result: FailoverResult | None) -> tuple[tuple[str, str], ...]:
+    if result is None:
+        return (("a cluster's address moves", "only with real packets"),)
+    ours = ("a cluster's address moves: back after", _seconds(result.stockade_s, "seconds"))
+    if result.no_strongswan:
+        return (ours, ("  strongSwan beside it", f"not measured: {result.no_strongswan}"))
+    tight = _seconds(result.strongswan_tight_s, "seconds")
+    if result.ratio is not None:
+        tight += f", {result.ratio:.0f} times as long"
+    default = result.strongswan_default_s
+    waited = f"not back in {result.waited_s:g} s" if default is None else _seconds(default, "seconds")
+    return (ours, ("  strongSwan, tightest settings", tight), ("  strongSwan, default settings", waited))
 
 
 def _seconds(value: float | None, word: str) -> str:

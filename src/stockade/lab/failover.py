@@ -1,340 +1,211 @@
-"""The failover laboratory: who is back how soon, when a cluster node fails or a server restarts.
+"""A cluster whose address moves, with real packets: how long until the client's pings are answered again.
 
-    client ──── virtual network ──── the shared address: node a, then node b
+    client ──┬── one ┐
+             └── two ┘ one virtual address, which moves from one to two when one is killed with SIGKILL
 
-Virtual hosts, virtual time; the key exchange, the policy and the packet path are the product's own. The
-clients are profiles of our engine: the timers and vendor ids of Windows 2000 to 2008 R2 as Microsoft
-documents them (KB 306677, KB 980915, [MS-IKEE] §3.5), a peer with dead-peer detection only, and Stockade.
-Clients of other makers have servers of their own kind: such a node says nothing of an SA that it does not
-know. That is what their published figures come from; with a Stockade server many of them are back sooner.
+The same is done with Stockade and with strongSwan (IKEv2, its user-space ESP, a tunnel to the virtual
+address), on the same machine, one after the other. The moment that counts from is when the address is on the
+second node and announced by ARP. Nothing here knows more about either product than a user does. Root.
+"""
 
-`reconnect_s` counts from the moment at which somebody is there again to answer (the address has moved, the
-server is up, the cable is back) to the first answer to a packet sent after that. What is not modelled: the
-time that Kerberos takes, and how long a user waits before trying again: the client sends all the time."""
-
+import contextlib
 import os
-import random
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from ipaddress import ip_address
-from itertools import pairwise
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Interface
+from pathlib import Path
 
-from stockade.agent.journal import Entry
-from stockade.agent.known_peers import KnownPeers
-from stockade.ike.config import EngineConfig
-from stockade.ike.proofs import RestartSecret
+from stockade.lab import moving, netns
 from stockade.lab.errors import LabError
-from stockade.lab.virtual import Timer, VirtualClock, VirtualNetwork
-from stockade.lab.virtual_host import VirtualHost
-from stockade.model.filters import Action
-from stockade.model.negotiation import PresharedKey
-from stockade.model.reasons import PeerError, ReasonCode
-from stockade.model.secret import Secret
-from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModeProposal, QuickModeProposal
-from stockade.model.traffic import UDP
-from stockade.policy.objects import Filter, FilterAction, FilterAddress, FilterList, Policy, PolicySet, Rule
-from stockade.wire.ip import parse_packet
-from stockade.wire.isakmp.constants import ExchangeType
-from stockade.wire.isakmp.message import decode_header
-from stockade.wire.transport import UDP_HEADER_SIZE
-from stockade.wire.udp_encapsulation import IKE_PORT
+from stockade.lab.examples import STOCKADE
+from stockade.lab.needs import find_program
+from stockade.lab.netns import Namespace, Network
+from stockade.lab.real import Agent, Follower
+from stockade.lab.story import FailoverResult
 
-CLIENT, SERVICE = ip_address("10.66.0.1"), ip_address("10.66.0.100")
-LIMIT_SECONDS = 420.0
-SOON_SECONDS, SOON_INTERVAL, LATER_INTERVAL = 1.0, 0.04, 2.0
-MOVE_SECONDS = 1.0
-"""How long the surviving node takes to notice and to take the address over."""
-PLANNED_MOVE_SECONDS = 0.05
-RESTART_SECONDS = 30.0
-CUT_SECONDS = 90.0
-LATE_SECONDS, LATE_DELAY = 30.0, 5.0
-LOSSY_SECONDS, LOSS = 120.0, 0.3
-_EXCHANGES = {ExchangeType.IDENTITY_PROTECTION: "main mode", ExchangeType.QUICK_MODE: "quick mode",
-              ExchangeType.INFORMATIONAL: "informational"}  # fmt: skip
-_GIVEN_UP = (
-    ReasonCode.PEER_DEAD,
-    ReasonCode.NEGOTIATION_TIMED_OUT,
-    ReasonCode.SA_IDLE,
-    ReasonCode.PEER_LOST_STATE,
-)
+CLIENT, ONE, TWO = "10.98.0.1", "10.98.0.11", "10.98.0.12"
+VIRTUAL = IPv4Interface("10.98.0.100/24")
+CLIENT_INSIDE, NODE_INSIDE = "10.98.71.1", "10.98.72.1"
+STOCKADE_LIMIT, TIGHT_LIMIT, DEFAULT_LIMIT = 20.0, 20.0, 10.0
+FIRST_ANSWER_SECONDS = 15.0
+PLUGIN = Path("/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so")
+
+POLICY = """
+ipsec static
+add filterlist name=cluster
+add filter filterlist=cluster srcaddr=me dstaddr={peer} protocol=ICMP
+add filteraction name=require qmsecmethods="ESP[AESGCM128,None]"
+add policy name=cluster activatedefaultrule=no mmsecmethods="AES128-SHA256-ECP256"
+add rule name=cluster policy=cluster filterlist=cluster filteraction=require psk="EXAMPLE-ONLY-of-the-demo"
+set policy name=cluster assign=yes
+"""
+
+_FOLDERS = "x509 x509ca x509aa x509ac x509crl x509ocsp pubkey private rsa ecdsa bliss pkcs8 pkcs12 conf.d"
+_TIGHT = "retransmit_tries = 2\n  retransmit_timeout = 1.0\n  retransmit_base = 1.0"
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
-    """A profile. `stockade`: both ends are ours, with all that we know about each other."""
-
-    name: str
-    config: EngineConfig
-    stockade: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """`at`: seconds after the failure."""
-
-    at: float
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One client in one scenario. `reconnect_s` None: not back within `LIMIT_SECONDS`. `gap_s`: the longest
-    time without an answer. `given_up`: how often a peer or a pair was given up."""
-
-    scenario: str
-    client: str
-    reconnect_s: float | None
-    gap_s: float | None
-    given_up: int
-    events: tuple[Event, ...]
-
-    def as_dict(self) -> dict[str, object]:
-        return {
-            "scenario": self.scenario,
-            "client": self.client,
-            "reconnect_s": None if self.reconnect_s is None else round(self.reconnect_s, 3),
-            "gap_s": None if self.gap_s is None else round(self.gap_s, 3),
-            "given_up": self.given_up,
-            "events": [{"at": round(event.at, 3), "what": event.what} for event in self.events],
-        }
+def measure() -> FailoverResult:
+    """All three, in about half a minute. LabError where the cluster does not come up."""
+    with _network() as network, _folder() as folder:
+        ours = _stockade(network, folder)
+    missing = strongswan_missing()
+    if missing is not None:
+        return FailoverResult(ours, no_strongswan=missing)
+    try:
+        results = []
+        for tight, limit in ((True, TIGHT_LIMIT), (False, DEFAULT_LIMIT)):
+            with _network() as network, _folder() as folder:
+                results.append(_strongswan(network, folder, tight=tight, limit=limit))
+    except LabError as error:
+        return FailoverResult(ours, no_strongswan=str(error))
+    return FailoverResult(ours, results[0], results[1], DEFAULT_LIMIT)
 
 
-_WINDOWS = EngineConfig(
-    notice_seconds=0.0,
-    dead_peer_detection=False,
-    proofs=False,
-    silence_is_idle=True,
-    confirmation_seconds=63.0,
-    retransmission_jitter=0.0,
-    responder_retransmits_quick_mode=False,
-)
-_HOTFIX = replace(_WINDOWS, failover_idle_seconds=8.0, failover_quick_seconds=3.0)
-
-CLIENTS = (
-    Client("Windows 2000", replace(_WINDOWS, microsoft_version=2, cluster_idle_seconds=300.0)),
-    Client("Windows 2003", replace(_WINDOWS, microsoft_version=4)),
-    Client("Windows 2003 with hotfix", replace(_HOTFIX, microsoft_version=4)),
-    Client("Vista and later with hotfix", replace(_HOTFIX, microsoft_version=7, retransmission_jitter=0.5)),
-    Client("third party, DPD 120 s", replace(_WINDOWS, dead_peer_detection=True, notice_seconds=120.0,
-                                             silence_is_idle=False)),
-    Client("Stockade", EngineConfig(), stockade=True),
-)  # fmt: skip
+def strongswan_missing() -> str | None:
+    """Why strongSwan cannot be measured here."""
+    if find_program("charon-systemd") is None or find_program("swanctl") is None:
+        return "strongSwan is not installed (Debian: charon-systemd, strongswan-swanctl)"
+    if not PLUGIN.exists():
+        return "strongSwan's plugin kernel-libipsec is not installed (Debian: libcharon-extra-plugins)"
+    return None
 
 
-def _policy() -> list[PolicySet]:
-    everything = FilterList("all", (Filter(FilterAddress.me(), FilterAddress.any()),))
-    suite = QuickModeProposal(EspSuite(Encryption.AES_CBC_128, Hash.SHA1))
-    secure = FilterAction("secure", Action.NEGOTIATE, (suite,))
-    rule = Rule("secure all", "all", "secure", authentication=(PresharedKey(Secret(b"of the laboratory")),))
-    method = MainModeProposal(Encryption.AES_CBC_128, Hash.SHA1, Group.ECP_256)
-    assigned = Policy("failover", (rule,), assigned=True, main_mode_methods=(method,))
-    return [PolicySet((assigned,), (everything,), (secure,))]
+def _network() -> Network:
+    hosts = {"client": CLIENT, "one": ONE, "two": TWO}
+    return Network({name: IPv4Interface(f"{address}/24") for name, address in hosts.items()})
 
 
-class _Journal(list[Entry]):
-    """Keeps when each entry came."""
-
-    def __init__(self, note: Callable[[Entry], None]) -> None:
-        super().__init__()
-        self._note = note
-
-    def append(self, entry: Entry) -> None:
-        super().append(entry)
-        self._note(entry)
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    folder = netns.make_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-class Scene:
-    """One client, two nodes, one address. `failed` and `back` are when the trouble begins and when there is
-    somebody to answer again."""
-
-    def __init__(self, client: Client, seed: int) -> None:
-        self.clock = VirtualClock()
-        self.network = VirtualNetwork(self.clock, delay=0.002, seed=seed)
-        self.failed = self.back = float("inf")
-        self.given_up = 0
-        self.events: list[Event] = []
-        self.answers: list[tuple[float, float]] = []
-        self._client = client
-        self._random = random.Random(f"{seed} {client.name}").randbytes
-        self._key = self._random(32)
-        self._known = KnownPeers()
-        self._asking: Timer | None = None
-        self.nodes = [VirtualHost(name, SERVICE, self.network, self._random) for name in ("b", "a")]
-        self.node = self.nodes[1]
-        self.client = VirtualHost("client", CLIENT, self.network, self._random)
-        self.client.journal = _Journal(self._on_entry)
-        for host in self.nodes:
-            self.start(host)
-        own = RestartSecret(Secret(self._random(32)), 0) if client.stockade else None
-        self.client.start_agent(_policy(), config=client.config, restart_secret=own)
-        self.network.tap(self._on_packet)
-        self._ask()
-        if not self.clock.run(10.0, lambda: bool(self.answers)):
-            raise LabError(f"{client.name} does not reach the service in the beginning")
-        self.clock.run(SOON_SECONDS)
-
-    # ---- what scenarios do
-
-    def start(self, host: VirtualHost, generation: int = 0) -> None:
-        """An agent on a node. Only ours remembers its peers, and proves that it has lost them."""
-        secret = None
-        if self._client.stockade:
-            others = tuple(name for name in ("a", "b") if name != host.name)
-            secret = RestartSecret(Secret(self._key), generation, host.name, others)
-        config = replace(self._client.config, advertise_cluster=True, failover_idle_seconds=None)
-        known = self._known if secret is not None and host.name == "a" else None
-        host.start_agent(_policy(), known, config, restart_secret=secret)
-
-    def fails(self, what: str) -> None:
-        self.failed = self.clock.now
-        self.note(what)
-        self._ask()
-
-    def returns(self, what: str) -> None:
-        self.back = self.clock.now
-        self.note(what)
-        self._ask()
-
-    def move_to(self, host: VirtualHost) -> None:
-        host.take_address()
-        self.returns(f"node {host.name} has the address")
-
-    def note(self, what: str) -> None:
-        self.events.append(Event(self.clock.now - self.failed, what))
-
-    # ---- what is seen
-
-    def _ask(self) -> None:
-        self.client.stack.ping(SERVICE, lambda sent, received: self.answers.append((sent, received)))
-        if self._asking is not None:
-            self._asking.cancel()
-        now = self.clock.now
-        soon = self.failed > now or any(0 <= now - at < SOON_SECONDS for at in (self.failed, self.back))
-        self._asking = self.clock.call_later(SOON_INTERVAL if soon else LATER_INTERVAL, self._ask)
-
-    def _on_entry(self, entry: Entry) -> None:
-        if entry.kind in ("main-mode-deleted", "quick-mode-deleted") and self.failed < self.clock.now:
-            self.given_up += entry.reason.code in _GIVEN_UP
-        if self.failed <= self.clock.now and "mode-" in entry.kind:
-            self.note(f"{entry.kind.replace('-', ' ')}: {entry.reason.code.word}")
-
-    def _on_packet(self, now: float, packet: bytes) -> None:
-        """Each try of the client's key exchange, as it goes out."""
-        if now < self.failed:
-            return
-        parsed = parse_packet(packet)
-        if parsed.protocol != UDP or parsed.source != CLIENT or parsed.is_fragment:
-            return
-        datagram = packet[parsed.payload_offset :]
-        if int.from_bytes(datagram[2:4], "big") != IKE_PORT:
-            return
-        try:
-            header = decode_header(datagram[UDP_HEADER_SIZE:])
-        except PeerError:
-            return
-        self.note(f"{_EXCHANGES.get(ExchangeType(header.exchange_type), 'message')} sent")
-
-    def outcome(self, scenario: str) -> Outcome:
-        """Let time pass until a packet sent after `back` is answered."""
-
-        def is_back() -> bool:
-            return bool(self.answers) and self.answers[-1][0] >= self.back
-
-        back = self.clock.run(LIMIT_SECONDS, is_back)
-        if back:
-            self.note("first packet secured and answered")
-        before = [received for sent, received in self.answers if received <= self.failed]
-        after = sorted(received for sent, received in self.answers if received > self.failed)
-        return Outcome(
-            scenario,
-            self._client.name,
-            self.answers[-1][1] - self.back if back else None,
-            _largest_gap(before[-1:] + after),
-            self.given_up,
-            tuple(self.events),
-        )
+def _move(network: Network) -> float:
+    """The address goes from one to two; when it had arrived, on the monotonic clock."""
+    moving.take(network["one"], VIRTUAL)
+    moving.give(network["two"], VIRTUAL)
+    return time.monotonic()
 
 
-def _largest_gap(moments: list[float]) -> float | None:
-    return max((later - earlier for earlier, later in pairwise(moments)), default=None)
+def _stockade(network: Network, folder: Path) -> float | None:
+    (folder / "cluster.key").write_bytes(os.urandom(32).hex().encode())
+    (folder / "cluster.key").chmod(0o600)
+    agents = {}
+    for name, peer in (("client", str(VIRTUAL.ip)), ("one", CLIENT), ("two", CLIENT)):
+        home = folder / name
+        script = folder / f"{name}.netsh"
+        script.write_text(POLICY.format(peer=peer))
+        argv = [*STOCKADE, "--home", str(home), "netsh", "-f", str(script)]
+        subprocess.run(argv, capture_output=True, timeout=netns.COMMAND_SECONDS, check=True)
+        if name != "client":
+            (home / "agent.toml").write_text(
+                f'[cluster]\nnode = "{name}"\naddresses = ["{VIRTUAL.ip}"]\n'
+                f'members = {{ one = "{ONE}", two = "{TWO}" }}\nsecret_file = "{folder}/cluster.key"\n'
+            )
+        agents[name] = Agent(network[name], home)
+    moving.give(network["one"], VIRTUAL)
+    for agent in agents.values():
+        agent.start()
+    for agent in agents.values():
+        agent.wait_until_ready()
+    with Follower(network["client"], str(VIRTUAL.ip)) as follower:
+        if follower.wait_for_answer(0.0, FIRST_ANSWER_SECONDS) is None:
+            raise LabError("the cluster does not answer the client before anything happened")
+        time.sleep(1.0)  # the nodes tell each other what they have
+        agents["one"].kill()
+        moved = _move(network)
+        answered = follower.wait_for_answer(moved, STOCKADE_LIMIT)
+    return None if answered is None else answered - moved
 
 
-# ---- the scenarios
-def _crash(scene: Scene) -> None:
-    survivor, node = scene.nodes
-    node.kill_agent()
-    scene.network.detach(SERVICE)
-    scene.fails("node a crashes")
-    scene.clock.run(MOVE_SECONDS)
-    scene.move_to(survivor)
+# ---- strongSwan
 
 
-def _planned(scene: Scene) -> None:
-    survivor, node = scene.nodes
-    scene.fails("node a is told to hand over")
-    node.stop_agent()
-    scene.network.detach(SERVICE)
-    scene.clock.run(PLANNED_MOVE_SECONDS)
-    scene.move_to(survivor)
+def _strongswan(network: Network, folder: Path, *, tight: bool, limit: float) -> float | None:
+    moving.give(network["one"], VIRTUAL)
+    charons = {name: _start_charon(network[name], folder / name, tight) for name in ("client", "one", "two")}
+    for name in charons:
+        _load(network[name], folder / name)
+    done = _swanctl(
+        network["client"], folder / "client", "--initiate", "--child", "traffic", "--timeout", "10"
+    )
+    if done.returncode:
+        raise LabError(f"strongSwan's tunnel did not come up: {done.stdout.strip().splitlines()[-1:]}")
+    with Follower(network["client"], NODE_INSIDE) as follower:
+        if follower.wait_for_answer(0.0, FIRST_ANSWER_SECONDS) is None:
+            raise LabError("strongSwan's tunnel carries no ping")
+        time.sleep(1.0)
+        charons["one"].kill()
+        charons["one"].wait()
+        moved = _move(network)
+        answered = follower.wait_for_answer(moved, limit)
+    return None if answered is None else answered - moved
 
 
-def _restart(scene: Scene) -> None:
-    node = scene.node
-    node.kill_agent()
-    scene.network.detach(SERVICE)
-    scene.fails("the server crashes")
-    scene.clock.run(RESTART_SECONDS)
-    node.take_address()
-    scene.start(node, generation=1)
-    scene.returns("the server is back")
+def _start_charon(host: Namespace, folder: Path, tight: bool) -> "subprocess.Popen[str]":
+    for each in _FOLDERS.split():
+        (folder / "swanctl" / each).mkdir(parents=True)
+    modules = "random nonce openssl hmac kdf gcm aes des sha1 sha2 kernel-libipsec kernel-netlink"
+    (folder / "strongswan.conf").write_text(
+        f"""charon-systemd {{
+  load = {modules} socket-default vici
+  {_TIGHT if tight else ""}
+  journal {{ default = -1 }}
+  plugins {{
+    vici {{ socket = unix://{folder}/vici }}
+    kernel-libipsec {{ load = yes }}
+    kernel-netlink {{ fwmark = !0x42 }}
+    socket-default {{ fwmark = 0x42 }}
+  }}
+}}
+swanctl {{ load = random openssl }}
+"""
+    )
+    ends = ((CLIENT, CLIENT_INSIDE), (str(VIRTUAL.ip), NODE_INSIDE))
+    (own, inside), (peer, behind) = ends if host.name == "client" else ends[::-1]
+    host.ip(f"address add {inside}/32 dev lo")
+    delay, action = ("dpd_delay = 2s", "dpd_action = restart") if tight else ("", "")
+    (folder / "swanctl" / "swanctl.conf").write_text(
+        f"""connections {{ peer {{
+    version = 2
+    local_addrs = {own}
+    remote_addrs = {peer}
+    proposals = aes128-sha256-ecp256
+    {delay}
+    local {{ auth = psk
+      id = {own} }}
+    remote {{ auth = psk
+      id = {peer} }}
+    children {{ traffic {{
+        local_ts = {inside}/32
+        remote_ts = {behind}/32
+        {action}
+        esp_proposals = aes128gcm16 }} }}
+}} }}
+secrets {{ ike-peer {{ secret = "EXAMPLE-ONLY-of-the-demo" }} }}
+"""
+    )
+    charon = find_program("charon-systemd")
+    assert charon is not None
+    return host.popen([charon], environment={"STRONGSWAN_CONF": str(folder / "strongswan.conf")})
 
 
-def _cut(scene: Scene) -> None:
-    scene.network.cut(CLIENT, SERVICE)
-    scene.fails("the network is cut")
-    scene.clock.run(CUT_SECONDS)
-    scene.network.mend(CLIENT, SERVICE)
-    scene.returns("the network is back")
+def _load(host: Namespace, folder: Path) -> None:
+    deadline = time.monotonic() + FIRST_ANSWER_SECONDS
+    while _swanctl(host, folder, "--load-all").returncode:
+        if time.monotonic() > deadline:
+            raise LabError("strongSwan did not start")
+        time.sleep(0.1)
 
 
-def _late(scene: Scene) -> None:
-    scene.fails(f"every packet takes {LATE_DELAY:g} s")
-    scene.network.delay, before = LATE_DELAY, scene.network.delay
-    scene.clock.run(LATE_SECONDS)
-    scene.network.delay = before
-    scene.returns("the node is fast again")
-
-
-def _lossy(scene: Scene) -> None:
-    scene.fails(f"{LOSS:.0%} of all packets are lost")
-    scene.network.loss = LOSS
-    scene.clock.run(LOSSY_SECONDS)
-    scene.network.loss = 0.0
-    scene.returns("the path is good again")
-
-
-SCENARIOS: dict[str, Callable[[Scene], None]] = {
-    "cluster node crash": _crash,
-    "planned failover": _planned,
-    "server restart": _restart,
-    "network cut and return": _cut,
-    "overloaded node": _late,
-    "lossy path": _lossy,
-}
-
-
-def run_one(scenario: str, client: Client, seed: int) -> Outcome:
-    """The same seed gives the same story."""
-    scene = Scene(client, seed)
-    SCENARIOS[scenario](scene)
-    return scene.outcome(scenario)
-
-
-def run_all(
-    scenarios: Sequence[str] = tuple(SCENARIOS), clients: Sequence[Client] = CLIENTS, seed: int = 1
-) -> list[Outcome]:
-    """All of them, on every processor that there is."""
-    work = [(scenario, client, seed) for scenario in scenarios for client in clients]
-    with ProcessPoolExecutor(min(len(work), os.cpu_count() or 1)) as pool:
-        return list(pool.map(run_one, *zip(*work, strict=True), chunksize=2))
+def _swanctl(host: Namespace, folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    environment = {"STRONGSWAN_CONF": str(folder / "strongswan.conf"), "SWANCTL_DIR": str(folder / "swanctl")}
+    return host.run(
+        ["swanctl", *words, "--uri", f"unix://{folder}/vici"], check=False, environment=environment
+    )

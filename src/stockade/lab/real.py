@@ -33,6 +33,7 @@ from stockade.lab.story import (
     SSH_PORT,
     TELNET_PORT,
     WEB_PORT,
+    FailoverResult,
     FileResult,
     PingResult,
     address_of,
@@ -205,7 +206,7 @@ class RealWorld:
 
     def crash_and_restart(self, host: str, pinging: str) -> float | None:
         agent = self._agents[host]
-        with _Follower(self._host(pinging), str(address_of(host))) as follower:
+        with Follower(self._host(pinging), str(address_of(host))) as follower:
             if follower.wait_for_answer(after=0.0, limit=PROBE_SECONDS * 2) is None:
                 raise LabError(f"{host} does not answer {pinging}'s ping before the crash")
             killed = time.monotonic()
@@ -215,6 +216,11 @@ class RealWorld:
             answered = follower.wait_for_answer(after=dead, limit=RECONNECT_LIMIT_SECONDS)
         agent.wait_until_ready()
         return None if answered is None else answered - killed
+
+    def fail_over(self) -> FailoverResult | None:
+        from stockade.lab import failover  # it builds on this module
+
+        return failover.measure()
 
     def tally(self) -> Tally:
         if self._capture is None:
@@ -274,7 +280,7 @@ class RealWorld:
         return answer
 
 
-class _Follower:
+class Follower:
     """Pings without end; every answer is (sent, received) on the monotonic clock, which all namespaces
     share."""
 
@@ -287,7 +293,7 @@ class _Follower:
         self._answers: list[tuple[float, float]] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
 
-    def __enter__(self) -> "_Follower":
+    def __enter__(self) -> "Follower":
         self._thread.start()
         return self
 

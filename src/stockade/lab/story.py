@@ -85,6 +85,26 @@ class FileResult:
         return self.size * 8 / self.seconds / 1e6 if self.intact and self.seconds > 0 else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class FailoverResult:
+    """Seconds until the first answer, from the moment that the address was on the other node; None: there was
+    none within the limit. `no_strongswan` says why strongSwan was not measured."""
+
+    stockade_s: float | None
+    strongswan_tight_s: float | None = None
+    strongswan_default_s: float | None = None
+    waited_s: float = 0.0
+    """For strongSwan's default settings."""
+    no_strongswan: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times longer strongSwan's tightest settings need."""
+        if not self.stockade_s or self.strongswan_tight_s is None:
+            return None
+        return self.strongswan_tight_s / self.stockade_s
+
+
 class World(Protocol):
     """Three hosts on one wire, real or virtual. Every step ends within a bounded time; one that cannot be
     carried out raises `LabError` or a `StockadeError`. `close` can be called at any moment and removes
@@ -123,6 +143,10 @@ class World(Protocol):
         """Kill the agent of `host` without warning and start it again, while `pinging` asks it all the time:
         the seconds from the kill to the first answer to a request sent after it, None if there was none."""
 
+    def fail_over(self) -> FailoverResult | None:
+        """Move a cluster's address to another node after a crash, with Stockade and with strongSwan; None
+        where that needs real packets."""
+
     def tally(self) -> Tally:
         """What was on the wire since the agents started."""
 
@@ -145,6 +169,7 @@ class Findings:
     permitted: bool = False
     outsider_refused: bool = False
     reconnect_s: float | None = None
+    failover: FailoverResult | None = None
     throughput_mbit_s: float = 0.0
     ike_packets: int = 0
     first_ping_s: float | None = None
@@ -165,8 +190,14 @@ class Findings:
             "permitted": self.permitted,
             "outsider_refused": self.outsider_refused,
             "reconnect_s": None if self.reconnect_s is None else round(self.reconnect_s, 3),
+            "failover_s": _rounded(self.failover.stockade_s if self.failover else None),
+            "failover_strongswan_s": _rounded(self.failover.strongswan_tight_s if self.failover else None),
             "throughput_mbit_s": round(self.throughput_mbit_s, 1),
         }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 STEPS = (
@@ -179,6 +210,7 @@ STEPS = (
     ("rules", "telnet is dead, SSH is open"),
     ("outsider", "gamma, without IPsec, cannot get through"),
     ("crash", "kill beta's agent with SIGKILL, start it again"),
+    ("cluster", "a cluster's node dies, its address moves to another one"),
     ("wire", "look at what was on the wire"),
     ("stop", "stop the agents: nothing is left behind"),
 )
@@ -211,6 +243,8 @@ def tell(world: World, step: Step, findings: Findings) -> None:
         _outsider(world, findings)
     with step("crash"):
         _crash(world, findings)
+    with step("cluster"):
+        _fail_over(world, findings)
     with step("wire"):
         _look_at_wire(world, findings)
     with step("stop"):
@@ -282,6 +316,12 @@ def _crash(world: World, findings: Findings) -> None:
     findings.reconnect_s = world.crash_and_restart("beta", "alpha")
     if findings.reconnect_s is None:
         findings.broken.append(f"no connection within {RECONNECT_LIMIT_SECONDS:g} seconds after the crash")
+
+
+def _fail_over(world: World, findings: Findings) -> None:
+    findings.failover = world.fail_over()
+    if findings.failover is not None and findings.failover.stockade_s is None:
+        findings.broken.append("the cluster's other node did not serve the client")
 
 
 def _look_at_wire(world: World, findings: Findings) -> None:

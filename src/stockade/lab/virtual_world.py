@@ -27,6 +27,7 @@ from stockade.lab.story import (
     SSH_PORT,
     TELNET_PORT,
     WEB_PORT,
+    FailoverResult,
     FileResult,
     PingResult,
     is_blocked,
@@ -177,6 +178,9 @@ class VirtualWorld:
         back = self._clock.run(RECONNECT_LIMIT_SECONDS, lambda: bool(answers) and answers[-1][0] >= killed)
         going_on = False
         return answers[-1][1] - killed if back else None
+
+    def fail_over(self) -> FailoverResult | None:
+        return None  # what it takes is a matter of real processes and addresses
 
     def tally(self) -> Tally:
         if self._watch is None:

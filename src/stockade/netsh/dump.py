@@ -223,7 +223,8 @@ def _root_ca(method: Certificate, where: str) -> str:
 
 
 def _rule(rule: Rule, policy: Policy, keys: Keys) -> str:
-    where = f"rule “{shown(rule.name)}” of policy “{shown(policy.name)}”"
+    which = "the default response rule" if rule.is_default_response else f"rule “{shown(rule.name)}”"
+    where = f"{which} of policy “{shown(policy.name)}”"
     owner = _tag("policy", NEW_NAME, policy.name, policy.name, where)
     if rule.is_default_response:
         words = [owner, _flag("activate", rule.active), _flag("qmpfs", rule.response_session_pfs)]

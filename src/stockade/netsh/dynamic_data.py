@@ -193,11 +193,13 @@ def quick_mode_lines(row: Row, names: Names) -> list[str]:
 def statistics_lines(status: Row, sas: Row, kinds: Sequence[str]) -> list[str]:
     lines: list[str] = []
     if "ike" in kinds:
-        lines += ["IKE Statistics", "-" * 14, _line("Main Modes", text_of(status, "main_modes"))]
-        lines.append(_line("Quick Modes", text_of(status, "quick_modes")))
+        lines += ["IKE Statistics", "-" * 14]
         counters = status.get("ike")
-        if isinstance(counters, dict):
-            lines += [_line(_label(name), str(value)) for name, value in counters.items()]
+        shown = dict(counters) if isinstance(counters, dict) else {}
+        for name in ("quick_modes", "main_modes"):  # how many there are, where nobody counted them
+            if name not in shown:
+                shown = {name: status.get(name), **shown}
+        lines += [_line(_label(name), str(value)) for name, value in shown.items()]
     if "ipsec" in kinds:
         lines += [""] * bool(lines) + ["IPSec Statistics", "-" * 16]
         lines += [_line(label, value) for label, value in ipsec_statistics(status, sas).items()]
@@ -222,8 +224,13 @@ def ipsec_statistics(status: Row, sas: Row) -> dict[str, int]:
     return found
 
 
+_ABBREVIATIONS = {"spi": "SPI", "isadb": "ISADB", "sa": "SA", "sas": "SAs", "ike": "IKE"}
+
+
 def _label(name: str) -> str:
-    return printable(name).replace("_", " ").replace("-", " ").capitalize()
+    """As Windows writes its counters: `isadb_list_size` is “ISADB List Size”."""
+    words = printable(name).replace("_", " ").replace("-", " ").split()
+    return " ".join([_ABBREVIATIONS.get(word.lower(), word.capitalize()) for word in words])
 
 
 def _count(row: Row, key: str) -> int:

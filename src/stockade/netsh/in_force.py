@@ -5,7 +5,8 @@ policies' parts beside what was added to the dynamic store.
     filter action  ─▶ quick-mode policy of its name, where a rule that is active negotiates by it
     rule × filter  ─▶ rule; inpass is what the dynamic store calls inbound permit, outbound negotiate
 
-The default response rule has no filters until a peer asks; what it made then is among the specific filters.
+The default response rule is among the quick-mode policies with its methods. It has no filters until a peer
+asks; what it made then is among the specific filters.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,15 @@ from stockade.policy.dynamic import (
     PfsGroup,
     QuickModePolicyObject,
 )
-from stockade.policy.objects import FilterAction, FilterList, Policy, PolicySet, Rule
+from stockade.policy.objects import (
+    DEFAULT_RESPONSE_ACTION,
+    DEFAULT_RESPONSE_METHODS,
+    FilterAction,
+    FilterList,
+    Policy,
+    PolicySet,
+    Rule,
+)
 from stockade.policy.places import rule_name
 
 
@@ -57,6 +66,7 @@ def what_is_in_force(session: Session) -> InForce:
                 actions.setdefault(action.name, action)
             made.rules += [(policy_set.store, one) for one in _rules(policy, rule, filter_list, action)]
         made.quick_modes += [(policy_set.store, _quick_mode(action)) for action in actions.values()]
+        made.quick_modes += [(policy_set.store, _response(rule)) for rule in policy.rules if _responds(rule)]
     return made
 
 
@@ -98,6 +108,20 @@ def _quick_mode(action: FilterAction) -> QuickModePolicyObject:
         PfsGroup.GRPMM if action.session_pfs else PfsGroup.NOPFS,
         action.guid,
         action.modified,
+    )
+
+
+def _responds(rule: Rule) -> bool:
+    return rule.is_default_response and rule.active
+
+
+def _response(rule: Rule) -> QuickModePolicyObject:
+    return QuickModePolicyObject(
+        DEFAULT_RESPONSE_ACTION,
+        rule.response_methods or DEFAULT_RESPONSE_METHODS,
+        pfs_group=PfsGroup.GRPMM if rule.response_session_pfs else PfsGroup.NOPFS,
+        guid=rule.guid,
+        modified=rule.modified,
     )
 
 

@@ -40,6 +40,7 @@ class DoubtKind(StrEnum):
 
     EMPTY = "empty"
     NEVER_MATCHES = "never-matches"
+    NO_SERVER = "no-server"
     PENDING = "pending"
     CONNECTION = "connection"
     FAMILY = "family"
@@ -267,7 +268,8 @@ class PlaceExpander:
         if not candidates and not notes and not silent:
             ends_ = f"({filter_.source} to {filter_.destination})"
             tail = f"{ends_} matches no traffic of this computer{self._why_nothing(filter_)}"
-            notes.append((DoubtKind.NEVER_MATCHES, tail))
+            servers = filter_.source.kind.is_server or filter_.destination.kind.is_server
+            notes.append((DoubtKind.NO_SERVER if servers else DoubtKind.NEVER_MATCHES, tail))
         return Expanded(candidates, tuple(dict.fromkeys(notes)) if notes else (), position)
 
     def _check_securable(self, filter_: Filter, index: int) -> None:

@@ -23,6 +23,7 @@ class Lint(StrEnum):
     BLOCK_OVERRULED = "block-overruled"
     CONFLICT = "conflict"
     NEVER_MATCHES = "never-matches"
+    NO_SERVER = "no-server"
     NAME_NOT_RESOLVED = "name-not-resolved"
     CONNECTION_TYPE = "connection-type"
     FAMILY_NOT_SECURED = "family-not-secured"
@@ -55,6 +56,8 @@ REMEDIES = {
     Lint.REDUNDANT: "delete the filter: the wider one does the same",
     Lint.BLOCK_OVERRULED: "add a block filter with the same addresses as the filter that overrules it",
     Lint.CONFLICT: "delete one of the two filters, or make one of them narrower",
+    Lint.NO_SERVER: "nothing where the computer learns of such a server later, or the question is about"
+    " another computer; otherwise name the server's address",
     Lint.NEVER_MATCHES: "correct the addresses, or delete the filter",
     Lint.NAME_NOT_RESOLVED: "correct the name or the resolver, or write the addresses instead of the name",
     Lint.CONNECTION_TYPE: "write “me” at this computer's end, or make the rule one for all connections",

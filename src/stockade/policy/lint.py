@@ -125,7 +125,12 @@ def _lint_default_response(rule: Rule, where: Provenance) -> Iterator[Finding]:
         "the default response rule is active: any peer that can authenticate decides what else is secured"
         " (Windows Vista and later ignore this rule)"
     )
-    where = replace(where, filter_list=DYNAMIC_FILTER_LIST, filter_action=DEFAULT_RESPONSE_ACTION)
+    where = replace(
+        where,
+        rule=rule.name or "default response rule",
+        filter_list=DYNAMIC_FILTER_LIST,
+        filter_action=DEFAULT_RESPONSE_ACTION,
+    )
     yield Finding(Lint.DEFAULT_RESPONSE, text, where, Severity.NOTE)
     yield from _lint_methods(
         "the default response rule", rule.response_methods or DEFAULT_RESPONSE_METHODS, where
@@ -170,6 +175,7 @@ def _lint_authentication(methods: Sequence[AuthenticationMethod], where: Provena
 
 _DOUBTS = {
     DoubtKind.NEVER_MATCHES: (Lint.NEVER_MATCHES, Severity.WARNING),
+    DoubtKind.NO_SERVER: (Lint.NO_SERVER, Severity.NOTE),
     DoubtKind.PENDING: (Lint.NAME_NOT_RESOLVED, Severity.WARNING),
     DoubtKind.CONNECTION: (Lint.CONNECTION_TYPE, Severity.WARNING),
     DoubtKind.FAMILY: (Lint.FAMILY_NOT_SECURED, Severity.WARNING),

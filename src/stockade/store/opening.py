@@ -71,6 +71,12 @@ class Opened:
     damage: Reason | None = None
     copied: datetime | None = None
 
+    @property
+    def what_is_shown(self) -> str:
+        """A sentence for people about a store that is a copy."""
+        made = "" if self.copied is None else f" of {self.copied:%Y-%m-%d %H:%M:%S} UTC"
+        return f"what follows is its last good copy{made}, which is read-only"
+
 
 def open_store(path: Path, name: str) -> Opened:
     """The store in `path`; where it is damaged, its last good copy. HostError STORE_UNREADABLE where there is

@@ -9,23 +9,20 @@ A message is one fixed structure, then attributes; `wire/netlink.py` has the fra
     NEWSADINFO          SaStatistics       NEWSPDINFO             PolicyStatistics
 
 Numbers are in the host's byte order, but for addresses, SPIs and ports, which are in the network's. `bytes`
-here are the bodies behind the netlink header. Decoders raise `HostError(DRIVER_FAILED)` for what the kernel
-never sends. Selectors have prefixes and port masks, not ranges: a range is several policies.
+here are the bodies behind the netlink header; `xfrm_decode` reads what the kernel sends. Selectors have
+prefixes and port masks, not ranges: a range is several policies.
 
 Left out: compression, security contexts, PF_KEY's leftovers, and decoding of keys: what comes back from the
 kernel is never asked for its keys, so that a dump cannot leak them."""
 
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from ipaddress import ip_address, ip_network
-from struct import Struct
 
 from stockade.model.addresses import Address, Network
-from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.model.secret import Secret
-from stockade.wire.netlink import decode_attributes, decode_number, encode_attributes, unpack_fixed
+from stockade.wire import xfrm_layout as layout
+from stockade.wire.netlink import encode_attributes
 
 
 class MessageType(IntEnum):
@@ -128,36 +125,6 @@ ALL_ALGORITHMS = 0xFFFF_FFFF
 LEGACY_WINDOW = 32
 """The largest replay window that needs no REPLAY_ESN attribute."""
 
-_ADDRESS_SIZE = 16
-_NAME_SIZE = 64
-_SELECTOR = Struct("=16s16s2s2s2s2sHBBB3xiI")
-_LIFETIME = Struct("=8Q")
-_CURRENT = Struct("=4Q")
-_ID = Struct("=16s4sB3x")
-# selector, id, source, limits, usage, three statistics, sequence, request id, family, mode, window, flags
-_STATE = Struct(f"={_SELECTOR.size}s{_ID.size}s16s{_LIFETIME.size}s{_CURRENT.size}s5IHBBB7x")
-_STATE_ID = Struct("=16s4sHBx")
-_POLICY = Struct(f"={_SELECTOR.size}s{_LIFETIME.size}s{_CURRENT.size}sIIBBBB4x")
-_POLICY_ID = Struct(f"={_SELECTOR.size}sIB3x")
-_TEMPLATE = Struct(f"={_ID.size}sH2x16sIBBBxIII")
-_ACQUIRE = Struct(f"={_ID.size}s16s{_SELECTOR.size}s{_POLICY.size}sIIII")
-_EXPIRE = Struct(f"={_STATE.size}sB7x")
-_ALLOCATE = Struct(f"={_STATE.size}sII")
-_ALGORITHM = Struct(f"={_NAME_SIZE}sI")
-_ALGORITHM_WITH_ICV = Struct(f"={_NAME_SIZE}sII")
-_ENCAPSULATION = Struct("=H2s2s2x16s")
-_MARK = Struct("=II")
-_REPLAY_ESN = Struct("=6I")
-_OFFLOAD = Struct("=iB3x")
-_MIGRATE = Struct("=16s16s16s16sBBHIHH")
-_U8 = Struct("=B")
-_U32 = Struct("=I")
-_U64 = Struct("=Q")
-_SPD_INFO = Struct("=6I")
-_FAMILY_OF = {4: socket.AF_INET, 6: socket.AF_INET6}
-_VERSION_OF = {int(socket.AF_INET): 4, int(socket.AF_INET6): 6}
-_ANY_PORT_MASK = 0xFFFF
-
 
 @dataclass(frozen=True, slots=True)
 class XfrmSelector:
@@ -180,12 +147,12 @@ class XfrmSelector:
         return self.source.version
 
     def encode(self) -> bytes:
-        return _SELECTOR.pack(
+        return layout.SELECTOR.pack(
             _packed(self.destination.network_address),
             _packed(self.source.network_address),
             *_port(self.destination_port),
             *_port(self.source_port),
-            _FAMILY_OF[self.version],
+            layout.FAMILY_OF[self.version],
             self.destination.prefixlen,
             self.source.prefixlen,
             self.protocol,
@@ -208,7 +175,7 @@ class Limits:
     hard_unused_seconds: int = 0
 
     def encode(self) -> bytes:
-        return _LIFETIME.pack(
+        return layout.LIFETIME.pack(
             self.soft_bytes,
             self.hard_bytes,
             self.soft_packets,
@@ -248,13 +215,13 @@ class Algorithm:
 
     def encode(self) -> bytes:
         name = self.name.encode("ascii")
-        if len(name) >= _NAME_SIZE:
+        if len(name) >= layout.NAME_SIZE:
             raise ValueError("the name of the algorithm is too long")
         key = self.key.reveal()
         if self.icv_bits is None:
-            return _ALGORITHM.pack(name, 8 * len(key)) + key
+            return layout.ALGORITHM.pack(name, 8 * len(key)) + key
         numbers = (8 * len(key), self.icv_bits)
-        return _ALGORITHM_WITH_ICV.pack(name, *numbers) + key
+        return layout.ALGORITHM_WITH_ICV.pack(name, *numbers) + key
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,16 +268,16 @@ class State:
         return self._fixed(0 if extended else self.window) + encode_attributes(self._attributes(extended))
 
     def _fixed(self, window: int) -> bytes:
-        selector = bytes(_SELECTOR.size) if self.selector is None else self.selector.encode()
-        return _STATE.pack(
+        selector = bytes(layout.SELECTOR.size) if self.selector is None else self.selector.encode()
+        return layout.STATE.pack(
             selector,
-            _ID.pack(_packed(self.destination), self.spi.to_bytes(4, "big"), self.protocol),
+            layout.ID.pack(_packed(self.destination), self.spi.to_bytes(4, "big"), self.protocol),
             _packed(self.source),
             self.limits.encode(),
-            bytes(_CURRENT.size),
+            bytes(layout.CURRENT.size),
             *(0, 0, 0, 0),
             self.request_id,
-            _FAMILY_OF[self.destination.version],
+            layout.FAMILY_OF[self.destination.version],
             self.mode,
             window,
             self.flags,
@@ -324,21 +291,23 @@ class State:
         if self.integrity is not None:
             attributes[Attribute.ALGORITHM_AUTHENTICATION_TRUNCATED] = self.integrity.encode()
         if self.encapsulation is not None:
-            attributes[Attribute.ENCAPSULATION] = _ENCAPSULATION.pack(
+            attributes[Attribute.ENCAPSULATION] = layout.ENCAPSULATION.pack(
                 UDP_ENCAPSULATION_ESP,
                 self.encapsulation.source_port.to_bytes(2, "big"),
                 self.encapsulation.destination_port.to_bytes(2, "big"),
-                bytes(_ADDRESS_SIZE),
+                bytes(layout.ADDRESS_SIZE),
             )
         if extended:
             words = (self.window + 31) // 32
-            attributes[Attribute.REPLAY_ESN] = _REPLAY_ESN.pack(words, 0, 0, 0, 0, self.window) + bytes(
+            attributes[Attribute.REPLAY_ESN] = layout.REPLAY_ESN.pack(words, 0, 0, 0, 0, self.window) + bytes(
                 4 * words
             )
         if self.offload is not None:
-            attributes[Attribute.OFFLOAD_DEVICE] = _OFFLOAD.pack(self.offload.interface, self.offload.flags)
+            attributes[Attribute.OFFLOAD_DEVICE] = layout.OFFLOAD.pack(
+                self.offload.interface, self.offload.flags
+            )
         if self.mark is not None:
-            attributes[Attribute.MARK] = _MARK.pack(*self.mark)
+            attributes[Attribute.MARK] = layout.MARK.pack(*self.mark)
         return attributes
 
 
@@ -356,9 +325,9 @@ class Template:
     optional: bool = False
 
     def encode(self) -> bytes:
-        return _TEMPLATE.pack(
-            _ID.pack(_packed(self.destination), bytes(4), self.protocol),
-            _FAMILY_OF[self.version],
+        return layout.TEMPLATE.pack(
+            layout.ID.pack(_packed(self.destination), bytes(4), self.protocol),
+            layout.FAMILY_OF[self.version],
             _packed(self.source),
             self.request_id,
             self.mode,
@@ -386,10 +355,10 @@ class Policy:
 
     def encode_fixed(self) -> bytes:
         """The structure alone, which is also the value of the socket option IP_XFRM_POLICY."""
-        return _POLICY.pack(
+        return layout.POLICY.pack(
             self.selector.encode(),
             self.limits.encode(),
-            bytes(_CURRENT.size),
+            bytes(layout.CURRENT.size),
             self.priority,
             self.index,
             self.direction,
@@ -404,7 +373,7 @@ class Policy:
         if self.templates:
             attributes[Attribute.TEMPLATES] = b"".join(template.encode() for template in self.templates)
         if self.mark is not None:
-            attributes[Attribute.MARK] = _MARK.pack(*self.mark)
+            attributes[Attribute.MARK] = layout.MARK.pack(*self.mark)
         return self.encode_fixed() + encode_attributes(attributes)
 
 
@@ -453,23 +422,23 @@ class PolicyStatistics:
 
 def state_id(destination: Address, spi: int, protocol: int, mark: tuple[int, int] | None = None) -> bytes:
     """The body of a DELETE_SA or GET_SA request."""
-    fixed = _STATE_ID.pack(
-        _packed(destination), spi.to_bytes(4, "big"), _FAMILY_OF[destination.version], protocol
+    fixed = layout.STATE_ID.pack(
+        _packed(destination), spi.to_bytes(4, "big"), layout.FAMILY_OF[destination.version], protocol
     )
-    return fixed + encode_attributes({} if mark is None else {Attribute.MARK: _MARK.pack(*mark)})
+    return fixed + encode_attributes({} if mark is None else {Attribute.MARK: layout.MARK.pack(*mark)})
 
 
 def policy_id(
     selector: XfrmSelector, direction: PolicyDirection, mark: tuple[int, int] | None = None
 ) -> bytes:
     """The body of a DELETE_POLICY or GET_POLICY request."""
-    fixed = _POLICY_ID.pack(selector.encode(), 0, direction)
-    return fixed + encode_attributes({} if mark is None else {Attribute.MARK: _MARK.pack(*mark)})
+    fixed = layout.POLICY_ID.pack(selector.encode(), 0, direction)
+    return fixed + encode_attributes({} if mark is None else {Attribute.MARK: layout.MARK.pack(*mark)})
 
 
 def dump_states(protocol: int | None = None) -> bytes:
     """The body of a GET_SA dump: all SAs, or those of one protocol."""
-    return encode_attributes({} if protocol is None else {Attribute.PROTOCOL: _U8.pack(protocol)})
+    return encode_attributes({} if protocol is None else {Attribute.PROTOCOL: layout.U8.pack(protocol)})
 
 
 def dump_policies() -> bytes:
@@ -479,7 +448,7 @@ def dump_policies() -> bytes:
 
 def allocate_spi(state: State, first: int, last: int) -> bytes:
     """The body of an ALLOCATE_SPI request: the kernel makes a larval SA with an SPI of this range."""
-    return _ALLOCATE.pack(state._fixed(0), first, last)
+    return layout.ALLOCATE.pack(state._fixed(0), first, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -498,7 +467,7 @@ class Move:
 def migrate(selector: XfrmSelector, direction: PolicyDirection, moves: Sequence[Move]) -> bytes:
     """The body of a MIGRATE request, for the policy with this selector and its SAs."""
     packed = b"".join(
-        _MIGRATE.pack(
+        layout.MIGRATE.pack(
             _packed(move.old_destination),
             _packed(move.old_source),
             _packed(move.new_destination),
@@ -507,278 +476,28 @@ def migrate(selector: XfrmSelector, direction: PolicyDirection, moves: Sequence[
             move.mode,
             0,
             move.request_id,
-            _FAMILY_OF[move.old_source.version],
-            _FAMILY_OF[move.new_source.version],
+            layout.FAMILY_OF[move.old_source.version],
+            layout.FAMILY_OF[move.new_source.version],
         )
         for move in moves
     )
-    return _POLICY_ID.pack(selector.encode(), 0, direction) + encode_attributes({Attribute.MIGRATE: packed})
+    return layout.POLICY_ID.pack(selector.encode(), 0, direction) + encode_attributes(
+        {Attribute.MIGRATE: packed}
+    )
 
 
 def get_statistics() -> bytes:
     """The body of a GET_SA_STATISTICS or GET_POLICY_STATISTICS request."""
-    return _U32.pack(0xFFFF_FFFF)
-
-
-# ---- answers and events
-
-
-def decode_state(body: bytes) -> State:
-    """The body of a NEW_SA message."""
-    fields = _unpack(_STATE, body)
-    attributes = decode_attributes(body[_STATE.size :])
-    return _state(fields, attributes)
-
-
-def _state(fields: tuple[bytes | int, ...], attributes: dict[int, bytes]) -> State:
-    selector, identity, source, limits, current = (_bytes(part) for part in fields[:5])
-    misses, replays, failures, _, request_id, family, mode, window, flags = (
-        _int(part) for part in fields[5:]
-    )
-    version = _version(family)
-    destination, spi, protocol = _ID.unpack(identity)
-    size, packets, added, first_used = _CURRENT.unpack(current)
-    last_used = attributes.get(Attribute.LAST_USED)
-    esn = attributes.get(Attribute.REPLAY_ESN)
-    if esn is not None:
-        window = unpack_fixed(_REPLAY_ESN, esn)[5]
-    return State(
-        selector=_decode_selector(selector),
-        source=_address(source, version),
-        destination=_address(destination, version),
-        spi=int.from_bytes(spi, "big"),
-        protocol=protocol,
-        request_id=request_id,
-        mode=_mode(mode),
-        limits=Limits(*_LIFETIME.unpack(limits)),
-        window=window,
-        flags=StateFlag(flags),
-        encryption=_encryption(attributes),
-        integrity=_integrity(attributes),
-        encapsulation=_encapsulation(attributes),
-        offload=_offload(attributes),
-        mark=_mark(attributes),
-        usage=Usage(
-            size,
-            packets,
-            added,
-            first_used,
-            unpack_fixed(_U64, last_used)[0] if last_used is not None else first_used,
-            replays,
-            misses,
-            failures,
-        ),
-    )
-
-
-def decode_policy(body: bytes) -> Policy:
-    """The body of a NEW_POLICY message."""
-    fields = _unpack(_POLICY, body)
-    return _policy(fields, decode_attributes(body[_POLICY.size :]))
-
-
-def _policy(fields: tuple[bytes | int, ...], attributes: dict[int, bytes]) -> Policy:
-    selector, limits, _ = (_bytes(part) for part in fields[:3])
-    priority, index, direction, action, _, _ = (_int(part) for part in fields[3:])
-    decoded = _decode_selector(selector)
-    if decoded is None or direction > max(PolicyDirection) or action > max(PolicyAction):
-        raise _malformed("policy")
-    return Policy(
-        selector=decoded,
-        direction=PolicyDirection(direction),
-        action=PolicyAction(action),
-        priority=priority,
-        templates=_templates(attributes),
-        limits=Limits(*_LIFETIME.unpack(limits)),
-        index=index,
-        mark=_mark(attributes),
-    )
-
-
-def decode_acquire(body: bytes) -> Acquired:
-    """The body of an ACQUIRE message."""
-    fields = _unpack(_ACQUIRE, body)
-    identity, source, selector, policy = (_bytes(part) for part in fields[:4])
-    decoded = _decode_selector(selector)
-    if decoded is None:
-        raise _malformed("acquire")
-    attributes = decode_attributes(body[_ACQUIRE.size :])
-    return Acquired(
-        source=_address(source, decoded.version),
-        destination=_address(_ID.unpack(identity)[0], decoded.version),
-        selector=decoded,
-        policy=_policy(_POLICY.unpack(policy), {}),
-        templates=_templates(attributes),
-        sequence=_int(fields[7]),
-    )
-
-
-def decode_expire(body: bytes) -> Expired:
-    """The body of an EXPIRE message."""
-    fields = _unpack(_EXPIRE, body)
-    attributes = decode_attributes(body[_EXPIRE.size :])
-    return Expired(_state(_STATE.unpack(_bytes(fields[0])), attributes), bool(fields[1]))
-
-
-def decode_sa_statistics(body: bytes) -> SaStatistics:
-    """The body of a NEW_SA_STATISTICS message."""
-    attributes = _statistics(body)
-    buckets, most = unpack_fixed(_MARK, attributes.get(2, b""))
-    return SaStatistics(decode_number(attributes.get(1, b"")), buckets, most)
-
-
-def decode_policy_statistics(body: bytes) -> PolicyStatistics:
-    """The body of a NEW_POLICY_STATISTICS message."""
-    inbound, outbound, forward, *sockets = unpack_fixed(_SPD_INFO, _statistics(body).get(1, b""))
-    return PolicyStatistics(inbound, outbound, forward, sum(sockets))
+    return layout.U32.pack(0xFFFF_FFFF)
 
 
 # ---- parts
 
 
-def _statistics(body: bytes) -> dict[int, bytes]:
-    unpack_fixed(_U32, body)
-    return decode_attributes(body[_U32.size :])
-
-
-def _templates(attributes: dict[int, bytes]) -> tuple[Template, ...]:
-    packed = attributes.get(Attribute.TEMPLATES, b"")
-    if len(packed) % _TEMPLATE.size:
-        raise _malformed("template")
-    return tuple(_template(fields) for fields in _TEMPLATE.iter_unpack(packed))
-
-
-def _template(fields: tuple[bytes | int, ...]) -> Template:
-    destination, _, protocol = _ID.unpack(_bytes(fields[0]))
-    version = _version(_int(fields[1]))
-    return Template(
-        protocol=protocol,
-        mode=_mode(_int(fields[4])),
-        request_id=_int(fields[3]),
-        version=version,
-        source=_address_or_none(_bytes(fields[2]), version),
-        destination=_address_or_none(destination, version),
-        optional=bool(fields[6]),
-    )
-
-
-def _encryption(attributes: dict[int, bytes]) -> Algorithm | None:
-    aead = attributes.get(Attribute.ALGORITHM_AEAD)
-    if aead is not None:
-        name, _, icv_bits = _unpack(_ALGORITHM_WITH_ICV, aead)
-        return Algorithm(_name(name), icv_bits=_int(icv_bits), is_aead=True)
-    cipher = attributes.get(Attribute.ALGORITHM_ENCRYPTION)
-    return Algorithm(_name(_unpack(_ALGORITHM, cipher)[0])) if cipher is not None else None
-
-
-def _integrity(attributes: dict[int, bytes]) -> Algorithm | None:
-    truncated = attributes.get(Attribute.ALGORITHM_AUTHENTICATION_TRUNCATED)
-    if truncated is not None:
-        name, _, icv_bits = _unpack(_ALGORITHM_WITH_ICV, truncated)
-        return Algorithm(_name(name), icv_bits=_int(icv_bits))
-    whole = attributes.get(Attribute.ALGORITHM_AUTHENTICATION)
-    return Algorithm(_name(_unpack(_ALGORITHM, whole)[0])) if whole is not None else None
-
-
-def _encapsulation(attributes: dict[int, bytes]) -> Encapsulation | None:
-    packed = attributes.get(Attribute.ENCAPSULATION)
-    if packed is None:
-        return None
-    _, source_port, destination_port, _ = _unpack(_ENCAPSULATION, packed)
-    return Encapsulation(_big_endian(source_port), _big_endian(destination_port))
-
-
-def _offload(attributes: dict[int, bytes]) -> Offload | None:
-    packed = attributes.get(Attribute.OFFLOAD_DEVICE)
-    if packed is None:
-        return None
-    interface, flags = unpack_fixed(_OFFLOAD, packed)
-    return Offload(interface, OffloadFlag(flags))
-
-
-def _mark(attributes: dict[int, bytes]) -> tuple[int, int] | None:
-    packed = attributes.get(Attribute.MARK)
-    if packed is None:
-        return None
-    value, mask = unpack_fixed(_MARK, packed)
-    return value, mask
-
-
-def _decode_selector(packed: bytes) -> XfrmSelector | None:
-    """None for the selector that matches everything of any family (its family is 0)."""
-    fields = _SELECTOR.unpack(packed)
-    destination, source, port_to, mask_to, port_from, mask_from, family, to_bits, from_bits = fields[:9]
-    if family == socket.AF_UNSPEC:
-        return None
-    version = _version(family)
-    if max(to_bits, from_bits) > (32 if version == 4 else 128):
-        raise _malformed("selector")
-    return XfrmSelector(
-        _network(source, from_bits, version),
-        _network(destination, to_bits, version),
-        fields[9],
-        int.from_bytes(port_from, "big") & int.from_bytes(mask_from, "big"),
-        int.from_bytes(port_to, "big") & int.from_bytes(mask_to, "big"),
-        fields[10],
-    )
-
-
-def _network(packed: bytes, bits: int, version: int) -> Network:
-    return ip_network((_address(packed, version), bits), strict=False)
-
-
 def _port(port: int) -> tuple[bytes, bytes]:
-    mask = _ANY_PORT_MASK if port else 0
+    mask = layout.ANY_PORT_MASK if port else 0
     return port.to_bytes(2, "big"), mask.to_bytes(2, "big")
 
 
 def _packed(address: Address | None) -> bytes:
-    return bytes(_ADDRESS_SIZE) if address is None else address.packed.ljust(_ADDRESS_SIZE, b"\0")
-
-
-def _address(packed: bytes, version: int) -> Address:
-    return ip_address(packed[: 4 if version == 4 else 16])
-
-
-def _address_or_none(packed: bytes, version: int) -> Address | None:
-    return _address(packed, version) if any(packed) else None
-
-
-def _version(family: int) -> int:
-    version = _VERSION_OF.get(family)
-    if version is None:
-        raise _malformed("address family")
-    return version
-
-
-def _mode(mode: int) -> XfrmMode:
-    if mode not in (0, 1):
-        raise _malformed("mode")
-    return XfrmMode(mode)
-
-
-def _name(packed: bytes | int) -> str:
-    return _bytes(packed).partition(b"\0")[0].decode("ascii", "replace")
-
-
-def _unpack(layout: Struct, body: bytes) -> tuple[bytes | int, ...]:
-    unpack_fixed(layout, body)  # refuses what is too short
-    return layout.unpack_from(body)
-
-
-def _bytes(part: bytes | int) -> bytes:
-    assert isinstance(part, bytes)
-    return part
-
-
-def _int(part: bytes | int) -> int:
-    assert isinstance(part, int)
-    return part
-
-
-def _big_endian(part: bytes | int) -> int:
-    return int.from_bytes(_bytes(part), "big")
-
-
-def _malformed(what: str) -> StockadeError:
-    return error_for(ReasonCode.DRIVER_FAILED, f"the kernel sent an XFRM {what} that cannot be")
+    return bytes(layout.ADDRESS_SIZE) if address is None else address.packed.ljust(layout.ADDRESS_SIZE, b"\0")

@@ -52,3 +52,15 @@ def test_an_unknown_benchmark_and_a_wrong_option_are_usage_errors(capsys: pytest
         main(["bench", "policy", "--sizes", "0"])
     assert (unknown.value.code, wrong.value.code) == (2, 2)
     assert "stockade bench policy" in capsys.readouterr().err
+
+
+def test_every_sa_of_many_peers_is_rekeyed_on_the_clock_of_one_core(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["bench", "ike", "--format", "json", "--sections", "rekey", "--rekeys", "20"]
+    assert main(words) == 0
+    document = json.loads(capsys.readouterr().out)
+    figures = {one["name"]: one for one in document["figures"]}
+    assert figures["rekeys"]["value"] == 20
+    assert figures["least left of a hard lifetime"]["value"] > 0
+    assert figures["worst lateness of a timer"]["reference"] == 1000.0

@@ -114,3 +114,16 @@ def test_forgotten_keys_are_in_no_copy(tmp_path, capsys):
     copy = sqlite3.connect(last_saved_path(tmp_path / "policy.db"))
     assert copy.execute("SELECT count(*) FROM revisions").fetchone() == (1,)
     copy.close()
+
+
+@pytest.mark.parametrize("words", [("lint",), ("show", "unused")])
+def test_questions_about_a_damaged_store_are_answered_from_its_copy(home, capsys, words):
+    assert netsh(home, "add", "filter", "filterlist=first", "me", "192.0.2.7") == 0
+    assert netsh(home, "add", "filteraction", "stop", "action=block") == 0
+    assert netsh(home, "add", "policy", "p", "assign=yes") == 0
+    assert netsh(home, "add", "rule", "r", "p", "first", "stop") == 0
+    truncated(home / "policy.db")
+    assert main(["--home", str(home), *words]) in (0, 1)
+    shown = capsys.readouterr()
+    assert "last good copy" in shown.err
+    assert "second" in shown.out or "default response" in shown.out

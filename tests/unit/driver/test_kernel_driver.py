@@ -38,6 +38,8 @@ from stockade.wire.xfrm import (
     Usage,
     XfrmMode,
     XfrmSelector,
+)
+from stockade.wire.xfrm_decode import (
     decode_policy,
     decode_state,
 )

@@ -3,6 +3,7 @@ packet meets the verdict of the old table or of the new one."""
 
 from collections.abc import Iterable
 from dataclasses import replace
+from ipaddress import ip_address
 from types import MappingProxyType
 
 import pytest
@@ -32,7 +33,15 @@ from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
 from stockade.policy.specific import make_filter
-from stockade.wire.xfrm import Policy, PolicyAction, PolicyDirection, XfrmMode, decode_policy
+from stockade.wire.xfrm import (
+    Policy,
+    PolicyAction,
+    PolicyDirection,
+    XfrmMode,
+)
+from stockade.wire.xfrm_decode import (
+    decode_policy,
+)
 
 CAPABILITIES = Capabilities(
     "kernel", frozenset(Mode), frozenset(Encryption), frozenset(Hash), True, frozenset({4, 6})
@@ -278,3 +287,48 @@ def test_a_full_gap_and_a_new_order_write_the_table_anew():
     ordered = sorted(kernel.policies.values(), key=lambda policy: policy.priority)
     assert [filter_id_of(policy) for policy in ordered] == [found.id for found in filters]
     assert all(policy.priority < BORDER for policy in ordered)
+
+
+def tunnel_table(*rules: tuple[str, str, Direction, str]) -> FilterTable:
+    """Each rule is (name, end point, direction, far network), with one network here."""
+    near = addresses("10.81.0.0/24")
+    filters = []
+    negotiations = {}
+    for name, end, direction, far in rules:
+        selector = TrafficSelector(near, addresses(far))
+        selector = selector if direction is Direction.OUTBOUND else selector.reversed()
+        filters.append(
+            make_filter(
+                selector, direction, Action.NEGOTIATE, 1, Provenance("l", "p", name), negotiation=name
+            )
+        )
+        mode = QuickModePolicy((ESP,), mode=Mode.TUNNEL, tunnel_endpoint=ip_address(end))
+        negotiations[name] = replace(negotiation(name), quick_mode=mode)
+    return FilterTable(tuple(filters), MappingProxyType(negotiations))
+
+
+def test_what_comes_in_by_a_tunnel_must_be_of_the_rule_that_answers_it():
+    """Inbound and forwarded, of the peer that the outbound rule names, whatever the inbound one is called."""
+    wanted = tunnel_table(
+        ("out", "192.0.2.2", Direction.OUTBOUND, "10.82.0.0/24"),
+        ("in", "192.0.2.1", Direction.INBOUND, "10.82.0.0/24"),
+        ("lonely", "192.0.2.1", Direction.INBOUND, "10.83.0.0/24"),
+    )
+    ids = request_ids(list(wanted.negotiations), {})
+    found = policies_of(wanted, ids, CAPABILITIES)
+    by_direction = {
+        direction: [one for one in found if one.direction is direction] for direction in PolicyDirection
+    }
+    assert [len(by_direction[direction]) for direction in PolicyDirection] == [2, 1, 2]
+    (out,) = by_direction[PolicyDirection.OUT]
+    assert out.templates[0].request_id == ids["out"]
+    assert (out.templates[0].source, out.templates[0].destination) == (None, ip_address("192.0.2.2"))
+    for direction in (PolicyDirection.IN, PolicyDirection.FORWARD):
+        answered, lonely = by_direction[direction]
+        assert answered.templates[0].request_id == ids["out"]
+        assert answered.templates[0].source == ip_address("192.0.2.2")
+        assert not answered.templates[0].optional
+        assert lonely.templates[0].request_id == ids["lonely"], "which no SA will have: nothing passes"
+    assert few_steps({}, {}, wanted, wanted, ids, CAPABILITIES) is None
+    steps = steps_between(found, ())
+    assert len(steps) == len(found), "those for forwarded packets go too"

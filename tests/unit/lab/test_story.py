@@ -14,7 +14,7 @@ from rich.console import Console
 from stockade.lab.capture import Tally
 from stockade.lab.demo import EXIT_BROKEN, EXIT_INTERRUPTED, choose_world, show
 from stockade.lab.errors import LabError
-from stockade.lab.story import STEPS, FileResult, Findings, PingResult, tell
+from stockade.lab.story import STEPS, FailoverResult, FileResult, Findings, PingResult, tell
 from stockade.model.reasons import ReasonCode, error_for
 
 KEYS = [
@@ -26,6 +26,8 @@ KEYS = [
     "permitted",
     "outsider_refused",
     "reconnect_s",
+    "failover_s",
+    "failover_strongswan_s",
     "throughput_mbit_s",
 ]
 
@@ -74,6 +76,9 @@ class PerfectWorld:
 
     def move_file(self, source: str, target: str) -> FileResult:
         return self.file
+
+    def fail_over(self) -> FailoverResult | None:
+        return FailoverResult(0.125, 4.5, None, 10.0)
 
     def crash_and_restart(self, host: str, pinging: str) -> float | None:
         return self.seconds
@@ -177,6 +182,8 @@ def test_a_world_that_keeps_its_promises(capsys: pytest.CaptureFixture[str]) -> 
         "permitted": True,
         "outsider_refused": True,
         "reconnect_s": 0.75,
+        "failover_s": 0.125,
+        "failover_strongswan_s": 4.5,
         "throughput_mbit_s": 16.0,
     }
     assert list(printed) == KEYS

@@ -197,7 +197,10 @@ def test_show_policies_and_rules_of_every_store_that_are_in_force(filled: Sessio
     assert [(row["name"], row["store"], row["pfs_group"]) for row in quick_modes] == [
         ("QM", "dynamic", "grp2"),
         ("N", "local", "grpmm"),
+        ("Default Response", "local", "nopfs"),
     ]
+    run_command("ipsec static set defaultrule policy=P activate=no", filled)
+    assert "Default Response" not in show(filled, "qmpolicy all").text
     assert [row["name"] for row in rows(show(filled, "qmpolicy n"), "quick_mode_policies")] == ["N"]
     (rule,) = rows(show(filled, "rule dstaddr=10.9.0.0/16"), "rules")
     assert (rule["name"], rule["store"], rule["action_inbound"], rule["action_outbound"]) == (
@@ -263,7 +266,9 @@ def test_show_associations(filled: Session) -> None:
 
 def test_show_statistics_and_all(filled: Session) -> None:
     both = show(filled, "stats")
-    assert "Invalid cookies" in both.text
+    assert "Invalid Cookies" in both.text
+    labels = [line.partition(" : ")[0].strip() for line in both.text.splitlines() if " : " in line]
+    assert len(labels) == len({label.casefold() for label in labels})  # nothing is told twice
     assert "Bytes Sent" in both.text
     assert isinstance(both.data, dict)
     assert both.data["ipsec"]["Bytes Sent"] == 20

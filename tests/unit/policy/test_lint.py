@@ -310,6 +310,17 @@ def test_what_the_compiler_doubts_are_findings_with_remedies(policy_set):
     assert severities == sorted(severities)
 
 
+def test_a_server_that_is_not_known_is_no_reason_to_delete_its_filter(policy_set):
+    names = Filter(
+        FilterAddress.me(), FilterAddress.server(AddressKind.DNS), protocol=17, destination_port=53
+    )
+    findings = lint([sound(policy_set, ("names", names, "permit"))], [ME])
+    assert Lint.NEVER_MATCHES not in kinds(findings)
+    (found,) = [one for one in findings if one.kind is Lint.NO_SERVER]
+    assert found.severity is Severity.NOTE
+    assert "delete" not in found.remedy
+
+
 def test_a_policy_that_is_refused_is_a_finding(policy_set):
     base = replace(sound(policy_set, ("web", ME_TO_PEER, "block")), filter_actions=())
     findings = lint([base], [ME])

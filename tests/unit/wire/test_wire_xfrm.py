@@ -28,15 +28,17 @@ from stockade.wire.xfrm import (
     XfrmMode,
     XfrmSelector,
     allocate_spi,
+    migrate,
+    policy_id,
+    state_id,
+)
+from stockade.wire.xfrm_decode import (
     decode_acquire,
     decode_expire,
     decode_policy,
     decode_policy_statistics,
     decode_sa_statistics,
     decode_state,
-    migrate,
-    policy_id,
-    state_id,
 )
 
 ONE, OTHER = ip_address("192.0.2.1"), ip_address("198.51.100.2")

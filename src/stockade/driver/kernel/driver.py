@@ -58,7 +58,7 @@ from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import MAXIMUM_SPI, MINIMUM_SPI, SaCounters, SecurityAssociation
 from stockade.model.traffic import ESP, PROTOCOLS_WITH_PORTS, Flow
-from stockade.wire import xfrm
+from stockade.wire import xfrm, xfrm_decode
 from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
 from stockade.wire.xfrm import Acquired, Expired, MessageType, Policy, PolicyDirection, State
 
@@ -295,7 +295,7 @@ class KernelDriver:
         answers = self._open_netlink().get(MessageType.ALLOCATE_SPI, body)
         for answer in answers:
             if answer.type == MessageType.NEW_SA:
-                return xfrm.decode_state(answer.body).spi
+                return xfrm_decode.decode_state(answer.body).spi
         raise error_for(ReasonCode.NO_SPI, "the kernel gave none")
 
     def add_sa(self, sa: SecurityAssociation) -> None:
@@ -424,13 +424,20 @@ class KernelDriver:
             return
         filter_id = policies.filter_id_of(acquired.policy)
         flow = _flow_of(acquired)
-        key = (filter_id, flow.source, flow.destination)
+        key = (filter_id, flow.source, self._peer_of(filter_id) or flow.destination)
         if now - self._acquired.get(key, float("-inf")) < ACQUIRE_SECONDS:
             return
         if len(self._acquired) >= MAXIMUM_REMEMBERED:
             self._acquired.clear()
         self._acquired[key] = now
         self._events.append(Acquire(filter_id, flow))
+
+    def _peer_of(self, filter_id: str) -> Address | None:
+        """The other end of the tunnel of a filter; None where it has none."""
+        entry = self._table.by_id(filter_id)
+        if entry is None or entry.negotiation is None:
+            return None
+        return self._table.negotiations[entry.negotiation].quick_mode.tunnel_endpoint
 
     def _on_expire(self, expired: Expired) -> None:
         key = _key(expired.state)
@@ -570,7 +577,7 @@ class KernelDriver:
         return [
             policy
             for policy in (
-                xfrm.decode_policy(answer.body) for answer in answers if _is_main_policy(answer.body)
+                xfrm_decode.decode_policy(answer.body) for answer in answers if _is_main_policy(answer.body)
             )
             if policies.is_ours(policy)
         ]
@@ -580,7 +587,7 @@ class KernelDriver:
         found = []
         for answer in answers:
             with suppress(StockadeError):  # one of another program, of a mode that we do not know
-                found.append(xfrm.decode_state(answer.body))
+                found.append(xfrm_decode.decode_state(answer.body))
         return found
 
     def _apply(self, step: Step) -> None:
@@ -622,7 +629,7 @@ class KernelDriver:
         """What the SA carried, before it goes."""
         with suppress(StockadeError):
             for answer in self._open_netlink().get(MessageType.GET_SA, xfrm.state_id(*key)):
-                entry.usage = xfrm.decode_state(answer.body).usage
+                entry.usage = xfrm_decode.decode_state(answer.body).usage
         self._remember_counts(entry)
 
     def _forget(self, key: StateKey, entry: _Entry) -> None:

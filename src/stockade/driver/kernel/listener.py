@@ -19,6 +19,8 @@ from stockade.wire.xfrm import (
     PolicyAction,
     PolicyDirection,
     XfrmSelector,
+)
+from stockade.wire.xfrm_decode import (
     decode_acquire,
     decode_expire,
 )

@@ -2,7 +2,8 @@
 
     permit      allow, no template            block      block
     negotiate   allow, template ESP or AH with the request id of its negotiation; inbound with `accept_clear`
-                the template is optional: what comes in clear passes too
+                the template is optional: what comes in clear passes too; inbound by a tunnel a second one for
+                packets that are forwarded
 
 A filter is one policy per pair of prefixes. The order of the table is the order of the priorities (a smaller
 number is looked at earlier). The kernel knows no second policy with the same selector in the same direction;
@@ -137,16 +138,41 @@ def policies_of_filter(
 ) -> Iterator[Policy]:
     """What one filter becomes."""
     negotiation = table.negotiations[entry.negotiation] if entry.negotiation is not None else None
-    templates = () if negotiation is None else (_template(entry, negotiation, ids, capabilities),)
+    templates: tuple[Template, ...] = ()
+    directions: tuple[PolicyDirection, ...] = (DIRECTIONS[entry.direction],)
+    if negotiation is not None:
+        if negotiation.quick_mode.mode is Mode.TUNNEL and entry.direction is Direction.INBOUND:
+            # What comes out of a tunnel for another host, or pretends to, is looked at there.
+            directions = (PolicyDirection.IN, PolicyDirection.FORWARD)
+            negotiation = _answered_by(entry, table) or negotiation
+        templates = (_template(entry, negotiation, ids, capabilities),)
     for selector in _selectors(entry, capabilities):
-        yield Policy(
-            selector,
-            DIRECTIONS[entry.direction],
-            PolicyAction.BLOCK if entry.action is Action.BLOCK else PolicyAction.ALLOW,
-            0,
-            templates,
-            Limits(soft_packets=int(entry.id, 16), hard_packets=OWNER),
-        )
+        for direction in directions:
+            yield Policy(
+                selector,
+                direction,
+                PolicyAction.BLOCK if entry.action is Action.BLOCK else PolicyAction.ALLOW,
+                0,
+                templates,
+                Limits(soft_packets=int(entry.id, 16), hard_packets=OWNER),
+            )
+
+
+def has_tunnels(table: FilterTable) -> bool:
+    return any(negotiation.quick_mode.mode is Mode.TUNNEL for negotiation in table.negotiations.values())
+
+
+def _answered_by(entry: SpecificFilter, table: FilterTable) -> Negotiation | None:
+    """The negotiation of the tunnel by which an answer to what this filter lets in would leave.
+
+    Windows has one rule for each direction of a tunnel: the inbound one's end point is our own address and
+    names no peer, and the SAs are made for the outbound one."""
+    answer = entry.selector.reversed()
+    for other in table.filters:
+        if other.direction is Direction.OUTBOUND and other.selector == answer:
+            found = table.negotiations.get(other.negotiation or "")
+            return found if found is not None and found.quick_mode.mode is Mode.TUNNEL else None
+    return None
 
 
 def loopback_policies(addresses: Sequence[IPv6Address], interface: int) -> list[Policy]:
@@ -172,7 +198,7 @@ def steps_between(current: Sequence[Policy], wanted: Sequence[Policy]) -> list[S
     """What to do, in this order. `current`: ours in the kernel, in any order; `wanted`: as from
     `policies_of`."""
     steps: list[Step] = []
-    for direction in (PolicyDirection.IN, PolicyDirection.OUT):
+    for direction in PolicyDirection:
         mine = sorted(
             (policy for policy in current if policy.direction is direction),
             key=lambda policy: policy.priority,
@@ -192,6 +218,8 @@ def few_steps(
     """`steps_between` where few filters came or went, without a look at the others: every filter of `old` has
     all its policies in `installed` (`by_filter`: by its id). None where that is not so simple."""
     changes = new.since(old)
+    if has_tunnels(old) or has_tunnels(new):
+        return None  # a filter of a tunnel depends on another one, and is in two directions
     if changes.reordered or len(changes.came) + len(changes.went) > FEW_CHANGES:
         return None
     gone = [policy for entry_id in changes.went for policy in by_filter.get(entry_id, ())]
@@ -356,11 +384,13 @@ def _template(
             rule=entry.provenance.rule,
         )
     outbound = entry.direction is Direction.OUTBOUND
+    end = quick_mode.tunnel_endpoint
     return Template(
         protocol=ESP if kinds == {(True, False)} else AH,
         mode=MODES[quick_mode.mode],
         request_id=ids[negotiation.name],
-        version=entry.selector.version,
-        destination=quick_mode.tunnel_endpoint if outbound else None,
+        version=entry.selector.version if end is None else end.version,
+        source=None if outbound else end,  # the peer's; None is any
+        destination=end if outbound else None,
         optional=entry.accept_clear and not outbound,
     )

@@ -196,7 +196,7 @@ class Layout:
         self._pieces = pieces = previous._pieces.copy()
         filters = self.table.filters
         came = (
-            [number for number, entry in enumerate(filters) if entry.id in changes.came]
+            [number for number, entry_id in enumerate(self.table.ids) if entry_id in changes.came]
             if changes.came
             else []
         )

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from stockade.lab.failover import LIMIT_SECONDS, Event, Outcome
+from stockade.lab.laboratory import LIMIT_SECONDS, Event, Outcome
 
 MAXIMUM_LINES = 12
 _LEFT, _WIDTH, _ROW, _TOP = 230, 560, 22, 40

@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 
 from stockade.console.main import main
-from stockade.lab.failover import CLIENTS, SCENARIOS, Outcome, Scene, run_one
-from stockade.lab.failover_report import as_json, as_svg, as_text, shortened
+from stockade.lab.laboratory import CLIENTS, SCENARIOS, Outcome, Scene, run_one
+from stockade.lab.laboratory_report import as_json, as_svg, as_text, shortened
 
 BY_NAME = {client.name: client for client in CLIENTS}
 

@@ -1,0 +1,29 @@
+"""SPIs of inbound SAs: reserved, in use, free again."""
+
+from itertools import chain, repeat
+
+from stockade.driver.spis import SpisInUse, SpiSource
+
+
+def test_a_number_is_in_use_until_the_last_sa_that_has_it_is_gone() -> None:
+    spis = SpisInUse()
+    assert 0x1000 not in spis
+    spis.add(0x1000)
+    spis.add(0x1000)  # to another address of ours
+    spis.remove(0x1000)
+    assert 0x1000 in spis
+    spis.remove(0x1000)
+    assert 0x1000 not in spis
+    spis.remove(0x1000)
+    spis.add(0x1000)
+    assert 0x1000 in spis
+    spis.clear()
+    assert 0x1000 not in spis
+
+
+def test_a_number_in_use_is_not_given_out() -> None:
+    spis = SpisInUse()
+    spis.add(0x1000)
+    numbers = chain([0x1000, 0x1000], repeat(0x2000))
+    source = SpiSource(lambda size: next(numbers).to_bytes(size, "big"))
+    assert source.reserve(spis) == 0x2000
