@@ -6,7 +6,7 @@
 #   -i TAP   its network devices vec0, vec1 ... are these TAP devices of the namespace that this is called in (repeatable)
 #   -k FILE  keeps the console there
 # Output of COMMAND comes to stdout. Exit status 125: the kernel did not boot or did not finish in time (the end of its
-# console goes to stderr). It has no nf_tables for IP, so what needs nft runs in the VM (scripts/vm).
+# console goes to stderr). It has no nf_tables for IP, so what needs nft stays outside and is joined to it by TAP devices.
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 memory=768 limit=300 console='' shares=() devices=()

@@ -47,6 +47,9 @@ class Case:
     """Between two networks behind the two ends"""
     nat: bool = False
     """The end that begins is behind a NAT."""
+    protocol: str = "any"
+    """What is protected, in netsh's word"""
+    our_key: str = PRESHARED_KEY
     roles: tuple[str, ...] = ROLES
 
     def number(self, peer: str) -> int:
@@ -92,7 +95,7 @@ class Case:
         name = f"{peer}-{self.connection_name(role)}"
         secrecy = "yes" if self.group else "no"
         method = {
-            "psk": f'psk="{PRESHARED_KEY}"',
+            "psk": f'psk="{self.our_key}"',
             "rsa": f'rootca="{root_name("RSA")}"',
             "ecdsa": f'rootca="{root_name("ECDSA")}"',
             "chain": f'rootca="{root_name("Chain")}"',
@@ -116,7 +119,8 @@ class Case:
             )
         return f"""\
 ipsec static add filterlist name={name}
-ipsec static add filter filterlist={name} srcaddr=me dstaddr={self.address(peer, role)} mirrored=yes
+ipsec static add filter filterlist={name} srcaddr=me dstaddr={self.address(peer, role)} \
+protocol={self.protocol} mirrored=yes
 ipsec static add filteraction name={name} action=negotiate qmpfs={secrecy} inpass=no soft=no \
 qmsecmethods="{self.quick_mode}"
 ipsec static add rule name={name} policy=peers filterlist={name} filteraction={name} {method}
@@ -137,6 +141,9 @@ ipsec static add rule name={name} policy=peers filterlist={name} filteraction={n
         esp = self.esp + (f"-{self.group}" if self.group else "")
         networks = self.networks("strongswan", role)
         selectors = f"local_ts = {networks[1]}\n        remote_ts = {networks[0]}" if self.tunnel else ""
+        if self.protocol != "any":
+            only = f"dynamic[{self.protocol.lower()}]"
+            selectors = f"local_ts = {only}\n        remote_ts = {only}"
         return f"""\
   {name_of_it} {{
     version = 1
@@ -182,6 +189,8 @@ ipsec static add rule name={name} policy=peers filterlist={name} filteraction={n
         if self.tunnel:
             ours, theirs = self.networks("libreswan", role)
             lines += [f"leftsubnet={theirs}", f"rightsubnet={ours}"]
+        if self.protocol != "any":
+            lines += [f"{side}protoport={self.protocol.lower()}" for side in ("left", "right")]
         return "".join(f"    {line}\n" for line in (*lines, *self.libreswan_options.split(";")) if line)
 
 
@@ -323,6 +332,36 @@ CASES = (
         tunnel=True,
     ),
     Case(
+        "tcp-only",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        protocol="TCP",
+    ),
+    Case(
+        "deleted-by-the-other-end",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+    ),
+    Case(
+        "another-preshared-key",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        our_key="wrong-horse",
+        roles=("responder",),
+    ),
+    Case(
         "rekey-by-the-peer",
         "AES256-SHA256-ECP256",
         "ESP[AES128,SHA256]",
@@ -352,7 +391,26 @@ CASES = (
         "aes128-sha256",
         "aes256-sha2_256;dh19",
         "aes128-sha2_256",
-        roles=("responder",),
+    ),
+    Case(
+        "agent-killed",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        roles=("initiator",),
+    ),
+    Case(
+        "agent-stopped",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        roles=("initiator",),
     ),
 )
 BY_NAME = {case.name: case for case in CASES}

@@ -111,11 +111,6 @@ def user_mode_linux() -> str | None:
 
 
 @cache
-def qemu() -> str | None:
-    return None if find_program("qemu-system-x86_64") else "QEMU is not installed (Debian: qemu-system-x86)"
-
-
-@cache
 def samba() -> str | None:
     return (
         None if find_program("samba") else "Samba's domain controller is not installed (Debian: samba-ad-dc)"
