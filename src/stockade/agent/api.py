@@ -49,6 +49,7 @@ class AgentOperations(Protocol):
     def set_dynamic(self, version: int, objects: DynamicSet) -> messages.Loaded: ...
     def release_address(self, address: Address | None) -> messages.Released: ...
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage: ...
+    def explain_peer(self, peer: Address) -> messages.PeerPlan: ...
     def journal(self, last: int) -> messages.JournalEntries: ...
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
 
@@ -138,6 +139,14 @@ ROUTES = (
         messages.ExplanationMessage,
         _explain,
         _FLOW_PARAMETERS,
+    ),
+    Endpoint(
+        "GET",
+        "/v1/explain/peer",
+        "When a silent peer counts as dead, and why",
+        messages.PeerPlan,
+        lambda agent, request: agent.explain_peer(_address(_required(request, "peer"), "peer")),
+        (Parameter("peer", "the peer's address", required=True),),
     ),
     Endpoint(
         "GET",

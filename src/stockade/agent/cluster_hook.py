@@ -8,6 +8,7 @@ STOCKADE_ADDRESS (the virtual one), STOCKADE_NODE (this one), STOCKADE_OWNER (th
 import os
 import signal
 import subprocess
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,7 +40,7 @@ class ClusterHook:
         self._failed = failed
         self._seconds = seconds
         self._workers = Workers(1, "stockade-cluster-hook")
-        self._waiting = 0
+        self._waiting = threading.BoundedSemaphore(MAXIMUM_WAITING)
         self._told: OrderedDict[tuple[Address, Address, str], float] = OrderedDict()
 
     def peer_of_another_node(self, local: Address, peer: Address, owner: str, now: float) -> bool:
@@ -52,10 +53,9 @@ class ClusterHook:
         self._told[key] = now
         if not self._command:
             return True
-        if self._waiting >= MAXIMUM_WAITING:
+        if not self._waiting.acquire(blocking=False):
             self._failed(self._reason("too many calls wait", peer))
             return True
-        self._waiting += 1
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "STOCKADE_EVENT": EVENT,
@@ -85,7 +85,7 @@ class ClusterHook:
             self._failed(self._reason(error.strerror or "cannot be run", peer))
             return
         finally:
-            self._waiting -= 1
+            self._waiting.release()
         try:
             status = process.wait(self._seconds)
         except subprocess.TimeoutExpired:

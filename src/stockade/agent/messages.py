@@ -198,6 +198,16 @@ class Sas(msgspec.Struct, kw_only=True):
     soft: list[SoftRow]
 
 
+class PeerPlan(msgspec.Struct):
+    """What is done when a peer is silent; seconds."""
+
+    peer: str
+    known: bool
+    notice_seconds: float
+    idle_seconds: float
+    lines: list[str]
+
+
 class Loaded(msgspec.Struct, kw_only=True):
     """The answer to a reload: what is in force now, and the refusal if the new policy is not."""
 

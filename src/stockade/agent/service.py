@@ -619,6 +619,9 @@ class Service:
         )
         return messages.ExplanationMessage(explanation=explanation.as_dict(), lines=list(explanation.lines()))
 
+    def explain_peer(self, peer: Address) -> messages.PeerPlan:
+        return views.peer_plan(self._core, peer)
+
     def journal(self, last: int) -> messages.JournalEntries:
         recent = list(self._journal.recent)
         return messages.JournalEntries(entries=recent[max(0, len(recent) - last) :])

@@ -11,6 +11,7 @@ from stockade.agent.facts_keeper import FactsKeeper
 from stockade.agent.temporary import SoftAssociation
 from stockade.driver.contract import DriverStatistics
 from stockade.ike.contract import MainModeView, QuickModeView
+from stockade.ike.liveness import explain
 from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Direction, FilterClass, SpecificFilter
 from stockade.model.reasons import Reason
@@ -110,6 +111,24 @@ def facts(keeper: FactsKeeper, now: float) -> messages.HostFactsMessage:
             for row in keeper.names.rows
         ],
         age=round(now - keeper.read_at, 3),
+    )
+
+
+def peer_plan(core: HostCore, peer: Address) -> messages.PeerPlan:
+    """By the newest main mode with the peer; without one, for a peer of which nothing is known."""
+    found = core.engine.plans(peer)
+    if found:
+        view, plan = found[-1]
+        head = f"{peer}: {view.peer_vendor or 'unknown implementation'}, main mode {view.cookies}"
+    else:
+        plan = core.engine.plan_for_strangers()
+        head = f"{peer}: no main mode with it now; so it is for a peer that cannot be asked"
+    return messages.PeerPlan(
+        peer=str(peer),
+        known=bool(found),
+        notice_seconds=plan.notice_seconds,
+        idle_seconds=plan.idle_seconds,
+        lines=[head, *explain(plan)],
     )
 
 

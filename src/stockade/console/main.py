@@ -184,7 +184,10 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = add("explain", _explain, "what happens to a packet, and why")
     for place, text in (
-        ("source", "source address, or me for outbound packets"),
+        (
+            "source",
+            "source address, or me for outbound packets; or peer: when it counts as dead",
+        ),
         ("destination", "destination address, or me for inbound packets"),
         ("protocol", "tcp, udp, icmp, any or a number (default: any)"),
     ):
@@ -196,6 +199,17 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--destination-port", "--dport", "--port", default="0", metavar="PORT")
     explain.add_argument("--direction", choices=("inbound", "outbound", "in", "out"))
     _add_policy_file(explain)
+
+    lab = commands.add_parser("lab", help="laboratories on virtual time", parents=[shared])
+    lab_commands = lab.add_subparsers(metavar="COMMAND", required=True)
+    text = "who is back how soon, when a cluster node fails or a server restarts"
+    failover = lab_commands.add_parser("failover", help=text, description=text, parents=[shared])
+    failover.add_argument("--scenario", metavar="WORD", help="those with this word in their name")
+    failover.add_argument("--client", metavar="WORD", help="… clients")
+    failover.add_argument("--seed", type=int, default=1, metavar="N", help="another story (default 1)")
+    failover.add_argument("--picture", metavar="FILE", help="write a picture too (SVG)")
+    failover.add_argument("--time-lines", action="store_true", help="each client's story under the table")
+    failover.set_defaults(command=_lab_failover)
 
     _add_policy_file(add("lint", _lint, "what in the policy is doubtful, and what to do about it"))
 
@@ -416,6 +430,9 @@ def _log(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    if options.source == "peer" and options.destination is not None:
+        answer = _client(options).get("/v1/explain/peer", {"peer": options.destination})
+        return _print(options, answer, _print_lines)
     source = options.source_option or options.source
     destination = options.destination_option or options.destination
     protocol = options.protocol_option or options.protocol or "any"
@@ -433,6 +450,12 @@ def _explain(options: argparse.Namespace) -> int:
         )
         return offline_command.explain(offline, flow, options.direction, options.format)
     return _explain_running(options, source, destination, protocol)
+
+
+def _print_lines(answer: dict[str, object]) -> None:
+    lines = answer["lines"]
+    assert isinstance(lines, list)
+    print("\n".join(map(str, lines)))
 
 
 def _explain_running(options: argparse.Namespace, source: str, destination: str, protocol: str) -> int:
@@ -484,6 +507,12 @@ def _bench(options: argparse.Namespace) -> int:
     from stockade.bench.command import run_benchmark
 
     return run_benchmark(options.benchmark, options.words, options.format)
+
+
+def _lab_failover(options: argparse.Namespace) -> int:
+    from stockade.console.lab_command import run_failover
+
+    return run_failover(options)
 
 
 def _demo(options: argparse.Namespace) -> int:

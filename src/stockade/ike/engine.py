@@ -31,6 +31,7 @@ from stockade.ike.contract import (
     SpiSource,
 )
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
+from stockade.ike.liveness import PeerTraits, Plan
 from stockade.ike.negotiator import Negotiator
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable
@@ -211,6 +212,17 @@ class Engine:
         self._context.now = now
         if self._negotiator.stopping is None:
             self._negotiator.lost.prove_pair(local, peer, spi, now)
+
+    def plans(self, peer: Address) -> tuple[tuple[MainModeView, Plan], ...]:
+        """What is done when a peer is silent, for each main mode with it."""
+        now = self._context.now
+        modes = [mode for mode in self._table.main_modes() if mode.remote.address == peer]
+        return tuple(
+            (main_mode_view(mode, 0, now), mode.plan) for mode in modes if mode.established is not None
+        )
+
+    def plan_for_strangers(self) -> Plan:
+        return self._context.plan(PeerTraits())
 
     def set_config(self, config: EngineConfig) -> None:
         """Other settings: for everything that begins from now on."""

@@ -133,6 +133,10 @@ class VirtualNetwork:
         """Packets to `address` are given to `receive` from now on."""
         self._hosts[address] = receive
 
+    def detach(self, address: Address) -> None:
+        """Nobody has the address any more."""
+        self._hosts.pop(address, None)
+
     def tap(self, tap: Tap) -> None:
         """`tap(now, packet)` sees every packet that is put on the wire, also one that is lost afterwards."""
         self._taps.append(tap)

@@ -16,6 +16,7 @@ from stockade.agent.journal import Entry
 from stockade.agent.known_peers import KnownPeers
 from stockade.driver.memory import MemoryDriver
 from stockade.ike.config import EngineConfig
+from stockade.ike.proofs import RestartSecret
 from stockade.lab.errors import LabError
 from stockade.lab.stack import IpStack
 from stockade.lab.virtual import Timer, VirtualNetwork
@@ -48,6 +49,11 @@ class VirtualHost:
         for port in (IKE_PORT, NAT_TRAVERSAL_PORT):
             self.stack.on_datagram(port, self._on_ike)
 
+    def take_address(self) -> None:
+        """Packets to its address come here from now on, wherever they went before: as a cluster's address
+        moves."""
+        self._network.attach(self.address, self._inbound)
+
     # ---- the agent ----
 
     def start_agent(
@@ -55,6 +61,7 @@ class VirtualHost:
         policy_sets: Sequence[PolicySet],
         known_peers: KnownPeers | None = None,
         config: EngineConfig | None = None,
+        restart_secret: RestartSecret | None = None,
     ) -> HostCore:
         """Start an agent with a policy; a running one is an error (`LabError`), and so is a policy that it
         refuses. What a killed one left in force is replaced."""
@@ -70,6 +77,7 @@ class VirtualHost:
             journal=self.journal.append,
             known_peers=known_peers,
             config=config,
+            restart_secret=restart_secret,
         )
         result = core.load(policy_sets, now)
         if result.refusal is not None:

@@ -269,12 +269,44 @@ def execute(session: Session, arguments: Arguments) -> Outcome:
 
 
 def show_gpo_assigned(session: Session, arguments: Arguments) -> Outcome:
+    """What the running agent has of its domain (`stockade rsop` asks the directory itself)."""
+    domain = session.agent.status().get("domain")
+    if not isinstance(domain, dict):
+        return Outcome(
+            "No policy is assigned by a group policy object: this computer takes no policies from a domain.",
+            {"gpo_assigned_policy": None},
+        )
+    if not domain["policy"]:
+        return Outcome(
+            f"No group policy object of {domain['domain']} assigns a policy to this computer.",
+            {"gpo_assigned_policy": None, "domain": domain["domain"]},
+        )
+    wanted = arguments.get(GPO)
+    if wanted is not None and wanted.casefold() != str(domain["gpo"]).casefold():
+        raise error_for(
+            ReasonCode.UNKNOWN_NAME,
+            f"the policy of this computer is assigned by “{domain['gpo']}”, not by “{wanted}”",
+            domain=domain["domain"],
+        )
+    rows = (
+        ("Source Domain", domain["domain"]),
+        ("Domain Controller", domain["controller"]),
+        ("GPO Name", domain["gpo"]),
+        ("AD Policy Name", domain["policy"]),
+    )
+    text = "\n".join(f"{name:<23} : {value}" for name, value in rows)
     return Outcome(
-        "No policy is assigned by a group policy object: this version takes no policies from a domain.",
-        {"gpo_assigned_policy": None},
+        text,
+        {
+            "gpo_assigned_policy": domain["policy"],
+            "gpo": domain["gpo"],
+            "domain": domain["domain"],
+            "controller": domain["controller"],
+        },
     )
 
 
+GPO = Parameter("name", FILE_NAME, "name of the group policy object")
 _DUMP_NOTE = (
     "Without keys the script has blanks in their place, and does not run before they are filled in. "
     "Windows never "
@@ -349,7 +381,7 @@ COMMANDS = (
         STATIC,
         ("show", "gpoassignedpolicy"),
         "Shows the policy that a group policy object assigned.",
-        (Parameter("name", FILE_NAME, "name of the group policy object"),),
+        (GPO,),
         show_gpo_assigned,
         changes=False,
     ),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from stockade.ike.config import EngineConfig
-from stockade.ike.liveness import LOOK_SECONDS, PeerTraits, plan_for
+from stockade.ike.liveness import LOOK_SECONDS, PeerTraits, explain, plan_for
 
 WINDOWS = EngineConfig(notice_seconds=0)
 HOTFIX = replace(WINDOWS, failover_idle_seconds=5.0)
@@ -57,3 +57,10 @@ def test_a_peer_that_can_be_asked_is_noticed_within_twenty_seconds_by_default() 
 def test_settings_have_ranges(setting: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must be from \d+ to \d+"):
         EngineConfig(**setting)
+
+
+def test_people_are_told_the_worst_case_and_why() -> None:
+    text = "\n".join(explain(plan_for(EngineConfig(), ASKABLE)))
+    assert "a new main mode, 20 s after the first packet without an answer" in text
+    assert "RFC 3706" in text
+    assert "NlbsIdleTime" in "\n".join(explain(plan_for(HOTFIX, CLUSTER)))

@@ -184,3 +184,22 @@ def test_scripts_call_scripts(session: Session, files) -> None:
     assert [one.name for one in session.store.read().filter_lists] == ["A", "B", "C"]
     files.content["loop"] = b"exec loop\n"
     assert run_command("netsh -f loop", session).failed
+
+
+def test_the_policy_that_a_group_policy_object_assigned_is_shown(
+    session: Session, agent, monkeypatch
+) -> None:
+    assert "takes no policies from a domain" in run(session, "show gpoassignedpolicy")
+    domain = {"domain": "lab.test", "controller": "dc1.lab.test", "gpo": "", "policy": ""}
+    said = {**agent.status(), "domain": domain}
+    monkeypatch.setattr(agent, "status", lambda: said)
+    assert "No group policy object of lab.test" in run(session, "show gpoassignedpolicy")
+    domain |= {"gpo": "Servers", "policy": "Secured"}
+    for line in ("show gpoassignedpolicy", "show gpoassignedpolicy name=servers"):
+        text = run(session, line)
+        assert "Servers" in text
+        assert "Secured" in text
+        assert "dc1.lab.test" in text
+    with pytest.raises(CallerError) as caught:
+        run_command("ipsec static show gpoassignedpolicy name=Others", session)
+    assert caught.value.reason.code is ReasonCode.UNKNOWN_NAME
