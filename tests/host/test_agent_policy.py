@@ -401,6 +401,26 @@ def test_the_persistent_policy_holds_alone_when_the_local_one_is_refused_and_aft
     assert [open_port(alpha, port, beta) for port in (23, 80, 8080)] == [False, True, True]
 
 
+def test_the_persistent_policy_is_in_force_before_the_rest_at_a_start(hosts):
+    alpha, beta = hosts
+    script(alpha, "set store persistent\n" + POLICY.format(default="no").replace("test", "always")
+           + "add filteraction name=deny action=block\n"
+           + "add filter filterlist=telnet srcaddr=any dstaddr=me protocol=TCP dstport=23\n"
+           + "add rule name=no policy=always filterlist=telnet filteraction=deny\n"
+           + "set policy name=always assign=yes\n")  # fmt: skip
+    alpha.write_policy(BETA)
+    alpha.stockade("netsh", "ipsec", "dynamic", "set", "config", "bootmode", "block")
+    alpha.agent.start()
+    assert eventually(lambda: alpha.status_or_none() is not None)
+    loaded = [entry["facts"]["policy"] for entry in alpha.journal() if entry["kind"] == "policy-loaded"]
+    assert loaded[0] == "always"
+    assert len(loaded) == 2
+    assert "always" in loaded[1]
+    assert loaded[1] != "always"
+    assert not in_boot_filters(alpha)
+    assert not open_port(alpha, 23, beta)
+
+
 def test_settings_act_and_survive_a_restart(hosts):
     alpha, beta = hosts
     alpha.write_policy(BETA)

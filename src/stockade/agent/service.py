@@ -180,6 +180,7 @@ class Service:
             self._cluster = ClusterNode(self._settings.cluster, self._core, self._journal.write)
         if self._gate.trouble is not None:
             self._journal.write(Entry("boot-filters-failed", self._gate.trouble))
+        self._begin_persistent()
         try:
             configuration = self._read_policy()
         except StockadeError as error:
@@ -201,6 +202,21 @@ class Service:
         finally:
             self._refusal = refusal
         self._hold_at_boot()
+
+    def _begin_persistent(self) -> None:
+        """The persistent policy comes first, over the boot filters: reading and compiling the rest may take
+        seconds. Only where boot filters hold: over the filters of a killed agent it would open what they
+        close. One that is refused, or cannot be read, is told of when the whole policy is."""
+        if not self._gate.is_closed:
+            return
+        try:
+            persistent = self._stores.read_persistent()
+        except StockadeError:
+            return
+        if persistent.assigned is None:
+            return
+        if self._core.load([persistent], time.monotonic(), self._facts.facts).refusal is None:
+            self._gate.stand_under(self._core.table)
 
     def _open_gate(self) -> None:
         """A policy is in force: the boot filters go."""
