@@ -316,6 +316,8 @@ def test_the_local_api_answers_as_its_own_document_says(hosts):
     answered = set()
     for endpoint in ROUTES:
         assert endpoint.method.lower() in document["paths"][endpoint.path]
+        if endpoint.path.startswith("/v1/cluster"):
+            continue  # these hosts are no nodes of a cluster
         wanted = {entry.name: parameters[entry.name] for entry in endpoint.parameters if entry.required}
         ask = client.get if endpoint.method == "GET" else client.post
         if endpoint.answer is not None and endpoint.body is None:

@@ -128,7 +128,7 @@ def test_installing_loads_no_agent() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
-    heavy = {"asyncio", "cryptography", "gmpy2", "starlette", "stockade.ike", "stockade.agent.service"}
+    heavy = {"asyncio", "cryptography", "gmpy2", "starlette", "stockade.ike.engine", "stockade.agent.service"}
     assert not heavy & set(loaded.split())
 
 
