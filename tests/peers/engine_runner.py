@@ -7,7 +7,7 @@ clock.
 
 The test's thread is the event loop: `run_until` carries datagrams and timeouts until a condition holds.
 There is no driver: SAs that the engine wants installed are only collected. The whole path with packets is in
-`vm_scenarios.py`.
+`interop_trials.py`.
 """
 
 import itertools
