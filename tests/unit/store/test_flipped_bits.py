@@ -156,3 +156,18 @@ def test_a_flipped_name_in_the_schema_is_damage(store):
         assert before in content
         store.path.write_bytes(content.replace(before, after))
         assert outcome(store.path) is None
+
+
+def test_a_setting_that_only_its_index_lost_is_still_read(store):
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'settings'"
+        ).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    content = bytearray(store.path.read_bytes())
+    page = content[(root - 1) * size : root * size]
+    place = page.index(b"ipsecexempt")
+    content[(root - 1) * size + place] ^= 0x01
+    store.path.write_bytes(content)
+    assert store.get_setting("ipsecexempt") == "3"
