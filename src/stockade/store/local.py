@@ -203,7 +203,7 @@ class LocalStore:
             problem = "" if connection.in_transaction else settings_problem(connection)
             if problem:
                 raise self._unreadable(f"it is damaged: {problem}", "restore it from a backup")
-            # What was compared with the history is the table, so the index, which may be damaged, is left out.
+            # The table was compared with the history; its index may be damaged all the same.
             query = "SELECT value FROM settings NOT INDEXED WHERE key = ?"
             row = connection.execute(query, (key,)).fetchone()
             return None if row is None else str(row[0])
