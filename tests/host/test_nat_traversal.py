@@ -1,5 +1,5 @@
-"""Agents that speak through a NAT: main mode moves to port 4500, ESP goes in UDP, and nothing but UDP to that
-port is on the wire outside."""
+"""Agents that speak through a NAT: main mode moves to port 4500, ESP goes in UDP, and no clear TCP or
+ICMP is on the wire outside."""
 
 import re
 import socket

@@ -16,10 +16,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from stockade.model.addresses import AddressRange
+from stockade.driver.nft_match import match_of
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import ReasonCode, error_for
-from stockade.model.traffic import TrafficSelector
 
 TABLE: Final = "stockade_boot"
 BOOT_STORE: Final = "boot"
@@ -89,30 +88,7 @@ def in_force() -> InForce:
 def _rules(filters: Iterable[SpecificFilter]) -> Iterator[str]:
     for entry in filters:
         verdict = "drop" if entry.action is Action.BLOCK else "accept"
-        yield f"\t\t{_match(entry.selector)} {verdict}\n"
-
-
-def _match(selector: TrafficSelector) -> str:
-    family = "ip" if selector.version == 4 else "ip6"
-    parts = [f"meta nfproto ipv{selector.version}"]
-    parts += [
-        f"{family} {name} {_addresses(addresses)}"
-        for name, addresses in (("saddr", selector.source), ("daddr", selector.destination))
-        if not addresses.is_everything
-    ]
-    if selector.protocol:
-        parts.append(f"meta l4proto {selector.protocol}")
-    if selector.source_port:
-        parts.append(f"th sport {selector.source_port}")
-    if selector.destination_port:
-        parts.append(f"th dport {selector.destination_port}")
-    return " ".join(parts)
-
-
-def _addresses(addresses: AddressRange) -> str:
-    if addresses.is_host or addresses.prefix_length is not None:
-        return str(addresses)
-    return f"{addresses.first}-{addresses.last}"
+        yield f"\t\t{match_of(entry.selector)} {verdict}\n"
 
 
 def _program() -> str | None:

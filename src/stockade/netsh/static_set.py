@@ -187,7 +187,7 @@ def set_store(session: Session, arguments: Arguments) -> Outcome:
     if location is Location.DOMAIN:
         raise error_for(
             ReasonCode.NOT_AVAILABLE,
-            "the domain store: policies of Active Directory are not read or written by this version",
+            "the domain store: the command language does not reach Active Directory in this version",
             expected="location=local or location=persistent",
         )
     if arguments.given(DOMAIN):

@@ -34,11 +34,10 @@ from types import MappingProxyType
 from typing import Final
 
 from stockade.driver.limits import secures_ipv6, tunnels_of
+from stockade.driver.nft_match import match_of
 from stockade.driver.userspace.layout import ALONE, Layout, Step, Steps, merged
 from stockade.driver.userspace.system import DEVICE, LOG_GROUP, MARK_MASK, OWN_MARK, SECURE_MARK
-from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
-from stockade.model.traffic import TrafficSelector
 
 TABLE: Final = "stockade"
 COUNTER_PREFIX: Final = "f_"
@@ -395,7 +394,7 @@ class Rules:
             return f"{step.shape.expression} vmap @{self._map(plane, version, step)}"
         entry = self.layout.entry(step.members[ALONE])
         verdict = plane.verdict(entry, self.frame.tunnels)
-        return f"{_match(entry.selector)} counter name {COUNTER_PREFIX}{entry.id} {verdict}"
+        return f"{match_of(entry.selector)} counter name {COUNTER_PREFIX}{entry.id} {verdict}"
 
     def _elements(self, plane: Plane, members: Iterable[tuple[str, str]]) -> str:
         entry, tunnels = self.layout.entry, self.frame.tunnels
@@ -412,27 +411,3 @@ class Rules:
 
 def _counters(steps: Steps) -> Iterator[str]:
     return (COUNTER_PREFIX + step.members[ALONE] for step in steps.values() if step.shape is None)
-
-
-def _match(selector: TrafficSelector) -> str:
-    """Of a filter that is a rule."""
-    family = "ip" if selector.version == 4 else "ip6"
-    parts = [f"meta nfproto ipv{selector.version}"]
-    parts += [
-        f"{family} {name} {_addresses(addresses)}"
-        for name, addresses in (("saddr", selector.source), ("daddr", selector.destination))
-        if not addresses.is_everything
-    ]
-    if selector.protocol:
-        parts.append(f"meta l4proto {selector.protocol}")
-    if selector.source_port:
-        parts.append(f"th sport {selector.source_port}")
-    if selector.destination_port:
-        parts.append(f"th dport {selector.destination_port}")
-    return " ".join(parts)
-
-
-def _addresses(addresses: AddressRange) -> str:
-    if addresses.is_host or addresses.prefix_length is not None:
-        return str(addresses)
-    return f"{addresses.first}-{addresses.last}"

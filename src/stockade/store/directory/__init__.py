@@ -6,6 +6,6 @@ evaluation            a snapshot -> which policy applies, and the policy itself
 ldap                  the connection (GSSAPI, LDAPS, StartTLS; never in clear)
 locator               domain controllers by DNS SRV records and sites
 reading               a connection -> a snapshot
-writing               a changed policy set -> changes of objects, in an order that is safe half-way
-store                 `PolicyStore` over a connection, for the command language
-fetch                 the program that an agent runs: the snapshot, read in a process that can be ended"""
+
+Writing is not here yet. The agent reads in a process of its own, which can be ended
+(`agent/domain_fetch.py`)."""
