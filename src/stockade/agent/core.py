@@ -37,6 +37,7 @@ from stockade.policy.facts import HostFacts, as_facts
 from stockade.policy.lookup import FilterTableLookup
 from stockade.policy.objects import PolicySet
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
+from stockade.wire.unreachable import Unreachable
 
 MAXIMUM_ROUNDS = 64
 """How often `pump` goes back and forth between driver and engine at most: a loop would be our own fault."""
@@ -267,6 +268,13 @@ class HostCore:
             if is_first_message(datagram[len(marker) :]):
                 return
         self.engine.receive(datagram, local, remote, now)
+
+    def unreachable(self, said: Unreachable, now: float) -> None:
+        """The network says that a packet of ours did not arrive. Anybody can say that."""
+        if said.local in self.facts.local:
+            detail = f"{said.reporter} says: {said.what} unreachable"
+            reason = Reason.of(ReasonCode.PEER_UNREACHABLE, detail, peer=said.peer, reporter=said.reporter)
+            self.engine.command(ike.PeerUnreachable(said.local, said.peer, said.spi, reason), now)
 
     def screen(self, datagram: bytes, origin: bytes, now: float) -> bytes | Verdict:
         """What becomes of a first message (`Engine.screen`); what is admitted goes to `receive`."""

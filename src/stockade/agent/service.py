@@ -36,6 +36,7 @@ from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSetti
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
+from stockade.agent.unreachable import UnreachableReports
 from stockade.agent.workers import Workers
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
@@ -250,8 +251,10 @@ class Service:
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
         self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
-        changes = InterfaceChanges()
+        changes, reports = InterfaceChanges(), UnreachableReports()
         try:
+            for descriptor in reports.filenos():
+                loop.add_reader(descriptor, self._on_unreachable, reports)
             for descriptor, read in self._udp.main_doors():
                 loop.add_reader(descriptor, self._on_datagrams, read)
             for descriptor, read_strangers in self._udp.strangers_doors():
@@ -286,6 +289,9 @@ class Service:
             if self._driver.fileno() >= 0:
                 loop.remove_reader(self._driver.fileno())
             loop.remove_reader(changes.fileno())
+            for descriptor in reports.filenos():
+                loop.remove_reader(descriptor)
+            reports.close()
             changes.close()
             self._udp.close()
 
@@ -324,6 +330,13 @@ class Service:
         for datagram, local, remote in admitted:
             core.receive(datagram, local, remote, now)
         if admitted:
+            self._pump()
+
+    def _on_unreachable(self, reports: UnreachableReports) -> None:
+        now, said = time.monotonic(), reports.read()
+        for one in said:
+            self._core.unreachable(one, now)
+        if said:
             self._pump()
 
     def _on_timer(self) -> None:

@@ -46,6 +46,7 @@ COUNTERS = (
     "proofs_sent",
     "proofs_accepted",
     "proofs_refused",
+    "unreachables_received",
     "datagrams_received",
     "datagrams_sent",
     "reports_suppressed",

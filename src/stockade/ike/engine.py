@@ -20,6 +20,7 @@ from stockade.ike.contract import (
     FollowPeer,
     MainModeView,
     NegotiationLookup,
+    PeerUnreachable,
     Performed,
     ProbePeer,
     QuickModeView,
@@ -136,6 +137,8 @@ class Engine:
                 pair = self._table.pair(spi)
                 if pair is not None:
                     self._negotiator.silent(pair, now)
+            case PeerUnreachable():
+                self._negotiator.unreachable(command, now)
             case FollowPeer(inbound_spi=spi, port=port):
                 self._follow(spi, port)
             case Performed():

@@ -14,7 +14,8 @@ from functools import partial
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
-from stockade.ike.contract import Acquire, ReportKind, Send
+from stockade.ike.contract import Acquire, PeerUnreachable, ReportKind, Send
+from stockade.ike.evidence import Evidence
 from stockade.ike.lost_state import LostState
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable, QuickModePair
@@ -57,6 +58,7 @@ class Negotiator:
         self._pairs = pairs
         self._hasty: OrderedDict[tuple[Address, Address], tuple[float, tuple[float, ...]]] = OrderedDict()
         self._lost = LostState(context, table, self._peer_lost)
+        self._evidence = Evidence(context, table, pairs, self.take)
         self.stopping: Reason | None = None
         """Why nothing new begins."""
 
@@ -372,6 +374,10 @@ class Negotiator:
             speaker.notices.probe(now, plan.probes)
         elif plan.silence_seconds is not None:
             self.take(Job(pair.acquire(), replaces=pair.inbound_spi, patience=plan.quick_seconds), now)
+
+    def unreachable(self, said: PeerUnreachable, now: float) -> None:
+        if self.stopping is None:
+            self._evidence.unreachable(said, now)
 
     def take_back(self, job: Job, now: float) -> None:
         self.take(job, now)
