@@ -368,7 +368,7 @@ class HostCore:
                     count=event.count,
                 )
             if event.reason.code is ReasonCode.UNKNOWN_SPI:
-                self.engine.prove_lost(event.destination, event.source, event.spi, now)
+                self.engine.prove_lost(event.destination, event.source, event.spi, now, event.port)
                 self._on_unknown_spi(event.source, now)
         else:
             self._note("driver-failed", event.reason, now)

@@ -475,7 +475,7 @@ class Service:
     def _read_restart_secret(self) -> RestartSecret | None:
         """What proves to peers that we lost state; without it they find out by their timers."""
         try:
-            return next_restart_secret(self._paths.restart)
+            return next_restart_secret(self._paths.restart, self._settings.cluster)
         except StockadeError as error:
             self._journal.write(Entry("restart-secret-lost", error.reason))
             return None

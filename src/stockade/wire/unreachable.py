@@ -3,7 +3,7 @@
     | IP | ICMP 3 or ICMPv6 1, code | quoted: our IP header | ESP, AH, or UDP of port 500 or 4500 …
 
 Anybody can send one; what it is worth is for the reader to judge. `spi` is what only who saw the packet
-knows. Not here: "fragmentation needed" (`driver.path_mtu`), and quoted packets that are neither IKE nor IPsec.
+knows. Not here: "fragmentation needed" (`driver.path_mtu`), and packets that are neither IKE nor IPsec.
 """
 
 from dataclasses import dataclass
