@@ -60,8 +60,9 @@ class FilterTableLookup:
                 ReasonCode.NO_POLICY, "the addresses are of two families", local=local, peer=peer
             )
         pair = TrafficSelector(AddressRange.host(local), AddressRange.host(peer))
+        back = pair.reversed()
         outbound = [*_down_to_cover(self._about(pair, Direction.OUTBOUND), pair)]
-        inbound = [*_down_to_cover(self._about(pair.reversed(), Direction.INBOUND), pair.reversed())]
+        inbound = [*_down_to_cover(self._about(back, Direction.INBOUND), back)]
         found = outbound + inbound
         found.sort(key=lambda entry: -entry.weight)
         names = dict.fromkeys(
@@ -73,10 +74,11 @@ class FilterTableLookup:
         for name, negotiation in self._table.negotiations.items():
             if negotiation.quick_mode.tunnel_endpoint in (local, peer):
                 names.setdefault(name)
-        spoken_of = any(entry.selector.covers(pair) for entry in outbound) or any(
-            entry.selector.covers(pair.reversed()) for entry in inbound
-        )
-        if self._response is not None and not spoken_of:
+        if (
+            self._response is not None
+            and not any(entry.selector.covers(pair) for entry in outbound)
+            and not any(entry.selector.covers(back) for entry in inbound)
+        ):
             names.setdefault(self._response.name)
         if names:
             return tuple(self._table.negotiations[name] for name in names)
@@ -253,6 +255,7 @@ def _misfit(negotiation: Negotiation, local: Address, peer: Address, requested: 
         return (
             "" if endpoint in (local, peer) else f"the rule's tunnel ends at {endpoint}, the peer is {peer}"
         )
-    if requested.source == AddressRange.host(local) and requested.destination == AddressRange.host(peer):
+    one_host_each = requested.source.is_host and requested.destination.is_host
+    if one_host_each and local in requested.source and peer in requested.destination:
         return ""
     return f"transport mode secures traffic between {local} and {peer} only"
