@@ -131,7 +131,8 @@ class Context:
         """Have a task done by whoever serves the engine; `done` is called with the outcome and the time, or
         `now_failed` at once where too many are under way."""
         if len(self._tasks) >= self.config.tasks_total:
-            now_failed(Reason.of(ReasonCode.QUEUE_FULL, "too many Kerberos tokens are awaited"))
+            detail = f"too many other lookups are under way for {task.about}"
+            now_failed(Reason.of(ReasonCode.QUEUE_FULL, detail))
             return
         self._task_number += 1
         self._tasks[self._task_number] = done
