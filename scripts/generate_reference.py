@@ -76,8 +76,9 @@ def events_page() -> str:
         "<!-- Written by scripts/generate_reference.py from src/stockade/model/windows_events.py; "
         "do not edit. -->",
         "",
-        "Every event carries the ids that Windows has for the same thing, of both generations, as its field "
-        "`windows_events`: `stockade events --id 547` and `--id 4653` find it. [Events](events.md) says more.",
+        "Every event carries the ids that Windows has for the same thing, of both generations, as its "
+        "field `windows_events`: `stockade events --id 547` and `--id 4653` find it. "
+        "[Events](events.md) says more.",
         "",
         "| Id | Meaning | Events that carry it |",
         "| --- | --- | --- |",
