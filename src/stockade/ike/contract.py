@@ -229,6 +229,11 @@ class Report:
     main_mode: str = ""
     filter_id: str = ""
     selector: TrafficSelector | None = None
+    phase: str = ""
+    """`main mode` or `quick mode`, where it is known which one a refused message is of."""
+    initiator: bool | None = None
+    seconds: float | None = None
+    """For what came up: who began it, and how long it took."""
 
 
 @dataclass(frozen=True, slots=True)
