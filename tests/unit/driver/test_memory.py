@@ -187,7 +187,7 @@ def test_extended_sequence_numbers_that_a_data_plane_lacks_are_refused_with_the_
     table = with_proposal(hosts.make_table(("negotiate", 0, 0)), method)
     has = software_capabilities("software")
     check_table(table, has)
-    with pytest.raises(CallerError, match="no extended sequence numbers.*rule 0"):
+    with pytest.raises(CallerError, match=r"no extended sequence numbers.*rule 0"):
         check_table(table, replace(has, extended_sequence=False))
 
 

@@ -70,8 +70,8 @@ def test_other_sizes_are_refused(size: int) -> None:
     ),
 )
 def test_the_upper_half_is_found_wherever_the_window_stands(size: int, start: int, steps: list[int]) -> None:
-    """What a set of all 64-bit numbers says, though only the lower halves are told; loss of almost 2^32 packets
-    in a row included."""
+    """What a set of all 64-bit numbers says, though only the lower halves are told; loss of almost 2^32
+    packets in a row included."""
     window = ReplayWindow(size, extended=True)
     top = 0
     seen: set[int] = set()
