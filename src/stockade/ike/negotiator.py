@@ -21,7 +21,7 @@ from stockade.ike.peers import PeerTable, QuickModePair
 from stockade.ike.story import StoryEvent
 from stockade.ike.v1 import nat_traversal
 from stockade.ike.v1.association import MainMode
-from stockade.ike.v1.candidates import main_mode_candidates
+from stockade.ike.v1.candidates import known_key_first, main_mode_candidates
 from stockade.ike.v1.informational import Deleted
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_mode import QuickModeOutcome
@@ -184,7 +184,10 @@ class Negotiator:
             self._fail(job, reason, now)
             return
         job.fresh = True
-        local, remote = Endpoint(acquire.local, 500), Endpoint(acquire.peer, 500)
+        peers = (acquire.local, acquire.peer)
+        local, remote = (Endpoint(address, 500) for address in peers)
+        shown = [mode.outcome.method for mode in self._table.with_peer(*peers) if mode.outcome is not None]
+        candidates = known_key_first(candidates, shown)
         mode = self.make(local, remote, candidates, None, now)
         self._table.add(mode)
         if mode.story.on:
@@ -313,9 +316,11 @@ class Negotiator:
         for mode in self._table.with_peer(local, remote):
             if mode is not main_mode and mode.created > main_mode.established and not mode.closed:
                 return
-        candidates = main_mode_candidates([negotiation], self._context.credentials)
+        candidates = main_mode_candidates([negotiation], self._context.credentials, self._context.kerberos)
         if isinstance(candidates, Reason) or self._table.initiated >= self._config.initiated_total:
             return  # the next quick mode tries again, and says why it cannot
+        if main_mode.outcome is not None:
+            candidates = known_key_first(candidates, [main_mode.outcome.method])
         mode = self.make(Endpoint(local, 500), Endpoint(remote, 500), candidates, None, now)
         self._table.add(mode)
         mode.story.tell(StoryEvent.BEGUN, f"main mode #{main_mode.story.number} is nearly over")

@@ -392,6 +392,9 @@ class Exchange(Generic[T]):
         """Send again, or give up, if it is time."""
         if self.done:
             return
+        if self._work is not None and self._confirm_by is not None and now >= self._confirm_by:
+            self._too_long(self._work.task, now)
+            return
         ends = [time for time in (self._give_up, self._confirm_by) if time is not None]
         if ends and now >= min(ends):
             self._fail(self._explain_silence(), now)
@@ -528,9 +531,21 @@ class Exchange(Generic[T]):
         self._work = work
         self._sent = self._retransmission = self.expect = None
         self._confirm_by = now + self._owner.config.task_seconds
-        self.suspicion = Reason.of(ReasonCode.KERBEROS_UNREACHABLE, f"{self.name} waited in vain")
+        self.suspicion = None
         self.repeats = 0
         self._owner.give_away(work.task)
+
+    def _too_long(self, task: Task, now: float) -> None:
+        """The task has not come back in time: go on without what it was to get, where that is possible."""
+        waited = f"{self.name} waited {self._owner.config.task_seconds:g} s for {task.about}"
+        outcome: AuthMethod | Reason = Reason.of(task.silence, f"{waited} in vain")
+        if task.without is not None:
+            try:
+                outcome = task.without()
+            except StockadeError as error:
+                reason = error.reason
+                outcome = Reason(reason.code, reason.detail, (*reason.facts, ("not in time:", waited)))
+        self.worked(outcome, now)
 
     def _tell_sent(self, step: "Step | Finish[T]") -> None:
         assert self._sent is not None

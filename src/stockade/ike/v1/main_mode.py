@@ -85,7 +85,7 @@ from stockade.wire.isakmp.payloads import (
 from stockade.wire.vendor_ids import GSSAPI, is_vendor
 
 NONCE_SIZE = 32
-MAXIMUM_ALTERNATIVES = 8
+MAXIMUM_ALTERNATIVES = 15
 """How many more pre-shared keys message 5 is tried with: it is the work that a stranger can cause."""
 
 _NAT = frozenset({PayloadType.NAT_DETECTION, PayloadType.NAT_DETECTION_DRAFT})
@@ -287,6 +287,8 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
         lambda message: _authenticate_any(message, alternatives, sa_body, setup),
     )
     conversation.protection, conversation.alternatives = agreement.protection, ()
+    if agreement.choice.candidate is not choice.candidate:
+        setup.note_choice(agreement.choice)
     yield from performed(peer.pending, peer.method)
     return Finish(
         agreement.outcome(peer, _says_initial_contact(message)),
@@ -414,24 +416,29 @@ def _agree(
         nat,
     )
     others: list[_Agreement] = []
-    for other in () if initiator else _other_methods(choice):
+    for candidate in () if initiator else _other_candidates(choice):
         # Signatures share the keys of what was negotiated, each pre-shared key makes its own.
+        other, meant = candidate.method, choice.by(candidate)
         if isinstance(other, PresharedKeyMethod):
             keys = keys_of(other)
-            others.append(replace(agreement, method=other, keys=keys, protection=protection_of(keys)))
+            protection = protection_of(keys)
+            others.append(replace(agreement, choice=meant, method=other, keys=keys, protection=protection))
         else:
-            others.append(replace(agreement, method=other))
+            others.append(replace(agreement, choice=meant, method=other))
     return replace(agreement, alternatives=tuple(others)) if others else agreement
 
 
-def _other_methods(choice: MainModeChoice) -> Sequence[AuthMethod]:
+def _other_candidates(choice: MainModeChoice) -> Sequence[MainModeCandidate]:
+    """Those with another credential, each credential once."""
     if not choice.alternatives:
         return ()
-    found = [choice.candidate.method]
+    methods = [choice.candidate.method]
+    found: list[MainModeCandidate] = []
     for candidate in choice.alternatives:
-        if candidate.method not in found and len(found) <= MAXIMUM_ALTERNATIVES:
-            found.append(candidate.method)
-    return found[1:]
+        if candidate.method not in methods and len(found) < MAXIMUM_ALTERNATIVES:
+            methods.append(candidate.method)
+            found.append(candidate)
+    return found
 
 
 def _note_vendor_ids(setup: MainModeSetup, message: Incoming) -> Variant | None:

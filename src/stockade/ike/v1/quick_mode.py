@@ -531,6 +531,7 @@ def _make_pair(
             udp=_udp(setup, inbound=inbound),
             original=original if inbound and policy.mode is Mode.TRANSPORT else None,
             bundle=partner[0 if inbound else 1] if bundled else None,
+            extended_sequence=proposal.extended_sequence,
         )
 
     headers = (
