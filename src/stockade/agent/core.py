@@ -36,6 +36,7 @@ from stockade.policy.dynamic import DynamicSet
 from stockade.policy.facts import HostFacts, as_facts
 from stockade.policy.lookup import FilterTableLookup
 from stockade.policy.objects import PolicySet
+from stockade.policy.places import in_force
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 from stockade.wire.unreachable import Unreachable
 
@@ -169,6 +170,7 @@ class HostCore:
                 ReasonCode.POLICY_LOADED, policy=table.policy_name or "none", filters=len(table.filters)
             ),
             now,
+            stores=_stores(policy_sets),
         )
         for warning in table.warnings:
             self._note("policy-warning", Reason.of(ReasonCode.POLICY_DOUBTFUL, warning), now)
@@ -205,7 +207,7 @@ class HostCore:
             compiled = self._compiler.compile(policy_sets, self.facts, self.exempt_level, versions, dynamic)
             self._install_table(compiled)
         except StockadeError as error:
-            self._note("policy-refused", error.reason, now)
+            self._note("policy-refused", error.reason, now, stores=_stores(policy_sets))
             return error.reason
         self._lookup = FilterTableLookup(compiled)
         self.engine.set_lookup(self._lookup, now)
@@ -533,6 +535,9 @@ class HostCore:
             local=str(report.local),
             peer=str(report.remote),
             main_mode=report.main_mode,
+            phase=report.phase,
+            role="" if report.initiator is None else "initiator" if report.initiator else "responder",
+            seconds="" if report.seconds is None else f"{report.seconds:.6f}",
             selector=str(report.selector) if report.selector is not None else "",
             filter=self._provenance(report.filter_id),
         )
@@ -563,6 +568,12 @@ class HostCore:
     def _note(self, kind: str, reason: Reason, now: float, **fields: object) -> None:
         kept: Iterable[tuple[str, object]] = ((name, value) for name, value in fields.items() if value != "")
         self._journal(Entry(kind, reason, tuple((name, str(value)) for name, value in kept)))
+
+
+def _stores(policy_sets: Iterable[PolicySet]) -> str:
+    """The stores that a policy in force is of."""
+    assigned = [entry for entry in policy_sets if entry.assigned is not None]
+    return ", ".join(entry.store for entry in in_force(assigned))
 
 
 def _would_make(entry: SpecificFilter, negotiation: Negotiation, known: KnownQuickMode) -> bool:

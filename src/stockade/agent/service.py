@@ -23,6 +23,7 @@ from stockade.agent import messages, views
 from stockade.agent.boot import Gate
 from stockade.agent.core import HostCore
 from stockade.agent.domain import DomainPolicy
+from stockade.agent.event_store import EventQuery, EventStore, find, newest_number
 from stockade.agent.facts_keeper import FactsKeeper
 from stockade.agent.host_facts import present_addresses, source_address
 from stockade.agent.interfaces import InterfaceChanges
@@ -103,6 +104,7 @@ class Service:
         self._versions: Versions = ()
         self._loop: asyncio.AbstractEventLoop
         self._journal: Journal
+        self._events: EventStore
         self._known: KnownPeers
         self._stores = stores
         self._oakley = OakleyLog(paths.journal)
@@ -115,12 +117,16 @@ class Service:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop the driver. Errors before that are `StockadeError`; what
         is in force then stays in force."""
-        self._journal = Journal(self._paths.journal)
+        folder = self._paths.journal
+        self._journal = Journal(folder, newest=lambda: newest_number(folder))
+        self._events = EventStore(folder, self._on_event_store_in_thread)
+        self._journal.listeners.add(self._events.add)
         self._known = KnownPeers(self._paths.state)
         if self._known.trouble:
             reason = Reason.of(ReasonCode.STATE_UNUSABLE, self._known.trouble)
             self._journal.write(Entry("known-peers-lost", reason))
         loop = self._loop = asyncio.get_running_loop()
+        self._events.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         names = NameKeeper(
@@ -151,6 +157,7 @@ class Service:
             self._workers.stop()
             self._known.close()
             self._oakley.close()
+            self._events.close()
             self._journal.close()
 
     def _start_policy(self) -> None:
@@ -370,6 +377,10 @@ class Service:
             return
         if changed:
             self._apply_facts()
+
+    def _on_event_store_in_thread(self, reason: Reason) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._journal.write, Entry("events-not-kept", reason))
 
     def _on_names_in_thread(self) -> None:
         with suppress(RuntimeError):  # the loop has ended
@@ -597,6 +608,7 @@ class Service:
         self._domain.refresh()
         with suppress(StockadeError):  # told by `refused`
             self._load()
+            self._journal.write(Entry("policy-reloaded", Reason.of(ReasonCode.POLICY_LOADED, "as asked for")))
         return messages.Loaded(
             policy=self._core.table.policy_name,
             filters=len(self._core.table.filters),
@@ -654,6 +666,9 @@ class Service:
     def journal(self, last: int) -> messages.JournalEntries:
         recent = list(self._journal.recent)
         return messages.JournalEntries(entries=recent[max(0, len(recent) - last) :])
+
+    def events(self, query: EventQuery) -> messages.JournalEntries:
+        return messages.JournalEntries(entries=find(self._paths.journal, query))
 
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]:
         self._journal.listeners.add(listener)

@@ -29,6 +29,7 @@ class Capabilities:
     integrities: frozenset[Integrity]
     authentication_header: bool
     ip_versions: frozenset[int]
+    extended_sequence: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,8 @@ class Context:
         """Have a task done by whoever serves the engine; `done` is called with the outcome and the time, or
         `now_failed` at once where too many are under way."""
         if len(self._tasks) >= self.config.tasks_total:
-            now_failed(Reason.of(ReasonCode.QUEUE_FULL, "too many Kerberos tokens are awaited"))
+            detail = f"too many other lookups are under way for {task.about}"
+            now_failed(Reason.of(ReasonCode.QUEUE_FULL, detail))
             return
         self._task_number += 1
         self._tasks[self._task_number] = done
@@ -154,8 +155,14 @@ class Context:
         main_mode: str = "",
         filter_id: str = "",
         selector: TrafficSelector | None = None,
+        phase: str = "",
+        initiator: bool | None = None,
+        began: float | None = None,
     ) -> None:
-        self.effects.append(Report(kind, reason, local, remote, main_mode, filter_id, selector))
+        seconds = None if began is None else self.now - began
+        self.effects.append(
+            Report(kind, reason, local, remote, main_mode, filter_id, selector, phase, initiator, seconds)
+        )
 
     def report_limited(
         self,
@@ -165,6 +172,7 @@ class Context:
         remote: Endpoint,
         now: float,
         main_mode: str = "",
+        phase: str = "",
     ) -> None:
         """A report that strangers can provoke: at most some a second of each kind (so that refused messages
         do not hide how it ended), with the number of those left out."""
@@ -181,7 +189,7 @@ class Context:
             limiter.suppressed = 0
         if self.narrating and not main_mode:
             self._tell_of_stranger(reason, local, remote)
-        self.report(kind, reason, local, remote, main_mode)
+        self.report(kind, reason, local, remote, main_mode, phase=phase)
 
     def _tell_of_stranger(self, reason: Reason, local: Endpoint, remote: Endpoint) -> None:
         left_out = self.may_narrate()
@@ -194,11 +202,17 @@ class Context:
         self.effects.append(StoryLine(0, 0, "", False, local, remote, "refused", text, facts, reason=reason))
 
     def refuse(
-        self, reason: Reason, local: Endpoint, remote: Endpoint, now: float, main_mode: str = ""
+        self,
+        reason: Reason,
+        local: Endpoint,
+        remote: Endpoint,
+        now: float,
+        main_mode: str = "",
+        phase: str = "main mode",
     ) -> None:
         """A message was refused."""
         self.count("invalid_packets_received")
-        self.report_limited(ReportKind.MESSAGE_REFUSED, reason, local, remote, now, main_mode)
+        self.report_limited(ReportKind.MESSAGE_REFUSED, reason, local, remote, now, main_mode, phase)
 
     def may_notify(self, remote: Endpoint, now: float) -> bool:
         """Whether an unprotected notification may go to this peer now."""

@@ -92,6 +92,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     idle_seconds: float | None
     silence_seconds: float | None
     original: tuple[str, str] | None
+    extended_sequence: bool
     mtu: int
 
     def __repr__(self) -> str:
@@ -323,6 +324,7 @@ def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
         idle_seconds=sa.idle_seconds,
         silence_seconds=sa.silence_seconds,
         original=None if sa.original is None else (str(sa.original[0]), str(sa.original[1])),
+        extended_sequence=sa.extended_sequence,
         mtu=mtu,
     )
 
@@ -352,6 +354,7 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         original=None
         if message.original is None
         else (ip_address(message.original[0]), ip_address(message.original[1])),
+        extended_sequence=message.extended_sequence,
     )
 
 
