@@ -37,7 +37,7 @@ from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
 from stockade.agent.workers import Workers
-from stockade.driver.contract import Driver, prepare_with
+from stockade.driver.contract import Driver, OutlivesAgents, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import Perform, Performed, Send, perform
@@ -47,7 +47,7 @@ from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import Flow
 from stockade.pki.access import AccessList
-from stockade.pki.access_file import closed_access, read_access
+from stockade.pki.access_file import closed_access, read_access, seconds_unchanged
 from stockade.pki.credentials import Credentials
 from stockade.pki.distribution import ListFetcher
 from stockade.pki.machine_store import MachineStore
@@ -249,6 +249,8 @@ class Service:
 
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
+        if isinstance(self._driver, OutlivesAgents):
+            self._driver.free_ike_ports()
         self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
         changes = InterfaceChanges()
         try:
@@ -259,6 +261,7 @@ class Service:
             if self._driver.fileno() >= 0:
                 loop.add_reader(self._driver.fileno(), self._pump)
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
+            self._core.adopt(seconds_unchanged(self._paths.access), time.monotonic())
             self._core.reconnect(time.monotonic())
             self._pump()
             if self._cluster is not None:
