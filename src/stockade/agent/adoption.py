@@ -29,6 +29,9 @@ RENEWALS: Final = 64
 
 RENEWAL_INTERVAL: Final = 1.0
 
+RETRY_SECONDS: Final = 60.0
+"""Between two attempts to make a pair anew whose peer does not answer."""
+
 Note = Callable[[SecurityAssociation, Reason, float], None]
 
 
@@ -47,8 +50,9 @@ class Adoption:
         self._engine = engine
         self._keep = keep
         self._note = note
-        self._waiting: deque[int] = deque()
-        self._due = 0.0
+        self._waiting: deque[tuple[float, int]] = deque()
+        """When (in order), and which inbound SPI."""
+        self._next = 0.0
         self.known: set[KnownQuickMode] = set()
         """What need not be negotiated for its own sake: an adopted pair carries it."""
 
@@ -89,7 +93,7 @@ class Adoption:
         self._keep(pair, now)
         self.known.add(_known(pair))
         if not replaced:
-            self._waiting.append(pair.inbound.spi)
+            self._waiting.append((now, pair.inbound.spi))
         return None
 
     def _end(self, sa: SecurityAssociation, reason: Reason, now: float) -> None:
@@ -98,16 +102,21 @@ class Adoption:
 
     def renew(self, now: float) -> int:
         """Begin to negotiate anew what is due; how much."""
-        if not self._waiting or now < self._due:
-            return 0
-        self._due = now + RENEWAL_INTERVAL
-        number = min(RENEWALS, len(self._waiting))
-        for _ in range(number):
-            self._engine.command(RekeyQuickMode(self._waiting.popleft()), now)
-        return number
+        begun = 0
+        due = self.next_due()
+        while due is not None and due <= now and begun < RENEWALS:
+            _, spi = self._waiting.popleft()
+            if self._engine.awaits_replacement(spi):
+                self._engine.command(RekeyQuickMode(spi), now)
+                self._waiting.append((now + RETRY_SECONDS, spi))
+                begun += 1
+            due = self.next_due()
+        if begun:
+            self._next = now + RENEWAL_INTERVAL
+        return begun
 
     def next_due(self) -> float | None:
-        return self._due if self._waiting else None
+        return max(self._next, self._waiting[0][0]) if self._waiting else None
 
 
 def _known(pair: SurvivingPair) -> KnownQuickMode:

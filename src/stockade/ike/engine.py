@@ -174,6 +174,11 @@ class Engine:
         self._pairs.adopt(outcome, ends, age, now, replaced=replaced)
         return None
 
+    def awaits_replacement(self, inbound_spi: int) -> bool:
+        """Whether this pair is there, and no newer one has taken its place."""
+        pair = self._table.pair(inbound_spi)
+        return pair is not None and not pair.replaced
+
     def _follow(self, inbound_spi: int, port: int) -> None:
         pair = self._table.pair(inbound_spi)
         if pair is None or pair.outcome.inbound.udp is None:

@@ -358,7 +358,7 @@ class UserspaceDriver:
             numbers["log"] = self._log.fileno()
         door = self._make_door()
         if door is not None:
-            numbers["door"] = door.fileno()
+            numbers |= {"door": door[0].fileno(), "door_file": door[1]}
         try:
             self._child = self._spawn(numbers)
         except OSError as error:
@@ -371,11 +371,12 @@ class UserspaceDriver:
             process_control.close()
             process_events.close()
             if door is not None:
-                door.close()
+                door[0].close()
+                os.close(door[1])
         self._control, self._event_socket = control, events
         self._event_frames = messages.Frames()
 
-    def _make_door(self) -> socket.socket | None:
+    def _make_door(self) -> tuple[socket.socket, int] | None:
         """Where it cannot be made the data plane ends with this process, as without one."""
         if self._door is None:
             return None

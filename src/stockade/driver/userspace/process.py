@@ -11,7 +11,8 @@ filters hold what needs security, so an end is always safe). An agent that dies 
 the SAs that there are, until the next agent comes in by the door (`survival`), or nothing is left to do.
 
 Run as `python -m stockade.driver.userspace.process --descriptors NAME=NUMBER,…` with `device`, `control`,
-`events`, the sockets of `raw.open_sockets` and, where there are such, `log` and `door`.
+`events`, the sockets of `raw.open_sockets` and, where there are such, `log`, `door`
+and `door_file`.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from stockade.driver.outbound import Output
 from stockade.driver.packets import ESP, UDP, load_accelerator
 from stockade.driver.userspace import clear_log, messages, offloads, virtio
 from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender, read_reports
-from stockade.driver.userspace.survival import Door, has_hung_up
+from stockade.driver.userspace.survival import Door, has_hung_up, receive
 from stockade.model.reasons import ReasonCode, StockadeError
 
 READS_PER_TURN: Final = 8
@@ -248,7 +249,7 @@ class Process:
         if control is None:
             return
         try:
-            data, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 1)
+            data, descriptors = receive(control)
         except BlockingIOError:
             return
         except OSError:
@@ -386,7 +387,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     names = (entry.split("=") for entry in given.descriptors.split(","))
     numbers = {name: int(number) for name, number in names}
-    device = numbers.pop("device")
+    device, door_file = numbers.pop("device"), numbers.pop("door_file", -1)
     sockets = {name: socket.socket(fileno=number) for name, number in numbers.items()}
     log, control, events = sockets.pop("log", None), sockets.pop("control"), sockets.pop("events")
     listening = sockets.pop("door", None)
@@ -395,7 +396,7 @@ def main(arguments: list[str]) -> int:
     burst = None
     if offloads.BURST not in without:
         burst = load_burst(merge=merge, ipsec_mb=offloads.IPSEC_MB not in without, times=given.times)
-    door = Door(listening, given.without) if listening is not None else None
+    door = Door(listening, door_file, given.without) if listening is not None else None
     # while its file can still be read, and while the kernel names us to an agent as what started us
     give_up_privileges()
     # Beside the first packets, which need no such speed: an agent that restarts must be back at once.

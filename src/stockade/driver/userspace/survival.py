@@ -40,6 +40,7 @@ GREETING_SECONDS: Final = 1.0
 
 END_SECONDS: Final = 3.0
 MAXIMUM_DESCRIPTORS: Final = 32
+MAXIMUM_READ: Final = 1 << 20
 
 _SHARED_ROOMS: Final = ("crypto", "driver", "model", "wire")
 _KINDS: Final = frozenset({".py", ".so", ".c", ".h"})
@@ -75,6 +76,14 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
     return process, user
 
 
+def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """What is there, and the descriptors beside it, which no child of ours inherits."""
+    data, descriptors, _, _ = socket.recv_fds(connection, MAXIMUM_READ, MAXIMUM_DESCRIPTORS)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return data, descriptors
+
+
 def has_hung_up(connection: socket.socket) -> bool:
     """Whether the other end is closed; what it said before may still be there to read."""
     poll = select.poll()
@@ -85,9 +94,9 @@ def has_hung_up(connection: socket.socket) -> bool:
 # ---- the agent's side --------------------------------------------------------------------------------------
 
 
-def make_door(path: Path) -> socket.socket:
-    """The socket at which a process can be found. It is bound and does not listen: the process does that, so
-    that the kernel names it, and not us, to who connects. Raises OSError."""
+def make_door(path: Path) -> tuple[socket.socket, int]:
+    """The socket at which a process can be found, and its file (O_PATH). It is bound and does not listen: the
+    process does that, so that the kernel names it, and not us, to who connects. Raises OSError."""
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with suppress(FileNotFoundError):
@@ -95,10 +104,10 @@ def make_door(path: Path) -> socket.socket:
         with _ShortName(path) as name:
             door.bind(name)
         path.chmod(0o600)
+        return door, os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         door.close()
         raise
-    return door
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +232,7 @@ def _attach(connection: socket.socket, events: socket.socket, options: str) -> d
     try:
         frame = messages.encode(messages.Attach(shape(options)))
         socket.send_fds(connection, [frame], [events.fileno()])
-        data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, MAXIMUM_DESCRIPTORS)
+        data, descriptors = receive(connection)
         frames = messages.Frames()
         whole = next(iter(frames.feed(data)), None) or messages.receive_frame(connection, frames)
         reply = messages.reply_decoder.decode(whole or b"")
@@ -262,17 +271,15 @@ class _ShortName:
 
 class Door:
     """Where the next agent comes in. To be made before privileges are given up: the kernel tells who connects
-    what this process was then. `newcomer` takes the connection that is being spoken with."""
+    what this process was then. `listening` and `file` are from `make_door`."""
 
-    def __init__(self, listening: socket.socket, options: str) -> None:
+    def __init__(self, listening: socket.socket, file: int, options: str) -> None:
         self._listening = listening
         self._user = os.geteuid()
         self._shape = shape(options)
-        self._file = -1
+        self._file = file
         listening.listen(4)
         listening.setblocking(False)
-        with suppress(OSError):
-            self._file = os.open(listening.getsockname(), os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def fileno(self) -> int:
         return self._listening.fileno()
@@ -281,7 +288,7 @@ class Door:
     def can_be_found(self) -> bool:
         """Whether the socket's file is still there for an agent to find; privileges are not needed to see
         that."""
-        return self._file >= 0 and os.fstat(self._file).st_nlink > 0
+        return os.fstat(self._file).st_nlink > 0
 
     def accept(self) -> socket.socket | None:
         """Who knocks, if it is an agent of the user that started us."""
@@ -295,9 +302,12 @@ class Door:
         return connection
 
     def send_away(self, connection: socket.socket) -> None:
-        """An agent is there already."""
+        """An agent is there already. Heard first: who closes upon unread words resets the connection."""
+        connection.settimeout(GREETING_SECONDS)
         refusal = messages.Refused(ReasonCode.AGENT_RUNNING.name, "the data plane has an agent")
         with connection, suppress(OSError):
+            for descriptor in receive(connection)[1]:
+                os.close(descriptor)
             connection.sendall(messages.encode(refusal))
 
     def greet(self, connection: socket.socket, descriptors: Mapping[str, int]) -> socket.socket | None:
@@ -306,7 +316,7 @@ class Door:
         connection.settimeout(GREETING_SECONDS)
         given: list[int] = []
         try:
-            data, given, _, _ = socket.recv_fds(connection, 1 << 16, 4)
+            data, given = receive(connection)
             frame = next(iter(messages.Frames().feed(data)), b"")
             request = messages.request_decoder.decode(frame)
             if not isinstance(request, messages.Attach) or len(given) != 1:
