@@ -67,8 +67,9 @@ class FilterTableLookup:
                 ReasonCode.NO_POLICY, "the addresses are of two families", local=local, peer=peer
             )
         pair = TrafficSelector(AddressRange.host(local), AddressRange.host(peer))
+        back = pair.reversed()
         outbound = [*_down_to_cover(self._about(pair, Direction.OUTBOUND), pair)]
-        inbound = [*_down_to_cover(self._about(pair.reversed(), Direction.INBOUND), pair.reversed())]
+        inbound = [*_down_to_cover(self._about(back, Direction.INBOUND), back)]
         found = outbound + inbound
         found.sort(key=lambda entry: -entry.weight)
         names = dict.fromkeys(
@@ -79,10 +80,12 @@ class FilterTableLookup:
         )
         answers = [self._table.negotiations[name] for name in names]
         answers += self._tunnels_between(local, peer)
-        spoken_of = any(entry.selector.covers(pair) for entry in outbound) or any(
-            entry.selector.covers(pair.reversed()) for entry in inbound
-        )
-        if self._response is not None and not spoken_of and self._response.name not in names:
+        if (
+            self._response is not None
+            and self._response.name not in names
+            and not any(entry.selector.covers(pair) for entry in outbound)
+            and not any(entry.selector.covers(back) for entry in inbound)
+        ):
             answers.append(self._response)
         if answers:
             return tuple(answers)
@@ -304,6 +307,7 @@ def _misfit(negotiation: Negotiation, local: Address, peer: Address, requested: 
         return (
             "" if endpoint in (local, peer) else f"the rule's tunnel ends at {endpoint}, the peer is {peer}"
         )
-    if requested.source == AddressRange.host(local) and requested.destination == AddressRange.host(peer):
+    one_host_each = requested.source.is_host and requested.destination.is_host
+    if one_host_each and local in requested.source and peer in requested.destination:
         return ""
     return f"transport mode secures traffic between {local} and {peer} only"
