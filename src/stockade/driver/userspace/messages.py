@@ -53,6 +53,7 @@ class Filter(msgspec.Struct, frozen=True, array_like=True):
     action: Action
     negotiation: str | None
     accept_clear: bool
+    allow_soft: bool
 
 
 class InstallFilters(msgspec.Struct, frozen=True, tag=True):
@@ -183,6 +184,7 @@ class PacketsRefused(msgspec.Struct, frozen=True, tag=True):
     destination: str
     spi: int
     count: int
+    port: int
 
 
 Event = Ready | AcquireEvent | Expired | Idle | Silent | Moved | PacketsRefused
@@ -266,6 +268,7 @@ def _from_filter(entry: SpecificFilter) -> Filter:
         entry.action,
         entry.negotiation,
         entry.accept_clear,
+        entry.allow_soft,
     )
 
 
@@ -286,6 +289,7 @@ def _to_filter(entry: Filter) -> SpecificFilter:
         _NO_PROVENANCE,
         negotiation=entry.negotiation,
         accept_clear=entry.accept_clear,
+        allow_soft=entry.allow_soft,
     )
 
 
@@ -378,8 +382,9 @@ def event_message(event: DriverEvent) -> Event:
             return Silent(spi, direction, str(peer))
         case PeerMoved(spi, peer, port):
             return Moved(spi, str(peer), port)
-        case PacketRefused(reason, source, destination, spi, count):
-            return PacketsRefused(reason.code.name, reason.detail, str(source), str(destination), spi, count)
+        case PacketRefused(reason, source, destination, spi, count, port):
+            ends = str(source), str(destination)
+            return PacketsRefused(reason.code.name, reason.detail, *ends, spi, count, port)
         case DriverFailed():
             raise ValueError("the process cannot report its own end")
 
@@ -398,9 +403,9 @@ def event_of(message: Event) -> DriverEvent | None:
             return SaSilent(spi, direction, ip_address(peer))
         case Moved(spi, peer, port):
             return PeerMoved(spi, ip_address(peer), port)
-        case PacketsRefused(code, detail, source, destination, spi, count):
+        case PacketsRefused(code, detail, source, destination, spi, count, port):
             reason = Reason.of(ReasonCode[code], detail)
-            return PacketRefused(reason, ip_address(source), ip_address(destination), spi, count)
+            return PacketRefused(reason, ip_address(source), ip_address(destination), spi, count, port)
         case Ready():
             return None
 
