@@ -38,6 +38,7 @@ from stockade.policy.lookup import FilterTableLookup
 from stockade.policy.objects import PolicySet
 from stockade.policy.places import in_force
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
+from stockade.wire.unreachable import Unreachable
 
 MAXIMUM_ROUNDS = 64
 """How often `pump` goes back and forth between driver and engine at most: a loop would be our own fault."""
@@ -274,6 +275,13 @@ class HostCore:
                 return
         self.engine.receive(datagram, local, remote, now)
 
+    def unreachable(self, said: Unreachable, now: float) -> None:
+        """The network says that a packet of ours did not arrive. Anybody can say that."""
+        if said.local in self.facts.local:
+            detail = f"{said.reporter} says: {said.what} unreachable"
+            reason = Reason.of(ReasonCode.PEER_UNREACHABLE, detail, peer=said.peer, reporter=said.reporter)
+            self.engine.command(ike.PeerUnreachable(said.local, said.peer, said.spi, reason), now)
+
     def screen(self, datagram: bytes, origin: bytes, now: float) -> bytes | Verdict:
         """What becomes of a first message (`Engine.screen`); what is admitted goes to `receive`."""
         return self.engine.screen(datagram, origin, now)
@@ -366,7 +374,7 @@ class HostCore:
                     count=event.count,
                 )
             if event.reason.code is ReasonCode.UNKNOWN_SPI:
-                self.engine.prove_lost(event.destination, event.source, event.spi, now)
+                self.engine.prove_lost(event.destination, event.source, event.spi, now, event.port)
                 self._on_unknown_spi(event.source, now)
         else:
             self._note("driver-failed", event.reason, now)

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from stockade.model.reasons import Reason
@@ -156,4 +157,9 @@ def last_number(folder: Path) -> int:
 
 def timestamp(when: float) -> str:
     """Seconds since 1970 as the journal writes them."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when)) + f".{int(when * 1000) % 1000:03d}Z"
+    return f"{_second(int(when))}.{int(when * 1000) % 1000:03d}Z"
+
+
+@lru_cache(maxsize=4)  # a busy second has many entries
+def _second(when: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))

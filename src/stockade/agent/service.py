@@ -34,10 +34,11 @@ from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
 from stockade.agent.restart_secret import next_restart_secret
-from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_failover
+from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_asked
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
+from stockade.agent.unreachable import UnreachableReports
 from stockade.agent.workers import Workers
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
@@ -265,8 +266,10 @@ class Service:
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
         self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
-        changes = InterfaceChanges()
+        changes, reports = InterfaceChanges(), UnreachableReports()
         try:
+            for descriptor in reports.filenos():
+                loop.add_reader(descriptor, self._on_unreachable, reports)
             for descriptor, read in self._udp.main_doors():
                 loop.add_reader(descriptor, self._on_datagrams, read)
             for descriptor, read_strangers in self._udp.strangers_doors():
@@ -303,6 +306,9 @@ class Service:
             if self._driver.fileno() >= 0:
                 loop.remove_reader(self._driver.fileno())
             loop.remove_reader(changes.fileno())
+            for descriptor in reports.filenos():
+                loop.remove_reader(descriptor)
+            reports.close()
             changes.close()
             self._udp.close()
 
@@ -354,6 +360,13 @@ class Service:
         for datagram, local, remote in admitted:
             core.receive(datagram, local, remote, now)
         if admitted:
+            self._pump()
+
+    def _on_unreachable(self, reports: UnreachableReports) -> None:
+        now, said = time.monotonic(), reports.read()
+        for one in said:
+            self._core.unreachable(one, now)
+        if said:
             self._pump()
 
     def _on_timer(self) -> None:
@@ -509,7 +522,7 @@ class Service:
     def _read_restart_secret(self) -> RestartSecret | None:
         """What proves to peers that we lost state; without it they find out by their timers."""
         try:
-            return next_restart_secret(self._paths.restart)
+            return next_restart_secret(self._paths.restart, self._settings.cluster)
         except StockadeError as error:
             self._journal.write(Entry("restart-secret-lost", error.reason))
             return None
@@ -571,7 +584,7 @@ class Service:
         if asked.simple_policy:
             soft = replace(soft, fallback_seconds=SIMPLE_POLICY_FALLBACK)
         self._core.soft.settings = soft
-        self._core.engine.set_config(with_failover(self._settings.ike, asked))
+        self._core.engine.set_config(with_asked(self._settings.ike, asked))
         self._core.engine.set_credentials(self._read_certificates())
         self._core.engine.set_access(self._read_access(), now)
 

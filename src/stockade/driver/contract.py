@@ -29,6 +29,7 @@ class Capabilities:
     integrities: frozenset[Integrity]
     authentication_header: bool
     ip_versions: frozenset[int]
+    extended_sequence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ class PacketRefused:
     """Packets dropped, summed up: the driver reports at most one of each `reason` per `source` and second.
 
     `reason.code` is one of UNKNOWN_SPI, INTEGRITY_FAILED, REPLAYED, SELECTOR_MISMATCH, CLEAR_DROPPED,
-    MALFORMED_PACKET, QUEUE_FULL. `spi` is 0 where none is known.
+    MALFORMED_PACKET, QUEUE_FULL. `spi` is 0 where none is known; `port` is the sender's UDP port where ESP
+    came in UDP (the last one's, of several), else 0.
     """
 
     reason: Reason
@@ -94,6 +96,7 @@ class PacketRefused:
     destination: Address
     spi: int = 0
     count: int = 1
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,8 @@ class Driver(Protocol):
         """Remove one direction; an unknown one is no error."""
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
-        """A negotiation failed: drop what is held for this filter and peer; the next packet acquires anew."""
+        """No SA is to be waited for: drop what is held for this filter and peer; the next packet acquires
+        anew. What meets a permit filter with `allow_soft` by now goes out in clear instead."""
 
     def events(self) -> Sequence[DriverEvent]:
         """What happened since the last call; never blocks."""

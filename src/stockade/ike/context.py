@@ -1,6 +1,6 @@
 """What all parts of one engine share: settings, sources, the queue of effects, timers, counters, limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.auth.method import AuthMethod, Task
@@ -20,7 +20,7 @@ from stockade.ike.limits import RateLimiter, TokenBucket
 from stockade.ike.liveness import PeerTraits, Plan, plan_for
 from stockade.ike.proofs import RestartSecret
 from stockade.ike.timers import TimerQueue
-from stockade.model.addresses import Endpoint
+from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.traffic import TrafficSelector
 from stockade.pki.access import EVERYBODY
@@ -46,6 +46,7 @@ COUNTERS = (
     "proofs_sent",
     "proofs_accepted",
     "proofs_refused",
+    "unreachables_received",
     "datagrams_received",
     "datagrams_sent",
     "reports_suppressed",
@@ -80,6 +81,8 @@ class Context:
         self.credentials = credentials
         self.kerberos = kerberos
         self.restart_secret = restart_secret if config.proofs else None
+        self.living_holders: Callable[[Address], Collection[str]] = lambda address: ()
+        """The other nodes of the cluster that live and hold this address, for which nothing is proved."""
         self.access = EVERYBODY
         self.timers = TimerQueue()
         self.effects: list[Effect] = []
@@ -131,7 +134,8 @@ class Context:
         """Have a task done by whoever serves the engine; `done` is called with the outcome and the time, or
         `now_failed` at once where too many are under way."""
         if len(self._tasks) >= self.config.tasks_total:
-            now_failed(Reason.of(ReasonCode.QUEUE_FULL, "too many Kerberos tokens are awaited"))
+            detail = f"too many other lookups are under way for {task.about}"
+            now_failed(Reason.of(ReasonCode.QUEUE_FULL, detail))
             return
         self._task_number += 1
         self._tasks[self._task_number] = done

@@ -388,6 +388,14 @@ class ReasonCode(Enum):
         "the main mode was not negotiated as the rule for this traffic asks",
         "give the rules for one peer the same authentication and main-mode settings",
     )
+    NAT_NOT_ALLOWED = (
+        "nat-not-allowed",
+        Fault.PEER,
+        None,
+        "the end that answers is behind a NAT, and the settings do not allow that",
+        "give it an address of its own, or set assumeudpencapsulationcontextonsendrule to 1 at both ends, to 2 "
+        "where both are behind NATs",
+    )
     NEGOTIATION_TIMED_OUT = (
         "negotiation-timed-out",
         Fault.PEER,
@@ -425,6 +433,13 @@ class ReasonCode(Enum):
         13813,
         "the peer no longer answers",
         "none: traffic negotiates anew; see whether the peer and the path are up",
+    )
+    PEER_UNREACHABLE = (
+        "peer-unreachable",
+        Fault.PEER,
+        None,
+        "the network says that a packet to the peer did not arrive",
+        "none: nothing is torn down for it, the peer is asked; see routes, firewalls and the peer if it lasts",
     )
     PEER_LOST_STATE = (
         "peer-lost-state",

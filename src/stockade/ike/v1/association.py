@@ -214,6 +214,7 @@ class MainMode:
             self._note_choice,
             self._note_vendor_ids,
             context.config.nat_traversal and local.address.version == 4,
+            context.config.nat_scope,
             lambda: self._arrived,
             self._note_nat,
             self.complaints.note_keys,
@@ -551,8 +552,10 @@ class MainMode:
         self.story.refuse(StoryEvent.FAILED, reason)
         if reason.code in _AUTHENTICATION:
             self.context.count("authentication_failures")
-        answers = not self.initiator or self.exchange.read_with is not None
-        if answers and self.exchange.suspicion is None:
+        if self.initiator:
+            if self.exchange.read_with is not None:  # message 6: the responder believes that all is well
+                self.complaints.disown(reason, now)
+        elif self.exchange.suspicion is None:
             self.complaints.send(reason, now)
         self._host.main_mode_failed(self, reason, now)
 
