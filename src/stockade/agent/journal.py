@@ -20,7 +20,7 @@ FILE_BYTES = 8 * 1024 * 1024
 FILES = 5
 RECENT = 1000
 LIMITED_KINDS = frozenset(
-    {"message-refused", "packets-refused", "main-mode-failed", "notification", "sa-refused"}
+    {"message-refused", "packets-refused", "main-mode-failed", "notification", "sa-refused", "web-refused"}
 )
 LIMIT_PER_SECOND = 20
 
