@@ -224,7 +224,7 @@ ROUTES = (
         "What a ticket is good for (for the web console)",
         messages.WebEntry,
         web_api.redeem,
-        body=messages.WebTicket,
+        body=messages.WebKey,
     ),
     Endpoint(
         "POST",

@@ -342,6 +342,12 @@ class WebTicket(msgspec.Struct, kw_only=True):
     seconds: float
 
 
+class WebKey(msgspec.Struct, kw_only=True):
+    """A ticket that somebody came with."""
+
+    ticket: str
+
+
 class WebEntry(msgspec.Struct, kw_only=True):
     """What a ticket was good for; an empty role: nothing."""
 

@@ -77,7 +77,7 @@ def ticket(agent: "AgentOperations", request: Request) -> msgspec.Struct:
 
 
 def redeem(agent: "AgentOperations", request: Request) -> msgspec.Struct:
-    return agent.desk.redeem(_decode(request, messages.WebTicket).ticket)
+    return agent.desk.redeem(_decode(request, messages.WebKey).ticket)
 
 
 def report(agent: "AgentOperations", request: Request) -> msgspec.Struct:
