@@ -42,7 +42,8 @@ def ladder(story: Mapping[str, Any]) -> Markup:
     ]
     for number, line in enumerate(lines):
         y = 70 + STEP * number
-        arrow, text = _ARROWS.get(line["event"]), _cut(f"{line['event']}: {line['text']}", 74)
+        arrow = _ARROWS.get(line["event"])
+        text = _cut(line["text"] if arrow in ("out", "in") else f"{line['event']}: {line['text']}", 70)
         parts.append(_text(left - 12, y, f"{line['elapsed']:.3f} s", "time"))
         if arrow in ("out", "again"):
             parts.append(_arrow(left, right, y, arrow))

@@ -59,7 +59,7 @@ function drawAll() {
     const axis = { stroke: color("--ink"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line") } };
     drawn.push(new uPlot({
       width: Math.max(240, place.clientWidth), height: 180,
-      scales: { y: { range: (u, low, high) => [0, Math.max(1, high * 1.1)] } },
+      scales: { x: { range: (u, low, high) => [Math.min(low, high - 60), high] }, y: { range: (u, low, high) => [0, Math.max(1, high * 1.1)] } },
       axes: [axis, { ...axis, size: 60 }],
       series: [{}, ...names.map((name, number) => ({
         label: name.replace(place.dataset.prefix ?? "", ""), stroke: color(`--plot-${number % 6}`), width: 2,
