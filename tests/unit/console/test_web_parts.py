@@ -208,7 +208,7 @@ def test_a_ladder_has_an_arrow_for_every_message_and_escapes_what_peers_say() ->
 def test_a_verdict_is_a_shield_and_a_way(word: str, outbound: str, tone: str, blocked: bool) -> None:
     picture = verdict(
         {
-            "flow": f"tcp 10.0.0.1 → {EVIL}",
+            "flow": f"tcp 10.0.0.1 -> {EVIL}",
             "direction": "outbound",
             "verdict": word,
             "outbound": outbound,

@@ -67,7 +67,8 @@ def verdict(explanation: Mapping[str, Any]) -> Markup:
     """Where a packet comes from, the filter that decides, and where it goes, or does not; below the
     answer."""
     flow, outbound = str(explanation["flow"]), str(explanation["outbound"])
-    source, _, destination = flow.partition(" > ") if " > " in flow else flow.partition(" → ")
+    protocol, _, ends = flow.partition(" ")
+    source, _, destination = ends.partition(" -> ")
     word = str(explanation["verdict"])
     tone = {"block": "bad", "secure": "lock", "permit": "good", "exempt": "good"}.get(word, "muted")
     passes = word != "block"
@@ -78,8 +79,8 @@ def verdict(explanation: Mapping[str, Any]) -> Markup:
         )
     back = str(explanation["return_path"]["verdict"])
     parts = [
-        _box(10, 40, 190, source or flow, "from"),
-        _box(520, 40, 190, destination or flow, "to"),
+        _box(10, 40, 190, source, f"{protocol} from"),
+        _box(520, 40, 190, destination, "to"),
         Markup(
             '<path class="shield {}" d="M360 22 l52 16 v34 q0 36 -52 54 q-52 -18 -52 -54 v-34 z"/>'
         ).format(tone),
@@ -164,7 +165,7 @@ def time_line(marks: Sequence[Mark]) -> Markup:
         return Markup("")
     lanes = list(dict.fromkeys([THIS_HOST, *(mark.lane for mark in reversed(marks))]))[:MAXIMUM_LANES]
     first, last = marks[0].when, max(marks[-1].when, marks[0].when + 1.0)
-    left, right, top, row = 150, 700, 30, 30
+    left, right, top, row = 150, 680, 30, 30
     height = top + row * len(lanes) + 16
     parts = []
     for tick in range(6):
