@@ -33,7 +33,7 @@ from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
 from stockade.agent.restart_secret import next_restart_secret
-from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_failover
+from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_asked
 from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
@@ -563,7 +563,7 @@ class Service:
         if asked.simple_policy:
             soft = replace(soft, fallback_seconds=SIMPLE_POLICY_FALLBACK)
         self._core.soft.settings = soft
-        self._core.engine.set_config(with_failover(self._settings.ike, asked))
+        self._core.engine.set_config(with_asked(self._settings.ike, asked))
         self._core.engine.set_credentials(self._read_certificates())
         self._core.engine.set_access(self._read_access(), now)
 

@@ -8,6 +8,7 @@
     advertise_cluster = false     # send NLBS_PRESENT: peers give up idle quick modes after 60 s
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
     replay_window = 64            # packets, 32 to 4096
+    nat_keepalive_seconds = 20    # behind a NAT, so often a word that keeps its mapping, 1 to 300
     nat_traversal = true          # RFC 3947: detect NATs, put ESP into UDP where there is one
     fetch_revocation_lists = true # from the http addresses that certificates name
     strong_crl_check = 1          # 0 not asked, 1 the revoked is refused, 2 also what cannot be checked
@@ -64,6 +65,7 @@ DEFAULT_KEYTAB = Path("/etc/krb5.keytab")
 _RANGES = {
     "microsoft_version": (2, 9),
     "idle_seconds": (300, 3600),
+    "nat_keepalive_seconds": (1, 300),
     "replay_window": (32, 4096),
     "strong_crl_check": (0, 2),
 }
@@ -129,6 +131,9 @@ def read_settings(path: Path) -> Settings:
             microsoft_version=_number(path, ike, "microsoft_version", default.microsoft_version),
             advertise_cluster=_switch(path, ike, "advertise_cluster", cluster is not None),
             nat_traversal=_switch(path, ike, "nat_traversal", default.nat_traversal),
+            keepalive_seconds=float(
+                _number(path, ike, "nat_keepalive_seconds", int(default.keepalive_seconds))
+            ),
             idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
             replay_window=_number(path, ike, "replay_window", default.replay_window),
         ),
