@@ -21,7 +21,9 @@ from stockade.agent.api import AgentOperations, application
 from stockade.agent.web_api import DOOR
 
 
-class _Server(uvicorn.Server):
+class QuietServer(uvicorn.Server):
+    """Serves inside the agent's loop."""
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """The service has its own handlers; uvicorn's would replace them."""
@@ -34,7 +36,7 @@ class ApiServer:
     def __init__(self, agent: AgentOperations, path: Path, *, door: bool = False) -> None:
         self._path = path
         self._door = door
-        self._server = _Server(
+        self._server = QuietServer(
             uvicorn.Config(
                 application(agent, DOOR if door else None),
                 log_config=None,

@@ -33,6 +33,11 @@
     idle_seconds = 300            # clear traffic ends when nothing passed for so long, 30 to 86400
     negotiation_discovery = false # in clear at once, until it is secured; never again in clear after that
 
+    [metrics]
+    listen = "127.0.0.1:9495"     # /metrics for Prometheus; without it only the local API has it
+
+    [events]                      # where events go beside the journal: see `output_settings.py`
+
     [cluster]                     # several nodes behind one address: see `cluster_settings.py`
 
 What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
@@ -58,6 +63,7 @@ from stockade.pki.revocation import RevocationCheck
 from stockade.policy.objects import check_name
 
 if TYPE_CHECKING:
+    from stockade.agent.output_settings import OutputSettings
     from stockade.cluster.settings import ClusterSettings
 
 DEFAULT_DRIVER = "auto"
@@ -99,6 +105,8 @@ class Settings:
     fetch_revocation_lists: bool = True
     without: frozenset[str] = frozenset()
     cluster: "ClusterSettings | None" = None
+    outputs: "OutputSettings | None" = None
+    """None: events and figures are asked for and not sent."""
 
 
 def read_settings(path: Path) -> Settings:
@@ -118,8 +126,10 @@ def read_settings(path: Path) -> Settings:
     directory = _directory(path, content)
     kerberos = _kerberos(path, content.pop("kerberos", {}))
     cluster = _cluster(path, content.pop("cluster", None))
+    outputs = _outputs(path, content.pop("events", None), content.pop("metrics", None))
     if content:
-        known = "driver, no_offload, [ike], [kerberos], [directory], [host], [soft] and [cluster]"
+        known = "driver, no_offload, [ike], [kerberos], [directory], [host], [soft], [metrics], [events] "
+        known += "and [cluster]"
         raise _invalid(path, f"unknown key {next(iter(content))!r}; known are {known}")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
@@ -152,6 +162,7 @@ def read_settings(path: Path) -> Settings:
         fetch_revocation_lists=_switch(path, ike, "fetch_revocation_lists", True),
         without=without,
         cluster=cluster,
+        outputs=outputs,
     )
 
 
@@ -161,6 +172,14 @@ def _cluster(path: Path, table: object) -> "ClusterSettings | None":
     from stockade.agent.cluster_settings import read_cluster  # only nodes of a cluster need it
 
     return read_cluster(path, table)
+
+
+def _outputs(path: Path, events: object, metrics: object) -> "OutputSettings | None":
+    if events is None and metrics is None:
+        return None
+    from stockade.agent.output_settings import read_outputs
+
+    return read_outputs(path, events, metrics)
 
 
 def _offloads(path: Path, value: object) -> frozenset[str]:
