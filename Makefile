@@ -7,7 +7,7 @@ SHELL := /bin/bash
 VENV := $(or $(STOCKADE_VENV),.venv)
 BIN := $(VENV)/bin
 TESTS ?=
-TEST_WORKERS ?= 4
+export TEST_WORKERS ?= 4
 export STOCKADE_VENV := $(VENV)
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
@@ -23,7 +23,7 @@ demo: ## two hosts, one policy, real packets (as root; otherwise the same story 
 
 test: ## every tier of the tests; a tier whose needs are absent skips with the reason
 	@scripts/bootstrap test
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	@scripts/run-tests $(TESTS)
 
 lint: ## ruff: rules and format
 	@scripts/bootstrap tools

@@ -1,4 +1,5 @@
-"""Writes the pages of the manual that come from the code: `docs/reasons.md` from the list of reasons.
+"""Writes the pages of the manual that come from the code: `docs/reasons.md` from the list of reasons,
+`docs/event-ids.md` from the table of Windows' event ids.
 
     scripts/generate_reference.py            write the pages
     scripts/generate_reference.py --check    write nothing; status 1 and the names of pages that are stale
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stockade.model.reasons import Fault, ReasonCode
+from stockade.model.windows_events import WINDOWS_EVENTS, Carrier
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -54,7 +56,40 @@ def reasons_page() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"reasons.md": reasons_page}
+def _carrier(carrier: Carrier) -> str:
+    text = f"`{carrier.kind}`"
+    for condition, words in ((carrier.fact, "with"), (carrier.unless, "without")):
+        if condition is not None:
+            text += f" {words} “{condition[1]}” in its {condition[0]}"
+    for codes, words in ((carrier.only, "for"), (carrier.but, "except for")):
+        if codes:
+            named = [code.word for code in ReasonCode if code in codes]  # a set has no order
+            text += f" {words} {', '.join(f'`{word}`' for word in named)}"
+    return text
+
+
+def events_page() -> str:
+    """The ids of Windows, and which events carry them."""
+    lines = [
+        "# Event ids of Windows",
+        "",
+        "<!-- Written by scripts/generate_reference.py from src/stockade/model/windows_events.py; "
+        "do not edit. -->",
+        "",
+        "Every event carries the ids that Windows has for the same thing, of both generations, as its "
+        "field `windows_events`: `stockade events --id 547` and `--id 4653` find it. "
+        "[Events](events.md) says more.",
+        "",
+        "| Id | Meaning | Events that carry it |",
+        "| --- | --- | --- |",
+    ]
+    for event in WINDOWS_EVENTS:
+        carried = "; ".join(map(_carrier, event.carriers)) or f"none: {event.never}"
+        lines.append(f"| {event.number} | {_cell(event.meaning)} | {_cell(carried)} |")
+    return "\n".join([*lines, ""])
+
+
+PAGES = {"reasons.md": reasons_page, "event-ids.md": events_page}
 
 
 def stale_pages(folder: Path = DOCS) -> list[str]:

@@ -40,15 +40,50 @@ def allow(kind: AccessKind, name: str, rule: str = "") -> AccessEntry:
 
 
 # ---- several pre-shared keys
-@pytest.mark.parametrize("position", [0, 1, 4])
+@pytest.mark.parametrize("position", [0, 1, 4, 15])
 def test_a_responder_tries_each_of_its_keys(position: int) -> None:
-    words = [b"first", b"second", b"third", b"fourth", b"fifth"]
+    words = [b"key %d" % number for number in range(16)]
     network, alpha, beta = two_hosts(keys(words[position]), keys(*words))
     established(network, alpha, beta)
     assert_matching(alpha, beta)
     with_one, *hosts = two_hosts()
     established(with_one, *hosts)
     assert len(network.sent) == len(with_one.sent)
+
+
+def test_a_responder_tries_no_more_keys_than_it_says() -> None:
+    """What a stranger can make us compute is bounded."""
+    words = [b"key %d" % number for number in range(17)]
+    network, alpha, beta = two_hosts(keys(words[16]), keys(*words))
+    network.command(alpha, alpha.acquire(BETA))
+    network.run(40)
+    assert alpha.codes(ReportKind.MAIN_MODE_FAILED) == [ReasonCode.PSK_MISMATCH]
+    assert not beta.sas
+
+
+def test_an_initiator_finds_the_fourth_key_and_begins_with_it_from_then_on() -> None:
+    rule, other = keys(b"one", b"two", b"three", b"four"), keys(b"four")
+    rule = replace(rule, main_mode=replace(rule.main_mode, lifetime_seconds=600))
+    network, alpha, beta = two_hosts(rule, other)
+    network.command(alpha, alpha.acquire(BETA))
+    assert network.run(30, pairs_up(alpha, beta)), alpha.reports
+    assert alpha.codes(ReportKind.MAIN_MODE_FAILED) == [ReasonCode.PSK_MISMATCH] * 3
+    again = lambda: len(alpha.reported(ReportKind.MAIN_MODE_ESTABLISHED)) == 2  # noqa: E731
+    assert network.run(600, again), "it is made anew before its end"
+    assert len(alpha.reported(ReportKind.MAIN_MODE_FAILED)) == 3, "and no wrong key is tried for that"
+
+
+def test_the_lifetime_is_that_of_the_rule_whose_key_the_peer_has() -> None:
+    network, alpha, beta = two_hosts(keys(b"second"))
+    first, second = keys(b"first"), keys(b"second")
+    second = replace(
+        second, name="local/test/second", main_mode=replace(second.main_mode, lifetime_seconds=600)
+    )
+    beta.policy.rule = second
+    beta.policy.for_peer = lambda local, peer: (first, second)  # type: ignore[method-assign]
+    established(network, alpha, beta)
+    (view,) = beta.engine.main_modes(network.now)
+    assert view.age + view.remaining == pytest.approx(600)
 
 
 def test_an_initiator_goes_on_to_its_next_key() -> None:

@@ -9,6 +9,7 @@ alpha                                beta
                                  <-   HDR*, IDir, CERT…, SIG_R, N
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -32,7 +33,7 @@ from stockade.model.secret import Secret
 from stockade.pki.access import AccessEntry, AccessKind, AccessList, AccountMapping
 from stockade.pki.chain import ChainRules, Trust
 from stockade.pki.credentials import Credentials
-from stockade.pki.distribution import ListFetcher
+from stockade.pki.distribution import ListFetcher, ListSource
 from stockade.pki.revocation import RevocationCheck, RevocationList
 
 ROOT, OTHER = root(), root("Other")
@@ -237,6 +238,68 @@ def test_a_list_that_a_certificate_names_is_awaited_by_this_exchange_alone(who: 
         (report,) = host.reported(ReportKind.MAIN_MODE_FAILED)
         assert report.reason.code is ReasonCode.CERTIFICATE_REVOKED
         assert not other.sas
+
+
+class BrokenLists:
+    """A `ListSource` with a fault of ours in it."""
+
+    def lists(self) -> tuple[RevocationList, ...]:
+        return ()
+
+    def due(self, urls: Sequence[str], moment: object) -> tuple[str, ...]:
+        return tuple(urls)
+
+    def fetch(self, urls: Sequence[str], moment: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    def trouble(self, urls: Sequence[str]) -> str:
+        return ""
+
+
+def waiting_for_a_list(
+    lists: ListSource, check: RevocationCheck
+) -> tuple[Network, Node, Node, list[Perform]]:
+    """beta, the responder, has been told to look for alpha's revocation list."""
+    one = ISSUING.issue("alpha", points=("http://lists.example/issuing.crl",))
+    network, alpha, beta = hosts(alpha=one, check=check)
+    old = beta.engine._context.credentials
+    beta.engine.set_credentials(
+        Credentials(old.machine, old.trust, old.rules, moment=lambda: NOW, fetched=lists)  # type: ignore[attr-defined]
+    )
+    tasks: list[Perform] = []
+    apply = beta.apply
+    beta.apply = lambda effect: tasks.append(effect) if isinstance(effect, Perform) else apply(effect)  # type: ignore[assignment,arg-type,func-returns-value]
+    network.command(alpha, alpha.acquire(BETA))
+    network.run(1)
+    assert len(tasks) == 1
+    return network, alpha, beta, tasks
+
+
+def test_a_fault_while_getting_a_list_is_no_fault_of_kerberos() -> None:
+    network, _, beta, (task,) = waiting_for_a_list(BrokenLists(), RevocationCheck.REVOKED_ONLY)
+    answer = perform(task)
+    network.command(beta, answer)
+    (report,) = beta.reported(ReportKind.MAIN_MODE_FAILED)
+    assert report.reason.code is ReasonCode.INTERNAL
+    assert "ZeroDivisionError while getting 1 revocation lists" in report.reason.detail
+    assert not beta.sas
+
+
+@pytest.mark.parametrize("check", [RevocationCheck.REVOKED_ONLY, RevocationCheck.STRICT])
+def test_a_list_that_does_not_come_counts_as_the_check_says(check: RevocationCheck) -> None:
+    """Nobody ever answers the task: after its time the lists that are here decide."""
+    network, alpha, beta, _ = waiting_for_a_list(BrokenLists(), check)
+    network.run(EXACT.task_seconds - 2)
+    assert not beta.sas
+    network.run(10)
+    if check is RevocationCheck.REVOKED_ONLY:
+        assert_matching(alpha, beta)
+        return
+    (report,) = beta.reported(ReportKind.MAIN_MODE_FAILED)
+    assert report.reason.code is ReasonCode.CERTIFICATE_REVOKED
+    assert "no revocation list of its issuer is here" in str(report.reason)
+    assert "waited 20 s for 1 revocation lists" in str(report.reason)
+    assert not beta.sas
 
 
 def test_a_main_mode_under_one_root_does_not_serve_a_rule_for_another() -> None:

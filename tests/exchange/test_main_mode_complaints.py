@@ -127,6 +127,35 @@ def test_a_refused_message_6_leaves_no_main_mode_at_the_responder(version: int) 
     assert not beta.engine.main_modes(network.now)
 
 
+def test_a_responder_of_another_maker_hears_of_a_delete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The notification may mean nothing to it: the delete in the same message ends its main mode."""
+    network, alpha, beta = two_hosts()
+    alpha.engine.set_access(NOBODY, network.now)
+    monkeypatch.setattr("stockade.ike.v1.informational.DISOWNS", ())
+    network.command(alpha, alpha.acquire(BETA))
+    network.run(2)
+    assert beta.codes(ReportKind.MAIN_MODE_DELETED) == [ReasonCode.SA_DELETED]
+    assert not beta.engine.main_modes(network.now)
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_lost_delete_is_told_again(lost: int) -> None:
+    network, alpha, beta = two_hosts()
+    alpha.engine.set_access(NOBODY, network.now)
+
+    def lose(packet: Packet) -> list[tuple[float, bytes]]:
+        return [] if packet in complaints(network)[:lost] else deliver(packet)
+
+    network.fate = lose
+    network.command(alpha, alpha.acquire(BETA))
+    network.run(0.5)
+    assert beta.engine.main_modes(network.now), "it cannot know yet"
+    network.run(5)
+    assert not beta.engine.main_modes(network.now)
+    network.run(60)
+    assert len(complaints(network)) == 3
+
+
 def test_another_pre_shared_key_is_told_in_clear() -> None:
     """Under its own keys the other end could not read it."""
     network, alpha, _ = two_hosts(negotiation(), negotiation(key=b"another"))

@@ -26,11 +26,13 @@ from exchange_harness import (
 
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import DeletePeer, DeleteQuickMode, FollowPeer, RekeyQuickMode, ReportKind, Send
+from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address, AddressRange, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode, QuickModePolicy
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.sa import UdpEncapsulation
+from stockade.model.secret import Secret
 from stockade.model.traffic import TCP, TrafficSelector
 from stockade.wire.udp_encapsulation import KEEPALIVE
 from stockade.wire.vendor_ids import RFC_3947
@@ -109,6 +111,29 @@ def test_both_ends_move_to_4500_and_encapsulate() -> None:
     (view,) = outside.engine.main_modes(network.now)
     assert view.remote == Endpoint(PUBLIC, 30_002)
     assert str(view.peer_identity) == str(INSIDE)
+
+
+def test_a_proof_of_lost_state_takes_the_way_back_through_the_nat() -> None:
+    network, nat, (inside,), outside = world()
+    for node, key in ((inside, b"i"), (outside, b"o")):
+        node.engine._context.restart_secret = RestartSecret(Secret(key * 32), 0)
+    established(network, inside, outside)
+    (sa,) = inside.of(Direction.OUTBOUND)
+    port = nat.port_of(Endpoint(INSIDE, 4500))
+    network.nodes.remove(outside)
+    again = Node(OUTSIDE, outside.policy, 9, NAT_T)
+    again.engine._context.restart_secret = RestartSecret(Secret(b"o" * 32), 1)
+    network.nodes.append(again)
+    again.engine.prove_lost(OUTSIDE, PUBLIC, sa.spi, network.now)  # by port 500: it does not pass
+    network.pump()
+    network.run(2)
+    assert inside.engine.statistics["proofs_accepted"] == 0
+    before = network.now
+    again.engine.prove_lost(OUTSIDE, PUBLIC, sa.spi, network.now, port)
+    network.pump()
+    assert network.run(1, pairs_up(inside, again))
+    assert network.now - before < 0.3
+    assert inside.codes(ReportKind.QUICK_MODE_DELETED) == [ReasonCode.PEER_LOST_STATE]
 
 
 def test_tunnel_mode_in_udp() -> None:

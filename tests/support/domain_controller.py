@@ -78,6 +78,10 @@ class DomainController:
             "--server-role=dc", "--dns-backend=SAMBA_INTERNAL", f"--host-name={name}", f"--host-ip={address}",
             f"--adminpass={PASSWORD}", f"--targetdir={folder / 'dc'}", configured=False,
         )  # fmt: skip
+        # two controllers may run on this machine
+        own = f"\tpid directory = {folder / 'dc'}\n\tncalrpc dir = {folder / 'dc' / 'ncalrpc'}\n"
+        text = self._config.read_text(encoding="utf-8")
+        self._config.write_text(text.replace("[global]\n", f"[global]\n{own}", 1), encoding="utf-8")
         # a controller with all its services gives itself this name a while after its first start
         self.tool("spn", "add", f"ldap/{name}.{self.domain}", f"{name.upper()}$")
 

@@ -34,7 +34,8 @@ def test_every_reason_stands_once_on_the_page(generator: ModuleType) -> None:
 
 def test_a_page_that_lacks_a_reason_is_stale(generator: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "reasons.md"
-    page.write_text(generator.reasons_page(), encoding="utf-8")
+    for name, make in generator.PAGES.items():
+        (tmp_path / name).write_text(make(), encoding="utf-8")
     assert generator.stale_pages(tmp_path) == []
     lines = page.read_text(encoding="utf-8").splitlines(keepends=True)
     page.write_text("".join(line for line in lines if "`psk-mismatch`" not in line), encoding="utf-8")

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from stockade import __version__
 from stockade.agent import messages, views
+from stockade.agent.event_store import EventQuery, read_query
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Fault, ReasonCode, StockadeError, error_for
@@ -51,6 +52,7 @@ class AgentOperations(Protocol):
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage: ...
     def explain_peer(self, peer: Address) -> messages.PeerPlan: ...
     def journal(self, last: int) -> messages.JournalEntries: ...
+    def events(self, query: EventQuery) -> messages.JournalEntries: ...
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
 
 
@@ -73,6 +75,8 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     body: type[msgspec.Struct] | None = None
     """What the request brings; its bytes are in `request.state.body`."""
+    reads_files: bool = False
+    """Takes its time and touches nothing but files: done in a thread."""
 
 
 def _set_dynamic(agent: AgentOperations, request: Request) -> msgspec.Struct:
@@ -157,6 +161,25 @@ ROUTES = (
         (Parameter("last", "how many, 100 by default"),),
     ),
     Endpoint(
+        "GET",
+        "/v1/events/history",
+        "Events that were, also before this start, oldest first",
+        messages.JournalEntries,
+        lambda agent, request: agent.events(read_query(request.query_params)),
+        (
+            Parameter("last", "how many at most, the newest ones; 100 by default, 10000 at most"),
+            Parameter("since", "an ISO 8601 time, or seconds since 1970"),
+            Parameter("until", "the same"),
+            Parameter("id", "Windows event ids, with commas between them"),
+            Parameter("kind", "kinds of events, such as main-mode-failed, with commas"),
+            Parameter("reason", "reasons, such as psk-mismatch, with commas"),
+            Parameter("peer", "events with this address"),
+            Parameter("before", "only events with a smaller number: the page before"),
+            Parameter("after", "only events with a larger number"),
+        ),
+        reads_files=True,
+    ),
+    Endpoint(
         "POST",
         "/v1/policy/reload",
         "Read the policy store again now",
@@ -206,7 +229,10 @@ def application(agent: AgentOperations) -> Starlette:
             try:
                 if endpoint.body is not None:
                     request.state.body = await _body(request)
-                answer = endpoint.handle(agent, request)
+                if endpoint.reads_files:
+                    answer = await asyncio.to_thread(endpoint.handle, agent, request)
+                else:
+                    answer = endpoint.handle(agent, request)
             except StockadeError as error:
                 status = 400 if error.reason.code.fault is Fault.CALLER else 503
                 message = views.reason_message(error.reason)

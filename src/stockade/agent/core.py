@@ -36,7 +36,9 @@ from stockade.policy.dynamic import DynamicSet
 from stockade.policy.facts import HostFacts, as_facts
 from stockade.policy.lookup import FilterTableLookup
 from stockade.policy.objects import PolicySet
+from stockade.policy.places import in_force
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
+from stockade.wire.unreachable import Unreachable
 
 MAXIMUM_ROUNDS = 64
 """How often `pump` goes back and forth between driver and engine at most: a loop would be our own fault."""
@@ -168,6 +170,7 @@ class HostCore:
                 ReasonCode.POLICY_LOADED, policy=table.policy_name or "none", filters=len(table.filters)
             ),
             now,
+            stores=_stores(policy_sets),
         )
         for warning in table.warnings:
             self._note("policy-warning", Reason.of(ReasonCode.POLICY_DOUBTFUL, warning), now)
@@ -204,7 +207,7 @@ class HostCore:
             compiled = self._compiler.compile(policy_sets, self.facts, self.exempt_level, versions, dynamic)
             self._install_table(compiled)
         except StockadeError as error:
-            self._note("policy-refused", error.reason, now)
+            self._note("policy-refused", error.reason, now, stores=_stores(policy_sets))
             return error.reason
         self._lookup = FilterTableLookup(compiled)
         self.engine.set_lookup(self._lookup, now)
@@ -267,6 +270,13 @@ class HostCore:
             if is_first_message(datagram[len(marker) :]):
                 return
         self.engine.receive(datagram, local, remote, now)
+
+    def unreachable(self, said: Unreachable, now: float) -> None:
+        """The network says that a packet of ours did not arrive. Anybody can say that."""
+        if said.local in self.facts.local:
+            detail = f"{said.reporter} says: {said.what} unreachable"
+            reason = Reason.of(ReasonCode.PEER_UNREACHABLE, detail, peer=said.peer, reporter=said.reporter)
+            self.engine.command(ike.PeerUnreachable(said.local, said.peer, said.spi, reason), now)
 
     def screen(self, datagram: bytes, origin: bytes, now: float) -> bytes | Verdict:
         """What becomes of a first message (`Engine.screen`); what is admitted goes to `receive`."""
@@ -360,7 +370,7 @@ class HostCore:
                     count=event.count,
                 )
             if event.reason.code is ReasonCode.UNKNOWN_SPI:
-                self.engine.prove_lost(event.destination, event.source, event.spi, now)
+                self.engine.prove_lost(event.destination, event.source, event.spi, now, event.port)
                 self._on_unknown_spi(event.source, now)
         else:
             self._note("driver-failed", event.reason, now)
@@ -525,6 +535,9 @@ class HostCore:
             local=str(report.local),
             peer=str(report.remote),
             main_mode=report.main_mode,
+            phase=report.phase,
+            role="" if report.initiator is None else "initiator" if report.initiator else "responder",
+            seconds="" if report.seconds is None else f"{report.seconds:.6f}",
             selector=str(report.selector) if report.selector is not None else "",
             filter=self._provenance(report.filter_id),
         )
@@ -555,6 +568,12 @@ class HostCore:
     def _note(self, kind: str, reason: Reason, now: float, **fields: object) -> None:
         kept: Iterable[tuple[str, object]] = ((name, value) for name, value in fields.items() if value != "")
         self._journal(Entry(kind, reason, tuple((name, str(value)) for name, value in kept)))
+
+
+def _stores(policy_sets: Iterable[PolicySet]) -> str:
+    """The stores that a policy in force is of."""
+    assigned = [entry for entry in policy_sets if entry.assigned is not None]
+    return ", ".join(entry.store for entry in in_force(assigned))
 
 
 def _would_make(entry: SpecificFilter, negotiation: Negotiation, known: KnownQuickMode) -> bool:

@@ -108,6 +108,8 @@ class DomainPolicy:
             return
         self._snapshot = self._kept = snapshot
         self.from_cache = True
+        taken = Reason.of(ReasonCode.DIRECTORY_READ, "the kept copy counts until a controller answers")
+        self._tell("domain-copy-taken", taken)
 
     def keep(self) -> None:
         """What was read is in force: it is the last good one. HostError STATE_UNUSABLE."""

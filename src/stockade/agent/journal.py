@@ -4,6 +4,9 @@ Every line is written by one `write` to a file opened with O_APPEND, so a killed
 said. Files are rotated by size, so a noisy network cannot fill the disk: `FILES` files of `FILE_BYTES` each
 at most. Entries that strangers can cause at will are limited per second and kind; what was left out is
 counted in the next.
+
+Every entry has a number that goes on over restarts, and the ids that Windows has for such an event.
+`event_store.py` makes the entries searchable.
 """
 
 import json
@@ -12,13 +15,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from stockade.model.reasons import Reason
+from stockade.model.windows_events import windows_events
 
 FILE_BYTES = 8 * 1024 * 1024
 FILES = 5
 RECENT = 1000
+TAIL_BYTES = 256 * 1024
 LIMITED_KINDS = frozenset(
     {"message-refused", "packets-refused", "main-mode-failed", "notification", "sa-refused"}
 )
@@ -34,13 +40,21 @@ class Entry:
     fields: tuple[tuple[str, str], ...] = ()
 
     def as_dict(self) -> dict[str, object]:
-        return {"kind": self.kind, **self.reason.as_dict(), **dict(self.fields)}
+        fields = dict(self.fields)
+        ids = windows_events(self.kind, self.reason.code, {**dict(self.reason.facts), **fields})
+        return {"kind": self.kind, "windows_events": ids, **self.reason.as_dict(), **fields}
 
 
 class Journal:
     """Writes entries to `folder`/journal.jsonl, keeps the last `RECENT` in memory, tells listeners."""
 
-    def __init__(self, folder: Path | None, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        wall_clock: Callable[[], float] = time.time,
+        newest: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`newest` is asked for the newest entry's number where the files do not know it."""
         self.recent: deque[dict[str, object]] = deque(maxlen=RECENT)
         self.listeners: set[Callable[[dict[str, object]], None]] = set()
         self._folder = folder
@@ -49,15 +63,20 @@ class Journal:
         self._size = 0
         self._window: dict[str, tuple[int, int]] = {}
         self._suppressed: dict[str, int] = {}
+        self.number = 0
+        """The newest entry's."""
         if folder is not None:
             self._open(folder)
+            self.number = last_number(folder) or newest()
 
     def write(self, entry: Entry) -> None:
         """Keep an entry. Never raises: a full disk must not stop the key exchange; memory still has it."""
         when = self._wall_clock()
         if not self._within_limit(entry.kind, int(when)):
             return
-        record = {"time": _timestamp(when), **entry.as_dict()}
+        self.number += 1
+        record = {"number": self.number, "time": timestamp(when), **entry.as_dict()}
+        record["number"] = self.number  # whatever the entry's fields are called
         suppressed = self._suppressed.pop(entry.kind, 0)
         if suppressed:
             record["suppressed_before"] = suppressed
@@ -108,5 +127,36 @@ class Journal:
         self._open(folder)
 
 
-def _timestamp(when: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when)) + f".{int(when * 1000) % 1000:03d}Z"
+def files_of(folder: Path) -> list[Path]:
+    """The journal's files, oldest first, whether they are there or not."""
+    older = [folder / f"journal.{number}.jsonl" for number in range(FILES - 1, 0, -1)]
+    return [*older, folder / "journal.jsonl"]
+
+
+def last_number(folder: Path) -> int:
+    """The number of the newest entry; 0 where there is none."""
+    for path in reversed(files_of(folder)):
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                lines = file.read().splitlines()
+        except OSError:
+            continue
+        for line in reversed(lines):
+            try:
+                number = json.loads(line)["number"]
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that a full disk cut, or of an older version
+            if isinstance(number, int):
+                return number
+    return 0
+
+
+def timestamp(when: float) -> str:
+    """Seconds since 1970 as the journal writes them."""
+    return f"{_second(int(when))}.{int(when * 1000) % 1000:03d}Z"
+
+
+@lru_cache(maxsize=4)  # a busy second has many entries
+def _second(when: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))

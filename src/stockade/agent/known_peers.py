@@ -137,7 +137,8 @@ def _to_row(known: KnownQuickMode) -> tuple[str | int, ...]:
         selector.destination_port,
     )
     source, destination = selector.source, selector.destination
-    if (source, destination) == (AddressRange.host(known.local), AddressRange.host(known.peer)):
+    hosts = source.is_host and destination.is_host
+    if hosts and known.local in source and known.peer in destination:
         return row
     ends = (source.first, source.last, destination.first, destination.last)
     return (*row, *map(str, ends))

@@ -152,6 +152,19 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("--saved", action="store_true", help="the log before this one (oakley.log.sav)")
     log.add_argument("--follow", action="store_true", help="go on with lines as they come")
 
+    events = add("events", _events, "what happened, and why: searchable, also over restarts")
+    for name, metavar, text in (
+        ("last", "N", "how many at most, the newest ones (default 50)"),
+        ("since", "TIME", "10m, 2h, 3d, today, 2026-11-22 or 2026-11-22T07:00"),
+        ("until", "TIME", "the same"),
+        ("id", "ID,…", "Windows event ids, such as 4653 or 547"),
+        ("kind", "KIND,…", "kinds, such as main-mode-failed"),
+        ("reason", "REASON,…", "reasons, such as psk-mismatch (docs/reasons.md)"),
+        ("peer", "ADDRESS", "events with this computer"),
+    ):
+        events.add_argument(f"--{name}", metavar=metavar, default="50" if name == "last" else "", help=text)
+    events.add_argument("--follow", action="store_true", help="go on with events as they come")
+
     cluster = commands.add_parser("cluster", help="the cluster that this node is of", parents=[shared])
     cluster_commands = cluster.add_subparsers(metavar="COMMAND", required=True)
     for name, text in (
@@ -414,6 +427,14 @@ def _show_journal(options: argparse.Namespace) -> int:
     for record in chain(entries["entries"], stream):
         print(json.dumps(record) if options.format == "json" else printing.journal_line(record), flush=True)
     return 0
+
+
+def _events(options: argparse.Namespace) -> int:
+    from stockade.console.events_command import run_events
+
+    names = ("last", "since", "until", "id", "kind", "reason", "peer")
+    words = {name: getattr(options, name) for name in names}
+    return run_events(Paths.of(options.home), words, follow=options.follow, form=options.format)
 
 
 def _log(options: argparse.Namespace) -> int:

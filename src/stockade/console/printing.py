@@ -188,7 +188,18 @@ def journal(answer: Mapping[str, Any]) -> None:
 
 def journal_line(record: Mapping[str, Any]) -> str:
     """One journal entry as one line."""
-    known = {"time", "kind", "reason", "text", "remedy", "fault", "windows_code", "facts"}
+    known = {
+        "number",
+        "windows_events",
+        "time",
+        "kind",
+        "reason",
+        "text",
+        "remedy",
+        "fault",
+        "windows_code",
+        "facts",
+    }
     fields = " ".join(f"{name}={value}" for name, value in record.items() if name not in known)
     return f"{record['time']} {record['kind']}: {record['text']}{' · ' + fields if fields else ''}"
 
@@ -201,6 +212,11 @@ def duration(seconds: float) -> str:
     if whole >= 60:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole} s"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on standard output; the cells are rich's markup."""
+    _table(Console(), headings, rows)
 
 
 def _table(console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -29,6 +29,7 @@ class Capabilities:
     integrities: frozenset[Integrity]
     authentication_header: bool
     ip_versions: frozenset[int]
+    extended_sequence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ class PacketRefused:
     """Packets dropped, summed up: the driver reports at most one of each `reason` per `source` and second.
 
     `reason.code` is one of UNKNOWN_SPI, INTEGRITY_FAILED, REPLAYED, SELECTOR_MISMATCH, CLEAR_DROPPED,
-    MALFORMED_PACKET, QUEUE_FULL. `spi` is 0 where none is known.
+    MALFORMED_PACKET, QUEUE_FULL. `spi` is 0 where none is known; `port` is the sender's UDP port where ESP
+    came in UDP (the last one's, of several), else 0.
     """
 
     reason: Reason
@@ -94,6 +96,7 @@ class PacketRefused:
     destination: Address
     spi: int = 0
     count: int = 1
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

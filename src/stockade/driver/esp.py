@@ -18,7 +18,12 @@ NIST SP 800-38A appendix C asks (a nonce encrypted under the same key). Inbound 
 joined at will, for each block depends on the ciphertext before it only: the packets, with their IVs, are one
 stream.
 
-Left out: extended sequence numbers, traffic-flow confidentiality beyond accepting it, tunnel mode.
+Extended sequence numbers have 64 bits, of which the packet carries the lower half; the upper one is in the
+integrity check all the same: in the associated data of combined modes between SPI and lower half (RFC 4106
+§5, RFC 4309 §5, RFC 7634 §2.1, RFC 4543 §3.3), and after the next header for the others (RFC 4303 §2.2.1).
+The IV of combined modes is the whole number.
+
+Left out: traffic-flow confidentiality beyond accepting it, tunnel mode.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,12 +38,15 @@ from stockade.model.secret import Secret
 from stockade.model.suites import EspSuite
 
 MAXIMUM_SEQUENCE: Final = 0xFFFF_FFFF
+MAXIMUM_EXTENDED_SEQUENCE: Final = 0xFFFF_FFFF_FFFF_FFFF
 HEADER_SIZE: Final = 8
 NO_NEXT_HEADER: Final = 59
 """The next header of a dummy packet, dropped without a word (RFC 4303 §2.6)."""
 
 _HEADER = Struct(">II")
 _HEADER_AND_IV = Struct(">IIQ")
+_EXTENDED_HEADER = Struct(">IQ")
+_UPPER = Struct(">I")
 _PADDING = bytes(range(1, 256))
 
 Opened = tuple[int, bytes]
@@ -55,7 +63,8 @@ class Sealer(Protocol):
     """The last sequence number that was used; 0 before the first packet."""
 
     def seal(self, next_header: int, payloads: Sequence[bytes]) -> list[bytes]:
-        """One ESP packet for each payload. The caller keeps `sequence + len(payloads)` within 32 bits."""
+        """One ESP packet for each payload. The caller keeps `sequence + len(payloads)` within 32 bits, or
+        within 64 with extended sequence numbers."""
 
     def largest_payload(self, space: int) -> int:
         """How many bytes of payload fit in an ESP packet of `space` bytes; negative where none do."""
@@ -67,34 +76,43 @@ class Opener(Protocol):
     minimum_size: int
     """Bytes of the shortest ESP packet of this suite."""
 
-    def open(self, packets: Sequence[bytes], offset: int) -> list[Opened | None]:
+    def open(self, packets: Sequence[bytes], offset: int, numbers: Sequence[int] = ()) -> list[Opened | None]:
         """For each packet, whose ESP header stands at `offset` (and which is long enough), next header and
-        payload; None where the integrity check fails, `MALFORMED` where the inside makes no sense."""
+        payload; None where the integrity check fails, `MALFORMED` where the inside makes no sense. With
+        extended sequence numbers each packet's whole one is in `numbers`; nobody looks there without."""
 
 
 def make_sealer(
-    spi: int, suite: EspSuite, encryption_key: Secret, integrity_key: Secret, random: Callable[[int], bytes]
+    spi: int,
+    suite: EspSuite,
+    encryption_key: Secret,
+    integrity_key: Secret,
+    random: Callable[[int], bytes],
+    *,
+    extended: bool = False,
 ) -> Sealer:
-    """`encryption_key` with the salt of combined modes. Keys of a wrong size are
-    `CallerError(DRIVER_LACKS)`."""
+    """`encryption_key` with the salt of combined modes; `extended`: sequence numbers of 64 bits. Keys of a
+    wrong size are `CallerError(DRIVER_LACKS)`."""
     try:
         if suite.encryption.is_aead and not suite.encryption.is_confidential:
-            return _GmacSealer(spi, suite, encryption_key)
+            return _GmacSealer(spi, suite, encryption_key, extended)
         if suite.encryption.is_aead:
-            return _AeadSealer(spi, suite, encryption_key)
-        return _CbcSealer(spi, suite, encryption_key, integrity_key, random)
+            return _AeadSealer(spi, suite, encryption_key, extended)
+        return _CbcSealer(spi, suite, encryption_key, integrity_key, random, extended)
     except ValueError as error:
         raise error_for(ReasonCode.DRIVER_LACKS, str(error), spi=f"{spi:#010x}") from None
 
 
-def make_opener(spi: int, suite: EspSuite, encryption_key: Secret, integrity_key: Secret) -> Opener:
+def make_opener(
+    spi: int, suite: EspSuite, encryption_key: Secret, integrity_key: Secret, *, extended: bool = False
+) -> Opener:
     """As `make_sealer`."""
     try:
         if suite.encryption.is_aead and not suite.encryption.is_confidential:
-            return _GmacOpener(suite, encryption_key)
+            return _GmacOpener(suite, encryption_key, extended)
         if suite.encryption.is_aead:
-            return _AeadOpener(suite, encryption_key)
-        return _CbcOpener(suite, encryption_key, integrity_key)
+            return _AeadOpener(suite, encryption_key, extended)
+        return _CbcOpener(suite, encryption_key, integrity_key, extended)
     except ValueError as error:
         raise error_for(ReasonCode.DRIVER_LACKS, str(error), spi=f"{spi:#010x}") from None
 
@@ -128,12 +146,13 @@ class _AeadSealer:
     """Combined modes: the IV is the sequence number, which never comes twice under one key (RFC 4106
     §3.1)."""
 
-    __slots__ = ("_encrypt", "_salt", "_spi", "sequence")
+    __slots__ = ("_encrypt", "_extended", "_salt", "_spi", "sequence")
 
-    def __init__(self, spi: int, suite: EspSuite, encryption_key: Secret) -> None:
+    def __init__(self, spi: int, suite: EspSuite, encryption_key: Secret, extended: bool) -> None:
         key, self._salt = packet_crypto.split_salt(suite.encryption, encryption_key)
         self._encrypt = packet_crypto.aead(suite.encryption, key).encrypt
         self._spi = spi
+        self._extended = extended
         self.sequence = 0
 
     def seal(self, next_header: int, payloads: Sequence[bytes]) -> list[bytes]:
@@ -147,13 +166,14 @@ class _AeadSealer:
         )
         # Taken before the first byte is encrypted: whatever fails below, no number is used twice.
         self.sequence = sequence + len(payloads)
+        extended = self._extended
         sealed = []
         for payload in payloads:
             sequence += 1
-            head = pack(spi, sequence, sequence)
-            sealed.append(
-                head + encrypt(salt + head[8:], payload + trailers[len(payload) & 3], head[:HEADER_SIZE])
-            )
+            head = pack(spi, sequence & 0xFFFF_FFFF, sequence)
+            # The IV is the whole number: SPI and IV are what extended numbers have as associated data.
+            associated = head[:4] + head[8:] if extended else head[:HEADER_SIZE]
+            sealed.append(head + encrypt(salt + head[8:], payload + trailers[len(payload) & 3], associated))
         return sealed
 
     def largest_payload(self, space: int) -> int:
@@ -161,24 +181,34 @@ class _AeadSealer:
 
 
 class _AeadOpener:
-    __slots__ = ("_decrypt", "_salt", "minimum_size")
+    __slots__ = ("_decrypt", "_extended", "_salt", "minimum_size")
 
-    def __init__(self, suite: EspSuite, encryption_key: Secret) -> None:
+    def __init__(self, suite: EspSuite, encryption_key: Secret, extended: bool) -> None:
+        self._extended = extended
         key, self._salt = packet_crypto.split_salt(suite.encryption, encryption_key)
         self._decrypt = packet_crypto.aead(suite.encryption, key).decrypt
         self.minimum_size = HEADER_SIZE + 8 + 4 + 16
 
-    def open(self, packets: Sequence[bytes], offset: int) -> list[Opened | None]:
+    def open(self, packets: Sequence[bytes], offset: int, numbers: Sequence[int] = ()) -> list[Opened | None]:
         decrypt, salt = self._decrypt, self._salt
         after_header, after_iv = offset + HEADER_SIZE, offset + HEADER_SIZE + 8
         opened: list[Opened | None] = []
-        for packet in packets:
-            plain = decrypt(
-                salt + packet[after_header:after_iv], packet[after_iv:], packet[offset:after_header]
-            )
+        for packet, header in zip(packets, self._headers(packets, offset, numbers), strict=True):
+            plain = decrypt(salt + packet[after_header:after_iv], packet[after_iv:], header)
             # The length check: an ICV over fewer than two bytes is right, yet there is no trailer to read.
             opened.append(None if plain is None else _take_apart(plain) if len(plain) >= 2 else MALFORMED)
         return opened
+
+    def _headers(self, packets: Sequence[bytes], offset: int, numbers: Sequence[int]) -> list[bytes]:
+        """SPI and sequence number of each, as they are authenticated."""
+        end = offset + HEADER_SIZE
+        if not self._extended:
+            return [packet[offset:end] for packet in packets]
+        pack, from_bytes = _EXTENDED_HEADER.pack, int.from_bytes
+        return [
+            pack(from_bytes(packet[offset : offset + 4], "big"), number)
+            for packet, number in zip(packets, numbers, strict=True)
+        ]
 
 
 class _GmacSealer(_AeadSealer):
@@ -190,25 +220,27 @@ class _GmacSealer(_AeadSealer):
         trailers = _trailers(4, next_header)
         encrypt, salt, pack, sequence = self._encrypt, self._salt, _HEADER_AND_IV.pack, self.sequence
         self.sequence = sequence + len(payloads)
+        extended = self._extended
         sealed = []
         for payload in payloads:
             sequence += 1
-            head = pack(self._spi, sequence, sequence)
-            body = head + payload + trailers[len(payload) & 3]
-            sealed.append(body + encrypt(salt + head[HEADER_SIZE:], b"", body))
+            head = pack(self._spi, sequence & 0xFFFF_FFFF, sequence)
+            rest = head[HEADER_SIZE:] + payload + trailers[len(payload) & 3]
+            associated = (head[:4] + head[HEADER_SIZE:] if extended else head[:HEADER_SIZE]) + rest
+            sealed.append(head[:HEADER_SIZE] + rest + encrypt(salt + head[HEADER_SIZE:], b"", associated))
         return sealed
 
 
 class _GmacOpener(_AeadOpener):
     __slots__ = ()
 
-    def open(self, packets: Sequence[bytes], offset: int) -> list[Opened | None]:
+    def open(self, packets: Sequence[bytes], offset: int, numbers: Sequence[int] = ()) -> list[Opened | None]:
         decrypt, salt = self._decrypt, self._salt
         iv, payload = offset + HEADER_SIZE, offset + HEADER_SIZE + 8
         opened: list[Opened | None] = []
-        for packet in packets:
+        for packet, header in zip(packets, self._headers(packets, offset, numbers), strict=True):
             icv = len(packet) - 16
-            genuine = decrypt(salt + packet[iv:payload], packet[icv:], packet[offset:icv])
+            genuine = decrypt(salt + packet[iv:payload], packet[icv:], header + packet[iv:icv])
             opened.append(
                 None
                 if genuine is None
@@ -220,7 +252,17 @@ class _GmacOpener(_AeadOpener):
 
 
 class _CbcSealer:
-    __slots__ = ("_alignment", "_block", "_cipher", "_icv_size", "_mac", "_random", "_spi", "sequence")
+    __slots__ = (
+        "_alignment",
+        "_block",
+        "_cipher",
+        "_extended",
+        "_icv_size",
+        "_mac",
+        "_random",
+        "_spi",
+        "sequence",
+    )
 
     def __init__(
         self,
@@ -229,7 +271,9 @@ class _CbcSealer:
         encryption_key: Secret,
         integrity_key: Secret,
         random: Callable[[int], bytes],
+        extended: bool,
     ) -> None:
+        self._extended = extended
         algorithm = encryption_algorithm(suite.encryption)
         self._cipher = packet_crypto.cbc(suite.encryption, encryption_key)
         # Without integrity ESP is allowed under AH only, which whoever installs the SA has seen to.
@@ -259,11 +303,13 @@ class _CbcSealer:
         at = 0
         pack, spi = _HEADER.pack, self._spi
         compute = _no_icv if self._mac is None else self._mac.compute
+        extended = self._extended
         for payload in payloads:
             sequence += 1
             end = at + block + len(payload) + len(trailers[len(payload) % alignment])
-            packet = pack(spi, sequence) + stream[at:end]
-            sealed.append(packet + compute(packet))
+            packet = pack(spi, sequence & 0xFFFF_FFFF) + stream[at:end]
+            icv = compute(packet, _UPPER.pack(sequence >> 32)) if extended else compute(packet)
+            sealed.append(packet + icv)
             at = end
         return sealed
 
@@ -273,9 +319,12 @@ class _CbcSealer:
 
 
 class _CbcOpener:
-    __slots__ = ("_alignment", "_block", "_cipher", "_icv_size", "_mac", "minimum_size")
+    __slots__ = ("_alignment", "_block", "_cipher", "_extended", "_icv_size", "_mac", "minimum_size")
 
-    def __init__(self, suite: EspSuite, encryption_key: Secret, integrity_key: Secret) -> None:
+    def __init__(
+        self, suite: EspSuite, encryption_key: Secret, integrity_key: Secret, extended: bool
+    ) -> None:
+        self._extended = extended
         algorithm = encryption_algorithm(suite.encryption)
         self._cipher = packet_crypto.cbc(suite.encryption, encryption_key)
         # Without integrity ESP is allowed under AH only, which whoever installs the SA has seen to.
@@ -285,15 +334,17 @@ class _CbcOpener:
         self._alignment = algorithm.esp_alignment
         self.minimum_size = HEADER_SIZE + self._block + self._alignment + self._icv_size
 
-    def open(self, packets: Sequence[bytes], offset: int) -> list[Opened | None]:
+    def open(self, packets: Sequence[bytes], offset: int, numbers: Sequence[int] = ()) -> list[Opened | None]:
         opened: list[Opened | None] = []
         genuine: list[tuple[int, bytes]] = []
         icv_size, alignment = self._icv_size, self._alignment
         verify = _no_check if self._mac is None else self._mac.verify
+        extended = self._extended
         for number, packet in enumerate(packets):
             end = len(packet) - icv_size
             body = packet[offset:end]
-            if not verify(packet[end:], body):
+            behind = (_UPPER.pack(numbers[number] >> 32),) if extended else ()
+            if not verify(packet[end:], body, *behind):
                 opened.append(None)
                 continue
             opened.append(MALFORMED)

@@ -71,6 +71,10 @@ class Inbound:
             destination = packet[16:20] if packet[0] < 0x60 else packet[24:40]
             entry = self._sad.inbound.get(destination + packet[at + UDP_HEADER : at + UDP_HEADER + 4])
             port = packet[at] << 8 | packet[at + 1]
+            if entry is None and len(esp) >= at + AH_FIXED_SIZE:
+                spi = int.from_bytes(esp[at : at + 4], "big")
+                self._audit.refuse_packet(ReasonCode.UNKNOWN_SPI, packet, now, spi, port)
+                continue
             if entry is None or entry.sa.udp is None or entry.sa.udp.source_port == port:
                 unwrapped.append(esp)
                 continue
@@ -99,6 +103,7 @@ class Inbound:
         """`outer`: the AH entry of a bundle, whose packets these are with their AH taken out."""
         clear: list[bytes] = []
         run: list[bytes] = []
+        numbers: list[int] = []
         run_entry: InboundEntry | None = None
         run_header = 0
         tables, from_bytes = {ESP: self._sad.inbound, AH: self._sad.inbound_ah}, int.from_bytes
@@ -125,33 +130,43 @@ class Inbound:
             if len(packet) - at < entry.opener.minimum_size:
                 self._audit.refuse_malformed(packet, now)
                 continue
-            if not entry.window.check(from_bytes(packet[spi + 4 : spi + 8], "big")):
+            number = entry.window.number_of(from_bytes(packet[spi + 4 : spi + 8], "big"))
+            if not entry.window.check(number):
                 entry.replays += 1
                 self._audit.refuse_packet(ReasonCode.REPLAYED, packet, now, entry.sa.spi)
                 continue
             if entry is not run_entry or at != run_header:
                 if run_entry is not None:
-                    self._open(run_entry, run_header, run, clear, now)
-                run, run_entry, run_header = [], entry, at
+                    self._open(run_entry, run_header, run, numbers, clear, now)
+                run, numbers, run_entry, run_header = [], [], entry, at
             run.append(packet)
+            numbers.append(number)
         if run_entry is not None:
-            self._open(run_entry, run_header, run, clear, now)
+            self._open(run_entry, run_header, run, numbers, clear, now)
         return clear
 
     def _open(
-        self, entry: InboundEntry, at: int, packets: list[bytes], clear: list[bytes], now: float
+        self,
+        entry: InboundEntry,
+        at: int,
+        packets: list[bytes],
+        numbers: list[int],
+        clear: list[bytes],
+        now: float,
     ) -> None:
+        """`numbers`: the packets' whole sequence numbers, as the window had it when they came."""
         accept, known_flows = entry.window.accept, entry.known_flows
         is_tunnel = entry.sa.mode is Mode.TUNNEL
-        number = at + 4 if entry.sa.ah is None else at + 8
         count = size = 0
         bundled: list[bytes] = []
-        for packet, opened in zip(packets, entry.opener.open(packets, at), strict=True):
+        for packet, number, opened in zip(
+            packets, numbers, entry.opener.open(packets, at, numbers), strict=True
+        ):
             if opened is None:
                 entry.integrity_failures += 1
                 self._audit.refuse_packet(ReasonCode.INTEGRITY_FAILED, packet, now, entry.sa.spi)
                 continue
-            if not accept(int.from_bytes(packet[number : number + 4], "big")):
+            if not accept(number):
                 entry.replays += 1
                 self._audit.refuse_packet(ReasonCode.REPLAYED, packet, now, entry.sa.spi)
                 continue

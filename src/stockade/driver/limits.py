@@ -26,6 +26,7 @@ def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4,
         integrities=SOFTWARE_INTEGRITIES,
         authentication_header=True,
         ip_versions=ip_versions,
+        extended_sequence=True,
     )
 
 
@@ -91,6 +92,8 @@ def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
         missing = "ESP without integrity"
     elif sa.esp.integrity is not None and sa.esp.integrity not in capabilities.integrities:
         missing = str(sa.esp.integrity)
+    elif sa.extended_sequence and not capabilities.extended_sequence:
+        missing = "extended sequence numbers"
     if missing is not None:
         raise _lacks(capabilities, missing, spi=f"{sa.spi:#010x}", peer=sa.peer)
 
@@ -107,6 +110,8 @@ def _missing(proposal: QuickModeProposal, capabilities: Capabilities) -> str | N
         return "AH"
     if proposal.ah is not None and proposal.ah not in capabilities.integrities:
         return f"AH with {proposal.ah}"
+    if proposal.extended_sequence and not capabilities.extended_sequence:
+        return "extended sequence numbers"
     if proposal.esp is None:
         return None
     if proposal.esp.encryption not in capabilities.encryptions:

@@ -9,7 +9,6 @@ from typing import Final
 from stockade.driver.audit import Audit
 from stockade.driver.burst.engine import Burst
 from stockade.driver.contract import Acquire
-from stockade.driver.esp import MAXIMUM_SEQUENCE
 from stockade.driver.hold import Held, HoldQueue
 from stockade.driver.lifetimes import Lifetimes
 from stockade.driver.packets import (
@@ -233,8 +232,7 @@ class Outbound:
             payloads.append(packet[at:])
         outer = entry.outer
         # What is beyond the last sequence number is lost; the next packet finds the SA gone and acquires.
-        used = entry.sequence if outer is None else max(entry.sequence, outer.sequence)
-        del payloads[MAXIMUM_SEQUENCE - used :]
+        del payloads[entry.numbers_left :]
         sealed = payloads
         if entry.sealer is not None:
             sealed = entry.sealer.seal(protocol, payloads)
@@ -278,8 +276,7 @@ class Outbound:
                 if not self._may_be_fragmented(entry, packet, largest, output, now):
                     continue
             inner.append(packet)
-        used = entry.sequence if outer is None else max(entry.sequence, outer.sequence)
-        del inner[MAXIMUM_SEQUENCE - used :]
+        del inner[entry.numbers_left :]
         for shape, run in groupby(inner, shape_of):
             payloads = list(run)
             protocol = IP_IN_IP[shape[0]]

@@ -23,7 +23,16 @@ from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, Hash
 from stockade.model.traffic import AH, ESP
 from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
-from stockade.wire.xfrm import Algorithm, Limits, MessageType, State, XfrmMode, state_id
+from stockade.wire.xfrm import (
+    LEGACY_WINDOW,
+    Algorithm,
+    Limits,
+    MessageType,
+    State,
+    StateFlag,
+    XfrmMode,
+    state_id,
+)
 
 _ENDS: Final = {4: ("192.0.2.1", "192.0.2.2"), 6: ("2001:db8::1", "2001:db8::2")}
 _LAST_RESERVED_SPI: Final = 255
@@ -101,6 +110,14 @@ def kernel_capabilities() -> Capabilities:
             ),
             authentication_header=has_esp and takes(_trial(AH, 4, None, _integrity(Hash.SHA1))),
             ip_versions=versions,
+            extended_sequence=has_esp
+            and takes(
+                replace(
+                    esp_trial(Encryption.AES_CBC_128, Hash.SHA1),
+                    window=LEGACY_WINDOW,
+                    flags=StateFlag.EXTENDED_SEQUENCE,
+                )
+            ),
         )
 
 

@@ -17,7 +17,14 @@ from typing import TypeVar
 
 from stockade.driver.ah import Authenticator, Verifier
 from stockade.driver.burst.engine import Burst, BurstSa
-from stockade.driver.esp import MAXIMUM_SEQUENCE, Opener, Sealer, make_opener, make_sealer
+from stockade.driver.esp import (
+    MAXIMUM_EXTENDED_SEQUENCE,
+    MAXIMUM_SEQUENCE,
+    Opener,
+    Sealer,
+    make_opener,
+    make_sealer,
+)
 from stockade.driver.nat import checksum_mender
 from stockade.driver.packets import UDP_HEADER
 from stockade.driver.replay import ReplayWindow
@@ -30,7 +37,8 @@ from stockade.model.sa import SaCounters, SecurityAssociation, UdpEncapsulation
 from stockade.model.traffic import Flow
 
 SEQUENCE_REKEY = 0xF000_0000
-"""Packets after which a rekey is asked for, whatever the lifetimes say: numbers must not run out."""
+"""Packets after which a rekey is asked for, whatever the lifetimes say: numbers must not run out. With
+extended sequence numbers 2^32 times as many."""
 
 MAXIMUM_KNOWN_FLOWS = 4096
 """Flows whose check an inbound SA remembers; beyond that it forgets all and checks anew."""
@@ -95,6 +103,11 @@ class Entry:
     def sequence(self) -> int:
         return 0
 
+    @property
+    def last_sequence(self) -> int:
+        """The last number that may be used."""
+        return MAXIMUM_EXTENDED_SEQUENCE if self.sa.extended_sequence else MAXIMUM_SEQUENCE
+
     def is_past(self, now: float, *, hard: bool) -> bool:
         """Whether the soft (or hard) lifetime in seconds, bytes or packets is over."""
         lifetime = self.sa.lifetime
@@ -103,8 +116,12 @@ class Entry:
         return (
             (seconds is not None and now - self.installed >= seconds)
             or (size is not None and self.bytes >= size)
-            or self.sequence >= (MAXIMUM_SEQUENCE if hard else SEQUENCE_REKEY)
+            or self.sequence >= (self.last_sequence if hard else self._rekey_sequence)
         )
+
+    @property
+    def _rekey_sequence(self) -> int:
+        return SEQUENCE_REKEY << 32 if self.sa.extended_sequence else SEQUENCE_REKEY
 
 
 class _SharedSealer:
@@ -150,15 +167,30 @@ class OutboundEntry(Entry):
         self.sealer: Sealer | None = None
         self.authenticator: Authenticator | None = None
         if sa.ah is not None:
-            self.authenticator = Authenticator(sa.spi, sa.ah, sa.integrity_key)
+            self.authenticator = Authenticator(sa.spi, sa.ah, sa.integrity_key, extended=sa.extended_sequence)
         elif sa.esp is not None:
-            self.sealer = make_sealer(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key, random)
+            self.sealer = make_sealer(
+                sa.spi,
+                sa.esp,
+                sa.encryption_key,
+                sa.integrity_key,
+                random,
+                extended=sa.extended_sequence,
+            )
 
     @property
     def sequence(self) -> int:
         if self.sealer is not None:
             return self.sealer.sequence
         return 0 if self.authenticator is None else self.authenticator.sequence
+
+    @property
+    def numbers_left(self) -> int:
+        """Packets that this SA may still send, with its bundle's other SA where there is one."""
+        left = self.last_sequence - self.sequence
+        if self.other is not None:
+            left = min(left, self.other.last_sequence - self.other.sequence)
+        return left
 
     @property
     def mtu(self) -> int:
@@ -213,11 +245,13 @@ class InboundEntry(Entry):
     def __init__(self, sa: SecurityAssociation, now: float) -> None:
         super().__init__(sa, now)
         if sa.ah is not None:
-            self.opener: Opener = Verifier(sa.spi, sa.ah, sa.integrity_key)
+            self.opener: Opener = Verifier(sa.spi, sa.ah, sa.integrity_key, extended=sa.extended_sequence)
         else:
             assert sa.esp is not None
-            self.opener = make_opener(sa.spi, sa.esp, sa.encryption_key, sa.integrity_key)
-        self.window: ReplayWindow | BurstSa = ReplayWindow(sa.replay_window)
+            self.opener = make_opener(
+                sa.spi, sa.esp, sa.encryption_key, sa.integrity_key, extended=sa.extended_sequence
+            )
+        self.window: ReplayWindow | BurstSa = ReplayWindow(sa.replay_window, extended=sa.extended_sequence)
         self.known_flows: dict[bytes, bool] = {}
         self.mend = checksum_mender(sa)
 

@@ -61,7 +61,7 @@ class EngineConfig:
     meanwhile."""
 
     task_seconds: float = 20.0
-    """How long a main mode waits for what may block: a Kerberos ticket from a domain controller."""
+    """How long a main mode waits for what may block: a ticket from a domain controller, a revocation list."""
     tasks_total: int = 64
     """How many such tasks may be under way; what needs one beyond them fails."""
 

@@ -1,6 +1,6 @@
 """What all parts of one engine share: settings, sources, the queue of effects, timers, counters, limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.auth.method import AuthMethod, Task
@@ -20,7 +20,7 @@ from stockade.ike.limits import RateLimiter, TokenBucket
 from stockade.ike.liveness import PeerTraits, Plan, plan_for
 from stockade.ike.proofs import RestartSecret
 from stockade.ike.timers import TimerQueue
-from stockade.model.addresses import Endpoint
+from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.traffic import TrafficSelector
 from stockade.pki.access import EVERYBODY
@@ -46,6 +46,7 @@ COUNTERS = (
     "proofs_sent",
     "proofs_accepted",
     "proofs_refused",
+    "unreachables_received",
     "datagrams_received",
     "datagrams_sent",
     "reports_suppressed",
@@ -80,6 +81,8 @@ class Context:
         self.credentials = credentials
         self.kerberos = kerberos
         self.restart_secret = restart_secret if config.proofs else None
+        self.living_holders: Callable[[Address], Collection[str]] = lambda address: ()
+        """The other nodes of the cluster that live and hold this address, for which nothing is proved."""
         self.access = EVERYBODY
         self.timers = TimerQueue()
         self.effects: list[Effect] = []
@@ -131,7 +134,8 @@ class Context:
         """Have a task done by whoever serves the engine; `done` is called with the outcome and the time, or
         `now_failed` at once where too many are under way."""
         if len(self._tasks) >= self.config.tasks_total:
-            now_failed(Reason.of(ReasonCode.QUEUE_FULL, "too many Kerberos tokens are awaited"))
+            detail = f"too many other lookups are under way for {task.about}"
+            now_failed(Reason.of(ReasonCode.QUEUE_FULL, detail))
             return
         self._task_number += 1
         self._tasks[self._task_number] = done
@@ -151,8 +155,14 @@ class Context:
         main_mode: str = "",
         filter_id: str = "",
         selector: TrafficSelector | None = None,
+        phase: str = "",
+        initiator: bool | None = None,
+        began: float | None = None,
     ) -> None:
-        self.effects.append(Report(kind, reason, local, remote, main_mode, filter_id, selector))
+        seconds = None if began is None else self.now - began
+        self.effects.append(
+            Report(kind, reason, local, remote, main_mode, filter_id, selector, phase, initiator, seconds)
+        )
 
     def report_limited(
         self,
@@ -162,6 +172,7 @@ class Context:
         remote: Endpoint,
         now: float,
         main_mode: str = "",
+        phase: str = "",
     ) -> None:
         """A report that strangers can provoke: at most some a second of each kind (so that refused messages
         do not hide how it ended), with the number of those left out."""
@@ -178,7 +189,7 @@ class Context:
             limiter.suppressed = 0
         if self.narrating and not main_mode:
             self._tell_of_stranger(reason, local, remote)
-        self.report(kind, reason, local, remote, main_mode)
+        self.report(kind, reason, local, remote, main_mode, phase=phase)
 
     def _tell_of_stranger(self, reason: Reason, local: Endpoint, remote: Endpoint) -> None:
         left_out = self.may_narrate()
@@ -191,11 +202,17 @@ class Context:
         self.effects.append(StoryLine(0, 0, "", False, local, remote, "refused", text, facts, reason=reason))
 
     def refuse(
-        self, reason: Reason, local: Endpoint, remote: Endpoint, now: float, main_mode: str = ""
+        self,
+        reason: Reason,
+        local: Endpoint,
+        remote: Endpoint,
+        now: float,
+        main_mode: str = "",
+        phase: str = "main mode",
     ) -> None:
         """A message was refused."""
         self.count("invalid_packets_received")
-        self.report_limited(ReportKind.MESSAGE_REFUSED, reason, local, remote, now, main_mode)
+        self.report_limited(ReportKind.MESSAGE_REFUSED, reason, local, remote, now, main_mode, phase)
 
     def may_notify(self, remote: Endpoint, now: float) -> bool:
         """Whether an unprotected notification may go to this peer now."""

@@ -14,7 +14,7 @@ from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.identities import Identity
 from stockade.model.negotiation import Negotiation, QuickModeMatch
-from stockade.model.reasons import Reason, ReasonCode, StockadeError
+from stockade.model.reasons import Reason, StockadeError
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import MainModeProposal, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
@@ -115,6 +115,18 @@ class Silent:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerUnreachable:
+    """Somebody (a router, a host, a forger) says that a packet from `local` to `peer` did not arrive. `spi`:
+    of the ESP or AH packet that is quoted, which only who saw it knows; None where there is none. At most a
+    question to the peer follows (`evidence.py`)."""
+
+    local: Address
+    peer: Address
+    spi: int | None
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Delete everything and tell every peer once. Afterwards the engine refuses all."""
 
@@ -132,13 +144,14 @@ class Performed:
 def perform(effect: "Perform") -> Performed:
     """Run the task here and now. Anything that it raises is a refusal: a library's fault must not end the
     thread that serves all peers."""
+    task = effect.task
     try:
-        return Performed(effect.number, effect.task())
+        return Performed(effect.number, task.run())
     except StockadeError as error:
         return Performed(effect.number, error.reason)
     except Exception as error:
-        detail = f"{type(error).__name__} while getting or judging a token"
-        return Performed(effect.number, Reason.of(ReasonCode.KERBEROS_UNAVAILABLE, detail))
+        detail = f"{type(error).__name__} while getting {task.about}"
+        return Performed(effect.number, Reason.of(task.broken, detail))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +171,7 @@ Command = (
     | DeleteLocal
     | ProbePeer
     | Silent
+    | PeerUnreachable
     | FollowPeer
     | Performed
     | Shutdown
@@ -193,8 +207,8 @@ class RemoveSa:
 
 @dataclass(frozen=True, slots=True)
 class Perform:
-    """Run `task` where it may block (a Kerberos ticket is asked for over the network), and hand over what
-    came of it by the command `Performed` with the same number."""
+    """Run `task` where it may block (a Kerberos ticket or a revocation list is asked for over the network),
+    and hand over what came of it by the command `Performed` with the same number."""
 
     number: int
     task: Task
@@ -228,6 +242,11 @@ class Report:
     main_mode: str = ""
     filter_id: str = ""
     selector: TrafficSelector | None = None
+    phase: str = ""
+    """`main mode` or `quick mode`, where it is known which one a refused message is of."""
+    initiator: bool | None = None
+    seconds: float | None = None
+    """For what came up: who began it, and how long it took."""
 
 
 @dataclass(frozen=True, slots=True)

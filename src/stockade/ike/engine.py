@@ -7,6 +7,8 @@ Here stand the doors, the way of a message to its main mode, and what strangers 
 comes from the network costs a bounded amount of time and memory and raises nothing. `negotiator.py` has what
 concerns more than one main mode, `pairs.py` the pairs of SAs, `v1/` the protocol."""
 
+from collections.abc import Callable, Collection
+
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
@@ -20,6 +22,7 @@ from stockade.ike.contract import (
     FollowPeer,
     MainModeView,
     NegotiationLookup,
+    PeerUnreachable,
     Performed,
     ProbePeer,
     QuickModeView,
@@ -136,6 +139,8 @@ class Engine:
                 pair = self._table.pair(spi)
                 if pair is not None:
                     self._negotiator.silent(pair, now)
+            case PeerUnreachable():
+                self._negotiator.unreachable(command, now)
             case FollowPeer(inbound_spi=spi, port=port):
                 self._follow(spi, port)
             case Performed():
@@ -206,12 +211,16 @@ class Engine:
             for mode in self._table.with_peer(local, peer)
         )
 
-    def prove_lost(self, local: Address, peer: Address, spi: int, now: float) -> None:
-        """A packet from `peer` to `local` names an SPI that the driver does not have: if we lost it with our
-        state, prove that (`proofs.py`)."""
+    def prove_lost(self, local: Address, peer: Address, spi: int, now: float, port: int = 0) -> None:
+        """A packet from `peer` (in UDP from `port`, where that is not 0) to `local` names an SPI that the
+        driver does not have: if we lost it with our state, prove that (`proofs.py`)."""
         self._context.now = now
         if self._negotiator.stopping is None:
-            self._negotiator.lost.prove_pair(local, peer, spi, now)
+            self._negotiator.lost.prove_pair(local, peer, spi, now, port)
+
+    def set_living_holders(self, living_holders: Callable[[Address], Collection[str]]) -> None:
+        """Who else of the cluster lives and holds an address: nothing is proved for these nodes."""
+        self._context.living_holders = living_holders
 
     def plans(self, peer: Address) -> tuple[tuple[MainModeView, Plan], ...]:
         """What is done when a peer is silent, for each main mode with it."""

@@ -9,19 +9,20 @@ simultaneous negotiations."""
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
-from stockade.ike.contract import Acquire, ReportKind, Send
+from stockade.ike.contract import Acquire, PeerUnreachable, ReportKind, Send
+from stockade.ike.evidence import Evidence
 from stockade.ike.lost_state import LostState
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable, QuickModePair
 from stockade.ike.story import StoryEvent
 from stockade.ike.v1 import nat_traversal
 from stockade.ike.v1.association import MainMode
-from stockade.ike.v1.candidates import main_mode_candidates
+from stockade.ike.v1.candidates import known_key_first, main_mode_candidates
 from stockade.ike.v1.informational import Deleted
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_mode import QuickModeOutcome
@@ -57,6 +58,7 @@ class Negotiator:
         self._pairs = pairs
         self._hasty: OrderedDict[tuple[Address, Address], tuple[float, tuple[float, ...]]] = OrderedDict()
         self._lost = LostState(context, table, self._peer_lost)
+        self._evidence = Evidence(context, table, pairs, self.take)
         self.stopping: Reason | None = None
         """Why nothing new begins."""
 
@@ -74,23 +76,18 @@ class Negotiator:
         now: float,
         own_cookie: bytes | None = None,
     ) -> MainMode:
-        vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
-        if not self._knows(local.address, remote.address):
-            vendor_ids.append(VID_INITIAL_CONTACT)
-        if self._config.fragmentation:
-            vendor_ids.append(FRAGMENTATION)
-        if self._config.dead_peer_detection:
-            vendor_ids.append(DEAD_PEER_DETECTION)
-        if self._config.nat_traversal and local.address.version == 4:
-            vendor_ids += nat_traversal.VENDOR_IDS
-        if any(candidate.method.number == GSS_KERBEROS for candidate in candidates):
-            vendor_ids.append(GSSAPI)
-        if self._context.restart_secret is not None:
-            vendor_ids.append(STOCKADE_PROOFS)
-        if self._config.negotiation_discovery:
-            vendor_ids.append(MS_NEGOTIATION_DISCOVERY)
-        if self._config.advertise_cluster:
-            vendor_ids.append(NLBS_PRESENT)
+        config = self._config
+        vendor_ids = _vendor_ids(
+            config.microsoft_version,
+            not self._knows(local.address, remote.address),
+            config.fragmentation,
+            config.dead_peer_detection,
+            config.nat_traversal and local.address.version == 4,
+            any(candidate.method.number == GSS_KERBEROS for candidate in candidates),
+            self._context.restart_secret is not None,
+            config.negotiation_discovery,
+            config.advertise_cluster,
+        )
         return MainMode(
             self._context,
             self,
@@ -184,7 +181,10 @@ class Negotiator:
             self._fail(job, reason, now)
             return
         job.fresh = True
-        local, remote = Endpoint(acquire.local, 500), Endpoint(acquire.peer, 500)
+        peers = (acquire.local, acquire.peer)
+        local, remote = (Endpoint(address, 500) for address in peers)
+        shown = [mode.outcome.method for mode in self._table.with_peer(*peers) if mode.outcome is not None]
+        candidates = known_key_first(candidates, shown)
         mode = self.make(local, remote, candidates, None, now)
         self._table.add(mode)
         if mode.story.on:
@@ -240,8 +240,10 @@ class Negotiator:
     def initial_contact(self, main_mode: MainMode, now: float) -> None:
         """The peer (authenticated) has no older SA with us: remove what was up before it began to speak."""
         local, remote = main_mode.local.address, main_mode.remote.address
-        reason = Reason.of(ReasonCode.INITIAL_CONTACT, peer=remote)
         modes = self._table.with_peer(local, remote)
+        if modes == [main_mode] and not self._table.pairs_with(local, remote):
+            return  # a first contact it is
+        reason = Reason.of(ReasonCode.INITIAL_CONTACT, peer=remote)
         # Several peers can stand behind one NAT, and one does not speak for the others.
         others = {mode.cookies for mode in modes if not _same_peer(mode, main_mode)}
         for pair in self._table.pairs_with(local, remote):
@@ -313,9 +315,11 @@ class Negotiator:
         for mode in self._table.with_peer(local, remote):
             if mode is not main_mode and mode.created > main_mode.established and not mode.closed:
                 return
-        candidates = main_mode_candidates([negotiation], self._context.credentials)
+        candidates = main_mode_candidates([negotiation], self._context.credentials, self._context.kerberos)
         if isinstance(candidates, Reason) or self._table.initiated >= self._config.initiated_total:
             return  # the next quick mode tries again, and says why it cannot
+        if main_mode.outcome is not None:
+            candidates = known_key_first(candidates, [main_mode.outcome.method])
         mode = self.make(Endpoint(local, 500), Endpoint(remote, 500), candidates, None, now)
         self._table.add(mode)
         mode.story.tell(StoryEvent.BEGUN, f"main mode #{main_mode.story.number} is nearly over")
@@ -372,6 +376,10 @@ class Negotiator:
             speaker.notices.probe(now, plan.probes)
         elif plan.silence_seconds is not None:
             self.take(Job(pair.acquire(), replaces=pair.inbound_spi, patience=plan.quick_seconds), now)
+
+    def unreachable(self, said: PeerUnreachable, now: float) -> None:
+        if self.stopping is None:
+            self._evidence.unreachable(said, now)
 
     def take_back(self, job: Job, now: float) -> None:
         self.take(job, now)
@@ -525,6 +533,33 @@ class Negotiator:
             if mode.local.address == local:
                 self.end(mode, reason, now, tell=tell)
         self.stopping = stopping
+
+
+@lru_cache(maxsize=64)  # there are few kinds of hosts and peers, and one is looked for in every handshake
+def _vendor_ids(
+    microsoft_version: int,
+    initial_contact: bool,
+    fragmentation: bool,
+    dead_peer_detection: bool,
+    nat: bool,
+    kerberos: bool,
+    proofs: bool,
+    negotiation_discovery: bool,
+    cluster: bool,
+) -> tuple[bytes, ...]:
+    """What we say of ourselves, in this order."""
+    conditional = (
+        (initial_contact, (VID_INITIAL_CONTACT,)),
+        (fragmentation, (FRAGMENTATION,)),
+        (dead_peer_detection, (DEAD_PEER_DETECTION,)),
+        (nat, nat_traversal.VENDOR_IDS),
+        (kerberos, (GSSAPI,)),
+        (proofs, (STOCKADE_PROOFS,)),
+        (negotiation_discovery, (MS_NEGOTIATION_DISCOVERY,)),
+        (cluster, (NLBS_PRESENT,)),
+    )
+    chosen = [vendor_id for wanted, ids in conditional if wanted for vendor_id in ids]
+    return (microsoft_vendor_id(microsoft_version), *chosen)
 
 
 def _same_peer(one: MainMode, other: MainMode) -> bool:

@@ -78,7 +78,8 @@ class PairKeeper:
             inbound=f"{outcome.inbound.spi:#010x}",
             outbound=f"{outcome.outbound.spi:#010x}",
         )
-        self._report(ReportKind.QUICK_MODE_ESTABLISHED, pair, reason)
+        began = run.story.started if run.story is not None else None
+        self._report(ReportKind.QUICK_MODE_ESTABLISHED, pair, reason, began)
         replaces = run.job.replaces if run.job is not None else None
         old = None if replaces is None else self._table.pair(replaces)
         if old is not None:
@@ -134,8 +135,17 @@ class PairKeeper:
         best = own or able
         return best[-1] if best else None
 
-    def _report(self, kind: ReportKind, pair: QuickModePair, reason: Reason) -> None:
+    def _report(
+        self, kind: ReportKind, pair: QuickModePair, reason: Reason, began: float | None = None
+    ) -> None:
         # Without the filter's id: that is for failures, by which the agent releases held packets.
         self._context.report(
-            kind, reason, pair.local, pair.remote, pair.main_mode, selector=pair.outcome.selector
+            kind,
+            reason,
+            pair.local,
+            pair.remote,
+            pair.main_mode,
+            selector=pair.outcome.selector,
+            initiator=pair.initiator,
+            began=began,
         )

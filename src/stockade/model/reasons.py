@@ -426,6 +426,13 @@ class ReasonCode(Enum):
         "the peer no longer answers",
         "none: traffic negotiates anew; see whether the peer and the path are up",
     )
+    PEER_UNREACHABLE = (
+        "peer-unreachable",
+        Fault.PEER,
+        None,
+        "the network says that a packet to the peer did not arrive",
+        "none: nothing is torn down for it, the peer is asked; see routes, firewalls and the peer if it lasts",
+    )
     PEER_LOST_STATE = (
         "peer-lost-state",
         Fault.PEER,

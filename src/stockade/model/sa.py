@@ -51,7 +51,8 @@ class SecurityAssociation:
     direction into AH over ESP (RFC 4301 §4.5, RFC 2407 §4.4.4): each names the SPI of the other. They carry
     nothing until both are installed and after one is gone; either may be installed first, inbound ones before
     outbound ones. `original`, inbound behind a NAT in transport mode: source and destination as the peer has
-    them, where it told both (NAT-OA, RFC 3947 §5.2)."""
+    them, where it told both (NAT-OA, RFC 3947 §5.2). `extended_sequence`: numbers of 64 bits, of which
+    packets carry the lower half (RFC 4303 §2.2.1); the receiver needs its window to know the upper one."""
 
     spi: int
     direction: Direction
@@ -74,6 +75,7 @@ class SecurityAssociation:
     udp: UdpEncapsulation | None = None
     bundle: int | None = None
     original: tuple[Address, Address] | None = None
+    extended_sequence: bool = False
 
     def __post_init__(self) -> None:
         for spi in (self.spi, self.pair):
@@ -87,6 +89,8 @@ class SecurityAssociation:
             raise ValueError(f"SPI {self.bundle:#x} is reserved or too long")
         if self.replay_window and not 32 <= self.replay_window <= 4096:
             raise ValueError("the replay window holds 32 to 4096 packets, or 0 for none")
+        if self.extended_sequence and not self.replay_window:
+            raise ValueError("extended sequence numbers need a replay window (RFC 4303 §3.3.3)")
 
     @property
     def peer(self) -> Address:

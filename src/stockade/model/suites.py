@@ -196,12 +196,14 @@ class QuickModeProposal:
     """One quick-mode security method, such as `ESP[3DES,SHA1]:100000k/3600s`: ESP, AH, or AH over ESP.
 
     `lifetime_seconds` and `lifetime_kilobytes` are positive; the defaults are Windows' own (KB 2790970).
+    `extended_sequence`: sequence numbers of 64 bits (RFC 4304), which Windows has not.
     """
 
     esp: EspSuite | None = None
     ah: Integrity | None = None
     lifetime_seconds: int = 3600
     lifetime_kilobytes: int = 100_000
+    extended_sequence: bool = False
 
     def __post_init__(self) -> None:
         if self.esp is None and self.ah is None:
@@ -217,4 +219,5 @@ class QuickModeProposal:
             parts.append(f"AH[{self.ah.netsh_word}]")
         if self.esp is not None:
             parts.append(str(self.esp))
-        return f"{'+'.join(parts)}:{self.lifetime_kilobytes}k/{self.lifetime_seconds}s"
+        extended = "/ESN" if self.extended_sequence else ""
+        return f"{'+'.join(parts)}:{self.lifetime_kilobytes}k/{self.lifetime_seconds}s{extended}"

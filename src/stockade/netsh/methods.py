@@ -1,12 +1,12 @@
 """Security methods and authentication as netsh writes them.
 
     mmsecmethods="3DES-SHA1-2 AES256-SHA256-ECP256"          encryption-hash-group, blank-separated, in order
-    qmsecmethods="ESP[3DES,SHA1]:100000k/3600s AH[SHA1]+ESP[AES128,None] ESP[AESGCM128,None]"
+    qmsecmethods="ESP[3DES,SHA1]:100000k/3600s AH[SHA1]+ESP[AES128,None] ESP[AESGCM128,None]:ESN"
     rootca="CN=Example Root, O=\\'Example\\' certmap:yes excludecaname:no"
 
 The words of Windows (DES, 3DES, MD5, SHA1, groups 1 to 3) and ours beside them (AES128 … AESGMAC256,
 SHA256 …, ECP256, ECP384) come from `netsh_word` of `stockade.model.suites`: a new algorithm there is
-a word here."""
+a word here. `ESN` among the lifetimes is ours: sequence numbers of 64 bits (RFC 4304)."""
 
 import re
 
@@ -90,11 +90,12 @@ def _main_mode_methods(text: str) -> tuple[MainModeProposal, ...]:
 
 _PART = re.compile(r"(ESP|AH)\[([^\[\]]*)\]", re.IGNORECASE)
 _LIFETIME = re.compile(r"([0-9]{1,10})([ks])", re.IGNORECASE)
+_EXTENDED = "esn"
 
 
 def quick_mode_method(text: str) -> QuickModeProposal:
-    """One method, such as `AH[SHA1]+ESP[3DES,None]:100000k/3600s` (ValueError with the part that does not
-    fit)."""
+    """One method, such as `AH[SHA1]+ESP[3DES,None]:100000k/3600s/ESN` (ValueError with the part that does
+    not fit)."""
     suites, colon, lifetimes = text.partition(":")
     esp: EspSuite | None = None
     ah: Integrity | None = None
@@ -115,10 +116,10 @@ def quick_mode_method(text: str) -> QuickModeProposal:
             if esp is not None:
                 raise ValueError(f"“{shown(text)}” names ESP twice")
             esp = _esp_suite(*arguments)
-    seconds, kilobytes = _lifetimes(lifetimes) if colon else (None, None)
+    seconds, kilobytes, extended = _lifetimes(lifetimes) if colon else (None, None, False)
     usual = QuickModeProposal(ah=Hash.SHA1)
     return QuickModeProposal(
-        esp, ah, seconds or usual.lifetime_seconds, kilobytes or usual.lifetime_kilobytes
+        esp, ah, seconds or usual.lifetime_seconds, kilobytes or usual.lifetime_kilobytes, extended
     )
 
 
@@ -127,12 +128,18 @@ def _esp_suite(encryption: str, integrity: str) -> EspSuite:
     return EspSuite(cipher, None if integrity.casefold() == "none" else _hash(integrity))
 
 
-def _lifetimes(text: str) -> tuple[int | None, int | None]:
+def _lifetimes(text: str) -> tuple[int | None, int | None, bool]:
     found: dict[str, int] = {}
+    extended = False
     for part in text.split("/"):
+        if part.casefold() == _EXTENDED:
+            if extended:
+                raise ValueError(f"“{shown(text)}” names ESN twice")
+            extended = True
+            continue
         match = _LIFETIME.fullmatch(part)
         if match is None:
-            raise ValueError(f"“{shown(part)}” is no lifetime, such as 100000k or 3600s")
+            raise ValueError(f"“{shown(part)}” is no lifetime, such as 100000k or 3600s, nor ESN")
         unit, value = match[2].casefold(), int(match[1])
         if unit in found:
             raise ValueError(f"“{shown(text)}” names the same lifetime twice")
@@ -140,7 +147,7 @@ def _lifetimes(text: str) -> tuple[int | None, int | None]:
         if not 1 <= value <= most:
             raise ValueError(f"lifetime {value}{unit} is outside 1–{most}")
         found[unit] = value
-    return found.get("s"), found.get("k")
+    return found.get("s"), found.get("k"), extended
 
 
 def _quick_mode_methods(text: str) -> tuple[QuickModeProposal, ...]:
@@ -157,7 +164,7 @@ MAIN_MODE_METHODS = Kind(
     _main_mode_methods,
 )
 QUICK_MODE_METHODS = Kind(
-    '"ESP[<encryption>,<hash>][:<k>k/<s>s] AH[<hash>] AH[…]+ESP[…] …"',
+    '"ESP[<encryption>,<hash>][:<k>k/<s>s[/ESN]] AH[<hash>] AH[…]+ESP[…] …"',
     'methods such as "ESP[AES128,SHA256]:100000k/3600s AH[SHA1]", the most wanted one first',
     _quick_mode_methods,
 )

@@ -162,7 +162,9 @@ def method_lines(methods: Sequence[QuickModeProposal]) -> list[str]:
                 encryption = method.esp.encryption
                 cipher = "NONE" if encryption is Encryption.NULL else encryption.netsh_word
                 esp = f"{_hash_word(method.esp.integrity)}, {cipher}"
-            rows.append((f"[{ah}]", f"[{esp}]", f"{method.lifetime_seconds}/{method.lifetime_kilobytes}"))
+            extended = " ESN" if method.extended_sequence else ""
+            life = f"{method.lifetime_seconds}/{method.lifetime_kilobytes}{extended}"
+            rows.append((f"[{ah}]", f"[{esp}]", life))
         lines += [" " + row for row in columns(("AH", "ESP", "LIFE (Sec/kB)"), rows)]
     return lines
 

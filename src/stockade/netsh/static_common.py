@@ -178,7 +178,9 @@ CONNECTION_TYPE = Parameter(
 )
 ACTIVATE = Parameter("activate", YES_NO, "switch the rule on", default_text="yes")
 KERBEROS = Parameter("kerberos", YES_NO, "authenticate by Kerberos V5")
-PSK = Parameter("psk", PRESHARED_KEY, "authenticate by this pre-shared key; kept in clear")
+PSK = Parameter(
+    "psk", PRESHARED_KEY, "authenticate by this pre-shared key; kept in clear; repeatable", repeatable=True
+)
 PSK_HEX = Parameter(
     "pskhex", PRESHARED_KEY_HEX, "a pre-shared key in hexadecimal; repeatable", repeatable=True, ours=True
 )

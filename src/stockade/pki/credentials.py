@@ -62,7 +62,7 @@ class CredentialSource(Protocol):
     def settle(
         self, certificates: Sequence[bytes], roots: Sequence[str], wanted: Sequence[str]
     ) -> VerifiedPeer | Reason:
-        """The last word, after asking `wanted`. May block."""
+        """The last word, after asking `wanted`. May block, unless there is nothing to ask."""
 
 
 def wall_clock() -> datetime:
@@ -129,7 +129,8 @@ class Credentials:
         self, certificates: Sequence[bytes], roots: Sequence[str], wanted: Sequence[str]
     ) -> VerifiedPeer | Reason:
         assert self._fetched is not None
-        self._fetched.fetch(wanted, self._moment())
+        if wanted:
+            self._fetched.fetch(wanted, self._moment())
         verdict = self._verify(certificates, roots, last=True)
         trouble = self._fetched.trouble(wanted)
         if isinstance(verdict, Reason) and trouble:

@@ -10,6 +10,7 @@ answer is not asked again for a minute. Size, time, redirections (none) and the 
 import hashlib
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from stockade.model.reasons import StockadeError
 from stockade.pki.revocation import MAXIMUM_SIZE, RevocationList, read_revocation_list
 
 TIMEOUT_SECONDS = 5.0
+ALL_SECONDS = 12.0
+"""No further place is asked after so long: a negotiation waits for the answer, and so does its peer."""
 KEPT = timedelta(days=1)
 FAILED = timedelta(minutes=1)
 MAXIMUM_LISTS = 256
@@ -73,11 +76,14 @@ class ListFetcher:
         return moment - found[0] > KEPT or (following is not None and following < moment)
 
     def fetch(self, urls: Sequence[str], moment: datetime) -> None:
+        begun = time.monotonic()
         for url in self.due(urls, moment):
             entry = self._read_kept(url, moment)
             why = ""
             if entry is None:
                 try:
+                    if time.monotonic() - begun > ALL_SECONDS:
+                        raise TimeoutError("not asked: the places before it took too long")
                     data = self._get(url)
                     entry = read_revocation_list(data)
                     self._keep(url, data, moment)

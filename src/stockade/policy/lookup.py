@@ -16,6 +16,11 @@ one's is this computer. One pair of SAs carries both, so what is negotiated is w
 (`joined`): a peer that proved only one rule's credential gets nothing of the other's traffic, and rules that
 have nothing in common make no tunnel.
 
+A main mode is answered by what could serve the peer's address, and by nothing else: the rules that decide
+about traffic between the two hosts, and the tunnels to this peer, as both of their rules allow them. So the
+key of a rule for other peers opens none, nor does that of a tunnel's one rule alone. A tunnel of which only
+the inbound rule is there names no peer, and answers any.
+
 A heavier filter that covers only a part of the request (block telnet, permit SSH, beside "secure all") does
 not refuse the rest. Every packet is looked up in the filter table before it is sealed and after it is
 opened, so such a filter decides about its part whatever the SA's selector says. A driver must keep to that:
@@ -31,7 +36,7 @@ look by sending a first main-mode message: a look goes through the table's index
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Direction, FilterClass, FilterTable, SpecificFilter
@@ -50,6 +55,8 @@ class FilterTableLookup:
         self._response = (
             None if table.default_response is None else table.negotiations[table.default_response]
         )
+        self._tunnels: _Tunnels | None = None
+        self._between: dict[tuple[Address, Address], tuple[Negotiation, ...]] = {}
 
     def for_peer(self, local: Address, peer: Address) -> tuple[Negotiation, ...] | Reason:
         """The negotiations whose filters cover some traffic between the two hosts, heaviest filter first, and
@@ -60,8 +67,9 @@ class FilterTableLookup:
                 ReasonCode.NO_POLICY, "the addresses are of two families", local=local, peer=peer
             )
         pair = TrafficSelector(AddressRange.host(local), AddressRange.host(peer))
+        back = pair.reversed()
         outbound = [*_down_to_cover(self._about(pair, Direction.OUTBOUND), pair)]
-        inbound = [*_down_to_cover(self._about(pair.reversed(), Direction.INBOUND), pair.reversed())]
+        inbound = [*_down_to_cover(self._about(back, Direction.INBOUND), back)]
         found = outbound + inbound
         found.sort(key=lambda entry: -entry.weight)
         names = dict.fromkeys(
@@ -70,16 +78,17 @@ class FilterTableLookup:
             if entry.negotiation is not None
             and self._table.negotiations[entry.negotiation].quick_mode.mode is Mode.TRANSPORT
         )
-        for name, negotiation in self._table.negotiations.items():
-            if negotiation.quick_mode.tunnel_endpoint in (local, peer):
-                names.setdefault(name)
-        spoken_of = any(entry.selector.covers(pair) for entry in outbound) or any(
-            entry.selector.covers(pair.reversed()) for entry in inbound
-        )
-        if self._response is not None and not spoken_of:
-            names.setdefault(self._response.name)
-        if names:
-            return tuple(self._table.negotiations[name] for name in names)
+        answers = [self._table.negotiations[name] for name in names]
+        answers += self._tunnels_between(local, peer)
+        if (
+            self._response is not None
+            and self._response.name not in names
+            and not any(entry.selector.covers(pair) for entry in outbound)
+            and not any(entry.selector.covers(back) for entry in inbound)
+        ):
+            answers.append(self._response)
+        if answers:
+            return tuple(answers)
         facts: dict[str, object] = {"local": local, "peer": peer}
         if found:
             facts["filter"] = found[0].id
@@ -141,6 +150,42 @@ class FilterTableLookup:
             return negotiation
         inbound = self._covering(entry.selector.reversed(), Direction.INBOUND)
         return negotiation if inbound is None else self._both_ways(negotiation, inbound, local, peer)
+
+    def _tunnels_between(self, local: Address, peer: Address) -> tuple[Negotiation, ...]:
+        """What there may be of tunnels between the two, as all of their rules allow it."""
+        if self._tunnels is None:
+            self._tunnels = self._find_tunnels()
+        known = self._between.get((local, peer))
+        if known is not None:
+            return known
+        found: list[Negotiation] = []
+        for entry in self._tunnels.outbound.get(peer, ()):
+            way = self.for_acquire(entry, local, peer)
+            if not isinstance(way, Reason) and way not in found:
+                found.append(way)
+        answers = (*found, *self._tunnels.alone.get(local, {}).values())
+        if peer in self._tunnels.outbound:  # strangers' addresses are not remembered
+            self._between[local, peer] = answers
+        return answers
+
+    def _find_tunnels(self) -> "_Tunnels":
+        found = _Tunnels()
+        ends = {name: one.quick_mode.tunnel_endpoint for name, one in self._table.negotiations.items()}
+        if not any(ends.values()):
+            return found
+        for entry in self._table.filters:
+            end = None if entry.negotiation is None else ends[entry.negotiation]
+            if end is None or entry.negotiation is None:
+                continue
+            if entry.direction is Direction.OUTBOUND:
+                found.outbound.setdefault(end, []).append(entry)
+                continue
+            decides = self._covering(entry.selector.reversed(), Direction.OUTBOUND)
+            if decides is None or decides.negotiation is None:
+                found.alone.setdefault(end, {})[entry.negotiation] = self._table.negotiations[
+                    entry.negotiation
+                ]
+        return found
 
     def _both_ways(
         self, negotiation: Negotiation, inbound: SpecificFilter, local: Address, peer: Address
@@ -204,6 +249,15 @@ class FilterTableLookup:
         return QuickModeMatch(self._response, requested, outbound.id, dynamic=True)
 
 
+@dataclass(slots=True)
+class _Tunnels:
+    """Of one table: the outbound filters by the end point that their rule names, and the rules of inbound
+    filters to whose traffic no outbound filter names another end, by this computer's address."""
+
+    outbound: dict[Address, list[SpecificFilter]] = field(default_factory=dict)
+    alone: dict[Address, dict[str, Negotiation]] = field(default_factory=dict)
+
+
 def joined(first: Negotiation, second: Negotiation) -> Negotiation | Reason:
     """The first negotiation, as far as the second one allows the same; INVALID_POLICY where nothing is
     left."""
@@ -253,6 +307,7 @@ def _misfit(negotiation: Negotiation, local: Address, peer: Address, requested: 
         return (
             "" if endpoint in (local, peer) else f"the rule's tunnel ends at {endpoint}, the peer is {peer}"
         )
-    if requested.source == AddressRange.host(local) and requested.destination == AddressRange.host(peer):
+    one_host_each = requested.source.is_host and requested.destination.is_host
+    if one_host_each and local in requested.source and peer in requested.destination:
         return ""
     return f"transport mode secures traffic between {local} and {peer} only"

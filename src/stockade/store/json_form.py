@@ -110,6 +110,7 @@ def quick_mode_form(methods: Iterable[QuickModeProposal]) -> Form:
             method.ah.value if method.ah else None,
             method.lifetime_seconds,
             method.lifetime_kilobytes,
+            *([True] if method.extended_sequence else []),
         ]
         for method in methods
     ]
@@ -120,12 +121,18 @@ def quick_mode_methods(form: Form) -> tuple[QuickModeProposal, ...]:
 
 
 def _quick_mode_method(parts: Sequence[Form]) -> QuickModeProposal:
-    encryption, integrity, ah, seconds, kilobytes = parts
+    encryption, integrity, ah, seconds, kilobytes, *rest = parts
+    if rest not in ([], [True], [False]):
+        raise ValueError("a quick-mode method ends with its lifetimes, or with true for extended numbers")
     esp = None
     if encryption is not None:
         esp = EspSuite(Encryption(text(encryption)), None if integrity is None else Hash(text(integrity)))
     return QuickModeProposal(
-        esp, None if ah is None else integrity_named(text(ah)), number(seconds), number(kilobytes)
+        esp,
+        None if ah is None else integrity_named(text(ah)),
+        number(seconds),
+        number(kilobytes),
+        rest == [True],
     )
 
 

@@ -60,6 +60,8 @@ def quick_mode_text(methods: Iterable[QuickModeProposal]) -> str:
                 "ah": method.ah,
                 "seconds": method.lifetime_seconds,
                 "kilobytes": method.lifetime_kilobytes,
+                # Only where it is so: a policy without stays byte for byte what it was.
+                **({"extended_sequence": True} if method.extended_sequence else {}),
             }
             for method in methods
         ]
@@ -74,7 +76,8 @@ def _quick_mode_methods(text: str) -> tuple[QuickModeProposal, ...]:
             integrity = entry["integrity"]
             esp = EspSuite(Encryption(entry["encryption"]), None if integrity is None else Hash(integrity))
         ah = None if entry["ah"] is None else integrity_named(entry["ah"])
-        methods.append(QuickModeProposal(esp, ah, int(entry["seconds"]), int(entry["kilobytes"])))
+        extended = bool(entry.get("extended_sequence", False))
+        methods.append(QuickModeProposal(esp, ah, int(entry["seconds"]), int(entry["kilobytes"]), extended))
     return tuple(methods)
 
 

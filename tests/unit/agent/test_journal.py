@@ -41,7 +41,7 @@ def test_a_killed_writer_loses_no_entry_that_it_had_written(tmp_path):
         journal = Journal(Path(sys.argv[1]))
         number = 0
         while True:
-            journal.write(Entry("test", Reason.of(ReasonCode.INTERNAL), (("number", str(number)),)))
+            journal.write(Entry("test", Reason.of(ReasonCode.INTERNAL), (("count", str(number)),)))
             print(number, flush=True)
             number += 1
         """
@@ -56,7 +56,7 @@ def test_a_killed_writer_loses_no_entry_that_it_had_written(tmp_path):
     rest = child.stdout.read().split()
     child.wait()
     last = int(rest[-1]) if rest else said
-    kept = [int(line["number"]) for line in _lines(tmp_path)]
+    kept = [int(line["count"]) for line in _lines(tmp_path)]
     assert kept[: last + 1] == list(range(last + 1))
 
 

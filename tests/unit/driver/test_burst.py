@@ -25,6 +25,7 @@ from stockade.driver.burst.engine import ABI, Batch, Burst, Verdict, Watch, load
 from stockade.driver.datapath import Datapath
 from stockade.driver.packets import exchange_payload, flow_key, locate
 from stockade.driver.replay import ReplayWindow
+from stockade.driver.sad import OutboundEntry
 from stockade.driver.userspace import virtio
 from stockade.model.addresses import AddressRange, Endpoint
 from stockade.model.filters import Direction
@@ -202,6 +203,39 @@ def counters(path: Datapath) -> object:
 def test_the_same_bytes_go_out_and_come_in(
     hosts: SimpleNamespace, library: Path, suite: EspSuite, ipsec_mb: bool, shape: str, version: int
 ) -> None:
+    check_the_same_bytes(hosts, library, sa_of(hosts, suite, shape, version), ipsec_mb, 0)
+
+
+BEFORE_THE_WRAP = (5 << 32) - 9
+
+
+@pytest.mark.parametrize(
+    ("suite", "ipsec_mb"),
+    [(suite, by) for suite in SUITES for by in ((True, False) if suite.encryption.is_aead else (False,))],
+    ids=str,
+)
+def test_extended_sequence_numbers_pass_the_end_of_32_bits(
+    hosts: SimpleNamespace, library: Path, suite: EspSuite, ipsec_mb: bool
+) -> None:
+    sa = sa_of(hosts, suite, "tunnel", 4, extended_sequence=True)
+    check_the_same_bytes(hosts, library, sa, ipsec_mb, BEFORE_THE_WRAP)
+
+
+def set_numbers(path: Datapath, used: int) -> None:
+    """As if so many packets had passed."""
+    for entry in path._sad:
+        if isinstance(entry, OutboundEntry):
+            assert entry.sealer is not None
+            entry.sealer.sequence = used
+        elif used:
+            assert entry.window.accept(used)
+
+
+def check_the_same_bytes(
+    hosts: SimpleNamespace, library: Path, out: SecurityAssociation, ipsec_mb: bool, used: int
+) -> None:
+    """Sealed and opened by both paths; `used` sequence numbers are gone already."""
+    version, in_udp = out.source.version, out.udp is not None
     one, other = ends(hosts, version)
     frames = [
         frame_of(
@@ -213,13 +247,14 @@ def test_the_same_bytes_go_out_and_come_in(
         frame_of(build_udp(one, other, Noise(2)(777))),
     ]
     packets = [virtio.take(frame) for frame in frames]
-    out = sa_of(hosts, suite, shape, version)
     reference = Datapath(Noise(7))
     install(reference, hosts, version, out)
+    set_numbers(reference, used)
     wanted = reference.outbound(packets, 1.0).wire
     assert len(wanted) > 15
     with side(library, ipsec_mb=ipsec_mb) as sender:
         install(sender.path, hosts, version, out)
+        set_numbers(sender.path, used)
         sender.burst.preload_noise(Noise(7)(16 * len(wanted))[: 16 * 64])
         for packet in packets:
             sender.teach(key_of(packet))
@@ -232,12 +267,15 @@ def test_the_same_bytes_go_out_and_come_in(
     for merge in (True, False):
         reference = Datapath()
         install(reference, hosts, version, into)
-        opened = (reference.inbound_udp if "udp" in shape else reference.inbound)(wanted, 1.0)
+        set_numbers(reference, used)
+        opened = (reference.inbound_udp if in_udp else reference.inbound)(wanted, 1.0)
+        assert len(opened) == len(wanted)
         with side(library, merge=merge, ipsec_mb=ipsec_mb) as receiver:
             install(receiver.path, hosts, version, into)
+            set_numbers(receiver.path, used)
             for packet in packets:
                 receiver.teach(key_of(packet))
-            clear, left = receiver.receive(wanted, udp="udp" in shape, version=version)
+            clear, left = receiver.receive(wanted, udp=in_udp, version=version)
             assert left == 0
             if merge:
                 # Several flows are merged at a time, so their order among each other is another.
@@ -360,6 +398,64 @@ def test_the_window_is_that_of_the_python_path(hosts: SimpleNamespace, library: 
         top = window.top
     for number in (0xFFFF_FFFF, 0xFFFF_FFFF, 0xFFFF_FFFE, 0, 1):
         assert handle.accept(number) == window.accept(number)
+
+
+@pytest.mark.parametrize("size", [32, 33, 64, 1000, 4096])
+def test_the_window_of_extended_numbers_is_that_of_the_python_path(
+    hosts: SimpleNamespace, library: Path, size: int
+) -> None:
+    source = random.Random(size)
+    burst = load(library, plain=True)
+    assert burst is not None
+    handle = burst.add(hosts.mirror(hosts.make_sa(), replay_window=size, extended_sequence=True))
+    assert handle is not None
+    window = ReplayWindow(size, extended=True)
+    top = 1
+    for _ in range(4000):
+        step = source.choice([0, 1, 1, 2, 31, 64, 65, size, size + 1, 100_000, (1 << 32) - size - 1, 1 << 30])
+        whole = source.choice([top + step, max(0, top - source.randrange(1, 2 * size + 100))])
+        number = handle.number_of(whole & 0xFFFF_FFFF)
+        assert number == window.number_of(whole & 0xFFFF_FFFF), (size, whole, window.top)
+        assert handle.check(number) == window.check(number), (size, number, window.top)
+        if source.random() < 0.8:
+            assert handle.accept(number) == window.accept(number), (size, number, window.top)
+        assert handle.top == window.top
+        top = window.top
+        if source.random() < 0.02:  # near the end of a space
+            top = ((top >> 32) + 1 << 32) - source.randrange(1, 2 * size)
+            if top > window.top:
+                assert handle.accept(top)
+                assert window.accept(top)
+            top = window.top
+    assert top > 1 << 33
+
+
+def test_extended_numbers_are_one_sequence_for_both_paths(hosts: SimpleNamespace, library: Path) -> None:
+    """Over the end of 32 bits, with a third of the packets lost and the rest in another order."""
+    one, other = ends(hosts, 4)
+    known = build_tcp(one, other, b"known")
+    sa = hosts.make_sa(extended_sequence=True)
+    source = random.Random(11)
+    with side(library) as sender, side(library, merge=False) as receiver:
+        install(sender.path, hosts, 4, sa)
+        install(receiver.path, hosts, 4, hosts.mirror(sa))
+        for path in (sender.path, receiver.path):
+            set_numbers(path, (1 << 32) - 40)
+        arrived = 0
+        for number in range(30):
+            unknown = build_udp(Endpoint(hosts.ALPHA, 1000 + number), other, b"new")
+            wire, _ = sender.send([frame_of(known), frame_of(unknown), frame_of(known)])
+            through = [packet for packet in wire if source.random() < 0.67]
+            source.shuffle(through)
+            clear, _ = receiver.receive(through)
+            assert len(clear) == len(through)
+            arrived += len(clear)
+        (entry,) = sender.path._sad
+        assert entry.sequence == (1 << 32) + 50
+        assert arrived > 40
+        assert not receiver.path.statistics(1.0).refused
+        kinds = {type(event).__name__ for event in sender.path.events()}
+        assert "SaExpired" not in kinds  # neither the soft nor the hard end of 32 bits counts
 
 
 CHANGES = st.sampled_from(

@@ -188,3 +188,51 @@ def test_a_mutated_packet_is_counted_and_dropped(
         assert SECRET.decode() not in repr(event)
         for key in (sa.encryption_key.reveal(), sa.integrity_key.reveal()):
             assert not key or key.hex() not in repr(event)
+
+
+BEFORE_THE_WRAP = (3 << 32) - 3
+"""Of six packets after this number the first two have the upper half 2, the others 3, and one the lower half
+0."""
+
+
+@pytest.mark.parametrize(("mode", "version"), MODES)
+@pytest.mark.parametrize("suite", [*ESP_SUITES, *Hash], ids=str)
+def test_extended_sequence_numbers(
+    hosts: SimpleNamespace, suite: EspSuite | Integrity, mode: Mode, version: int
+) -> None:
+    """Across the end of 32 bits, in both directions, with loss and out of order."""
+    sa = sa_of(hosts, suite, mode=mode, version=version, extended_sequence=True)
+    clear = clear_packets(hosts, version)
+    numbers = [BEFORE_THE_WRAP + n for n in range(1, len(clear) + 1)]
+    at = 20 if version == 4 else 40
+    judge = judge_of(sa)
+    sender = host(hosts, sa)
+    (entry,) = sender._sad
+    (entry.sealer or entry.authenticator).sequence = BEFORE_THE_WRAP
+    sealed = sender.outbound(clear, 0.0).wire
+    assert entry.sequence == numbers[-1]
+    for packet, original, number in zip(sealed, clear, numbers, strict=True):
+        parsed = parse(packet)
+        assert parsed[judge.proto].seq == number & 0xFFFF_FFFF
+        opened = bytes(judge.decrypt(parsed.copy(), esn_en=True, esn=number >> 32))
+        assert opened[at:] == original[at:]
+        with pytest.raises(scapy_ipsec.IPSecIntegrityError):
+            judge.decrypt(parsed.copy(), esn_en=True, esn=(number >> 32) - 1)
+    judge.seq_num = 0  # scapy takes this where it is given 0
+    made = [
+        bytes(judge.encrypt(parse(packet), seq_num=number & 0xFFFF_FFFF, esn_en=True, esn=number >> 32))
+        for packet, number in zip(clear, numbers, strict=True)
+    ]
+    for order in ((0, 1, 2, 3, 4, 5), (0, 2, 1, 5, 4, 3), (5, 0, 1, 2, 3, 4), (1, 3), (4,)):
+        for batch in (1, 6):
+            receiver = host(hosts, replace(sa, direction=Direction.INBOUND))
+            (entry,) = receiver._sad
+            assert entry.window.accept(BEFORE_THE_WRAP)
+            wanted = [made[n] for n in order]
+            given = []
+            for start in range(0, len(wanted), batch):
+                given += receiver.inbound(wanted[start : start + batch], 1.0)
+            assert [packet[at:] for packet in given] == [clear[n][at:] for n in order]
+            assert not receiver.statistics(1.0).refused
+            assert receiver.inbound(wanted, 1.0) == []
+            assert dict(receiver.statistics(1.0).refused) == {"replayed": len(order)}

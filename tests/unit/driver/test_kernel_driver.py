@@ -35,6 +35,7 @@ from stockade.wire.xfrm import (
     PolicyAction,
     PolicyDirection,
     State,
+    StateFlag,
     Usage,
     XfrmMode,
     XfrmSelector,
@@ -342,6 +343,23 @@ def test_an_sa_has_what_the_negotiation_gave_it(driver, kernel):
     outbound = list(kernel.states.values())[-1]
     assert (outbound.protocol, outbound.encryption, outbound.window) == (51, None, 0)
     assert outbound.limits.hard_bytes == INFINITY
+
+
+def test_extended_sequence_numbers_are_a_flag_and_a_window_in_both_directions(driver, kernel, monkeypatch):
+    has = replace(EVERYTHING, extended_sequence=True)
+    monkeypatch.setattr(type(driver), "capabilities", property(lambda self: has))
+    driver.add_sa(sa(Direction.INBOUND, spi=0x5001, replay_window=4096, extended_sequence=True))
+    driver.add_sa(sa(Direction.OUTBOUND, spi=0x5002, extended_sequence=True))
+    into, out = kernel.states.values()
+    assert into.flags == out.flags == StateFlag.EXTENDED_SEQUENCE
+    assert (into.window, out.window) == (4096, 32)
+    assert into.limits.soft_packets == INFINITY
+
+
+def test_extended_sequence_numbers_that_a_kernel_lacks_are_refused(driver, kernel):
+    with pytest.raises(CallerError, match="no extended sequence numbers"):
+        driver.add_sa(sa(Direction.INBOUND, extended_sequence=True))
+    assert not kernel.states
 
 
 def test_a_reserved_spi_becomes_the_sa_and_none_is_used_twice(driver, kernel):

@@ -180,6 +180,17 @@ def test_a_suite_that_a_data_plane_lacks_is_refused_with_its_name_and_the_rules(
         check_table(table, lacks)
 
 
+def test_extended_sequence_numbers_that_a_data_plane_lacks_are_refused_with_the_rules_name(
+    hosts: SimpleNamespace,
+) -> None:
+    method = QuickModeProposal(ah=Hash.SHA1, extended_sequence=True)
+    table = with_proposal(hosts.make_table(("negotiate", 0, 0)), method)
+    has = software_capabilities("software")
+    check_table(table, has)
+    with pytest.raises(CallerError, match=r"no extended sequence numbers.*rule 0"):
+        check_table(table, replace(has, extended_sequence=False))
+
+
 def test_an_sa_beyond_the_capabilities_is_refused(host: Host, hosts: SimpleNamespace) -> None:
     for values in (
         {"udp": UdpEncapsulation(4501, 4500)},

@@ -46,7 +46,11 @@ def test_ready_is_no_drivers_event_and_a_process_never_reports_its_end() -> None
 
 def test_an_sa_comes_back_with_its_keys_and_shows_none(hosts: SimpleNamespace) -> None:
     sa: SecurityAssociation = hosts.make_sa(
-        hosts.CBC, lifetime=Lifetime(1, 2, 3, 4), idle_seconds=5.5, silence_seconds=2.5
+        hosts.CBC,
+        lifetime=Lifetime(1, 2, 3, 4),
+        idle_seconds=5.5,
+        silence_seconds=2.5,
+        extended_sequence=True,
     )
     message = messages.sa_message(sa, 1400)
     request = messages.request_decoder.decode(through(messages.encode(message)))

@@ -327,12 +327,52 @@ def test_encapsulation_mode_must_be_named_and_ours() -> None:
         assert "encapsulation mode" in str(refusal)
 
 
-def test_esp_without_integrity_is_refused_and_so_are_extended_sequence_numbers() -> None:
+def test_esp_without_integrity_is_refused() -> None:
     offer = quick_mode_offer(QuickModePolicy((ESP_AES,)), PEER_SPI, None)
     bare = change_transform(offer, 1, drop=IpsecAttribute.AUTHENTICATION_ALGORITHM)
-    extended = change_transform(offer, 1, Attribute(IpsecAttribute.EXTENDED_SEQUENCE_NUMBER, 1))
-    for changed in (bare, extended):
-        assert isinstance(choose_quick_mode(changed, terms(ESP_AES), SPI), Reason)
+    assert isinstance(choose_quick_mode(bare, terms(ESP_AES), SPI), Reason)
+
+
+def test_extended_sequence_numbers_are_offered_and_taken_where_policy_asks_and_only_there() -> None:
+    extended = replace(ESP_AES, extended_sequence=True)
+    offers = {
+        method: quick_mode_offer(QuickModePolicy((method,)), PEER_SPI, None) for method in (ESP_AES, extended)
+    }
+    for method, offer in offers.items():
+        (transform,) = offer.proposals[0].transforms
+        found = [a.number for a in transform.attributes if a.type == 11]  # RFC 4304
+        assert found == ([1] if method is extended else [])
+    for ours, theirs, fault in (
+        (extended, extended, None),
+        (ESP_AES, ESP_AES, None),
+        (ESP_AES, extended, "which we have not"),
+        (extended, ESP_AES, "which we insist on"),
+    ):
+        choice = choose_quick_mode(offers[theirs], terms(ours), SPI)
+        if fault is None:
+            assert isinstance(choice, QuickModeChoice)
+            assert choice.proposal.extended_sequence is (ours is extended)
+            assert choice.reply.proposals[0].transforms == offers[theirs].proposals[0].transforms
+            assert isinstance(
+                check_quick_mode_choice(choice.reply, QuickModePolicy((ours,)), None, False), QuickModeChoice
+            )
+        else:
+            assert isinstance(choice, Reason)
+            assert fault in str(choice)
+    both = choose_quick_mode(offers[ESP_AES], terms(extended, ESP_AES), SPI)
+    assert isinstance(both, QuickModeChoice)
+    assert both.proposal == ESP_AES
+    odd = change_transform(offers[ESP_AES], 1, Attribute(IpsecAttribute.EXTENDED_SEQUENCE_NUMBER, 7))
+    assert "of kind 7" in str(choose_quick_mode(odd, terms(ESP_AES), SPI))
+
+
+def test_a_responder_that_answers_with_other_numbers_than_offered_is_refused() -> None:
+    extended = replace(ESP_AES, extended_sequence=True)
+    offer = quick_mode_offer(QuickModePolicy((extended,)), PEER_SPI, None)
+    choice = choose_quick_mode(offer, terms(extended), SPI)
+    assert isinstance(choice, QuickModeChoice)
+    without = change_transform(choice.reply, 1, drop=IpsecAttribute.EXTENDED_SEQUENCE_NUMBER)
+    assert isinstance(check_quick_mode_choice(without, QuickModePolicy((extended,)), None, False), Reason)
 
 
 def test_proposals_that_we_do_not_know_are_passed_over() -> None:

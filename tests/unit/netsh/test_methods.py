@@ -19,7 +19,11 @@ esp = st.one_of(
     st.builds(EspSuite, st.sampled_from([e for e in Encryption if e.is_aead]), st.none()),
 )
 encryption_only = st.builds(EspSuite, st.just(Encryption.TRIPLE_DES_CBC), st.none())
-lifetimes = {"lifetime_seconds": st.integers(1, 172_799), "lifetime_kilobytes": st.integers(1, 2**31 - 1)}
+lifetimes = {
+    "lifetime_seconds": st.integers(1, 172_799),
+    "lifetime_kilobytes": st.integers(1, 2**31 - 1),
+    "extended_sequence": st.booleans(),
+}
 quick_mode = st.one_of(
     st.builds(QuickModeProposal, esp, st.none() | st.sampled_from(Hash), **lifetimes),
     st.builds(QuickModeProposal, st.none() | encryption_only, st.sampled_from(Hash), **lifetimes),
@@ -53,6 +57,8 @@ TRIPLE = EspSuite(Encryption.TRIPLE_DES_CBC, Hash.SHA1)
         ("AH[MD5] + ESP[DES, None]", QuickModeProposal(EspSuite(Encryption.DES_CBC, None), Hash.MD5)),
         ("ESP[None,SHA1]", QuickModeProposal(EspSuite(Encryption.NULL, Hash.SHA1))),
         ("AH[ SHA256 ]", QuickModeProposal(ah=Hash.SHA_256)),
+        ("ESP[3DES,SHA1]:ESN", QuickModeProposal(TRIPLE, extended_sequence=True)),
+        ("AH[SHA1]:esn/900s", QuickModeProposal(ah=Hash.SHA1, lifetime_seconds=900, extended_sequence=True)),
     ],
 )
 def test_ways_to_write_a_method(text: str, expected: QuickModeProposal) -> None:

@@ -212,7 +212,6 @@ def test_add_rule_keeps_the_order_of_authentication(session: Session) -> None:
         ("add rule R2 P L AA", ReasonCode.UNKNOWN_NAME, "A"),
         ("add rule r P L A", ReasonCode.NAME_EXISTS, None),
         ("add rule R2 P L A kerberos=no", ReasonCode.SYNTAX, None),
-        ("add rule R2 P L A psk=a psk=b", ReasonCode.SYNTAX, None),
     ],
 )
 def test_add_rule_that_cannot_be(filled: Session, line: str, code: ReasonCode, nearest: str | None) -> None:
@@ -220,6 +219,14 @@ def test_add_rule_that_cannot_be(filled: Session, line: str, code: ReasonCode, n
     assert error.reason.code is code
     if nearest is not None:
         assert dict(error.reason.facts)["nearest"] == nearest
+
+
+def test_a_rule_may_have_many_keys_in_their_order(filled: Session) -> None:
+    run(filled, "add rule R2 P L A psk=one pskhex=74776f psk=three rootca=CN=Root psk=four")
+    methods = policy(filled).rules[1].authentication
+    keys = [way.key.reveal() for way in methods if isinstance(way, PresharedKey)]
+    assert keys == [b"one", b"two", b"three", b"four"]
+    assert not isinstance(methods[3], PresharedKey)
 
 
 # -- set

@@ -5,7 +5,9 @@ import pytest
 
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Direction, FilterTable
+from stockade.model.negotiation import PresharedKey
 from stockade.model.reasons import Reason, ReasonCode
+from stockade.model.secret import Secret
 from stockade.model.traffic import TrafficSelector
 from stockade.policy.compiler import compile_table
 from stockade.policy.lookup import FilterTableLookup
@@ -79,6 +81,47 @@ def test_for_peer_knows_the_far_end_of_a_tunnel(policy_set):
     assert isinstance(lookup.for_peer(ME, PEER), Reason)
     # a host inside the tunnelled network is no end of the tunnel
     assert isinstance(lookup.for_peer(ME, ip_address("10.1.1.1")), Reason)
+
+
+def tunnel(there, peer, inbound_key=None, outbound_key=None):
+    """The two rules of a tunnel to the network `there`."""
+    network = FilterAddress.of(AddressRange.network(there))
+    out = Filter(FilterAddress.me(), network, mirrored=False)
+    back = Filter(network, FilterAddress.me(), mirrored=False)
+    ways = [
+        {} if key is None else {"authentication": (PresharedKey(Secret(key)),)}
+        for key in (outbound_key, inbound_key)
+    ]
+    return (
+        (f"to {peer}", out, "negotiate", {"tunnel_endpoint": peer, **ways[0]}),
+        (f"from {peer}", back, "negotiate", {"tunnel_endpoint": ME, **ways[1]}),
+    )
+
+
+def test_a_tunnels_key_opens_a_main_mode_for_its_peer_only(policy_set):
+    """The inbound rule's end point is this computer, so it names no peer; the outbound one does."""
+    lookup, _ = lookup_of(
+        policy_set,
+        *tunnel("10.1.0.0/16", GATEWAY, b"one", b"one"),
+        *tunnel("10.2.0.0/16", OTHER, b"two", b"two"),
+    )
+    for peer, word in ((GATEWAY, b"one"), (OTHER, b"two")):
+        for _ in range(2):  # the second answer is remembered
+            (found,) = lookup.for_peer(ME, peer)
+            assert found.name.endswith(f"/to {peer}")
+            assert [method.key.reveal() for method in found.authentication] == [word]
+    assert lookup.for_peer(ME, PEER).code is ReasonCode.NO_POLICY
+
+
+def test_a_main_mode_for_a_tunnel_needs_what_both_of_its_rules_have(policy_set):
+    lookup, _ = lookup_of(policy_set, *tunnel("10.1.0.0/16", GATEWAY, b"one", b"two"))
+    assert lookup.for_peer(ME, GATEWAY).code is ReasonCode.NO_POLICY
+
+
+def test_an_inbound_tunnel_rule_alone_answers_any_peer(policy_set):
+    _, inbound = tunnel("10.1.0.0/16", GATEWAY)
+    lookup, _ = lookup_of(policy_set, inbound)
+    assert names(lookup.for_peer(ME, PEER)) == [f"from {GATEWAY}"]
 
 
 def test_for_peer_across_families_is_no_policy_not_an_exception(policy_set):

@@ -31,7 +31,7 @@ QUICK_MODE = QuickModePolicyObject(
     "QM",
     (
         QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None)),
-        QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, None), Hash.SHA1, 9, 10),
+        QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, None), Hash.SHA1, 9, 10, True),
     ),
     True,
     PfsGroup.GRP3,

@@ -51,7 +51,7 @@ SECURE = FilterAction(
     (
         QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None)),
         QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, None), Hash.SHA1, 900, 5000),
-        QuickModeProposal(ah=Hash.SHA_256),
+        QuickModeProposal(ah=Hash.SHA_256, extended_sequence=True),
     ),
     inpass=True,
     soft=True,

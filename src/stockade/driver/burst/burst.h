@@ -27,7 +27,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
-#define BURST_ABI 4
+#define BURST_ABI 5
 
 enum {
     SLOTS = 64,             /* packets in one recvmmsg or sendmmsg */
@@ -46,6 +46,7 @@ enum {
     SEGMENTS = 128,         /* at most so many in one of them; the kernel's limit */
     PUNTS = GRO_READS * SEGMENTS,
     TOUCHES = 2 * PUNTS,    /* SAs in one report */
+    EXTENDED_HEADER = 12,   /* SPI and 64 bits of sequence number, as they are authenticated */
     WATCHES = 16,           /* descriptors that `burst_run` waits for */
     MAXIMUM_GSO = 64,       /* segments in one send; older kernels' limit */
     RUNS = 8,               /* TCP flows that are merged at a time */
@@ -79,7 +80,8 @@ typedef struct {
     uint8_t outbound, tunnel, version, udp;
     uint8_t cipher, hash, icv_size, encryption_size;
     uint8_t integrity_size, salt_size, limited, mend;
-    uint16_t difference, pad[3];
+    uint16_t difference;
+    uint8_t extended, pad[5];
     uint8_t source[16], destination[16];
     uint8_t encryption_key[36];
     uint8_t integrity_key[64];
@@ -102,9 +104,11 @@ struct security_association {
     struct gcm *gcm;          /* AES-GCM by ipsec-mb, where it is there */
     uint8_t salt[4];
     hash_state inner, outer, work;
-    uint32_t sequence;        /* of the last packet sealed */
+    bool extended;            /* sequence numbers of 64 bits, of which packets carry the lower half */
+    uint64_t sequence;        /* of the last packet sealed */
     uint32_t number;          /* IPv4 identification of the last outer header */
-    uint32_t top, window;     /* replay window: the highest number seen, its width */
+    uint64_t top;             /* replay window: the highest number seen */
+    uint32_t window;          /* and its width */
     uint32_t words;           /* of `seen`, a power of two */
     uint64_t *seen;
     uint32_t report;          /* its place in the report of that call */
@@ -178,9 +182,11 @@ struct gcm;
 bool gcm_available(void);
 struct gcm *gcm_new(const uint8_t *key, size_t size); /* NULL where it cannot be had */
 void gcm_free(struct gcm *gcm);
-void gcm_seal(struct gcm *gcm, uint8_t *body, size_t size, const uint8_t nonce[12], const uint8_t *header, uint8_t *icv);
+/* `header`: of `header_size` bytes, authenticated and not encrypted. */
+void gcm_seal(struct gcm *gcm, uint8_t *body, size_t size, const uint8_t nonce[12], const uint8_t *header,
+              size_t header_size, uint8_t *icv);
 bool gcm_open(struct gcm *gcm, uint8_t *to, const uint8_t *body, size_t size, const uint8_t nonce[12],
-              const uint8_t *header, const uint8_t *icv);
+              const uint8_t *header, size_t header_size, const uint8_t *icv);
 
 /* crypto.c */
 sa_t *burst_sa_new(const parameters *given, uint32_t options);
@@ -189,12 +195,15 @@ int32_t largest_payload(const sa_t *sa, int32_t space);
 size_t smallest_esp(const sa_t *sa);
 /* Seal `plain` bytes that stand at esp + ESP_HEADER + iv_size, in place; the length of the ESP packet, 0 on failure. */
 size_t seal_one(burst_t *b, sa_t *sa, uint8_t *esp, uint8_t next_header, size_t plain);
-/* Open into `out` (which has HEADROOM before it). 1, or 0 where integrity fails, -1 where the inside makes no sense. */
-int open_one(sa_t *sa, const uint8_t *esp, size_t length, uint8_t *out, uint8_t *next_header, size_t *plain);
+/* Open into `out` (which has HEADROOM before it). 1, or 0 where integrity fails, -1 where the inside makes no sense.
+ * `sequence`: the packet's whole number. */
+int open_one(sa_t *sa, const uint8_t *esp, size_t length, uint64_t sequence, uint8_t *out, uint8_t *next_header,
+             size_t *plain);
 
 /* tables.c */
-bool replay_check(const sa_t *sa, uint32_t sequence);
-bool replay_accept(sa_t *sa, uint32_t sequence);
+uint64_t replay_number(const sa_t *sa, uint32_t lower);
+bool replay_check(const sa_t *sa, uint64_t sequence);
+bool replay_accept(sa_t *sa, uint64_t sequence);
 sa_t *flow_find(const burst_t *b, const flow_key_t *key, const sa_t *of);
 sa_t *inbound_find(const burst_t *b, const uint8_t *destination, size_t size, uint32_t spi);
 void begin(burst_t *b, int device);
@@ -215,6 +224,9 @@ bool is_extension(uint8_t protocol);
 /* merge.c */
 void deliver(burst_t *b, const uint8_t *packet, size_t size, const place_t *place);
 void deliver_rest(burst_t *b);
+
+/* The last number that may be used. */
+static inline uint64_t last_sequence(const sa_t *sa) { return sa->extended ? UINT64_MAX : UINT32_MAX; }
 
 static inline uint16_t get16(const uint8_t *at) { uint16_t v; memcpy(&v, at, 2); return ntohs(v); }
 static inline uint32_t get32(const uint8_t *at) { uint32_t v; memcpy(&v, at, 4); return ntohl(v); }

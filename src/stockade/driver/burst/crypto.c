@@ -2,7 +2,8 @@
  *
  * CBC chains from packet to packet as `crypto/packet.py` explains: a random block goes in first, what comes out
  * for it is the packet's IV, unpredictable as SP 800-38A appendix C asks. AES-GCM takes the sequence number as IV
- * (RFC 4106 section 3.1). Everything with a key in it is in the SA and is wiped with it.
+ * (RFC 4106 section 3.1). The upper half of an extended sequence number is authenticated and not sent: within the
+ * associated data of AES-GCM, behind everything for HMAC (RFC 4303 section 2.2.1). Everything with a key in it is in the SA and is wiped with it.
  */
 #include "burst.h"
 
@@ -66,14 +67,34 @@ static void hmac_begin(sa_t *sa, const uint8_t *key, size_t size)
     OPENSSL_cleanse(pad, sizeof pad);
 }
 
-static void hmac(sa_t *sa, const uint8_t *data, size_t size, uint8_t digest[64])
+static void hmac(sa_t *sa, const uint8_t *data, size_t size, uint64_t sequence, uint8_t digest[64])
 {
     sa->work = sa->inner;
     hash_update(sa->hash, &sa->work, data, size);
+    if (sa->extended) {
+        uint8_t upper[4];
+        put32(upper, (uint32_t)(sequence >> 32));
+        hash_update(sa->hash, &sa->work, upper, sizeof upper);
+    }
     size_t length = hash_end(sa->hash, &sa->work, digest);
     sa->work = sa->outer;
     hash_update(sa->hash, &sa->work, digest, length);
     hash_end(sa->hash, &sa->work, digest);
+}
+
+/* What AES-GCM authenticates of the header; `extended` has room for it where it does not stand so in the packet. */
+static const uint8_t *header_of(const sa_t *sa, const uint8_t *esp, uint64_t sequence,
+                                uint8_t extended[EXTENDED_HEADER], size_t *size)
+{
+    if (!sa->extended) {
+        *size = ESP_HEADER;
+        return esp;
+    }
+    memcpy(extended, esp, 4);
+    put32(extended + 4, (uint32_t)(sequence >> 32));
+    put32(extended + 8, (uint32_t)sequence);
+    *size = EXTENDED_HEADER;
+    return extended;
 }
 
 static const EVP_CIPHER *cipher_of(const parameters *given)
@@ -110,6 +131,8 @@ sa_t *burst_sa_new(const parameters *given, uint32_t options)
         && (given->icv_size > hash_size(given->hash) || given->icv_size < 12
             || given->integrity_size != hash_size(given->hash)))
         return NULL;
+    if (given->extended && !given->outbound && !given->window)
+        return NULL;
     sa_t *sa = calloc(1, sizeof *sa);
     if (!sa)
         return NULL;
@@ -120,6 +143,7 @@ sa_t *burst_sa_new(const parameters *given, uint32_t options)
     sa->tunnel = given->tunnel;
     sa->udp = given->udp;
     sa->limited = given->limited;
+    sa->extended = given->extended;
     sa->mend = given->mend;
     sa->difference = given->difference;
     sa->version = given->version;
@@ -207,7 +231,9 @@ static bool take_noise(burst_t *b, uint8_t *to, size_t size)
 
 size_t seal_one(burst_t *b, sa_t *sa, uint8_t *esp, uint8_t next_header, size_t plain)
 {
-    uint8_t *iv = esp + ESP_HEADER, *body = iv + sa->iv_size, *at = body + plain, nonce[12];
+    uint8_t *iv = esp + ESP_HEADER, *body = iv + sa->iv_size, *at = body + plain, nonce[12], extended[EXTENDED_HEADER];
+    const uint8_t *header;
+    size_t header_size;
     size_t padding = (sa->alignment - (plain + 2) % sa->alignment) % sa->alignment;
     int done = 0;
     for (size_t n = 1; n <= padding; n++)
@@ -215,21 +241,22 @@ size_t seal_one(burst_t *b, sa_t *sa, uint8_t *esp, uint8_t next_header, size_t 
     *at++ = (uint8_t)padding;
     *at++ = next_header;
     int encrypted = (int)(at - body);
-    uint32_t sequence = ++sa->sequence; /* taken before the first byte: whatever fails, it is not used twice */
+    uint64_t sequence = ++sa->sequence; /* taken before the first byte: whatever fails, it is not used twice */
     memcpy(esp, &sa->spi, 4);
-    put32(esp + 4, sequence);
+    put32(esp + 4, (uint32_t)sequence);
     switch (sa->cipher) {
     case CIPHER_GCM:
-        put32(iv, 0);
-        put32(iv + 4, sequence);
+        put32(iv, (uint32_t)(sequence >> 32));
+        put32(iv + 4, (uint32_t)sequence);
+        header = header_of(sa, esp, sequence, extended, &header_size);
         memcpy(nonce, sa->salt, 4);
         memcpy(nonce + 4, iv, 8);
         if (sa->gcm) {
-            gcm_seal(sa->gcm, body, (size_t)encrypted, nonce, esp, at);
+            gcm_seal(sa->gcm, body, (size_t)encrypted, nonce, header, header_size, at);
             return at + 16 - esp;
         }
         if (EVP_EncryptInit_ex(sa->context, NULL, NULL, NULL, nonce) != 1
-            || EVP_EncryptUpdate(sa->context, NULL, &done, esp, ESP_HEADER) != 1
+            || EVP_EncryptUpdate(sa->context, NULL, &done, header, (int)header_size) != 1
             || EVP_EncryptUpdate(sa->context, body, &done, body, encrypted) != 1 || done != encrypted
             || EVP_EncryptFinal_ex(sa->context, at, &done) != 1
             || EVP_CIPHER_CTX_ctrl(sa->context, EVP_CTRL_AEAD_GET_TAG, 16, at) != 1)
@@ -244,35 +271,38 @@ size_t seal_one(burst_t *b, sa_t *sa, uint8_t *esp, uint8_t next_header, size_t 
         break;
     }
     uint8_t digest[64];
-    hmac(sa, esp, at - esp, digest);
+    hmac(sa, esp, at - esp, sequence, digest);
     memcpy(at, digest, sa->icv_size);
     return at + sa->icv_size - esp;
 }
 
-int open_one(sa_t *sa, const uint8_t *esp, size_t length, uint8_t *out, uint8_t *next_header, size_t *plain)
+int open_one(sa_t *sa, const uint8_t *esp, size_t length, uint64_t sequence, uint8_t *out, uint8_t *next_header,
+             size_t *plain)
 {
     const uint8_t *iv = esp + ESP_HEADER, *body = iv + sa->iv_size;
     size_t end = length - sa->icv_size; /* the caller has seen that it is at least smallest_esp */
     size_t encrypted = end - ESP_HEADER - sa->iv_size;
-    uint8_t nonce[12], digest[64], icv[16];
+    uint8_t nonce[12], digest[64], icv[16], extended[EXTENDED_HEADER];
     int done = 0;
     if (sa->cipher == CIPHER_GCM) {
+        size_t header_size;
+        const uint8_t *header = header_of(sa, esp, sequence, extended, &header_size);
         memcpy(nonce, sa->salt, 4);
         memcpy(nonce + 4, iv, 8);
         if (sa->gcm) {
-            if (!gcm_open(sa->gcm, out, body, encrypted, nonce, esp, esp + end))
+            if (!gcm_open(sa->gcm, out, body, encrypted, nonce, header, header_size, esp + end))
                 return 0;
             goto opened;
         }
         memcpy(icv, esp + end, 16); /* libcrypto wants to be given what it could write to */
         if (EVP_DecryptInit_ex(sa->context, NULL, NULL, NULL, nonce) != 1
-            || EVP_DecryptUpdate(sa->context, NULL, &done, esp, ESP_HEADER) != 1
+            || EVP_DecryptUpdate(sa->context, NULL, &done, header, (int)header_size) != 1
             || EVP_DecryptUpdate(sa->context, out, &done, body, (int)encrypted) != 1
             || EVP_CIPHER_CTX_ctrl(sa->context, EVP_CTRL_AEAD_SET_TAG, 16, icv) != 1
             || EVP_DecryptFinal_ex(sa->context, out + encrypted, &done) != 1)
             return 0;
     } else {
-        hmac(sa, esp, end, digest);
+        hmac(sa, esp, end, sequence, digest);
         if (CRYPTO_memcmp(digest, esp + end, sa->icv_size) != 0)
             return 0;
         if ((end - ESP_HEADER) % sa->alignment)

@@ -23,7 +23,7 @@ from stockade.model.negotiation import Mode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Encryption, Hash
 
-ABI: Final = 4
+ABI: Final = 5
 SLOTS: Final = 64
 UNSENT: Final = 64
 GRO_READS: Final = 8
@@ -85,7 +85,8 @@ class _Parameters(ctypes.Structure):
         ("limited", ctypes.c_uint8),
         ("mend", ctypes.c_uint8),
         ("difference", ctypes.c_uint16),
-        ("pad", ctypes.c_uint16 * 3),
+        ("extended", ctypes.c_uint8),
+        ("pad", ctypes.c_uint8 * 5),
         ("source", ctypes.c_uint8 * 16),
         ("destination", ctypes.c_uint8 * 16),
         ("encryption_key", ctypes.c_uint8 * 36),
@@ -126,7 +127,7 @@ class _Result(ctypes.Structure):
 
 
 _Pointer = ctypes.c_void_p
-_Number = ctypes.c_int | ctypes.c_uint32
+_Number = ctypes.c_int | ctypes.c_uint32 | ctypes.c_uint64
 _SIZES: Final = ctypes.sizeof(_Parameters) << 20 | ctypes.sizeof(_Result)
 
 
@@ -137,6 +138,7 @@ class _Library:
         """`OSError` where it cannot be loaded, `AttributeError` where it lacks a function."""
         loaded = ctypes.CDLL(str(path))
         pointer, number, size = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int
+        sequence = ctypes.c_uint64
 
         @overload
         def function(name: str, result: type[_Pointer], *arguments: type) -> Callable[..., int | None]: ...
@@ -168,11 +170,12 @@ class _Library:
         self.unwatch = function("burst_unwatch", None, pointer, size)
         self.run = function("burst_run", size, pointer, size, size, size, size, size)
         self.use_udp = function("burst_use_udp", None, pointer, size)
-        self.check = function("burst_sa_check", size, pointer, number)
-        self.accept = function("burst_sa_accept", size, pointer, number)
-        self.top = function("burst_sa_top", number, pointer)
-        self.sequence = function("burst_sa_sequence", number, pointer)
-        self.set_sequence = function("burst_sa_set_sequence", None, pointer, number)
+        self.replay_number = function("burst_sa_replay_number", sequence, pointer, number)
+        self.check = function("burst_sa_check", size, pointer, sequence)
+        self.accept = function("burst_sa_accept", size, pointer, sequence)
+        self.top = function("burst_sa_top", sequence, pointer)
+        self.sequence = function("burst_sa_sequence", sequence, pointer)
+        self.set_sequence = function("burst_sa_set_sequence", None, pointer, sequence)
         self.number = function("burst_sa_number", number, pointer)
         self.set_number = function("burst_sa_set_number", None, pointer, number)
         self.set_mtu = function("burst_sa_set_mtu", None, pointer, number)
@@ -287,6 +290,9 @@ class BurstSa:
     @property
     def top(self) -> int:
         return 0 if self.pointer is None else self._library.top(self.pointer)
+
+    def number_of(self, lower: int) -> int:
+        return 0 if self.pointer is None else self._library.replay_number(self.pointer, lower)
 
     def check(self, sequence: int) -> bool:
         return self.pointer is not None and bool(self._library.check(self.pointer, sequence))
@@ -444,6 +450,7 @@ def _parameters(sa: SecurityAssociation, mtu: int) -> _Parameters | None:
         tunnel=sa.mode is Mode.TUNNEL,
         version=sa.source.version,
         cipher=_CIPHERS[suite.encryption],
+        extended=sa.extended_sequence,
     )
     if sa.udp is not None:
         wanted.udp, wanted.udp_source, wanted.udp_destination = 1, sa.udp.source_port, sa.udp.destination_port

@@ -81,16 +81,17 @@ void gcm_free(struct gcm *gcm)
     free(gcm);
 }
 
-void gcm_seal(struct gcm *gcm, uint8_t *body, size_t size, const uint8_t nonce[12], const uint8_t *header, uint8_t *icv)
+void gcm_seal(struct gcm *gcm, uint8_t *body, size_t size, const uint8_t nonce[12], const uint8_t *header,
+              size_t header_size, uint8_t *icv)
 {
-    gcm->encrypt(&gcm->key, &gcm->context, body, body, size, nonce, header, ESP_HEADER, icv, 16);
+    gcm->encrypt(&gcm->key, &gcm->context, body, body, size, nonce, header, header_size, icv, 16);
 }
 
 bool gcm_open(struct gcm *gcm, uint8_t *to, const uint8_t *body, size_t size, const uint8_t nonce[12],
-              const uint8_t *header, const uint8_t *icv)
+              const uint8_t *header, size_t header_size, const uint8_t *icv)
 {
     uint8_t found[16];
-    gcm->decrypt(&gcm->key, &gcm->context, to, body, size, nonce, header, ESP_HEADER, found, 16);
+    gcm->decrypt(&gcm->key, &gcm->context, to, body, size, nonce, header, header_size, found, 16);
     return CRYPTO_memcmp(found, icv, 16) == 0;
 }
 
@@ -105,15 +106,16 @@ struct gcm *gcm_new(const uint8_t *key, size_t size)
 
 void gcm_free(struct gcm *gcm) { (void)gcm; }
 
-void gcm_seal(struct gcm *gcm, uint8_t *body, size_t size, const uint8_t nonce[12], const uint8_t *header, uint8_t *icv)
+void gcm_seal(struct gcm *gcm, uint8_t *body, size_t size, const uint8_t nonce[12], const uint8_t *header,
+              size_t header_size, uint8_t *icv)
 {
-    (void)gcm, (void)body, (void)size, (void)nonce, (void)header, (void)icv;
+    (void)gcm, (void)body, (void)size, (void)nonce, (void)header, (void)header_size, (void)icv;
 }
 
 bool gcm_open(struct gcm *gcm, uint8_t *to, const uint8_t *body, size_t size, const uint8_t nonce[12],
-              const uint8_t *header, const uint8_t *icv)
+              const uint8_t *header, size_t header_size, const uint8_t *icv)
 {
-    (void)gcm, (void)to, (void)body, (void)size, (void)nonce, (void)header, (void)icv;
+    (void)gcm, (void)to, (void)body, (void)size, (void)nonce, (void)header, (void)header_size, (void)icv;
     return false;
 }
 #endif

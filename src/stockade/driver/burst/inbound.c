@@ -101,14 +101,14 @@ static uint32_t open_esp(burst_t *b, const uint8_t *packet, place_t place, const
     if (udp && memcmp(packet + place.at, &sa->udp_source, 2))
         return PUNTED; /* a NAT has moved the peer, or so it seems: Python looks at it */
     *id = sa->id;
-    uint32_t sequence = get32(esp + 4);
+    uint64_t sequence = replay_number(sa, get32(esp + 4));
     if (!replay_check(sa, sequence))
         return REPLAYED;
     uint8_t next_header;
     size_t plain;
     uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
     uint8_t *body = sa->tunnel ? out : out + place.at;
-    int opened = open_one(sa, esp, length, body, &next_header, &plain);
+    int opened = open_one(sa, esp, length, sequence, body, &next_header, &plain);
     if (began)
         b->result.crypto_ns += now_ns() - began;
     if (opened == 0)

@@ -304,7 +304,7 @@ static bool seal_segments(burst_t *b, const work_t *work, size_t size, int32_t l
         return false;
     const uint8_t *data = tcp + header, *end = packet + size;
     uint32_t count = (uint32_t)((end - data + chunk - 1) / chunk), number = 0;
-    if (count > UINT32_MAX - sa->sequence)
+    if (count > last_sequence(sa) - sa->sequence)
         return false;
     uint32_t sequence = get32(tcp + 4);
     uint64_t pseudo = sum_bytes(packet + (work->place.version == 4 ? 12 : 8), work->place.version == 4 ? 8 : 32)
@@ -363,7 +363,7 @@ static bool seal_frame(burst_t *b, uint8_t *frame, size_t length)
         if (work.place.protocol == TCP
             && seal_segments(b, &work, size, sa->tunnel ? largest - (int32_t)work.place.at : largest))
             return true;
-    } else if (sa->sequence < UINT32_MAX) {
+    } else if (sa->sequence < last_sequence(sa)) {
         if (frame[0] & NEEDS_CHECKSUM) {
             uint16_t start, offset;
             memcpy(&start, frame + 6, 2);

@@ -5,7 +5,21 @@
 
 /* ---- the replay window: the verdicts of `driver/replay.py`, in a ring of blocks (RFC 6479) ------------------ */
 
-bool replay_check(const sa_t *sa, uint32_t sequence)
+/* The whole number of a packet that carries these bits: as `ReplayWindow.number_of`. */
+uint64_t replay_number(const sa_t *sa, uint32_t lower)
+{
+    if (!sa->extended)
+        return lower;
+    uint64_t upper = sa->top & ~(uint64_t)UINT32_MAX, space = (uint64_t)1 << 32;
+    uint32_t top = (uint32_t)sa->top, bottom = top - sa->window + 1;
+    if (top >= sa->window - 1)
+        return lower >= bottom ? upper + lower : upper + space + lower;
+    if (lower < bottom)
+        return upper + lower;
+    return upper ? upper - space + lower : 0;
+}
+
+bool replay_check(const sa_t *sa, uint64_t sequence)
 {
     if (sequence > sa->top)
         return true;
@@ -16,14 +30,14 @@ bool replay_check(const sa_t *sa, uint32_t sequence)
     return !(sa->seen[(sequence >> 6) & (sa->words - 1)] >> (sequence & 63) & 1);
 }
 
-bool replay_accept(sa_t *sa, uint32_t sequence)
+bool replay_accept(sa_t *sa, uint64_t sequence)
 {
     if (!replay_check(sa, sequence))
         return false;
     if (sequence > sa->top) {
         if (sa->window) {
-            uint32_t ahead = (sequence >> 6) - (sa->top >> 6);
-            for (uint32_t n = 1; n <= ahead && n <= sa->words; n++)
+            uint64_t ahead = (sequence >> 6) - (sa->top >> 6);
+            for (uint64_t n = 1; n <= ahead && n <= sa->words; n++)
                 sa->seen[((sa->top >> 6) + n) & (sa->words - 1)] = 0;
         }
         sa->top = sequence;
@@ -34,11 +48,12 @@ bool replay_accept(sa_t *sa, uint32_t sequence)
 }
 
 /* For Python's side of an SA. */
-int burst_sa_check(const sa_t *sa, uint32_t sequence) { return replay_check(sa, sequence); }
-int burst_sa_accept(sa_t *sa, uint32_t sequence) { return replay_accept(sa, sequence); }
-uint32_t burst_sa_top(const sa_t *sa) { return sa->top; }
-uint32_t burst_sa_sequence(const sa_t *sa) { return sa->sequence; }
-void burst_sa_set_sequence(sa_t *sa, uint32_t sequence) { sa->sequence = sequence; }
+uint64_t burst_sa_replay_number(const sa_t *sa, uint32_t lower) { return replay_number(sa, lower); }
+int burst_sa_check(const sa_t *sa, uint64_t sequence) { return replay_check(sa, sequence); }
+int burst_sa_accept(sa_t *sa, uint64_t sequence) { return replay_accept(sa, sequence); }
+uint64_t burst_sa_top(const sa_t *sa) { return sa->top; }
+uint64_t burst_sa_sequence(const sa_t *sa) { return sa->sequence; }
+void burst_sa_set_sequence(sa_t *sa, uint64_t sequence) { sa->sequence = sequence; }
 uint32_t burst_sa_number(const sa_t *sa) { return sa->number; }
 void burst_sa_set_number(sa_t *sa, uint32_t number) { sa->number = number; }
 void burst_sa_set_ports(sa_t *sa, uint32_t source, uint32_t destination)

@@ -18,11 +18,14 @@ from stockade.model.suites import Encryption, Integrity
 from stockade.model.traffic import AH, ESP, TrafficSelector
 from stockade.wire.xfrm import (
     INFINITY,
+    LEGACY_WINDOW,
+    NO_FLAGS,
     Algorithm,
     Encapsulation,
     Limits,
     Offload,
     State,
+    StateFlag,
     XfrmSelector,
 )
 
@@ -31,7 +34,7 @@ SEQUENCE_REKEY: Final = 0xF000_0000
 
 
 def state_of(sa: SecurityAssociation, request_id: int, offload: Offload | None = None) -> State:
-    """The state of one direction. An outbound one has no replay window."""
+    """The state of one direction."""
     encryption, integrity = None, None
     if sa.esp is not None:
         encryption = encryption_of(sa.esp.encryption, sa.encryption_key)
@@ -47,8 +50,9 @@ def state_of(sa: SecurityAssociation, request_id: int, offload: Offload | None =
         protocol=ESP if sa.esp is not None else AH,
         request_id=request_id,
         mode=MODES[sa.mode],
-        limits=limits_of(sa.lifetime),
-        window=sa.replay_window if sa.direction is Direction.INBOUND else 0,
+        limits=limits_of(sa.lifetime, extended=sa.extended_sequence),
+        window=_window(sa),
+        flags=StateFlag.EXTENDED_SEQUENCE if sa.extended_sequence else NO_FLAGS,
         encryption=encryption,
         integrity=integrity,
         encapsulation=Encapsulation(sa.udp.source_port, sa.udp.destination_port)
@@ -56,6 +60,13 @@ def state_of(sa: SecurityAssociation, request_id: int, offload: Offload | None =
         else None,
         offload=offload,
     )
+
+
+def _window(sa: SecurityAssociation) -> int:
+    """An outbound SA has no replay window, but the kernel wants one where numbers are extended."""
+    if sa.direction is Direction.INBOUND:
+        return sa.replay_window
+    return LEGACY_WINDOW if sa.extended_sequence else 0
 
 
 def is_ours(state: State) -> bool:
@@ -75,12 +86,13 @@ def integrity_of(integrity: Integrity, key: Secret) -> Algorithm:
     return Algorithm(row.xfrm_name, key, 8 * row.icv_size)
 
 
-def limits_of(lifetime: Lifetime) -> Limits:
-    """Whole seconds, rounded up: an SA never ends before the time that was agreed on."""
+def limits_of(lifetime: Lifetime, *, extended: bool = False) -> Limits:
+    """Whole seconds, rounded up: an SA never ends before the time that was agreed on. With `extended`
+    sequence numbers there are enough for ever."""
     return Limits(
         soft_bytes=INFINITY if lifetime.soft_bytes is None else lifetime.soft_bytes,
         hard_bytes=INFINITY if lifetime.hard_bytes is None else lifetime.hard_bytes,
-        soft_packets=SEQUENCE_REKEY,
+        soft_packets=INFINITY if extended else SEQUENCE_REKEY,
         hard_packets=OWNER,
         soft_seconds=_seconds(lifetime.soft_seconds),
         hard_seconds=_seconds(lifetime.hard_seconds),
@@ -106,6 +118,8 @@ def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
         missing = str(sa.esp.integrity)
     elif sa.udp is not None and (sa.ah is not None or sa.source.version != 4):
         missing = "UDP encapsulation of this SA"
+    elif sa.extended_sequence and not capabilities.extended_sequence:
+        missing = "extended sequence numbers"
     if missing is not None:
         raise error_for(
             ReasonCode.DRIVER_LACKS,

@@ -92,6 +92,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     idle_seconds: float | None
     silence_seconds: float | None
     original: tuple[str, str] | None
+    extended_sequence: bool
     mtu: int
 
     def __repr__(self) -> str:
@@ -182,6 +183,7 @@ class PacketsRefused(msgspec.Struct, frozen=True, tag=True):
     destination: str
     spi: int
     count: int
+    port: int
 
 
 Event = Ready | AcquireEvent | Expired | Idle | Silent | Moved | PacketsRefused
@@ -322,6 +324,7 @@ def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
         idle_seconds=sa.idle_seconds,
         silence_seconds=sa.silence_seconds,
         original=None if sa.original is None else (str(sa.original[0]), str(sa.original[1])),
+        extended_sequence=sa.extended_sequence,
         mtu=mtu,
     )
 
@@ -351,6 +354,7 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         original=None
         if message.original is None
         else (ip_address(message.original[0]), ip_address(message.original[1])),
+        extended_sequence=message.extended_sequence,
     )
 
 
@@ -375,8 +379,9 @@ def event_message(event: DriverEvent) -> Event:
             return Silent(spi, direction, str(peer))
         case PeerMoved(spi, peer, port):
             return Moved(spi, str(peer), port)
-        case PacketRefused(reason, source, destination, spi, count):
-            return PacketsRefused(reason.code.name, reason.detail, str(source), str(destination), spi, count)
+        case PacketRefused(reason, source, destination, spi, count, port):
+            ends = str(source), str(destination)
+            return PacketsRefused(reason.code.name, reason.detail, *ends, spi, count, port)
         case DriverFailed():
             raise ValueError("the process cannot report its own end")
 
@@ -395,9 +400,9 @@ def event_of(message: Event) -> DriverEvent | None:
             return SaSilent(spi, direction, ip_address(peer))
         case Moved(spi, peer, port):
             return PeerMoved(spi, ip_address(peer), port)
-        case PacketsRefused(code, detail, source, destination, spi, count):
+        case PacketsRefused(code, detail, source, destination, spi, count, port):
             reason = Reason.of(ReasonCode[code], detail)
-            return PacketRefused(reason, ip_address(source), ip_address(destination), spi, count)
+            return PacketRefused(reason, ip_address(source), ip_address(destination), spi, count, port)
         case Ready():
             return None
 

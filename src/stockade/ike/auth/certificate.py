@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from stockade.crypto.ikev1_keys import signature_skeyid
 from stockade.crypto.signatures import ECDSA_HASHES
-from stockade.ike.auth.method import Authenticated, OneRound, Presented
+from stockade.ike.auth.method import Authenticated, OneRound, Presented, Task
 from stockade.ike.v1.identities import read_peer_identity
 from stockade.model.addresses import Address
 from stockade.model.distinguished_names import name_text
@@ -42,6 +42,7 @@ from stockade.wire.isakmp.payloads import (
 
 MAXIMUM_REQUESTS = 16
 MAXIMUM_CERTIFICATES = 16
+MAXIMUM_SHOWN = 200  # characters of an address that a certificate names
 _EMPTY_NAME = bytes.fromhex("3000")
 
 
@@ -167,13 +168,20 @@ class CertificateMethod(OneRound):
         method = CertificateMethod(used, self._own, self.number, self._source)
         wanted = verdict.wanted
 
-        def settle() -> CertificateMethod:
-            settled = source.settle(certificates, roots, wanted)
+        def settle(asked: Sequence[str]) -> CertificateMethod:
+            settled = source.settle(certificates, roots, asked)
             if isinstance(settled, Reason):
                 raise PeerError(settled)
             return method
 
-        return Authenticated(identity, method, _proof(verdict, used), settle if wanted else None)
+        pending = Task(
+            lambda: settle(wanted),
+            f"{len(wanted)} revocation lists (first {wanted[0][:MAXIMUM_SHOWN]})" if wanted else "",
+            ReasonCode.INTERNAL,
+            ReasonCode.CERTIFICATE_REVOKED,
+            lambda: settle(()),  # by the lists that are here, as strictly as the settings say
+        )
+        return Authenticated(identity, method, _proof(verdict, used), pending if wanted else None)
 
 
 def _proof(verdict: VerifiedPeer, used: tuple[Certificate, ...]) -> Proof:

@@ -21,7 +21,7 @@ is says the ticket, not its ID payload.
 Left out: contexts that need more than one message each way (Kerberos never does), user credentials,
 delegation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -157,7 +157,7 @@ class KerberosMethod:
             context = self._source.initiate(peer)
             return self._with(_Session(context, name, context.token))
 
-        return task
+        return _task(task, f"a ticket for {peer}")
 
     def answer(self, offered: Sequence[Attribute], received: Sequence[Payload]) -> Task:
         name, token = _name_in(offered), _token_in(received)
@@ -166,7 +166,7 @@ class KerberosMethod:
             context = self._source.accept(token)
             return self._with(_Session(context, name, context.token, token))
 
-        return task
+        return _task(task, "a look into the keytab")
 
     def complete(self, received: Sequence[Payload]) -> "KerberosMethod":
         session, token = self._begun, _token_in(received)
@@ -202,6 +202,10 @@ class KerberosMethod:
 
     def _with(self, session: _Session) -> "KerberosMethod":
         return KerberosMethod(self._source, self._name.decode("utf-16-le"), session)
+
+
+def _task(run: Callable[[], KerberosMethod], about: str) -> Task:
+    return Task(run, about, ReasonCode.KERBEROS_UNAVAILABLE, ReasonCode.KERBEROS_UNREACHABLE)
 
 
 def _proof(context: GssContext) -> Proof:

@@ -30,8 +30,19 @@ from stockade.wire.isakmp.payloads import (
 
 NOTHING_PROVED = Proof()
 
-Task = Callable[[], "AuthMethod"]
-"""Work that may block. It raises `StockadeError` where it fails, and touches nothing of the engine."""
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Work that may block. `run` raises `StockadeError` where it fails, and touches nothing of the engine.
+
+    `about` says what it gets, for people. `broken` is the reason where it fails in a way that nobody thought
+    of, `silence` where it takes too long; `without`, which does not block, says instead how it ends then."""
+
+    run: "Callable[[], AuthMethod]"
+    about: str
+    broken: ReasonCode
+    silence: ReasonCode
+    without: "Callable[[], AuthMethod] | None" = None
 
 
 class Prover(Protocol):

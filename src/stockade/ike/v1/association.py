@@ -525,7 +525,15 @@ class MainMode:
             authentication=outcome.method.name,
             identity=outcome.peer_identity,
         )
-        self._report(ReportKind.MAIN_MODE_ESTABLISHED, reason)
+        self.context.report(
+            ReportKind.MAIN_MODE_ESTABLISHED,
+            reason,
+            self.local,
+            self.remote,
+            self.cookies,
+            initiator=self.initiator,
+            began=self.story.started,
+        )
         if self.story.on:
             self.story.tell(
                 StoryEvent.ESTABLISHED,
@@ -543,15 +551,18 @@ class MainMode:
         self.story.refuse(StoryEvent.FAILED, reason)
         if reason.code in _AUTHENTICATION:
             self.context.count("authentication_failures")
-        answers = not self.initiator or self.exchange.read_with is not None
-        if answers and self.exchange.suspicion is None:
+        if self.initiator:
+            if self.exchange.read_with is not None:  # message 6: the responder believes that all is well
+                self.complaints.disown(reason, now)
+        elif self.exchange.suspicion is None:
             self.complaints.send(reason, now)
         self._host.main_mode_failed(self, reason, now)
 
     def refused(self, reason: Reason, now: float) -> None:
         """A message of the main-mode exchange (or of none) was not acceptable."""
         self.story.refuse(StoryEvent.REFUSED, reason)
-        self.context.refuse(reason, self.local, self.remote, now, self.cookies)
+        phase = "main mode" if self.established is None else "quick mode"
+        self.context.refuse(reason, self.local, self.remote, now, self.cookies, phase)
         if self.established is None:
             self.complaints.send(reason, now)
 
@@ -573,6 +584,3 @@ class MainMode:
             message_id,
             protection,
         )
-
-    def _report(self, kind: ReportKind, reason: Reason) -> None:
-        self.context.report(kind, reason, self.local, self.remote, self.cookies)

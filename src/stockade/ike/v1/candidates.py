@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from stockade.ike.auth.certificate import certificate_methods
 from stockade.ike.auth.kerberos import GssSource, kerberos_method
 from stockade.ike.auth.method import AuthMethod
-from stockade.ike.auth.preshared_key import PresharedKeyMethod
+from stockade.ike.auth.preshared_key import PRESHARED_KEY, PresharedKeyMethod
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.model.negotiation import (
     AuthenticationMethod,
@@ -18,7 +18,7 @@ from stockade.model.negotiation import (
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.pki.credentials import CredentialSource, OwnCertificate, VerifiedPeer
 
-MAXIMUM_CANDIDATES = 64  # as many as an offer holds
+MAXIMUM_CANDIDATES = 128
 
 
 class NoCredentials:
@@ -58,6 +58,20 @@ def main_mode_candidates(
         return candidates[:MAXIMUM_CANDIDATES]
     detail = "; ".join(f"{name}: {reason}" for name, reason in refusals[:8])
     return Reason.of(ReasonCode.AUTHENTICATION_METHOD_UNAVAILABLE, detail)
+
+
+def known_key_first(
+    candidates: list[MainModeCandidate], shown: Sequence[AuthMethod]
+) -> list[MainModeCandidate]:
+    """Of several pre-shared keys the one that the peer has shown last before its others, for a wrong one
+    costs seconds. `shown`: what the peer authenticated by, oldest first."""
+    last = next((method for method in reversed(shown) if method.number == PRESHARED_KEY), None)
+    if last is None:
+        return candidates
+    keys = [entry for entry in candidates if entry.method.number == PRESHARED_KEY]
+    keys.sort(key=lambda entry: entry.method != last)
+    following = iter(keys)
+    return [next(following) if entry.method.number == PRESHARED_KEY else entry for entry in candidates]
 
 
 def _methods(

@@ -10,7 +10,14 @@ message could not be read: then the keys are what differs, and only words in cle
 The IV of such a message is made as RFC 2409 Appendix B says, but of which block? Main mode has not ended, so
 there is no last block of it. Microsoft's note 12: towards Windows versions 2 to 5 the last block of what was
 *sent* last, otherwise that of what was *decrypted* last. A receiver cannot know which version the other end
-takes it for (ours can be configured), so it tries both. Nothing is repeated."""
+takes it for (ours can be configured), so it tries both.
+
+An initiator that refuses message 6 for good leaves a responder that believes in the main mode. So it tells
+together with the notification that the main mode is deleted, which other makers understand too,
+
+     after message 6:   HDR*, HASH(1), N [, N(STATUS)], D
+
+and, as nobody acknowledges that, tells it three times. Nothing else is repeated."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,10 +30,13 @@ from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.model.suites import MainModeProposal
 from stockade.wire.isakmp.constants import ExchangeType
 from stockade.wire.isakmp.message import HEADER_SIZE, Header
-from stockade.wire.isakmp.payloads import NotificationPayload
+from stockade.wire.isakmp.payloads import NotificationPayload, Payload
 
 if TYPE_CHECKING:  # a main mode has complaints, and they have it
     from stockade.ike.v1.association import MainMode
+
+REPEATED = (1.0, 3.0)
+"""Seconds after which it is told again that a main mode is deleted."""
 
 VISTA = 5
 """The last version whose implementation takes the block that was sent."""
@@ -61,21 +71,38 @@ class Complaints:
         payloads = informational.main_mode_complaint(reason, microsoft=mode.is_microsoft)
         if not payloads or not mode.context.may_notify(mode.remote, now):
             return
-        message_id = int.from_bytes(mode.random(4), "big") | 1
         agreed = self._readable(reason)
         if agreed is None:
+            message_id = int.from_bytes(mode.random(4), "big") | 1
             conversation = self._conversation(message_id, None)
             mode.transmit(conversation.encode(payloads, protected=False))
             return
+        mode.transmit(self._protected(agreed, payloads))
+
+    def disown(self, reason: Reason, now: float) -> None:
+        """Initiator: the main mode fails although the responder could make its last message."""
+        mode = self._mode
+        agreed = self._readable(reason)
+        if agreed is None:
+            self.send(reason, now)
+            return
+        cookies = mode.conversation.initiator_cookie + mode.conversation.responder_cookie
+        payloads = informational.main_mode_complaint(reason, microsoft=mode.is_microsoft)
+        datagram = self._protected(agreed, (*payloads, informational.delete_main_mode(cookies)))
+        mode.transmit(datagram)
+        for wait in REPEATED:
+            mode.context.timers.set(("disown", mode, wait), now + wait, lambda _: mode.transmit(datagram))
+
+    def _protected(self, agreed: Agreed, payloads: tuple[Payload, ...]) -> bytes:
+        mode = self._mode
+        message_id = int.from_bytes(mode.random(4), "big") | 1
         protection, keys = agreed
         version = mode.microsoft_version
         block = protection.sent_block
         if version is None or not 2 <= version <= VISTA:
             block = protection.block_of(self._last_received)
         conversation = self._conversation(message_id, self._protection(keys, block, message_id))
-        mode.transmit(
-            informational.encode_protected(conversation, self._proposal.hash, keys.skeyid_a, payloads)
-        )
+        return informational.encode_protected(conversation, self._proposal.hash, keys.skeyid_a, payloads)
 
     def _readable(self, reason: Reason) -> Agreed | None:
         """The keys that the peer's last message was read with; None where it was none, or could not be."""

@@ -26,6 +26,7 @@ Left out: aggressive mode."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 from stockade.crypto.ikev1_keys import (
     MainModeKeys,
@@ -70,6 +71,7 @@ from stockade.wire.isakmp.constants import (
     PayloadType,
     ProtocolId,
 )
+from stockade.wire.isakmp.message import encode_payloads
 from stockade.wire.isakmp.payloads import (
     CertificatePayload,
     CertificateRequestPayload,
@@ -85,7 +87,7 @@ from stockade.wire.isakmp.payloads import (
 from stockade.wire.vendor_ids import GSSAPI, is_vendor
 
 NONCE_SIZE = 32
-MAXIMUM_ALTERNATIVES = 8
+MAXIMUM_ALTERNATIVES = 15
 """How many more pre-shared keys message 5 is tried with: it is the work that a stranger can cause."""
 
 _NAT = frozenset({PayloadType.NAT_DETECTION, PayloadType.NAT_DETECTION_DRAFT})
@@ -98,21 +100,40 @@ MESSAGE_2 = Expectation("main mode message 2", (PayloadType.SECURITY_ASSOCIATION
 
 def exchange_expectation(number: int, method: AuthMethod) -> Expectation:
     """Message 3 or 4: what the keys are made of."""
-    needs = (PayloadType.KEY_EXCHANGE, PayloadType.NONCE, *method.exchanged)
+    return _exchange_expectation(number, method.exchanged)
+
+
+@cache
+def _exchange_expectation(number: int, exchanged: tuple[PayloadType, ...]) -> Expectation:
+    needs = (PayloadType.KEY_EXCHANGE, PayloadType.NONCE, *exchanged)
     return Expectation(f"main mode message {number}", needs, _NAT | _REQUEST)
 
 
 def proof_expectation(number: int, method: AuthMethod) -> Expectation:
     """Message 5 or 6: the identity and its proof."""
+    return _proof_expectation(number, method.proof_type, method.mismatch, method.garbled)
+
+
+@cache
+def _proof_expectation(
+    number: int, proof_type: PayloadType, mismatch: ReasonCode, garbled: ReasonCode
+) -> Expectation:
     return Expectation(
         f"main mode message {number}",
-        (PayloadType.IDENTIFICATION, method.proof_type),
+        (PayloadType.IDENTIFICATION, proof_type),
         _CERTIFICATES,
         protected=True,
         # The responder gets message 5 and stays silent, or cannot read it: what differs is the key.
-        silence=method.mismatch if number == 6 else ReasonCode.NEGOTIATION_TIMED_OUT,
-        garbled=method.garbled,
+        silence=mismatch if number == 6 else ReasonCode.NEGOTIATION_TIMED_OUT,
+        garbled=garbled,
     )
+
+
+@lru_cache(maxsize=64)
+def _announcement(vendor_ids: tuple[bytes, ...]) -> tuple[tuple[VendorIdPayload, ...], bytes]:
+    """Vendor ids as payloads, and these encoded: the end of message 1 or 2, the same for most peers."""
+    payloads = tuple(VendorIdPayload(data) for data in vendor_ids)
+    return payloads, encode_payloads(payloads)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +178,7 @@ class MainModeOutcome:
 def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeOutcome]:
     """Messages 1, 3 and 5."""
     offer = main_mode_offer(setup.candidates)
-    vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
+    vendor_ids, tail = _announcement(tuple(setup.vendor_ids))
 
     def take_choice(message: Incoming) -> tuple[MainModeChoice, bytes]:
         cookie = message.header.responder_cookie
@@ -171,7 +192,9 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
         variant = _note_vendor_ids(setup, message)
         return *take_choice(message), variant
 
-    choice, cookie, variant = yield from answered(Step(MESSAGE_2, (offer, *vendor_ids)), take_answer)
+    choice, cookie, variant = yield from answered(
+        Step(MESSAGE_2, (offer, *vendor_ids), tail=tail), take_answer
+    )
     conversation.responder_cookie = cookie
     setup.note_choice(choice)
     if setup.story.on:
@@ -240,7 +263,7 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
     if setup.story.on:
         tell_own_choice(setup.story, str(choice.candidate), judge_main_modes(offer, candidates))
     sa_body = message.body(SecurityAssociationPayload)
-    vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
+    vendor_ids, tail = _announcement(tuple(setup.vendor_ids))
     nonce = setup.random(NONCE_SIZE)
     cookies = conversation.initiator_cookie + conversation.responder_cookie
     hash_name = choice.candidate.proposal.hash
@@ -265,7 +288,7 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
         )
 
     agreement, private, message = yield from answered(
-        Step(exchange_expectation(3, method), (choice.reply, *vendor_ids)), agree
+        Step(exchange_expectation(3, method), (choice.reply, *vendor_ids), tail=tail), agree
     )
     received = [entry.payload for entry in message.payloads]
     method = yield from performed(method.answer(choice.offered, received), method)
@@ -287,6 +310,8 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
         lambda message: _authenticate_any(message, alternatives, sa_body, setup),
     )
     conversation.protection, conversation.alternatives = agreement.protection, ()
+    if agreement.choice.candidate is not choice.candidate:
+        setup.note_choice(agreement.choice)
     yield from performed(peer.pending, peer.method)
     return Finish(
         agreement.outcome(peer, _says_initial_contact(message)),
@@ -360,6 +385,8 @@ class _Agreement:
 def _mutual(candidates: Sequence[MainModeCandidate], message: Incoming) -> Sequence[MainModeCandidate]:
     """Kerberos only with a peer that says it can: others mean something else by the same number (XAUTH with
     a pre-shared key)."""
+    if all(entry.method.number != GSS_KERBEROS for entry in candidates):
+        return candidates
     if any(is_vendor(payload.data, GSSAPI) for payload in message.all(VendorIdPayload)):
         return candidates
     return [entry for entry in candidates if entry.method.number != GSS_KERBEROS]
@@ -414,24 +441,29 @@ def _agree(
         nat,
     )
     others: list[_Agreement] = []
-    for other in () if initiator else _other_methods(choice):
+    for candidate in () if initiator else _other_candidates(choice):
         # Signatures share the keys of what was negotiated, each pre-shared key makes its own.
+        other, meant = candidate.method, choice.by(candidate)
         if isinstance(other, PresharedKeyMethod):
             keys = keys_of(other)
-            others.append(replace(agreement, method=other, keys=keys, protection=protection_of(keys)))
+            protection = protection_of(keys)
+            others.append(replace(agreement, choice=meant, method=other, keys=keys, protection=protection))
         else:
-            others.append(replace(agreement, method=other))
+            others.append(replace(agreement, choice=meant, method=other))
     return replace(agreement, alternatives=tuple(others)) if others else agreement
 
 
-def _other_methods(choice: MainModeChoice) -> Sequence[AuthMethod]:
+def _other_candidates(choice: MainModeChoice) -> Sequence[MainModeCandidate]:
+    """Those with another credential, each credential once."""
     if not choice.alternatives:
         return ()
-    found = [choice.candidate.method]
+    methods = [choice.candidate.method]
+    found: list[MainModeCandidate] = []
     for candidate in choice.alternatives:
-        if candidate.method not in found and len(found) <= MAXIMUM_ALTERNATIVES:
-            found.append(candidate.method)
-    return found[1:]
+        if candidate.method not in methods and len(found) < MAXIMUM_ALTERNATIVES:
+            methods.append(candidate.method)
+            found.append(candidate)
+    return found
 
 
 def _note_vendor_ids(setup: MainModeSetup, message: Incoming) -> Variant | None:

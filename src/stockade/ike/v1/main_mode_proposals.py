@@ -70,6 +70,12 @@ class MainModeChoice:
     reply: SecurityAssociationPayload
     offered: tuple[Attribute, ...] = ()
     alternatives: tuple[MainModeCandidate, ...] = ()
+    offered_seconds: int | None = None
+
+    def by(self, candidate: MainModeCandidate) -> "MainModeChoice":
+        """The same choice where the peer turns out to mean another candidate, with its own lifetime."""
+        seconds = min(candidate.lifetime_seconds, self.offered_seconds or candidate.lifetime_seconds)
+        return replace(self, candidate=candidate, lifetime_seconds=seconds)
 
 
 def main_mode_offer(candidates: Sequence[MainModeCandidate]) -> SecurityAssociationPayload:
@@ -217,7 +223,8 @@ def choose_main_mode(
                 proposal.number, proposal.protocol_id, proposal.spi, (_answered(transform, candidate),)
             )
             reply = SecurityAssociationPayload(offer.doi, offer.situation, (answer,))
-            return MainModeChoice(candidate, seconds, reply, transform.attributes, tuple(fitting[1:]))
+            others = tuple(fitting[1:])
+            return MainModeChoice(candidate, seconds, reply, transform.attributes, others, offered.seconds)
     return refusal("none of the peer's main-mode offers fits", whys)
 
 

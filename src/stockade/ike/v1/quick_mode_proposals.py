@@ -61,6 +61,7 @@ from stockade.wire.isakmp.payloads import (
 
 DEFAULT_LIFETIME_SECONDS = 28_800  # where a quick mode names none: RFC 2407 §4.5
 MAXIMUM_COMBINATIONS = 256
+EXTENDED = 1  # the one value of the attribute (RFC 4304 §2.1); without it numbers have 32 bits
 _MODES = {Mode.TRANSPORT: EncapsulationMode.TRANSPORT, Mode.TUNNEL: EncapsulationMode.TUNNEL}
 
 
@@ -192,6 +193,8 @@ def _quick_mode_transform(
         )
     if key_bits is not None:
         attributes.append(Attribute(IpsecAttribute.KEY_LENGTH, key_bits))
+    if method.extended_sequence:
+        attributes.append(Attribute(IpsecAttribute.EXTENDED_SEQUENCE_NUMBER, EXTENDED))
     return TransformPayload(number, transform_id, tuple(attributes))
 
 
@@ -205,6 +208,7 @@ class _OfferedQuickMode:
     kilobytes: int | None
     description: str
     fault: str
+    extended: bool = False
 
 
 def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuickMode:
@@ -234,8 +238,9 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
         named = None if authentication is None else integrity_from_authentication(authentication)
         if suite is not named:
             fault = fault or "the authentication algorithm is not the transform's"
-    if values.get(IpsecAttribute.EXTENDED_SEQUENCE_NUMBER) not in (None, 0):
-        fault = fault or "extended sequence numbers"
+    extended = values.get(IpsecAttribute.EXTENDED_SEQUENCE_NUMBER)
+    if extended not in (None, 0, EXTENDED):
+        fault = fault or f"extended sequence numbers of kind {extended}"
     return _OfferedQuickMode(
         protocol == ProtocolId.AH,
         suite,
@@ -243,8 +248,9 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
         values.get(IpsecAttribute.GROUP_DESCRIPTION),
         values.lifetimes.get(LifeType.SECONDS),
         values.lifetimes.get(LifeType.KILOBYTES),
-        description,
+        description if extended != EXTENDED else f"{description}/ESN",
         fault,
+        extended == EXTENDED,
     )
 
 
@@ -287,6 +293,13 @@ def _why_not_quick_mode(
         if _in_udp(terms.encapsulation) and any(part.is_ah for part in offered):
             whose = "AH does not pass the NAT between us, we have "
         return whose + (listed(str(m).partition(":")[0] for m in methods) or "nothing without AH")
+    if len({part.extended for part in offered}) > 1:
+        return "AH and ESP do not agree about extended sequence numbers"
+    extended = offered[0].extended
+    fitting = [method for method in fitting if method.extended_sequence is extended]
+    if not fitting:
+        wanted = "which we have not" if extended else "which we insist on, are missing"
+        return f"extended sequence numbers, {wanted}"
     for part in offered:
         why = _why_not_terms(part, terms)
         if why:

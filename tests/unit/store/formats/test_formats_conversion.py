@@ -704,6 +704,7 @@ def test_what_windows_never_had_is_named_not_weakened() -> None:
             QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None)),
             QuickModeProposal(ah=Hash.SHA_256),
             QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, Hash.SHA1)),
+            QuickModeProposal(ah=Hash.SHA1, extended_sequence=True),
         ),
     )
     policy = Policy(
@@ -713,8 +714,9 @@ def test_what_windows_never_had_is_named_not_weakened() -> None:
     )
     objects = objects_from_policy_set(PolicySet((policy,), (FilterList("L"),), (action,)), with_secrets=True)
     texts = losses(objects.problems)
-    assert len(texts) == 5
+    assert len(texts) == 6
     for part in (
+        "ESN",
         "AES256-SHA256-ECP256",
         "that is no text",
         "“nowhere”",

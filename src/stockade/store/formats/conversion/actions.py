@@ -190,6 +190,8 @@ def write_offers(
 
 def _records(method: QuickModeProposal, reading: EspNumbers) -> tuple[AlgorithmOffer, ...] | None:
     records = []
+    if method.extended_sequence:
+        return None
     if method.ah is not None:
         number = numbers.HASH_NUMBERS.get(method.ah) if isinstance(method.ah, Hash) else None
         if number is None:
