@@ -33,6 +33,8 @@ EVENT_QUEUE = 1000
 """Journal entries that wait for one slow reader of /v1/events; then it loses the oldest and is told how
 many."""
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
 MAXIMUM_BODY = 32 * 1024 * 1024
 
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "any": 0}
@@ -53,6 +55,7 @@ class AgentOperations(Protocol):
     def explain_peer(self, peer: Address) -> messages.PeerPlan: ...
     def journal(self, last: int) -> messages.JournalEntries: ...
     def events(self, query: EventQuery) -> messages.JournalEntries: ...
+    def metrics(self) -> bytes: ...
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
 
 
@@ -248,10 +251,22 @@ def application(agent: AgentOperations) -> Starlette:
     async def document(_: Request) -> Response:
         return JSONResponse(openapi())
 
+    async def metrics(_: Request) -> Response:
+        return metrics_answer(agent)
+
     routes = [Route(endpoint.path, plain(endpoint), methods=[endpoint.method]) for endpoint in ROUTES]
     routes.append(Route("/v1/events", events, methods=["GET"]))
+    routes.append(Route("/metrics", metrics, methods=["GET"]))
     routes.append(Route("/v1/openapi.json", document, methods=["GET"]))
     return Starlette(routes=routes)
+
+
+def metrics_answer(agent: AgentOperations) -> Response:
+    """The figures as Prometheus reads them; 503 with the reason where the data plane cannot be asked."""
+    try:
+        return Response(agent.metrics(), media_type=METRICS_TYPE)
+    except StockadeError as error:
+        return Response(f"{error}\n", 503, media_type="text/plain")
 
 
 def openapi() -> dict[str, Any]:

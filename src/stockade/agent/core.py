@@ -113,6 +113,10 @@ class HostCore:
         """Is told every quick mode that comes up."""
         self._released: set[Address] = set()
         self._stopping = False
+        self.counters = dict.fromkeys(
+            ("key_updates", "key_update_failures", "key_addition_failures", "send_failures"), 0
+        )
+        """What Windows counts among its IKE statistics and the engine cannot know."""
         self._perform = perform
         self._lookup = FilterTableLookup(self.table)
         self.engine = Engine(
@@ -498,9 +502,12 @@ class HostCore:
             self._inbound_of[Direction.INBOUND, sa.spi, sa.peer] = sa
             self._inbound_of[Direction.OUTBOUND, sa.pair, sa.peer] = sa
         self._make_room(sa, now)
+        updates = sa.direction is Direction.INBOUND  # its SPI was reserved before, so Windows says: updated
         try:
             self.driver.add_sa(sa)
+            self.counters["key_updates"] += updates
         except StockadeError as error:
+            self.counters["key_update_failures" if updates else "key_addition_failures"] += 1
             self._note("sa-refused", error.reason, now, spi=f"{sa.spi:#010x}", peer=str(sa.peer))
             inbound = sa.spi if sa.direction is Direction.INBOUND else sa.pair
             self.engine.command(ike.DeleteQuickMode(inbound, error.reason), now)
@@ -516,6 +523,21 @@ class HostCore:
             changed = self._temporary.add_response(match, sa) or changed
         if changed:
             self._refresh(now)
+
+    def associations(self) -> dict[tuple[Direction, int], SecurityAssociation]:
+        """The inbound SA of each pair, by either SPI (two peers may have chosen the same one for what we
+        send: then one of them)."""
+        return {(direction, spi): sa for (direction, spi, _), sa in self._inbound_of.items()}
+
+    @property
+    def ike_statistics(self) -> dict[str, int]:
+        """All of Windows' IKE statistics, and those of the engine beside them. A heap of Windows is a list
+        here."""
+        found = {**self.engine.statistics, **self.counters}
+        found["acquire_heap_size"] = found["active_acquire"]
+        found["receive_heap_size"] = found["active_receive"]
+        found["connection_list_size"] = found["active_quick_modes"]
+        return found
 
     def has_answered(self, local: Address, peer: Address) -> bool:
         """Whether this peer has said a word of IKE."""

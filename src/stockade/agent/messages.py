@@ -104,6 +104,9 @@ class Status(msgspec.Struct, kw_only=True):
     held_packets: int
     refused_packets: dict[str, int]
     ike: dict[str, int]
+    """Windows' IKE statistics, and counters of the engine beside them."""
+    ipsec: dict[str, int]
+    """Windows' IPsec statistics."""
     addresses: list[str]
     known_quick_modes: int
     facts: HostFactsMessage

@@ -15,7 +15,9 @@ import uvicorn
 from stockade.agent.api import AgentOperations, application
 
 
-class _Server(uvicorn.Server):
+class QuietServer(uvicorn.Server):
+    """Serves inside the agent's loop."""
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """The service has its own handlers; uvicorn's would replace them."""
@@ -27,7 +29,7 @@ class ApiServer:
 
     def __init__(self, agent: AgentOperations, path: Path) -> None:
         self._path = path
-        self._server = _Server(
+        self._server = QuietServer(
             uvicorn.Config(
                 application(agent),
                 log_config=None,

@@ -165,6 +165,8 @@ def _parser() -> argparse.ArgumentParser:
         events.add_argument(f"--{name}", metavar=metavar, default="50" if name == "last" else "", help=text)
     events.add_argument("--follow", action="store_true", help="go on with events as they come")
 
+    add("metrics", _metrics, "the agent's figures, in the text form of Prometheus")
+
     cluster = commands.add_parser("cluster", help="the cluster that this node is of", parents=[shared])
     cluster_commands = cluster.add_subparsers(metavar="COMMAND", required=True)
     for name, text in (
@@ -435,6 +437,11 @@ def _events(options: argparse.Namespace) -> int:
     names = ("last", "since", "until", "id", "kind", "reason", "peer")
     words = {name: getattr(options, name) for name in names}
     return run_events(Paths.of(options.home), words, follow=options.follow, form=options.format)
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    print(_client(options).text("/metrics"), end="")
+    return 0
 
 
 def _log(options: argparse.Namespace) -> int:

@@ -157,7 +157,8 @@ class Driver(Protocol):
         """Remove one direction; an unknown one is no error."""
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
-        """A negotiation failed: drop what is held for this filter and peer; the next packet acquires anew."""
+        """No SA is to be waited for: drop what is held for this filter and peer; the next packet acquires
+        anew. What meets a permit filter with `allow_soft` by now goes out in clear instead."""
 
     def events(self) -> Sequence[DriverEvent]:
         """What happened since the last call; never blocks."""

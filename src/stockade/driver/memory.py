@@ -157,7 +157,7 @@ class MemoryDriver:
         self._datapath.remove_sa(spi, direction, peer)
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
-        self._datapath.release(filter_id, peer, self._now)
+        self._emit(self._datapath.release(filter_id, peer, self._now))
 
     def events(self) -> Sequence[DriverEvent]:
         return self._datapath.events()

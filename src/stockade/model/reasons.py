@@ -388,6 +388,14 @@ class ReasonCode(Enum):
         "the main mode was not negotiated as the rule for this traffic asks",
         "give the rules for one peer the same authentication and main-mode settings",
     )
+    NAT_NOT_ALLOWED = (
+        "nat-not-allowed",
+        Fault.PEER,
+        None,
+        "the end that answers is behind a NAT, and the settings do not allow that",
+        "give it an address of its own, or set assumeudpencapsulationcontextonsendrule to 1 at both ends, to 2 "
+        "where both are behind NATs",
+    )
     NEGOTIATION_TIMED_OUT = (
         "negotiation-timed-out",
         Fault.PEER,

@@ -107,6 +107,11 @@ class UserspaceDriver:
     # ---- Driver --------------------------------------------------------------------------------------------
 
     @property
+    def without(self) -> frozenset[str]:
+        """The offloads that it does without."""
+        return self._without
+
+    @property
     def capabilities(self) -> Capabilities:
         return software_capabilities("userspace", frozenset({4, 6} if has_ipv6() else {4}))
 

@@ -53,6 +53,7 @@ class Filter(msgspec.Struct, frozen=True, array_like=True):
     action: Action
     negotiation: str | None
     accept_clear: bool
+    allow_soft: bool
 
 
 class InstallFilters(msgspec.Struct, frozen=True, tag=True):
@@ -267,6 +268,7 @@ def _from_filter(entry: SpecificFilter) -> Filter:
         entry.action,
         entry.negotiation,
         entry.accept_clear,
+        entry.allow_soft,
     )
 
 
@@ -287,6 +289,7 @@ def _to_filter(entry: Filter) -> SpecificFilter:
         _NO_PROVENANCE,
         negotiation=entry.negotiation,
         accept_clear=entry.accept_clear,
+        allow_soft=entry.allow_soft,
     )
 
 

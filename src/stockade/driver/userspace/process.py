@@ -253,7 +253,7 @@ class Process:
                 case messages.RemoveSa(spi, direction, peer):
                     self._datapath.remove_sa(spi, direction, ip_address(peer))
                 case messages.Release(filter_id, peer):
-                    self._datapath.release(filter_id, ip_address(peer), now)
+                    self._emit(self._datapath.release(filter_id, ip_address(peer), now))
                 case messages.TakeUdpSocket():
                     if self._taken:
                         self._take_datagrams(self._taken.pop())
