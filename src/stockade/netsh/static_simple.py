@@ -33,7 +33,7 @@ def add_simple_policy(session: Session, arguments: Arguments) -> Outcome:
     name = arguments[POLICY_NAME]
     methods = authentication_from(arguments) or (Kerberos(),)
     assign = arguments.get_or(ASSIGN, False)
-    settings = session.settings  # before anything is changed: where there are none the command is refused whole
+    settings = session.settings  # first: where there are none nothing is changed
     with session.store.transaction() as change:
         merged = merge_into(
             change,
