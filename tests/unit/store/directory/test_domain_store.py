@@ -292,7 +292,7 @@ def alter(change, chance, number):
     if kind == 0:
         one = chance.choice(objects.filter_lists)
         change.put_filter_list(replace(one, name=f"{one.name[:30]} {number}{chance.randrange(10**6)}"))
-    elif kind == 1:
+    elif kind == 1 and objects.policies:
         one = chance.choice(objects.policies)
         change.put_policy(
             replace(one, description=f"{chance.random()}", main_mode_minutes=chance.randint(5, 500))
