@@ -45,6 +45,21 @@ class Paths:
         return self.policy.with_name("certificates")
 
     @property
+    def web_settings(self) -> Path:
+        """The settings of the web console."""
+        return self.settings.with_name("web.toml")
+
+    @property
+    def web_door(self) -> Path:
+        """The folder with the socket that the agent has for the web console. See `agent/server.py`."""
+        return self.socket.parent / "web" / "door"
+
+    @property
+    def web_accounts(self) -> Path:
+        """The folder with the accounts of the web console."""
+        return self.policy.parent / "web" / "accounts"
+
+    @property
     def access(self) -> Path:
         """The access list; the agent reads it, `stockade access` writes it."""
         return self.policy.with_name("access.toml")

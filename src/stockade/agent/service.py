@@ -39,11 +39,12 @@ from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
 from stockade.agent.unreachable import UnreachableReports
+from stockade.agent.web_desk import WebDesk
 from stockade.agent.workers import Workers
 from stockade.driver.contract import Driver, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
-from stockade.ike.contract import Perform, Performed, Send, perform
+from stockade.ike.contract import Perform, Performed, Send, StoryLine, perform
 from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
@@ -115,6 +116,7 @@ class Service:
         self._facts: FactsKeeper
         self._domain: DomainPolicy
         self._core: HostCore
+        self._desk: WebDesk
         self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
 
@@ -189,7 +191,8 @@ class Service:
             restart_secret=self._read_restart_secret(),
         )
         self._core.engine.set_access(self._read_access(), time.monotonic())
-        self._core.oakley = self._oakley.write
+        self._desk = WebDesk(self._stores, self._journal.write, self._core.log_key_exchange)
+        self._core.oakley = self._on_story
         if self._settings.cluster is not None:
             from stockade.agent.cluster import ClusterNode
 
@@ -318,6 +321,12 @@ class Service:
         from stockade.agent.server import ApiServer
 
         async with ApiServer(self, self._paths.socket), AsyncExitStack() as others:
+            try:
+                door = ApiServer(self, self._paths.web_door / "api.sock", door=True)
+                await others.enter_async_context(door)
+            except OSError as error:  # the web console does without, and says so
+                reason = Reason.of(ReasonCode.STATE_UNUSABLE, f"{error.strerror}: {error.filename}")
+                self._journal.write(Entry("web-door-closed", reason))
             self._ready()
             await self._serve_metrics(others)
             await self._stop.wait()
@@ -345,6 +354,11 @@ class Service:
                 await self._parted.wait()
 
     # ---- what happens
+
+    def _on_story(self, line: StoryLine) -> None:
+        if self._asked.ike_logging:
+            self._oakley.write(line)
+        self._desk.remember(line)
 
     def _on_datagrams(self, read: Callable[[], Batch]) -> None:
         now = time.monotonic()
@@ -578,7 +592,7 @@ class Service:
         """What `set config` says, of as much as acts at once."""
         asked = self._asked = configuration.settings
         now = time.monotonic()
-        self._core.log_key_exchange(asked.ike_logging)
+        self._desk.set_always(asked.ike_logging)
         self._core.packet_log.set(asked.diagnostics, asked.log_interval, now)
         soft = self._settings.soft
         if asked.simple_policy:
@@ -597,6 +611,10 @@ class Service:
             self._journal.write(Entry("last-good-not-kept", error.reason))
 
     # ---- what the API asks (api.AgentOperations)
+
+    @property
+    def desk(self) -> WebDesk:
+        return self._desk
 
     def status(self) -> messages.Status:
         now = time.monotonic()

@@ -502,6 +502,28 @@ class ReasonCode(Enum):
     )
     AGENT_STARTED = ("agent-started", Fault.HOST, None, "the agent runs", "none")
     SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
+    # -- the web console
+    WEB_ACTION = (
+        "web-action",
+        Fault.HOST,
+        None,
+        "somebody signed in or did something in the web console",
+        "none",
+    )
+    WEB_REQUEST_REFUSED = (
+        "web-request-refused",
+        Fault.CALLER,
+        None,
+        "the web console refused a request",
+        "open the console by the name and address that web.toml says, from its own pages",
+    )
+    WEB_LOGIN_REFUSED = (
+        "web-login-refused",
+        Fault.CALLER,
+        None,
+        "nobody may sign in to the web console like that",
+        "check name and password, wait where there were too many tries; or `stockade web link` on the host",
+    )
     # -- clusters
     CLUSTER_MEMBER = (
         "cluster-member",
