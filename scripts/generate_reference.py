@@ -1,5 +1,6 @@
 """Writes the pages of the manual that come from the code: `docs/reasons.md` from the list of reasons,
-`docs/event-ids.md` from the table of Windows' event ids, `docs/timers.md` from what is planned for silent peers.
+`docs/event-ids.md` from the table of Windows' event ids, `docs/metric-list.md` from that of the metrics,
+`docs/timers.md` from what is done about silent peers.
 
     scripts/generate_reference.py            write the pages
     scripts/generate_reference.py --check    write nothing; status 1 and the names of pages that are stale
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from stockade.agent.metric_table import METRICS
 from stockade.ike.config import EngineConfig
 from stockade.ike.liveness import PeerTraits, plan_for
 from stockade.model.reasons import Fault, ReasonCode
@@ -139,7 +141,32 @@ def timers_page() -> str:
     return "\n".join([*lines, ""])
 
 
-PAGES = {"reasons.md": reasons_page, "event-ids.md": events_page, "timers.md": timers_page}
+def metrics_page() -> str:
+    """Every metric with its labels."""
+    lines = [
+        "# Metrics, one by one",
+        "",
+        "<!-- Written by scripts/generate_reference.py from src/stockade/agent/metric_table.py; "
+        "do not edit. -->",
+        "",
+        "What `/metrics` tells; [Metrics](metrics.md) says how to get it. Reasons are the words of "
+        "[the closed list](reasons.md). `process_*` are those of every Prometheus client.",
+        "",
+        "| Metric | Type | Labels | Meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+        lines.append(f"| `{metric.name}` | {metric.type.value} | {labels} | {_cell(metric.meaning)} |")
+    return "\n".join([*lines, ""])
+
+
+PAGES = {
+    "reasons.md": reasons_page,
+    "event-ids.md": events_page,
+    "metric-list.md": metrics_page,
+    "timers.md": timers_page,
+}
 
 
 def stale_pages(folder: Path = DOCS) -> list[str]:

@@ -24,7 +24,7 @@ from exchange_harness import (
     pairs_up,
 )
 
-from stockade.ike.config import EngineConfig
+from stockade.ike.config import EngineConfig, NatScope
 from stockade.ike.contract import DeletePeer, DeleteQuickMode, FollowPeer, RekeyQuickMode, ReportKind, Send
 from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address, AddressRange, Endpoint
@@ -269,6 +269,74 @@ def test_a_client_that_starts_anew_behind_its_nat_replaces_what_it_had() -> None
     network.command(again, again.acquire(OUTSIDE))
     assert network.run(5, pairs_up(again, outside))
     assert len(outside.engine.main_modes(0)) == 1
+
+
+class OneToOne:
+    """A NAT before each of the hosts that are behind one: another address, the same ports, both ways."""
+
+    def __init__(self, shown: dict[Address, Address]) -> None:
+        self.shown = shown
+        self.hidden = {outer: inner for inner, outer in shown.items()}
+
+    def __call__(self, send: Send) -> Send | None:
+        if send.datagram == KEEPALIVE:
+            return None
+        local = self.shown.get(send.local.address, send.local.address)
+        remote = self.hidden.get(send.remote.address, send.remote.address)
+        return replace(
+            send, local=Endpoint(local, send.local.port), remote=Endpoint(remote, send.remote.port)
+        )
+
+
+OUTER = ip_address("198.51.100.77")
+BEHIND = {
+    "initiator": {OUTSIDE: OUTER},
+    "responder": {INSIDE: PUBLIC},
+    "both": {OUTSIDE: OUTER, INSIDE: PUBLIC},
+}
+
+
+@pytest.mark.parametrize("scope", NatScope)
+@pytest.mark.parametrize("behind", sorted(BEHIND))
+@pytest.mark.parametrize("refuses", ["initiator", "responder"])
+def test_a_responder_behind_a_nat_is_taken_as_the_setting_says(
+    scope: NatScope, behind: str, refuses: str
+) -> None:
+    """AssumeUDPEncapsulationContextOnSendRule: outside begins; the other end would take everything."""
+    strict, lax = replace(NAT_T, nat_scope=scope), replace(NAT_T, nat_scope=NatScope.BOTH)
+    configs = (strict, lax) if refuses == "initiator" else (lax, strict)
+    rule = Policy(negotiation())
+    outside, inside = Node(OUTSIDE, rule, 2, configs[0]), Node(INSIDE, rule, 1, configs[1])
+    network = Network([outside, inside], route=OneToOne(BEHIND[behind]))
+    network.command(outside, outside.acquire(PUBLIC if INSIDE in BEHIND[behind] else INSIDE))
+    network.run(10)
+    needed = {"initiator": NatScope.INITIATOR, "responder": NatScope.RESPONDER, "both": NatScope.BOTH}
+    if scope >= needed[behind]:
+        assert pairs_up(inside, outside)(), (outside.reports, inside.reports)
+        assert all(sa.udp is not None for node in (inside, outside) for sa in node.sas.values())
+        return
+    assert not inside.sas
+    assert not outside.sas
+    host = outside if refuses == "initiator" else inside
+    codes = host.codes(ReportKind.MESSAGE_REFUSED) + host.codes(ReportKind.MAIN_MODE_FAILED)
+    assert set(codes) == {ReasonCode.NAT_NOT_ALLOWED}
+    assert "from behind a NAT" in str(host.reports[0].reason)
+    assert len(outside.codes(ReportKind.MAIN_MODE_FAILED)) == 1
+
+
+def test_who_answered_a_client_behind_a_nat_does_not_begin_anew_with_it() -> None:
+    """The next main mode is the client's to make: nothing tells where the NAT would send a first message."""
+    rule = replace(negotiation(lifetime=600))
+    nodes = [Node(address, Policy(rule), 1, NAT_T) for address in (INSIDE, OUTSIDE)]
+    network = Network(nodes, route=OneToOne({INSIDE: PUBLIC}))
+    inside, outside = nodes
+    established(network, inside, outside)
+    inside.engine.set_config(replace(NAT_T, renew_main_modes=False))
+    for mode in inside.engine._table.main_modes():
+        inside.engine._context.timers.cancel(("renew", mode))
+    sent = len(network.sent)
+    network.run(590)
+    assert all(packet.header.message_id for packet in network.sent[sent:]), "no main mode is begun"
 
 
 def test_what_the_data_plane_saw_moves_the_peer() -> None:

@@ -310,6 +310,10 @@ class Negotiator:
             return
         negotiation = main_mode.choice.candidate.negotiation
         limit = negotiation.main_mode.quick_modes_per_main_mode
+        nat = main_mode.nat
+        scope = self._config.nat_scope
+        if nat is not None and nat_traversal.why_not_allowed(nat, scope, initiator=True) is not None:
+            return  # the end behind the NAT begins, or nobody
         if limit or not self._table.pairs_with(local, remote):
             return
         for mode in self._table.with_peer(local, remote):
