@@ -1,5 +1,5 @@
 """Writes the pages of the manual that come from the code: `docs/reasons.md` from the list of reasons,
-`docs/event-ids.md` from the table of Windows' event ids.
+`docs/event-ids.md` from the table of Windows' event ids, `docs/metric-list.md` from that of the metrics.
 
     scripts/generate_reference.py            write the pages
     scripts/generate_reference.py --check    write nothing; status 1 and the names of pages that are stale
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stockade.agent.metric_table import METRICS
 from stockade.model.reasons import Fault, ReasonCode
 from stockade.model.windows_events import WINDOWS_EVENTS, Carrier
 
@@ -89,7 +90,27 @@ def events_page() -> str:
     return "\n".join([*lines, ""])
 
 
-PAGES = {"reasons.md": reasons_page, "event-ids.md": events_page}
+def metrics_page() -> str:
+    """Every metric with its labels."""
+    lines = [
+        "# Metrics, one by one",
+        "",
+        "<!-- Written by scripts/generate_reference.py from src/stockade/agent/metric_table.py; "
+        "do not edit. -->",
+        "",
+        "What `/metrics` tells; [Metrics](metrics.md) says how to get it. Reasons are the words of "
+        "[the closed list](reasons.md). `process_*` are those of every Prometheus client.",
+        "",
+        "| Metric | Type | Labels | Meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+        lines.append(f"| `{metric.name}` | {metric.type.value} | {labels} | {_cell(metric.meaning)} |")
+    return "\n".join([*lines, ""])
+
+
+PAGES = {"reasons.md": reasons_page, "event-ids.md": events_page, "metric-list.md": metrics_page}
 
 
 def stale_pages(folder: Path = DOCS) -> list[str]:

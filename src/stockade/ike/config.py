@@ -2,6 +2,17 @@
 ([MS-IKEE] §3.1.5 and §3.9, KB 980915); where ours differ the field says so."""
 
 from dataclasses import dataclass
+from enum import IntEnum
+
+
+class NatScope(IntEnum):
+    """Which end may be behind a NAT, beside the one that begins (AssumeUDPEncapsulationContextOnSendRule, KB
+    885407). Whom a NAT sends a first message to is the NAT's choice, and may be another host tomorrow."""
+
+    INITIATOR = 0
+    RESPONDER = 1
+    """The responder, where the initiator is not behind one too."""
+    BOTH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +31,8 @@ class EngineConfig:
 
     nat_traversal: bool = True
     """Announce and do NAT traversal (RFC 3947). Every data plane can put ESP into UDP."""
+    nat_scope: NatScope = NatScope.INITIATOR
+    """Windows' default: no SA with a responder behind a NAT."""
     keepalive_seconds: float = 20.0
     """An end behind a NAT sends a keep-alive so often (RFC 3948 §2.3)."""
 

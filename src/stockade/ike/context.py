@@ -1,6 +1,6 @@
 """What all parts of one engine share: settings, sources, the queue of effects, timers, counters, limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from stockade.crypto.key_exchange import PrivateValue
 from stockade.ike.auth.kerberos import GssSource
@@ -22,7 +22,7 @@ from stockade.ike.limits import RateLimiter, TokenBucket
 from stockade.ike.liveness import PeerTraits, Plan, plan_for
 from stockade.ike.proofs import RestartSecret
 from stockade.ike.timers import TimerQueue
-from stockade.model.addresses import Endpoint
+from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.suites import Group
 from stockade.model.traffic import TrafficSelector
@@ -49,6 +49,7 @@ COUNTERS = (
     "proofs_sent",
     "proofs_accepted",
     "proofs_refused",
+    "unreachables_received",
     "datagrams_received",
     "datagrams_sent",
     "reports_suppressed",
@@ -83,6 +84,8 @@ class Context:
         self.credentials = credentials
         self.kerberos = kerberos
         self.restart_secret = restart_secret if config.proofs else None
+        self.living_holders: Callable[[Address], Collection[str]] = lambda address: ()
+        """The other nodes of the cluster that live and hold this address, for which nothing is proved."""
         self.access = EVERYBODY
         self.timers = TimerQueue()
         self.key_pool = KeyPool(random)

@@ -14,7 +14,8 @@ from functools import lru_cache, partial
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
-from stockade.ike.contract import Acquire, ReportKind, Send
+from stockade.ike.contract import Acquire, PeerUnreachable, ReportKind, Send
+from stockade.ike.evidence import Evidence
 from stockade.ike.lost_state import LostState
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable, QuickModePair
@@ -57,6 +58,7 @@ class Negotiator:
         self._pairs = pairs
         self._hasty: OrderedDict[tuple[Address, Address], tuple[float, tuple[float, ...]]] = OrderedDict()
         self._lost = LostState(context, table, self._peer_lost)
+        self._evidence = Evidence(context, table, pairs, self.take)
         self.stopping: Reason | None = None
         """Why nothing new begins."""
 
@@ -308,6 +310,10 @@ class Negotiator:
             return
         negotiation = main_mode.choice.candidate.negotiation
         limit = negotiation.main_mode.quick_modes_per_main_mode
+        nat = main_mode.nat
+        scope = self._config.nat_scope
+        if nat is not None and nat_traversal.why_not_allowed(nat, scope, initiator=True) is not None:
+            return  # the end behind the NAT begins, or nobody
         if limit or not self._table.pairs_with(local, remote):
             return
         for mode in self._table.with_peer(local, remote):
@@ -374,6 +380,10 @@ class Negotiator:
             speaker.notices.probe(now, plan.probes)
         elif plan.silence_seconds is not None:
             self.take(Job(pair.acquire(), replaces=pair.inbound_spi, patience=plan.quick_seconds), now)
+
+    def unreachable(self, said: PeerUnreachable, now: float) -> None:
+        if self.stopping is None:
+            self._evidence.unreachable(said, now)
 
     def take_back(self, job: Job, now: float) -> None:
         self.take(job, now)

@@ -122,6 +122,16 @@ PROPERTIES = (
         ours=True,
     ),
     Property(
+        "assumeudpencapsulationcontextonsendrule",
+        "AssumeUDPEncapsulation",
+        "0|1|2",
+        "0",
+        "SAs where the end that answers is behind a NAT: 0 none, 1 where the one that begins is not,"
+        " 2 also where both are (AssumeUDPEncapsulationContextOnSendRule of KB 885407)",
+        _number(0, 2),
+        ours=True,
+    ),
+    Property(
         "deadpeertime",
         "DeadPeerTime",
         "0|5-3600",

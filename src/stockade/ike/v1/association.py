@@ -215,6 +215,7 @@ class MainMode:
             self._note_choice,
             self._note_vendor_ids,
             context.config.nat_traversal and local.address.version == 4,
+            context.config.nat_scope,
             lambda: self._arrived,
             self._note_nat,
             self.complaints.note_keys,

@@ -38,6 +38,7 @@ from stockade.crypto.key_exchange import PrivateValue
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import Authenticated, AuthMethod, Presented
 from stockade.ike.auth.preshared_key import PresharedKeyMethod
+from stockade.ike.config import NatScope
 from stockade.ike.contract import RandomSource
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
 from stockade.ike.v1.exchange import (
@@ -58,7 +59,14 @@ from stockade.ike.v1.main_mode_proposals import (
     judge_main_modes,
     main_mode_offer,
 )
-from stockade.ike.v1.nat_traversal import Nat, Variant, common_variant, detection_payloads, find_nat
+from stockade.ike.v1.nat_traversal import (
+    Nat,
+    Variant,
+    common_variant,
+    detection_payloads,
+    find_nat,
+    why_not_allowed,
+)
 from stockade.ike.v1.protection import MessageProtection
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.identities import Identity
@@ -154,6 +162,7 @@ class MainModeSetup:
     note_choice: Callable[[MainModeChoice], None]
     note_vendor_ids: Callable[[Sequence[bytes]], None]
     nat_traversal: bool
+    nat_scope: NatScope
     endpoints: Callable[[], tuple[Endpoint, Endpoint]]
     note_nat: Callable[[Nat], None]
     note_keys: Callable[[Sequence[tuple[MessageProtection, MainModeKeys]]], None]
@@ -221,7 +230,7 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
             nonce_i=nonce,
             nonce_r=peer_nonce,
             initiator=True,
-            nat=_find_nat(setup, variant, hash_name, cookies, message),
+            nat=_find_nat(setup, variant, hash_name, cookies, message, initiator=True),
         )
 
     agreement = yield from answered(
@@ -282,7 +291,7 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
                 nonce_i=peer_nonce,
                 nonce_r=nonce,
                 initiator=False,
-                nat=_find_nat(setup, variant, hash_name, cookies, message),
+                nat=_find_nat(setup, variant, hash_name, cookies, message, initiator=False),
             ),
             private,
             message,
@@ -475,9 +484,19 @@ def _note_vendor_ids(setup: MainModeSetup, message: Incoming) -> Variant | None:
 
 
 def _find_nat(
-    setup: MainModeSetup, variant: Variant | None, hash_name: Hash, cookies: bytes, message: Incoming
+    setup: MainModeSetup,
+    variant: Variant | None,
+    hash_name: Hash,
+    cookies: bytes,
+    message: Incoming,
+    *,
+    initiator: bool,
 ) -> Nat | None:
-    return find_nat(variant, hash_name, cookies, message.all(NatDetectionPayload), *setup.endpoints())
+    nat = find_nat(variant, hash_name, cookies, message.all(NatDetectionPayload), *setup.endpoints())
+    forbidden = None if nat is None else why_not_allowed(nat, setup.nat_scope, initiator=initiator)
+    if forbidden is not None:
+        raise PeerError(forbidden)
+    return nat
 
 
 def _prove(
