@@ -201,6 +201,29 @@ class Engine:
     def next_timeout(self) -> float | None:
         return self._context.timers.next()
 
+    @property
+    def has_work_ahead(self) -> bool:
+        """Whether `work_ahead` has anything to do."""
+        return self._context.key_pool.wants
+
+    def work_ahead(self, now: float) -> bool:
+        """For a moment with nothing else to do, at most a millisecond or two: one key pair for an exchange to
+        come. Whether there is more. Nothing depends on its being called."""
+        if self._negotiator.stopping is not None:
+            return False
+        more = self._context.key_pool.prepare(now)
+        self._forget_key_pairs_in_time()
+        return more
+
+    def _forget_key_pairs_in_time(self) -> None:
+        pool = self._context.key_pool
+
+        def forget(now: float) -> None:
+            pool.forget(now)
+            self._forget_key_pairs_in_time()
+
+        self._context.timers.set(pool, pool.due, forget)
+
     def effects(self) -> list[Effect]:
         """What is to be done, in order; the queue is empty afterwards."""
         effects, self._context.effects = self._context.effects, []
