@@ -2,7 +2,7 @@
 
 import pytest
 
-from stockade.agent.service_settings import ServiceSettings, with_failover
+from stockade.agent.service_settings import ServiceSettings, with_asked
 from stockade.agent.settings import Settings, read_settings
 from stockade.model.reasons import CallerError, ReasonCode
 
@@ -28,8 +28,8 @@ def test_the_time_of_dead_peers_can_be_said_here_and_set_config_outweighs_it(tmp
     file.write_text("[ike]\ndead_peer_seconds = 30\n")
     config = read_settings(file).ike
     assert config.notice_seconds == 30
-    assert with_failover(config, ServiceSettings()).notice_seconds == 30
-    assert with_failover(config, ServiceSettings(dead_peer_seconds=10)).notice_seconds == 10
+    assert with_asked(config, ServiceSettings()).notice_seconds == 30
+    assert with_asked(config, ServiceSettings(dead_peer_seconds=10)).notice_seconds == 10
     assert Settings().ike.notice_seconds is None
 
 
