@@ -41,7 +41,7 @@ from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, Udp
 from stockade.agent.unreachable import UnreachableReports
 from stockade.agent.web_desk import WebDesk
 from stockade.agent.workers import Workers
-from stockade.driver.contract import Driver, prepare_with
+from stockade.driver.contract import Driver, OutlivesAgents, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import Perform, Performed, Send, StoryLine, perform
@@ -51,7 +51,7 @@ from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import Flow
 from stockade.pki.access import AccessList
-from stockade.pki.access_file import closed_access, read_access
+from stockade.pki.access_file import closed_access, read_access, seconds_unchanged
 from stockade.pki.credentials import Credentials
 from stockade.pki.distribution import ListFetcher
 from stockade.pki.machine_store import MachineStore
@@ -68,6 +68,10 @@ STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
 
 FAREWELL_SECONDS = 1.0
+QUIET_SECONDS = 0.05
+"""Without a message for so long the key exchange may work ahead."""
+AHEAD_SECONDS = 0.005
+"""Between two pieces of such work, each a millisecond at most: nobody waits long behind one."""
 """How long a stopping agent waits for its deletes to be acknowledged ([MS-IKEE] §3.8.7.1: 1 s)."""
 
 
@@ -100,6 +104,9 @@ class Service:
         self._stop = asyncio.Event()
         self._parted: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._ahead: asyncio.TimerHandle | None = None
+        self._quiet_since = 0.0
         self._settling: asyncio.TimerHandle | None = None
         self._refusal: Reason | None = None
         self._facts_refusal: Reason | None = None
@@ -268,6 +275,8 @@ class Service:
 
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
+        if isinstance(self._driver, OutlivesAgents):
+            self._driver.free_ike_ports()
         self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
         changes, reports = InterfaceChanges(), UnreachableReports()
         try:
@@ -280,6 +289,7 @@ class Service:
             if self._driver.fileno() >= 0:
                 loop.add_reader(self._driver.fileno(), self._pump)
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
+            self._core.adopt(seconds_unchanged(self._paths.access), time.monotonic())
             self._measuring.recorder.started(self._known.all(), self._started)
             self._core.reconnect(time.monotonic())
             self._pump()
@@ -302,8 +312,9 @@ class Service:
         finally:
             if self._cluster is not None:
                 self._cluster.stop()
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._ahead):
+                if timer is not None:
+                    timer.cancel()
             for descriptor, _ in self._udp.descriptors():
                 loop.remove_reader(descriptor)
             if self._driver.fileno() >= 0:
@@ -455,8 +466,22 @@ class Service:
         now = time.monotonic()
         self._core.pump(now, self._send)
         self._set_timer(now)
+        self._quiet_since = now
+        if self._ahead is None and self._core.engine.has_work_ahead:
+            self._ahead = self._loop.call_later(QUIET_SECONDS, self._work_ahead)
         if self._parted is not None and not self._core.awaits_farewells:
             self._parted.set()
+
+    def _work_ahead(self) -> None:
+        """Nothing has happened for a moment: make a key pair for an exchange to come, a little at a time."""
+        self._ahead = None
+        now = time.monotonic()
+        if self._parted is not None:
+            return
+        if now - self._quiet_since < QUIET_SECONDS:
+            self._ahead = self._loop.call_later(QUIET_SECONDS, self._work_ahead)
+        elif self._core.engine.work_ahead(now):
+            self._ahead = self._loop.call_later(AHEAD_SECONDS, self._work_ahead)
 
     def _perform(self, effect: Perform) -> None:
         """A Kerberos ticket or token: in a thread, as a domain controller may take its time."""
@@ -484,10 +509,13 @@ class Service:
     def _set_timer(self, now: float) -> None:
         wanted = self._core.next_timeout()
         if self._timer is not None:
+            if wanted is not None and self._timer_at <= wanted:
+                return  # to wake too early is no harm, and cheaper than another timer after every message
             self._timer.cancel()
             self._timer = None
         if wanted is not None:
             loop = asyncio.get_running_loop()
+            self._timer_at = wanted
             self._timer = loop.call_later(max(0.0, wanted - now), self._on_timer)
 
     # ---- policy

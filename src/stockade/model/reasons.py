@@ -412,6 +412,20 @@ class ReasonCode(Enum):
     )
     # -- the life of an SA
     SA_ESTABLISHED = ("sa-established", Fault.PEER, None, "an SA came up", "none")
+    SA_ADOPTED = (
+        "sa-adopted",
+        Fault.HOST,
+        None,
+        "the SA outlived an earlier agent and goes on",
+        "none: a new main mode replaces it",
+    )
+    SA_NOT_ADOPTED = (
+        "sa-not-adopted",
+        Fault.HOST,
+        None,
+        "an SA of an earlier agent cannot be accounted for and was ended",
+        "none: traffic negotiates anew; if it is not to, see why the policy no longer has it",
+    )
     SA_DELETED = ("sa-deleted", Fault.PEER, 13807, "the peer deleted the SA", "none: traffic negotiates anew")
     SA_EXPIRED = (
         "sa-expired",
