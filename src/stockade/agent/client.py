@@ -39,6 +39,10 @@ class AgentClient:
     def post(self, path: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
         return self._request("POST", path, parameters)
 
+    def post_json(self, path: str, content: object) -> dict[str, Any]:
+        """Send `content` as JSON."""
+        return self._request("POST", path, None, json.dumps(content).encode())
+
     def put(self, path: str, content: object) -> dict[str, Any]:
         """Send `content` as JSON."""
         return self._request("PUT", path, None, json.dumps(content).encode())

@@ -26,7 +26,7 @@ FILES = 5
 RECENT = 1000
 TAIL_BYTES = 256 * 1024
 LIMITED_KINDS = frozenset(
-    {"message-refused", "packets-refused", "main-mode-failed", "notification", "sa-refused"}
+    {"message-refused", "packets-refused", "main-mode-failed", "notification", "sa-refused", "web-refused"}
 )
 LIMIT_PER_SECOND = 20
 

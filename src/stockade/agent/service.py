@@ -39,8 +39,9 @@ from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
 from stockade.agent.unreachable import UnreachableReports
+from stockade.agent.web_desk import WebDesk
 from stockade.agent.workers import Workers
-from stockade.driver.contract import Driver, prepare_with
+from stockade.driver.contract import Driver, OutlivesAgents, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import (
@@ -50,6 +51,7 @@ from stockade.ike.contract import (
     QuickModeView,
     RekeyQuickMode,
     Send,
+    StoryLine,
     perform,
 )
 from stockade.ike.proofs import RestartSecret
@@ -58,7 +60,7 @@ from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import Flow
 from stockade.pki.access import AccessList
-from stockade.pki.access_file import closed_access, read_access
+from stockade.pki.access_file import closed_access, read_access, seconds_unchanged
 from stockade.pki.credentials import Credentials
 from stockade.pki.distribution import ListFetcher
 from stockade.pki.machine_store import MachineStore
@@ -75,6 +77,10 @@ STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
 
 FAREWELL_SECONDS = 1.0
+QUIET_SECONDS = 0.05
+"""Without a message for so long the key exchange may work ahead."""
+AHEAD_SECONDS = 0.005
+"""Between two pieces of such work, each a millisecond at most: nobody waits long behind one."""
 """How long a stopping agent waits for its deletes to be acknowledged ([MS-IKEE] §3.8.7.1: 1 s)."""
 
 
@@ -107,6 +113,9 @@ class Service:
         self._stop = asyncio.Event()
         self._parted: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._ahead: asyncio.TimerHandle | None = None
+        self._quiet_since = 0.0
         self._settling: asyncio.TimerHandle | None = None
         self._refusal: Reason | None = None
         self._facts_refusal: Reason | None = None
@@ -123,6 +132,7 @@ class Service:
         self._facts: FactsKeeper
         self._domain: DomainPolicy
         self._core: HostCore
+        self._desk: WebDesk
         self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
 
@@ -197,7 +207,8 @@ class Service:
             restart_secret=self._read_restart_secret(),
         )
         self._core.engine.set_access(self._read_access(), time.monotonic())
-        self._core.oakley = self._oakley.write
+        self._desk = WebDesk(self._stores, self._journal.write, self._core.log_key_exchange)
+        self._core.oakley = self._on_story
         if self._settings.cluster is not None:
             from stockade.agent.cluster import ClusterNode
 
@@ -273,6 +284,8 @@ class Service:
 
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
+        if isinstance(self._driver, OutlivesAgents):
+            self._driver.free_ike_ports()
         self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
         changes, reports = InterfaceChanges(), UnreachableReports()
         try:
@@ -285,6 +298,7 @@ class Service:
             if self._driver.fileno() >= 0:
                 loop.add_reader(self._driver.fileno(), self._pump)
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
+            self._core.adopt(seconds_unchanged(self._paths.access), time.monotonic())
             self._measuring.recorder.started(self._known.all(), self._started)
             self._core.reconnect(time.monotonic())
             self._pump()
@@ -307,8 +321,9 @@ class Service:
         finally:
             if self._cluster is not None:
                 self._cluster.stop()
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._ahead):
+                if timer is not None:
+                    timer.cancel()
             for descriptor, _ in self._udp.descriptors():
                 loop.remove_reader(descriptor)
             if self._driver.fileno() >= 0:
@@ -326,6 +341,12 @@ class Service:
         from stockade.agent.server import ApiServer
 
         async with ApiServer(self, self._paths.socket), AsyncExitStack() as others:
+            try:
+                door = ApiServer(self, self._paths.web_door / "api.sock", door=True)
+                await others.enter_async_context(door)
+            except OSError as error:  # the web console does without, and says so
+                reason = Reason.of(ReasonCode.STATE_UNUSABLE, f"{error.strerror}: {error.filename}")
+                self._journal.write(Entry("web-door-closed", reason))
             self._ready()
             await self._serve_metrics(others)
             await self._stop.wait()
@@ -353,6 +374,11 @@ class Service:
                 await self._parted.wait()
 
     # ---- what happens
+
+    def _on_story(self, line: StoryLine) -> None:
+        if self._asked.ike_logging:
+            self._oakley.write(line)
+        self._desk.remember(line)
 
     def _on_datagrams(self, read: Callable[[], Batch]) -> None:
         now = time.monotonic()
@@ -449,8 +475,22 @@ class Service:
         now = time.monotonic()
         self._core.pump(now, self._send)
         self._set_timer(now)
+        self._quiet_since = now
+        if self._ahead is None and self._core.engine.has_work_ahead:
+            self._ahead = self._loop.call_later(QUIET_SECONDS, self._work_ahead)
         if self._parted is not None and not self._core.awaits_farewells:
             self._parted.set()
+
+    def _work_ahead(self) -> None:
+        """Nothing has happened for a moment: make a key pair for an exchange to come, a little at a time."""
+        self._ahead = None
+        now = time.monotonic()
+        if self._parted is not None:
+            return
+        if now - self._quiet_since < QUIET_SECONDS:
+            self._ahead = self._loop.call_later(QUIET_SECONDS, self._work_ahead)
+        elif self._core.engine.work_ahead(now):
+            self._ahead = self._loop.call_later(AHEAD_SECONDS, self._work_ahead)
 
     def _perform(self, effect: Perform) -> None:
         """A Kerberos ticket or token: in a thread, as a domain controller may take its time."""
@@ -478,10 +518,13 @@ class Service:
     def _set_timer(self, now: float) -> None:
         wanted = self._core.next_timeout()
         if self._timer is not None:
+            if wanted is not None and self._timer_at <= wanted:
+                return  # to wake too early is no harm, and cheaper than another timer after every message
             self._timer.cancel()
             self._timer = None
         if wanted is not None:
             loop = asyncio.get_running_loop()
+            self._timer_at = wanted
             self._timer = loop.call_later(max(0.0, wanted - now), self._on_timer)
 
     # ---- policy
@@ -586,7 +629,7 @@ class Service:
         """What `set config` says, of as much as acts at once."""
         asked = self._asked = configuration.settings
         now = time.monotonic()
-        self._core.log_key_exchange(asked.ike_logging)
+        self._desk.set_always(asked.ike_logging)
         self._core.packet_log.set(asked.diagnostics, asked.log_interval, now)
         soft = self._settings.soft
         if asked.simple_policy:
@@ -605,6 +648,10 @@ class Service:
             self._journal.write(Entry("last-good-not-kept", error.reason))
 
     # ---- what the API asks (api.AgentOperations)
+
+    @property
+    def desk(self) -> WebDesk:
+        return self._desk
 
     def status(self) -> messages.Status:
         now = time.monotonic()

@@ -229,13 +229,22 @@ def _soft_when(path: Path, table: Mapping[str, object]) -> SoftWhen:
 
 
 def _directory(path: Path, content: dict[str, object]) -> DomainSettings:
-    known = {"domain", "computer", "controllers", *_DIRECTORY_RANGES}
+    texts = ("domain", "computer", "security", "authority", "user", "password_file")
+    known = {*texts, "controllers", *_DIRECTORY_RANGES}
     table = _table(path, content, "directory", known)
     default = DomainSettings()
-    domain, computer = table.get("domain", ""), table.get("computer", "")
+    given = {name: table.get(name, getattr(default, name)) for name in texts}
     controllers = table.get("controllers", [])
-    if not isinstance(domain, str) or not isinstance(computer, str):
-        raise _invalid(path, "directory.domain and directory.computer must be text")
+    if not all(isinstance(one, str) for one in given.values()):
+        raise _invalid(path, f"directory.{', directory.'.join(texts)} must be text")
+    said = {name: str(value) for name, value in given.items()}
+    domain = said["domain"]
+    if said["security"] not in ("gssapi", "ldaps", "starttls"):
+        raise _invalid(path, "directory.security must be gssapi, ldaps or starttls")
+    if bool(said["user"]) != bool(said["password_file"]):
+        raise _invalid(path, "directory.user and directory.password_file go together")
+    if said["user"] and said["security"] == "gssapi":
+        raise _invalid(path, "directory.user binds with a password, which goes over ldaps or starttls only")
     if not isinstance(controllers, list) or not all(isinstance(one, str) for one in controllers):
         raise _invalid(path, "directory.controllers must be a list of host names")
     try:
@@ -249,7 +258,9 @@ def _directory(path: Path, content: dict[str, object]) -> DomainSettings:
     )
     # A shorter refresh shortens the schedule after failures as well.
     first_retry = min(default.first_retry, refresh)
-    return DomainSettings(domain, tuple(controllers), computer, refresh, jitter, first_retry)
+    return DomainSettings(
+        controllers=tuple(controllers), refresh=refresh, jitter=jitter, first_retry=first_retry, **said
+    )
 
 
 def _kerberos(path: Path, table: object) -> KerberosSettings:

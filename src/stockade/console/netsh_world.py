@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
@@ -23,6 +24,9 @@ from stockade.store.dynamic import dynamic_form, dynamic_of
 from stockade.store.local import LocalStore
 from stockade.store.opening import Opened, ReadOnlyStore, last_saved_path, open_store
 
+if TYPE_CHECKING:
+    from stockade.store.directory.domain_store import DomainStore
+
 MAXIMUM_FILE = 64 * 1024 * 1024
 
 
@@ -33,10 +37,12 @@ class Console:
         paths.make_folders()
         self._paths = paths
         self._opened: dict[str, Opened] = {}
+        self._domains: dict[str, DomainStore] = {}
         client = AgentClient(paths.socket)
         local = self.store("local")
         self.world = World(
             open_store=self.store,
+            open_domain=self.domain,
             settings=local,
             dynamic=AgentDynamic(client),
             agent=AgentApi(client),
@@ -57,6 +63,15 @@ class Console:
             if opened.damage is not None:
                 print(f"stockade: {opened.damage}\n{opened.what_is_shown}", file=sys.stderr)
         return opened.store
+
+    def domain(self, name: str) -> "DomainStore":
+        """The policies of a domain, as a store (LDAP's and Kerberos' libraries are loaded here only)."""
+        from stockade.console.domain_access import open_domain_store
+
+        found = self._domains.get(name.casefold())
+        if found is None:
+            found = self._domains[name.casefold()] = open_domain_store(self._paths, name)
+        return found
 
     def _present_versions(self) -> dict[str, int]:
         return {

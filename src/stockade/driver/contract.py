@@ -172,6 +172,28 @@ class Driver(Protocol):
         its time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """One direction of an SA that an earlier agent installed and that goes on in the data plane. `sa` has no
+    keys: they are where they are used. `age` in seconds since it was installed."""
+
+    sa: SecurityAssociation
+    age: float
+
+
+@runtime_checkable
+class OutlivesAgents(Protocol):
+    """A data plane whose SAs go on when the agent dies."""
+
+    def survivors(self) -> Sequence[Survivor]:
+        """What an earlier agent left, once, to be asked when filters are installed. Whoever asks keeps each
+        by doing nothing, or ends it by `remove_sa`. `HostError(DRIVER_FAILED)`."""
+
+    def free_ike_ports(self) -> None:
+        """Called before the sockets of the key exchange are opened, after `start`.
+        `HostError(DRIVER_FAILED)`."""
+
+
 @runtime_checkable
 class PreparesSockets(Protocol):
     """A data plane that must know the sockets of the key exchange, so that IKE passes whatever the filters

@@ -222,6 +222,7 @@ class ReportKind(StrEnum):
     MAIN_MODE_FAILED = "main-mode-failed"
     MAIN_MODE_DELETED = "main-mode-deleted"
     QUICK_MODE_ESTABLISHED = "quick-mode-established"
+    QUICK_MODE_ADOPTED = "quick-mode-adopted"
     QUICK_MODE_FAILED = "quick-mode-failed"
     QUICK_MODE_DELETED = "quick-mode-deleted"
     MESSAGE_REFUSED = "message-refused"

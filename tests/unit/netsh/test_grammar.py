@@ -118,7 +118,6 @@ def test_a_command_that_is_not_here_says_so(session: Session) -> None:
     assert outcome.reason.code is ReasonCode.NOT_AVAILABLE
     for line in (
         "set store location=domain",
-        "set policy name=P gponame=G",
         "netsh -r host ipsec static show all",
     ):
         assert refused(session, line).value.reason.code is ReasonCode.NOT_AVAILABLE

@@ -208,6 +208,7 @@ class MainMode:
             candidates,
             vendor_ids,
             context.random,
+            context.private_value,
             lambda: host.claims_initial_contact(self),
             lambda peer: context.access.why_denied(peer.proof),
             context.config.authentication_attempts,
