@@ -24,11 +24,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.driver.contract import Acquire, PacketRefused, SaExpired, SaIdle
+from stockade.driver.datapath import Datapath
 from stockade.driver.kernel.driver import KernelDriver
+from stockade.driver.netlink import NetlinkSocket
 from stockade.driver.probe import kernel_capabilities
 from stockade.lab.capture import Capture, WireWatch
 from stockade.lab.examples import STOCKADE
@@ -47,8 +49,11 @@ from stockade.model.reasons import HostError, ReasonCode
 from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
-from stockade.model.traffic import ICMP, ICMPV6, TCP, Flow, TrafficSelector
+from stockade.model.traffic import AH, ESP, ICMP, ICMPV6, TCP, Flow, TrafficSelector
 from stockade.policy.specific import make_filter
+from stockade.wire import xfrm as xfrm_wire
+from stockade.wire import xfrm_layout
+from stockade.wire.netlink import encode_attributes
 
 ALPHA, BETA = "10.79.0.1", "10.79.0.2"
 ALPHA6, BETA6 = "fd79::1", "fd79::2"
@@ -403,7 +408,8 @@ def two_drivers(world: World) -> Iterator[tuple[Here, Here]]:
         for driver in drivers:
             driver.stop()
     for driver in drivers:
-        assert xfrm(driver.namespace, "state") == []
+        # what the kernel itself put there while it waited for an SA goes after 3 s
+        assert eventually(lambda space=driver.namespace: xfrm(space, "state") == [])
         assert xfrm(driver.namespace, "policy") == []
 
 
@@ -436,7 +442,12 @@ def table_of(
 
 
 def sas_of(
-    one: str, other: str, protocol: int, proposal: QuickModeProposal, spi: int, **fields: object
+    one: str,
+    other: str,
+    protocol: int,
+    proposal: QuickModeProposal | SimpleNamespace,
+    spi: int,
+    **fields: object,
 ) -> tuple[SecurityAssociation, SecurityAssociation]:
     """One direction, as its receiver and as its sender have it."""
     esp, ah = proposal.esp, proposal.ah
@@ -508,16 +519,7 @@ def every_suite_carries_packets(world: World) -> None:
             beta.install_filters(table_of(ends[1], ends[0], protocol, proposal))
             forth, _ = secure(alpha, beta, ends, protocol, proposal, replay_window=window)
             if protocol == ICMPV6:
-                # neighbour discovery is ICMPv6 too: a real table exempts it, here the neighbours are given
-                for one, other, address in (
-                    (world.alpha, world.beta, BETA6),
-                    (world.beta, world.alpha, ALPHA6),
-                ):
-                    link = other.run(["cat", "/sys/class/net/eth0/address"], check=False).stdout.strip()
-                    if not link:
-                        text = other.run(["ip", "-brief", "link", "show", "eth0"]).stdout
-                        link = re.search(r"(\w\w:){5}\w\w", text)[0]
-                    one.ip(f"neighbour replace {address} lladdr {link} dev eth0 nud permanent")
+                know_the_neighbours(world)
             with world.capture((protocol,), ()) as wire:
                 assert ping(world.alpha, ends[1], 2) == 2, f"{proposal} window {window}"
                 tally = wire.tally()
@@ -589,24 +591,162 @@ def the_kernel_reports_what_happens(world: World) -> None:
 
 
 def esp_in_udp_passes(world: World) -> None:
-    """UDP encapsulation over the agent's own socket of port 4500, which still gets IKE."""
+    """UDP encapsulation over the agent's own socket of port 4500, which still gets IKE; both families."""
     proposal = SUITES[6]
-    with two_drivers(world) as (alpha, beta):
-        alpha.install_filters(table_of(ALPHA, BETA, ICMP, proposal))
-        beta.install_filters(table_of(BETA, ALPHA, ICMP, proposal))
-        sockets = []
-        for driver, address in ((alpha, ALPHA), (beta, BETA)):
-            sock = driver.namespace.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            sock.bind((address, 4500))
-            sock.settimeout(3)
-            driver.prepare_ike_socket(sock)
-            sockets.append(sock)
-        secure(alpha, beta, (ALPHA, BETA), ICMP, proposal, udp=UdpEncapsulation(4500, 4500))
-        assert ping(world.alpha, BETA, 2) == 2
-        sockets[0].sendto(bytes(4) + b"IKE behind its marker", (BETA, 4500))
-        assert sockets[1].recv(100).endswith(b"IKE behind its marker")
-        for sock in sockets:
-            sock.close()
+    for version, ends, protocol in ((4, (ALPHA, BETA), ICMP), (6, (ALPHA6, BETA6), ICMPV6)):
+        with two_drivers(world) as (alpha, beta), ExitStack() as stack:
+            alpha.install_filters(table_of(*ends, protocol, proposal))
+            beta.install_filters(table_of(*reversed(ends), protocol, proposal))
+            if version == 6:
+                know_the_neighbours(world)
+            sockets = []
+            for driver, address in zip((alpha, beta), ends, strict=True):
+                family = socket.AF_INET if version == 4 else socket.AF_INET6
+                sock = driver.namespace.call(lambda family=family: socket.socket(family, socket.SOCK_DGRAM))
+                stack.callback(sock.close)
+                sock.bind((address, 4500))
+                sock.settimeout(3)
+                driver.prepare_ike_socket(sock)
+                sockets.append(sock)
+            secure(alpha, beta, ends, protocol, proposal, udp=UdpEncapsulation(4500, 4500))
+            with world.capture((protocol,), ()) as wire:
+                assert ping(world.alpha, ends[1], 2) == 2, f"IPv{version}"
+                assert wire.tally().protected_clear == 0, wire.tally()
+            sockets[0].sendto(bytes(4) + b"IKE behind its marker", (ends[1], 4500))
+            assert sockets[1].recv(100).endswith(b"IKE behind its marker")
+
+
+def know_the_neighbours(world: World) -> None:
+    """Neighbour discovery is ICMPv6 too: a real table exempts it, here the neighbours are given."""
+    for one, other, address in ((world.alpha, world.beta, BETA6), (world.beta, world.alpha, ALPHA6)):
+        link = other.run(["cat", "/sys/class/net/eth0/address"], check=False).stdout.strip()
+        if not link:
+            text = other.run(["ip", "-brief", "link", "show", "eth0"]).stdout
+            link = re.search(r"(\w\w:){5}\w\w", text)[0]
+        one.ip(f"neighbour replace {address} lladdr {link} dev eth0 nud permanent")
+
+
+# ---- extended sequence numbers, and AH around ESP ----------------------------------------------------------
+
+
+BEFORE_THE_WRAP = (1 << 32) - 3
+
+
+def set_numbers(driver: Here, sa: SecurityAssociation, used: int) -> None:
+    """As if so many packets had passed (XFRM_MSG_NEWAE; the driver has no use for it)."""
+    protocol = ESP if sa.esp is not None else AH
+    high, low = used >> 32, used & 0xFFFF_FFFF
+    window = sa.replay_window if sa.direction is Direction.INBOUND else xfrm_wire.LEGACY_WINDOW
+    words = window // 32
+    inbound = sa.direction is Direction.INBOUND
+    numbers = (0, low, 0, high) if inbound else (low, 0, high, 0)
+    replay = xfrm_layout.REPLAY_ESN.pack(words, *numbers, window) + bytes(4 * words)
+    body = xfrm_wire.state_id(sa.destination, sa.spi, protocol)
+    body += sa.source.packed.ljust(16, b"\0") + bytes(8)
+    body += encode_attributes({xfrm_wire.Attribute.REPLAY_ESN: replay})
+
+    def change() -> None:
+        netlink = NetlinkSocket(socket.NETLINK_XFRM)
+        netlink.change(0x1E, body, 0x100)  # XFRM_MSG_NEWAE, NLM_F_REPLACE
+        netlink.close()
+
+    driver.namespace.call(change)
+
+
+def extended_sequence_numbers_pass_the_end_of_32_bits(world: World) -> None:
+    """Both directions, ESP and AH; what the kernel sent is opened by the user-space path too."""
+    for suite in (
+        QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None)),
+        QuickModeProposal(EspSuite(Encryption.AES_CBC_256, Hash.SHA_256)),
+        QuickModeProposal(EspSuite(Encryption.NULL, Hash.SHA1)),
+        QuickModeProposal(ah=Hash.SHA_256),
+    ):
+        proposal = replace(suite, extended_sequence=True)
+        protocol = ESP if proposal.esp is not None else AH
+        with two_drivers(world) as (alpha, beta):
+            alpha.install_filters(table_of(ALPHA, BETA, ICMP, proposal))
+            beta.install_filters(table_of(BETA, ALPHA, ICMP, proposal))
+            extended = {"extended_sequence": True, "replay_window": 64}
+            secure(alpha, beta, (ALPHA, BETA), ICMP, proposal, **extended)
+            to_beta = sas_of(ALPHA, BETA, ICMP, proposal, 0x1000, **extended)
+            to_alpha = sas_of(BETA, ALPHA, ICMP, proposal, 0x1001, **extended)
+            for driver, sa in zip((beta, alpha, alpha, beta), (*to_beta, *to_alpha), strict=True):
+                set_numbers(driver, sa, BEFORE_THE_WRAP)
+            sniffer = world.beta.call(
+                lambda kind=protocol: socket.socket(socket.AF_INET, socket.SOCK_RAW, kind)
+            )
+            with sniffer:
+                sniffer.setblocking(False)
+                assert ping(world.alpha, BETA, 6) == 6, str(proposal)
+                seen = []
+                with suppress(BlockingIOError):
+                    while True:
+                        seen.append(sniffer.recv(2048))
+            text = next(text for text in xfrm(world.beta, "state") if "0x00001000" in text)
+            assert "esn" in text, text
+            judge = Datapath()
+            judge.install_filters(table_of(BETA, ALPHA, ICMP, proposal).filters, 0.0)
+            judge.add_sa(to_beta[0], 0.0)
+            (entry,) = judge._sad
+            assert entry.window.accept(BEFORE_THE_WRAP)
+            clear = judge.inbound(seen, 1.0)
+            assert len(seen) == len(clear) == 6, (str(proposal), judge.statistics(1.0))
+            assert entry.window.top == BEFORE_THE_WRAP + 6
+            assert all(packet[9] == ICMP for packet in clear)
+
+
+def ah_around_esp_carries_packets(world: World) -> None:
+    """Both of it in every packet, in both families; with one half missing nothing passes."""
+    for proposal, (ends, protocol) in itertools.product(
+        (
+            QuickModeProposal(EspSuite(Encryption.AES_CBC_128, None), Hash.SHA_256),
+            QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None), Hash.SHA1),
+            QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, Hash.SHA1), Hash.MD5),
+        ),
+        (((ALPHA, BETA), ICMP), ((ALPHA6, BETA6), ICMPV6)),
+    ):
+        with two_drivers(world) as (alpha, beta):
+            alpha.install_filters(table_of(*ends, protocol, proposal))
+            beta.install_filters(table_of(*reversed(ends), protocol, proposal))
+            if protocol == ICMPV6:
+                know_the_neighbours(world)
+            halves = secure_both(alpha, beta, ends, protocol, proposal)
+            with world.capture((protocol,), ()) as wire:
+                assert ping(world.alpha, ends[1], 2) == 2, str(proposal)
+                assert wire.tally().protected_clear == 0, wire.tally()
+            carried = {row.spi: row.packets for row in beta.statistics().sas}
+            assert [carried[spi] for spi in halves] == [2, 2, 2, 2], carried
+            alpha.remove_sa(halves[1], Direction.OUTBOUND, ip_address(ends[1]))
+            with world.capture((protocol,), ()) as wire:
+                assert ping(world.alpha, ends[1], 2, 1) == 0, "ESP without its AH"
+                tally = wire.tally()
+                assert (tally.protected_clear, tally.esp) == (0, 0), tally
+
+
+def secure_both(
+    alpha: Here,
+    beta: Here,
+    ends: tuple[str, str],
+    protocol: int,
+    proposal: QuickModeProposal,
+    change: Callable[[SecurityAssociation], SecurityAssociation] = lambda sa: sa,
+) -> tuple[int, int, int, int]:
+    """As `secure`, with AH around ESP: the SPIs of ESP and AH forth, and of both back."""
+    halves = SimpleNamespace(esp=proposal.esp, ah=None), SimpleNamespace(esp=None, ah=proposal.ah)
+    for start, (one, other), (sender, receiver) in (
+        (0x1000, ends, (alpha, beta)),
+        (0x1001, (ends[1], ends[0]), (beta, alpha)),
+    ):
+        spis = start, start + 16
+        pairs = [
+            sas_of(one, other, protocol, half, spi, bundle=bundle)
+            for half, spi, bundle in zip(halves, spis, reversed(spis), strict=True)
+        ]
+        for received, _ in pairs:
+            receiver.add_sa(change(received))
+        for _, sent in pairs:
+            sender.add_sa(change(sent))
+    return 0x1000, 0x1010, 0x1001, 0x1011
 
 
 def loopback_is_left_alone(world: World) -> None:
@@ -766,6 +906,8 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "tunnels-carry-packets": tunnels_carry_packets,
     "the-kernel-reports-what-happens": the_kernel_reports_what_happens,
     "esp-in-udp-passes": esp_in_udp_passes,
+    "extended-sequence-numbers": extended_sequence_numbers_pass_the_end_of_32_bits,
+    "ah-around-esp": ah_around_esp_carries_packets,
     "loopback-is-left-alone": loopback_is_left_alone,
     "accept-clear-lets-clear-packets-in": accept_clear_lets_clear_packets_in,
     "agents-negotiate-and-carry-traffic": agents_negotiate_and_carry_traffic,
