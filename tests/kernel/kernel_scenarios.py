@@ -201,21 +201,30 @@ class Host:
         return json.loads(self.stockade(*words, "--format", "json"))
 
     def apply(self, methods: str = "ESP[AES128,SHA256]") -> None:
-        script = self.home.with_suffix(".netsh")
-        script.write_text(
+        self.apply_script(
             POLICY.format(
                 peer=self.peer, methods=methods, permitted=PERMITTED_PORT, blocked=BLOCKED_PORT, psk="a key"
             )
         )
+
+    def apply_script(self, text: str) -> None:
+        script = self.home.with_suffix(".netsh")
+        script.write_text(text)
         self.stockade("netsh", "-f", str(script), "--atomic")
 
 
 @contextmanager
-def two_agents(world: World, methods: str = "ESP[AES128,SHA256]") -> Iterator[tuple[Host, Host]]:
+def two_agents(
+    world: World, methods: str = "ESP[AES128,SHA256]", policies: tuple[str, str] | None = None
+) -> Iterator[tuple[Host, Host]]:
+    """`policies`: netsh scripts in the place of POLICY."""
     hosts = Host(world, world.alpha, BETA), Host(world, world.beta, ALPHA)
     try:
-        for host in hosts:
-            host.apply(methods)
+        for number, host in enumerate(hosts):
+            if policies is None:
+                host.apply(methods)
+            else:
+                host.apply_script(policies[number])
             host.agent.start()
         for host in hosts:
             assert host.agent.wait_until_ready()["driver"] == "kernel"
@@ -810,9 +819,14 @@ def accept_clear_lets_clear_packets_in(world: World) -> None:
 LANS = {4: ("10.81.0.0/24", "10.82.0.0/24"), 6: ("fd81::/64", "fd82::/64")}
 
 
-def tunnel_table(near: str, far: str, local: str, peer: str) -> FilterTable:
+IN_TUNNELS = QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None))
+BOTH_IN_TUNNELS = QuickModeProposal(EspSuite(Encryption.AES_CBC_128, None), Hash.SHA_256)
+
+
+def tunnel_table(
+    near: str, far: str, local: str, peer: str, proposal: QuickModeProposal = IN_TUNNELS
+) -> FilterTable:
     """As Windows has it: a rule for each direction, whose end point is where its packets go."""
-    proposal = QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None))
     negotiations = {}
     filters = []
     outward = TrafficSelector(AddressRange.network(near), AddressRange.network(far))
@@ -841,55 +855,47 @@ def tunnel_table(near: str, far: str, local: str, peer: str) -> FilterTable:
 
 def tunnels_carry_packets(world: World) -> None:
     """Two gateways, a host's address behind each; both families outside and inside, each in the other."""
-    proposal = QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None))
     with ExitStack() as stack:
-        behind = []
-        for number, gate in enumerate((world.alpha, world.beta)):
-            host = stack.enter_context(Namespace(f"behind{number}"))
-            gate.ip(f"link add lan type veth peer name eth0 netns {host.full_name}")
-            host.call(speak_ipv6)
-            gate.call(lambda: Path("/proc/sys/net/ipv6/conf/lan/disable_ipv6").write_text("0\n"))
-            gate.call(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n"))
-            gate.call(lambda: Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1\n"))
-            for version, length in ((4, 24), (6, 64)):
-                net = LANS[version][number].split("/")[0].removesuffix("0" if version == 4 else "")
-                nodad = "" if version == 4 else " nodad"
-                gate.ip(f"address add {net}1/{length} dev lan{nodad}")
-                host.ip(f"address add {net}9/{length} dev eth0{nodad}")
-            gate.ip("link set lan up")
-            host.ip("link set eth0 up", "route add default via " + ("10.81.0.1", "10.82.0.1")[number])
-            host.ip("route add default via " + ("fd81::1", "fd82::1")[number])
-            other = 1 - number
-            gate.ip(f"route add {LANS[4][other]} via {(ALPHA, BETA)[other]}")
-            gate.ip(f"route add {LANS[6][other]} via {(ALPHA6, BETA6)[other]}")
-            behind.append(host)
-        for outer, inner in ((4, 4), (6, 6), (4, 6), (6, 4)):
+        behind = two_networks(world, stack)
+        for outer, inner, proposal in (
+            *((outer, inner, IN_TUNNELS) for outer, inner in ((4, 4), (6, 6), (4, 6), (6, 4))),
+            *((outer, inner, BOTH_IN_TUNNELS) for outer, inner in ((4, 4), (6, 6), (4, 6))),
+        ):
             one, other = (ALPHA, BETA) if outer == 4 else (ALPHA6, BETA6)
             near, far = LANS[inner]
             target = "10.82.0.9" if inner == 4 else "fd82::9"
             back = "10.81.0.9" if inner == 4 else "fd81::9"
             with two_drivers(world) as (alpha, beta):
-                alpha.install_filters(tunnel_table(near, far, one, other))
-                beta.install_filters(tunnel_table(far, near, other, one))
-                where = f"IPv{inner} in IPv{outer}"
+                alpha.install_filters(tunnel_table(near, far, one, other, proposal))
+                beta.install_filters(tunnel_table(far, near, other, one, proposal))
+                where = f"IPv{inner} in IPv{outer}, {proposal}"
                 assert ping(behind[0], target, 1, 1) == 0, f"{where}: no SA"
                 acquire = alpha.wait_for(Acquire)
                 assert (str(acquire.flow.source), str(acquire.flow.destination)) == (back, target), acquire
                 # in clear, from the other side: not past the gateway
                 seen = beta.statistics().refused
-                for spi, ends, nets, driver in (
-                    (0x1000, (one, other), (near, far), (beta, alpha)),
-                    (0x1001, (other, one), (far, near), (alpha, beta)),
-                ):
-                    received, sent = sas_of(*ends, 0, proposal, spi, mode=Mode.TUNNEL)
-                    selector = TrafficSelector(*map(AddressRange.network, nets))
-                    driver[0].add_sa(replace(received, selector=selector, negotiation="local/test/out"))
-                    driver[1].add_sa(replace(sent, selector=selector, negotiation="local/test/out"))
+
+                def change(
+                    sa: SecurityAssociation, one: str = one, nets: tuple[str, str] = (near, far)
+                ) -> SecurityAssociation:
+                    forth = str(sa.source) == one
+                    selector = TrafficSelector(*map(AddressRange.network, nets if forth else nets[::-1]))
+                    return replace(sa, mode=Mode.TUNNEL, selector=selector, negotiation="local/test/out")
+
+                if proposal.ah is not None:
+                    secure_both(alpha, beta, (one, other), 0, proposal, change)
+                else:
+                    for spi, ends, driver in (
+                        (0x1000, (one, other), (beta, alpha)),
+                        (0x1001, (other, one), (alpha, beta)),
+                    ):
+                        for each, sa in zip(driver, sas_of(*ends, 0, proposal, spi), strict=True):
+                            each.add_sa(change(sa))
                 with world.capture((ICMP, ICMPV6), ()) as wire:
                     assert ping(behind[0], target, 3) == 3, where
                     assert ping(behind[1], back, 2, size=3000 if inner == 4 else 1200) == 2, where
                     tally = wire.tally()
-                assert tally.esp >= 8, (where, tally)
+                assert tally.esp + tally.ah >= 8, (where, tally)
                 carried = {row.spi: row.packets for row in beta.statistics().sas}
                 assert carried[0x1000] >= 5, (where, carried)
                 text = next(text for text in xfrm(world.beta, "state") if "0x00001000" in text)
@@ -899,6 +905,77 @@ def tunnels_carry_packets(world: World) -> None:
                 assert ping(behind[0], target, 2, 1) == 0, where
                 after = dict(beta.statistics().refused)
                 assert after.get("clear-dropped", 0) > dict(seen).get("clear-dropped", 0), (where, after)
+
+
+TUNNEL_POLICY = """
+ipsec static
+add filterlist name=out
+add filter filterlist=out srcaddr={near} srcmask={mask} dstaddr={far} dstmask={mask} mirrored=no
+add filterlist name=in
+add filter filterlist=in srcaddr={far} srcmask={mask} dstaddr={near} dstmask={mask} mirrored=no
+add filteraction name=require inpass=no soft=no qmsecmethods="{methods}"
+add policy name=test activatedefaultrule=no mmsecmethods="AES128-SHA256-ECP256"
+add rule name=out policy=test filterlist=out filteraction=require tunnel={peer} psk="a key"
+add rule name=in policy=test filterlist=in filteraction=require tunnel={local} psk="a key"
+set policy name=test assign=yes
+"""
+
+
+def agents_negotiate_a_tunnel(world: World) -> None:
+    """Two gateways with agents: the hosts behind them talk through ESP, and through AH around it."""
+    with ExitStack() as stack:
+        behind = two_networks(world, stack)
+        near, far = (net.split("/")[0] for net in LANS[4])
+        for methods, extended in (
+            ("ESP[AESGCM128,None]:ESN", True),
+            ("AH[SHA256]+ESP[AES128,None]", False),
+        ):
+            common = {"mask": "255.255.255.0", "methods": methods}
+            scripts = (
+                TUNNEL_POLICY.format(near=near, far=far, local=ALPHA, peer=BETA, **common),
+                TUNNEL_POLICY.format(near=far, far=near, local=BETA, peer=ALPHA, **common),
+            )
+            with world.capture((ICMP, ICMPV6), ()) as wire, two_agents(world, policies=scripts) as hosts:
+                assert ping(behind[0], "10.82.0.9", 3) == 3, "the first packet is held, none is lost"
+                assert ping(behind[1], "10.81.0.9", 2, size=3000) == 2, "in fragments"
+                tally = wire.tally()
+                assert tally.esp + tally.ah >= 10, tally
+                assert tally.protected_clear == 0, tally
+                for host in hosts:
+                    assert len(host.ask("show", "sas")["quick_modes"]) == 1
+                    written = xfrm(host.namespace, "state")
+                    assert sum("mode tunnel" in text for text in written) == 2, written
+                    assert all("esn" in text for text in written) is extended, written
+                    assert sum("proto ah" in text for text in written) == (0 if extended else 2), written
+                for host in hosts:
+                    assert host.agent.terminate() == 0
+                    assert eventually(lambda space=host.namespace: xfrm(space, "state") == [])
+                    assert xfrm(host.namespace, "policy") == []
+
+
+def two_networks(world: World, stack: ExitStack) -> list[Namespace]:
+    """A host behind each of alpha and beta."""
+    behind = []
+    for number, gate in enumerate((world.alpha, world.beta)):
+        host = stack.enter_context(Namespace(f"behind{number}"))
+        gate.ip(f"link add lan type veth peer name eth0 netns {host.full_name}")
+        host.call(speak_ipv6)
+        gate.call(lambda: Path("/proc/sys/net/ipv6/conf/lan/disable_ipv6").write_text("0\n"))
+        gate.call(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n"))
+        gate.call(lambda: Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1\n"))
+        for version, length in ((4, 24), (6, 64)):
+            net = LANS[version][number].split("/")[0].removesuffix("0" if version == 4 else "")
+            nodad = "" if version == 4 else " nodad"
+            gate.ip(f"address add {net}1/{length} dev lan{nodad}")
+            host.ip(f"address add {net}9/{length} dev eth0{nodad}")
+        gate.ip("link set lan up")
+        host.ip("link set eth0 up", "route add default via " + ("10.81.0.1", "10.82.0.1")[number])
+        host.ip("route add default via " + ("fd81::1", "fd82::1")[number])
+        other = 1 - number
+        gate.ip(f"route add {LANS[4][other]} via {(ALPHA, BETA)[other]}")
+        gate.ip(f"route add {LANS[6][other]} via {(ALPHA6, BETA6)[other]}")
+        behind.append(host)
+    return behind
 
 
 SCENARIOS: dict[str, Callable[[World], None]] = {
@@ -911,6 +988,7 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "loopback-is-left-alone": loopback_is_left_alone,
     "accept-clear-lets-clear-packets-in": accept_clear_lets_clear_packets_in,
     "agents-negotiate-and-carry-traffic": agents_negotiate_and_carry_traffic,
+    "agents-negotiate-a-tunnel": agents_negotiate_a_tunnel,
     "permit-and-block-are-kept": permit_and_block_are_kept,
     "clear-traffic-is-refused": clear_traffic_is_refused,
     "a-killed-agent-comes-back": a_killed_agent_comes_back,
