@@ -7,12 +7,12 @@ SHELL := /bin/bash
 VENV := $(or $(STOCKADE_VENV),.venv)
 BIN := $(VENV)/bin
 TESTS ?=
-TEST_WORKERS ?= 4
+export TEST_WORKERS ?= 4
 export STOCKADE_VENV := $(VENV)
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts docs reference check format clean
+.PHONY: help demo test lint types contracts docs screenshots reference check format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -23,7 +23,7 @@ demo: ## two hosts, one policy, real packets (as root; otherwise the same story 
 
 test: ## every tier of the tests; a tier whose needs are absent skips with the reason
 	@scripts/bootstrap test
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	@scripts/run-tests $(TESTS)
 
 lint: ## ruff: rules and format
 	@scripts/bootstrap tools
@@ -41,6 +41,11 @@ contracts: ## the arrows between the rooms (import-linter)
 docs: ## the manual, into site/
 	@scripts/bootstrap tools
 	@$(BIN)/mkdocs build --strict
+
+screenshots: ## the manual's pictures of the web console, anew (docs/images), by clicking through it
+	@scripts/bootstrap test
+	@mkdir -p docs/images
+	@STOCKADE_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -q tests/host/test_web_console.py
 
 reference: ## write the generated pages of docs/ anew
 	@scripts/bootstrap tools

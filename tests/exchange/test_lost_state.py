@@ -93,6 +93,24 @@ def test_another_node_of_the_cluster_proves_for_the_one_that_died() -> None:
     assert network.run(1, pairs_up(alpha, other))
 
 
+def test_nothing_is_proved_for_a_node_that_lives_and_holds_the_address_too() -> None:
+    """As behind a balancer: what is asked about may well be what that node still has."""
+    network, alpha, beta = scene(secret_of(7, "one", ("two",)))
+    spi = outbound_spi(alpha)
+    other = node_with(BETA, secret_of(4, "two", ("one",)), 9)
+    living = ["one"]
+    other.engine.set_living_holders(lambda address: living if address == BETA else ())
+    network.nodes.append(other)
+    use_unknown_spi(network, other, spi)
+    network.run(5)
+    assert pairs_up(alpha, beta)()
+    assert not alpha.codes(ReportKind.QUICK_MODE_DELETED)
+    network.nodes.remove(beta)
+    living.clear()  # it fell silent
+    use_unknown_spi(network, other, spi)
+    assert network.run(1, pairs_up(alpha, other))
+
+
 def test_a_message_under_forgotten_cookies_is_answered_with_a_proof() -> None:
     network, alpha, beta = scene()
     beta = restarted(network, beta, secret_of(1))

@@ -24,13 +24,15 @@ from exchange_harness import (
     pairs_up,
 )
 
-from stockade.ike.config import EngineConfig
+from stockade.ike.config import EngineConfig, NatScope
 from stockade.ike.contract import DeletePeer, DeleteQuickMode, FollowPeer, RekeyQuickMode, ReportKind, Send
+from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address, AddressRange, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode, QuickModePolicy
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.sa import UdpEncapsulation
+from stockade.model.secret import Secret
 from stockade.model.traffic import TCP, TrafficSelector
 from stockade.wire.udp_encapsulation import KEEPALIVE
 from stockade.wire.vendor_ids import RFC_3947
@@ -109,6 +111,29 @@ def test_both_ends_move_to_4500_and_encapsulate() -> None:
     (view,) = outside.engine.main_modes(network.now)
     assert view.remote == Endpoint(PUBLIC, 30_002)
     assert str(view.peer_identity) == str(INSIDE)
+
+
+def test_a_proof_of_lost_state_takes_the_way_back_through_the_nat() -> None:
+    network, nat, (inside,), outside = world()
+    for node, key in ((inside, b"i"), (outside, b"o")):
+        node.engine._context.restart_secret = RestartSecret(Secret(key * 32), 0)
+    established(network, inside, outside)
+    (sa,) = inside.of(Direction.OUTBOUND)
+    port = nat.port_of(Endpoint(INSIDE, 4500))
+    network.nodes.remove(outside)
+    again = Node(OUTSIDE, outside.policy, 9, NAT_T)
+    again.engine._context.restart_secret = RestartSecret(Secret(b"o" * 32), 1)
+    network.nodes.append(again)
+    again.engine.prove_lost(OUTSIDE, PUBLIC, sa.spi, network.now)  # by port 500: it does not pass
+    network.pump()
+    network.run(2)
+    assert inside.engine.statistics["proofs_accepted"] == 0
+    before = network.now
+    again.engine.prove_lost(OUTSIDE, PUBLIC, sa.spi, network.now, port)
+    network.pump()
+    assert network.run(1, pairs_up(inside, again))
+    assert network.now - before < 0.3
+    assert inside.codes(ReportKind.QUICK_MODE_DELETED) == [ReasonCode.PEER_LOST_STATE]
 
 
 def test_tunnel_mode_in_udp() -> None:
@@ -244,6 +269,74 @@ def test_a_client_that_starts_anew_behind_its_nat_replaces_what_it_had() -> None
     network.command(again, again.acquire(OUTSIDE))
     assert network.run(5, pairs_up(again, outside))
     assert len(outside.engine.main_modes(0)) == 1
+
+
+class OneToOne:
+    """A NAT before each of the hosts that are behind one: another address, the same ports, both ways."""
+
+    def __init__(self, shown: dict[Address, Address]) -> None:
+        self.shown = shown
+        self.hidden = {outer: inner for inner, outer in shown.items()}
+
+    def __call__(self, send: Send) -> Send | None:
+        if send.datagram == KEEPALIVE:
+            return None
+        local = self.shown.get(send.local.address, send.local.address)
+        remote = self.hidden.get(send.remote.address, send.remote.address)
+        return replace(
+            send, local=Endpoint(local, send.local.port), remote=Endpoint(remote, send.remote.port)
+        )
+
+
+OUTER = ip_address("198.51.100.77")
+BEHIND = {
+    "initiator": {OUTSIDE: OUTER},
+    "responder": {INSIDE: PUBLIC},
+    "both": {OUTSIDE: OUTER, INSIDE: PUBLIC},
+}
+
+
+@pytest.mark.parametrize("scope", NatScope)
+@pytest.mark.parametrize("behind", sorted(BEHIND))
+@pytest.mark.parametrize("refuses", ["initiator", "responder"])
+def test_a_responder_behind_a_nat_is_taken_as_the_setting_says(
+    scope: NatScope, behind: str, refuses: str
+) -> None:
+    """AssumeUDPEncapsulationContextOnSendRule: outside begins; the other end would take everything."""
+    strict, lax = replace(NAT_T, nat_scope=scope), replace(NAT_T, nat_scope=NatScope.BOTH)
+    configs = (strict, lax) if refuses == "initiator" else (lax, strict)
+    rule = Policy(negotiation())
+    outside, inside = Node(OUTSIDE, rule, 2, configs[0]), Node(INSIDE, rule, 1, configs[1])
+    network = Network([outside, inside], route=OneToOne(BEHIND[behind]))
+    network.command(outside, outside.acquire(PUBLIC if INSIDE in BEHIND[behind] else INSIDE))
+    network.run(10)
+    needed = {"initiator": NatScope.INITIATOR, "responder": NatScope.RESPONDER, "both": NatScope.BOTH}
+    if scope >= needed[behind]:
+        assert pairs_up(inside, outside)(), (outside.reports, inside.reports)
+        assert all(sa.udp is not None for node in (inside, outside) for sa in node.sas.values())
+        return
+    assert not inside.sas
+    assert not outside.sas
+    host = outside if refuses == "initiator" else inside
+    codes = host.codes(ReportKind.MESSAGE_REFUSED) + host.codes(ReportKind.MAIN_MODE_FAILED)
+    assert set(codes) == {ReasonCode.NAT_NOT_ALLOWED}
+    assert "from behind a NAT" in str(host.reports[0].reason)
+    assert len(outside.codes(ReportKind.MAIN_MODE_FAILED)) == 1
+
+
+def test_who_answered_a_client_behind_a_nat_does_not_begin_anew_with_it() -> None:
+    """The next main mode is the client's to make: nothing tells where the NAT would send a first message."""
+    rule = replace(negotiation(lifetime=600))
+    nodes = [Node(address, Policy(rule), 1, NAT_T) for address in (INSIDE, OUTSIDE)]
+    network = Network(nodes, route=OneToOne({INSIDE: PUBLIC}))
+    inside, outside = nodes
+    established(network, inside, outside)
+    inside.engine.set_config(replace(NAT_T, renew_main_modes=False))
+    for mode in inside.engine._table.main_modes():
+        inside.engine._context.timers.cancel(("renew", mode))
+    sent = len(network.sent)
+    network.run(590)
+    assert all(packet.header.message_id for packet in network.sent[sent:]), "no main mode is begun"
 
 
 def test_what_the_data_plane_saw_moves_the_peer() -> None:

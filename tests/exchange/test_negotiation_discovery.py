@@ -10,7 +10,7 @@
 from dataclasses import replace
 
 import pytest
-from core_harness import ALPHA, BETA, Host, World, me_to, policy_set, secure
+from core_harness import ALPHA, BETA, Host, World, me_to, policy_set, secure, udp
 from exchange_harness import ESP, EXACT, Network, Node, Policy, established, negotiation, pairs_up
 
 from stockade.agent.soft import SoftSettings
@@ -71,12 +71,26 @@ def test_clear_traffic_passes_at_once_with_a_peer_without_ipsec() -> None:
     alpha.send(BETA, b"first")
     alpha.send(BETA, b"again")
     world.run(0.1)
-    assert b"again" in beta.received
+    assert beta.received == [b"first", b"again"], "what began it is not lost"
     beta.send(ALPHA, b"answer")
     world.run(0.1)
     assert b"answer" in alpha.received
     (soft,) = alpha.core.soft_associations
     assert "negotiation discovery" in str(soft.reason)
+
+
+def test_long_packets_that_were_held_leave_in_pieces() -> None:
+    world, alpha, _ = hosts()
+    sent: list[bytes] = []
+    carry = alpha.driver._transmit
+    alpha.driver._transmit = lambda packet: (sent.append(packet), carry(packet))[1]
+    packet = bytearray(udp(ALPHA, BETA, bytes(3000)))
+    packet[4:6] = b"\x12\x34"
+    alpha.driver.outbound(bytes(packet), world.clock.now)
+    world.settle()
+    assert len(sent) >= 3
+    assert max(map(len, sent)) <= 1500
+    assert {piece[4:6] for piece in sent} == {b"\x12\x34"}
 
 
 def test_it_is_for_rules_with_soft_only() -> None:

@@ -94,6 +94,7 @@ from stockade.wire.transport import (
     decode_udp,
 )
 from stockade.wire.udp_encapsulation import add_marker, classify, remove_marker
+from stockade.wire.unreachable import read_unreachable
 from stockade.wire.vendor_ids import microsoft_version, vendor_name
 from stockade.wire.xfrm import (
     Algorithm,
@@ -117,6 +118,16 @@ from stockade.wire.xfrm_decode import (
     decode_state,
 )
 
+ICMP_UNREACHABLE = [
+    bytes.fromhex(
+        "45000038000100004001661f0a0000fe0a00000103010000000000004500003c00010000403266d70a0000010a000002"
+        "1234567800000009"
+    ),
+    bytes.fromhex(
+        "6000000000383a40fd0000000000000000000000000000fefd00000000000000000000000000000101030000000000006000"
+        "000000083240fd000000000000000000000000000001fd0000000000000000000000000000021234567800000009"
+    ),
+]
 # ---- the decoders
 SELF_CONTAINED_TYPES = [
     *(kind for kind in PayloadType if kind not in (PayloadType.PROPOSAL, PayloadType.TRANSFORM)),
@@ -262,6 +273,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "XFRM expire": netlink(decode_expire),
     "XFRM SA statistics": netlink(decode_sa_statistics),
     "XFRM policy statistics": netlink(decode_policy_statistics),
+    "ICMP unreachable": read_unreachable,
 }
 NAMES = list(DECODERS)
 
@@ -332,6 +344,7 @@ def seeds() -> dict[str, list[bytes]]:
     table["UDP"] = [table["IP packet"][1][40:]]
     table["TCP"] = [table["IP packet"][0][20:]]
     table["ICMP"] = [table["IP packet"][2][20:]]
+    table["ICMP unreachable"] = ICMP_UNREACHABLE
     longest = AuthenticationHeader(6, 256, 1, bytes(1016)).encode()
     table["AH"] = [AuthenticationHeader(6, 256, 1, bytes(12)).encode(), longest]
     table["ESP header"] = [EspHeader(256, 1).encode()]
@@ -475,6 +488,7 @@ def test_every_decoder_of_the_room_is_fuzzed() -> None:
         "decode_udp",
         "decode_tcp",
         "decode_icmp",
+        "read_unreachable",
         "parse_packet",
         "flow_of",
         "flow_of_packet",

@@ -116,8 +116,12 @@ def add_pair(
 
 
 def address_of(side: AgentSide, version: int) -> str:
+    return address_in(side.namespace, version)
+
+
+def address_in(namespace: Namespace, version: int) -> str:
     """`two_hosts` gives the IPv6 address the same last number as the IPv4 one."""
-    address = str(side.namespace.addresses[0])
+    address = str(namespace.addresses[0])
     return address if version == 4 else f"2001:db8:9::{address.rsplit('.', 1)[1]}"
 
 

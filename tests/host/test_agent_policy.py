@@ -222,6 +222,21 @@ def test_a_peer_without_ipsec_is_spoken_with_in_clear_where_the_rule_says_soft(h
     assert time.monotonic() - begun < 10
 
 
+def test_with_negotiation_discovery_not_even_the_first_packet_is_lost(hosts):
+    alpha, _ = hosts
+    alpha.home.mkdir(mode=0o700, exist_ok=True)
+    (alpha.home / "agent.toml").write_text("[soft]\nnegotiation_discovery = true\n")
+    script(alpha, POLICY.format(default="no")
+           + f"add filteraction name=request {SECURITY} soft=yes inpass=yes\n"
+           + f"add filter filterlist=l srcaddr=me dstaddr={BETA}\n"
+           + 'add rule name=r policy=test filterlist=l filteraction=request psk="k"\n'
+           + "set policy name=test assign=yes\n")  # fmt: skip
+    start(alpha)
+    assert alpha.ping(BETA, count=1, seconds=20)
+    (row,) = alpha.ask("show", "sas")["soft"]
+    assert "negotiation discovery" in row["why"]
+
+
 def dns_server(namespace: Namespace, address: str, answers: dict[str, str]) -> threading.Event:
     """A name server for A questions in a thread; names that are not in `answers` do not exist. Setting the
     event makes it silent."""

@@ -18,7 +18,7 @@ import pytest
 from stockade.lab.netns import Namespace, Network
 
 sys.path.insert(0, str(Path(__file__).parent))
-from driver_net import AgentSide, add_pair, address_of
+from driver_net import AgentSide, add_pair, address_in, address_of
 
 NARROW = 1300
 VERSIONS = [4, 6] if Path("/proc/sys/net/ipv6/conf/all").exists() else [4]
@@ -36,6 +36,13 @@ def speak_ipv6() -> None:
     for folder in Path("/proc/sys/net/ipv6/conf").iterdir():
         for name in ("accept_dad", "disable_ipv6"):
             (folder / name).write_text("0\n", encoding="ascii")
+
+
+def await_path(source: Namespace, address: str) -> None:
+    """Until an echo request is answered, nothing being secured yet."""
+    deadline = time.monotonic() + 30
+    while source.run(["ping", "-n", "-c", "1", "-W", "1", address], check=False).returncode != 0:
+        assert time.monotonic() < deadline, f"the network itself does not reach {address}"
 
 
 @contextmanager
@@ -65,6 +72,8 @@ def narrow_path(directory: Path) -> Iterator[tuple[AgentSide, AgentSide]]:
             beta.ip("route add 2001:db8:9::1 via fd0a::fe src 2001:db8:9::2")
             router.ip("route add 2001:db8:9::1 via fd09::1", "route add 2001:db8:9::2 via fd0a::2")
         router.call(forward)
+        for version in VERSIONS:  # neighbours that look for each other for the first time may take a second
+            await_path(alpha, address_in(beta, version))
         sides = [AgentSide(alpha, directory / "alpha"), AgentSide(beta, directory / "beta")]
         try:
             yield sides[0], sides[1]

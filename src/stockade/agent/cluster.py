@@ -44,6 +44,7 @@ class ClusterNode:
         self._timer: asyncio.TimerHandle | None = None
         self._released: dict[Address, asyncio.TimerHandle] = {}
         core.established = self._on_established
+        core.engine.set_living_holders(lambda address: self.replication.holders(address, time.monotonic()))
         core.known_peers.removed = self._on_removed
         self.replication.hold(core.local_addresses, time.monotonic())
         for known in reversed(core.known_peers.all()):

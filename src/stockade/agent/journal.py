@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from stockade.model.reasons import Reason
@@ -25,7 +26,7 @@ FILES = 5
 RECENT = 1000
 TAIL_BYTES = 256 * 1024
 LIMITED_KINDS = frozenset(
-    {"message-refused", "packets-refused", "main-mode-failed", "notification", "sa-refused"}
+    {"message-refused", "packets-refused", "main-mode-failed", "notification", "sa-refused", "web-refused"}
 )
 LIMIT_PER_SECOND = 20
 
@@ -56,6 +57,8 @@ class Journal:
         """`newest` is asked for the newest entry's number where the files do not know it."""
         self.recent: deque[dict[str, object]] = deque(maxlen=RECENT)
         self.listeners: set[Callable[[dict[str, object]], None]] = set()
+        self.observe: Callable[[Entry], None] = lambda entry: None
+        """Sees every entry, also those that the limits leave out."""
         self._folder = folder
         self._wall_clock = wall_clock
         self._file: int | None = None
@@ -70,6 +73,7 @@ class Journal:
 
     def write(self, entry: Entry) -> None:
         """Keep an entry. Never raises: a full disk must not stop the key exchange; memory still has it."""
+        self.observe(entry)
         when = self._wall_clock()
         if not self._within_limit(entry.kind, int(when)):
             return
@@ -153,4 +157,9 @@ def last_number(folder: Path) -> int:
 
 def timestamp(when: float) -> str:
     """Seconds since 1970 as the journal writes them."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when)) + f".{int(when * 1000) % 1000:03d}Z"
+    return f"{_second(int(when))}.{int(when * 1000) % 1000:03d}Z"
+
+
+@lru_cache(maxsize=4)  # a busy second has many entries
+def _second(when: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))

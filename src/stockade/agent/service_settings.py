@@ -10,7 +10,8 @@
 | bootmode, bootexemptions | the boot filters | the next start |
 | nlbsidle, nlbsidletime, nlbsqmretransmitduration | quick modes with a cluster | the next negotiation |
 | nlbsflags | what this host says of itself | the next negotiation |
-| deadpeertime | when a silent peer is asked, and given up | the next negotiation |
+| deadpeertime | when a silent peer is asked, and given up; outweighs `agent.toml` | the next negotiation |
+| assumeudpencapsulationcontextonsendrule | which ends may be behind a NAT | the next negotiation |
 | simplepolicyupdate | the fall-back time of rules with `soft`: 500 ms | the next negotiation |
 
 All of them are kept in the local store. A value that does not fit is STORE_UNREADABLE with the setting's
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from stockade.ike.config import EngineConfig
+from stockade.ike.config import EngineConfig, NatScope
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.policy.boot import BootExemption, BootMode, parse_exemptions
 from stockade.policy.exemptions import DEFAULT_EXEMPT_LEVEL
@@ -52,6 +53,7 @@ class ServiceSettings:
     cluster_idle_seconds: int | None = None
     cluster_quick_mode_seconds: int | None = None
     simple_policy: bool = False
+    nat_scope: NatScope = NatScope.INITIATOR
     ever_assigned: bool = False
 
 
@@ -85,12 +87,13 @@ def read_service_settings(store: LocalStore, *, ever_assigned: bool) -> ServiceS
         dead_peer_seconds=get("deadpeertime", _zero_or(5, 3600), 0) or None,
         cluster_idle_seconds=get("nlbsidletime", _zero_or(5, 60), 0) or None,
         cluster_quick_mode_seconds=get("nlbsqmretransmitduration", _within_or_none(3, 60), None),
+        nat_scope=NatScope(get("assumeudpencapsulationcontextonsendrule", _within(0, 2), 0)),
         simple_policy=bool(get("simplepolicyupdate", _within(0, 1), 0)),
         ever_assigned=ever_assigned,
     )
 
 
-def with_failover(config: EngineConfig, asked: ServiceSettings) -> EngineConfig:
+def with_asked(config: EngineConfig, asked: ServiceSettings) -> EngineConfig:
     """The engine's settings with what was asked for. Windows 2003 (and what says it is: the version in the
     vendor id) has two switches for the hotfix of KB 980915, Vista and later have one."""
     on = asked.cluster_idle or config.microsoft_version >= FIRST_WITH_ONE_SWITCH
@@ -103,6 +106,8 @@ def with_failover(config: EngineConfig, asked: ServiceSettings) -> EngineConfig:
         changes["notice_seconds"] = float(asked.dead_peer_seconds)
     if asked.cluster_node:
         config = replace(config, advertise_cluster=True)
+    if config.nat_scope is not asked.nat_scope:
+        config = replace(config, nat_scope=asked.nat_scope)
     return replace(config, **changes)  # type: ignore[arg-type]  # all of them are numbers
 
 

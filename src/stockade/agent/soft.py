@@ -13,7 +13,7 @@ soon as an SA with the same traffic comes up; the next packet negotiates again.
 
 **Negotiation discovery** ([MS-IKEE] §3.7; off unless asked for) does not wait: the soft SA is there at once,
 the key exchange goes on behind it, and what was secured once is not spoken in clear again before it has been
-quiet for the idle time, whatever fails. The packet that began it is not sent (its sender repeats it).
+quiet for the idle time, whatever fails. The packet that began it, held for that moment, goes in clear too.
 
 What failed for reasons of ours (the policy changed, we are stopping, too much is going on) is no reason to
 speak in clear. Sans-IO: the core tells what happened, and puts the table in force again where a method says
@@ -264,7 +264,7 @@ class SoftFallback:
             return False
         expires = now + acquire.negotiation.soft_seconds
         soft = SoftAssociation(
-            acquire.local, acquire.peer, acquire.selector, acquire.filter_id, reason, now, expires
+            acquire.local, acquire.peer, acquire.selector, acquire.filter_id, reason, now, expires, at_once
         )
         if not self._temporary.soft:
             self._next_look = now + LOOK_INTERVAL

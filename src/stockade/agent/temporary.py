@@ -43,6 +43,8 @@ class SoftAssociation:
     reason: Reason
     established: float
     expires: float
+    at_once: bool = False
+    """By negotiation discovery: what began it goes in clear too."""
 
     @property
     def key(self) -> tuple[str, Address, Address]:
@@ -147,6 +149,7 @@ def _soft_filters(table: FilterTable, soft: SoftAssociation) -> list[tuple[str, 
                 replace(
                     entry.provenance, description=f"soft SA with {soft.peer}: {soft.reason.code.meaning}"
                 ),
+                allow_soft=soft.at_once,
             ),
         )
         for entry, selector in parents

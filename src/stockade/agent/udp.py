@@ -18,12 +18,12 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Protocol
 
 from stockade.ike.flood import Verdict, is_first_message
-from stockade.model.addresses import Endpoint
+from stockade.model.addresses import Endpoint, address_text
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.wire.udp_encapsulation import ESP_DOOR, NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 
@@ -137,7 +137,9 @@ class UdpSockets:
         sock = self._sockets.get((version, local.port))
         if sock is None:
             raise OSError(errno.EAFNOSUPPORT, f"no IPv{version} socket on port {local.port}")
-        sock.sendmsg([datagram], _leaving_from(local.address.packed), 0, (str(remote.address), remote.port))
+        sock.sendmsg(
+            [datagram], _leaving_from(local.address.packed), 0, (address_text(remote.address), remote.port)
+        )
 
     def close(self) -> None:
         for doors in (self._sockets, self._strangers):
@@ -215,8 +217,17 @@ def _read(sock: socket.socket, version: int, port: int) -> Batch:
 def _received(
     datagram: bytes, local: bytes, port: int, remote: tuple[str, int]
 ) -> tuple[bytes, Endpoint, Endpoint]:
-    host = str(remote[0]).partition("%")[0]
-    return datagram, Endpoint(ip_address(local), port), Endpoint(ip_address(host), remote[1])
+    return datagram, _own_end(local, port), _other_end(remote[0], remote[1])
+
+
+@lru_cache(maxsize=256)
+def _own_end(local: bytes, port: int) -> Endpoint:
+    return Endpoint(ip_address(local), port)
+
+
+@lru_cache(maxsize=1024)  # a handshake is some messages from one end; strangers can only make it forget
+def _other_end(host: str, port: int) -> Endpoint:
+    return Endpoint(ip_address(host.partition("%")[0]), port)
 
 
 def _read_strangers(

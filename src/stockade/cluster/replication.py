@@ -188,6 +188,14 @@ class Replication:
                 return member.name
         return None
 
+    def holders(self, address: Address, now: float) -> tuple[str, ...]:
+        """The living other nodes that hold this address; all others, where it is no virtual one: nobody can
+        take it over."""
+        members = self._members.values()
+        if address not in self._settings.addresses:
+            return tuple(member.name for member in members)
+        return tuple(one.name for one in members if address in one.held and self._is_alive(one, now))
+
     def members(self, now: float) -> tuple[MemberView, ...]:
         return tuple(
             MemberView(one.name, one.address, self._is_alive(one, now), one.held, len(one.known))

@@ -165,6 +165,8 @@ def _parser() -> argparse.ArgumentParser:
         events.add_argument(f"--{name}", metavar=metavar, default="50" if name == "last" else "", help=text)
     events.add_argument("--follow", action="store_true", help="go on with events as they come")
 
+    add("metrics", _metrics, "the agent's figures, in the text form of Prometheus")
+
     cluster = commands.add_parser("cluster", help="the cluster that this node is of", parents=[shared])
     cluster_commands = cluster.add_subparsers(metavar="COMMAND", required=True)
     for name, text in (
@@ -249,6 +251,9 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--ou", metavar="DN", default="", help="of any computer in this organizational unit")
     rsop.add_argument("--domain", default="", help="in place of that of agent.toml")
 
+    from stockade.console.web_command import add_web_parser
+
+    add_web_parser(commands, shared)
     add("doctor", _doctor, "what this host can do, which data plane an agent would use, and why")
     bench = add("bench", _bench, "what things cost on this machine, beside what they may cost")
     bench.add_argument("benchmark", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
@@ -435,6 +440,11 @@ def _events(options: argparse.Namespace) -> int:
     names = ("last", "since", "until", "id", "kind", "reason", "peer")
     words = {name: getattr(options, name) for name in names}
     return run_events(Paths.of(options.home), words, follow=options.follow, form=options.format)
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    print(_client(options).text("/metrics"), end="")
+    return 0
 
 
 def _log(options: argparse.Namespace) -> int:

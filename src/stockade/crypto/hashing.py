@@ -57,9 +57,7 @@ def key_bytes(key: Key) -> bytes:
 
 def digest(hash_name: Hash, data: Buffer) -> bytes:
     """The hash of `data`, at full length."""
-    state = HASH_STATES[hash_name]()
-    state.update(data)
-    return state.digest()
+    return HASH_STATES[hash_name](data).digest()
 
 
 def prf(hash_name: Hash, key: Key, data: Buffer) -> bytes:

@@ -29,6 +29,9 @@ _GMAC_SALT: Final = 4
 _GMAC_IV: Final = 8
 
 _Seal = Callable[[Buffer, Buffer, Buffer], bytes]
+_Update = Callable[[Buffer], bytes]
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class Aead:
@@ -116,21 +119,30 @@ class _ChainedCbc:
     Decrypting: the IV goes in as if it were a ciphertext block; what comes out for it is dropped.
     """
 
-    __slots__ = ("_block_size", "_decrypt", "_encrypt", "_last", "encryption")
+    __slots__ = ("_block_size", "_cipher", "_decrypt", "_encrypt", "_last", "encryption")
 
     def __init__(self, encryption: Encryption, key: Key) -> None:
         self.encryption = encryption
         self._block_size = encryption_algorithm(encryption).block_size
         self._last = bytes(self._block_size)
-        cipher = Cipher(block_cipher(encryption, key), modes.CBC(self._last))
-        self._encrypt = cipher.encryptor().update
-        self._decrypt = cipher.decryptor().update
+        self._cipher = Cipher(block_cipher(encryption, key), modes.CBC(self._last))
+        # Made with the first packet: an SA goes in one direction, and needs one of them.
+        self._encrypt: _Update | None = None
+        self._decrypt: _Update | None = None
+
+    def _begin_encrypting(self) -> "_Update":
+        self._encrypt = self._cipher.encryptor().update
+        return self._encrypt
+
+    def _begin_decrypting(self) -> "_Update":
+        self._decrypt = self._cipher.decryptor().update
+        return self._decrypt
 
     def encrypt_packet(self, data: Buffer) -> bytes:
         size = self._block_size
         if len(data) < 2 * size or len(data) % size:
             raise ValueError(f"{len(data)} bytes are not a random block and whole blocks of {size}")
-        result = self._encrypt(data)
+        result = (self._encrypt or self._begin_encrypting())(data)
         self._last = result[-size:]
         return result
 
@@ -143,14 +155,15 @@ class _ChainedCbc:
                 length=len(data),
                 block_size=size,
             )
-        return self._decrypt(data)[size:]
+        return (self._decrypt or self._begin_decrypting())(data)[size:]
 
     def encrypt(self, iv: Buffer, data: Buffer) -> bytes:
         size = self._block_size
         if len(iv) != size or not data or len(data) % size:
             raise ValueError(f"an IV of {len(iv)} and {len(data)} bytes are not whole blocks of {size}")
         first = int.from_bytes(data[:size]) ^ int.from_bytes(iv) ^ int.from_bytes(self._last)
-        result = self._encrypt(b"".join((first.to_bytes(size), data[size:])))
+        encrypt = self._encrypt or self._begin_encrypting()
+        result = encrypt(b"".join((first.to_bytes(size), data[size:])))
         self._last = result[-size:]
         return result
 
@@ -201,8 +214,8 @@ class Mac:
         self.icv_size = algorithm.icv_size
         padded = value.ljust(algorithm.block_size, b"\x00")
         # The two hashes of RFC 2104, each begun with its half of the key; a packet copies them.
-        self._inner = HASH_STATES[hash_name](bytes(byte ^ 0x36 for byte in padded))
-        self._outer = HASH_STATES[hash_name](bytes(byte ^ 0x5C for byte in padded))
+        self._inner = HASH_STATES[hash_name](padded.translate(_INNER_PAD))
+        self._outer = HASH_STATES[hash_name](padded.translate(_OUTER_PAD))
 
     def compute(self, *parts: Buffer) -> bytes:
         """The ICV over the parts as if they were one string."""

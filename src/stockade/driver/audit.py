@@ -49,12 +49,13 @@ class Audit:
         *,
         spi: int = 0,
         count: int = 1,
+        port: int = 0,
     ) -> None:
-        self._emit(self._refusals.add(code, source, destination, now, spi=spi, count=count))
+        self._emit(self._refusals.add(code, source, destination, now, spi=spi, count=count, port=port))
 
-    def refuse_packet(self, code: ReasonCode, packet: bytes, now: float, spi: int = 0) -> None:
-        """`packet` has a whole IP header."""
-        self.refuse(code, *addresses_of(packet), now, spi=spi)
+    def refuse_packet(self, code: ReasonCode, packet: bytes, now: float, spi: int = 0, port: int = 0) -> None:
+        """`packet` has a whole IP header; `port`: it came in UDP, from this one."""
+        self.refuse(code, *addresses_of(packet), now, spi=spi, port=port)
 
     def refuse_malformed(self, packet: bytes, now: float, spi: int = 0) -> None:
         """Whatever this is."""

@@ -90,7 +90,8 @@ class PacketRefused:
     """Packets dropped, summed up: the driver reports at most one of each `reason` per `source` and second.
 
     `reason.code` is one of UNKNOWN_SPI, INTEGRITY_FAILED, REPLAYED, SELECTOR_MISMATCH, CLEAR_DROPPED,
-    MALFORMED_PACKET, QUEUE_FULL. `spi` is 0 where none is known.
+    MALFORMED_PACKET, QUEUE_FULL. `spi` is 0 where none is known; `port` is the sender's UDP port where ESP
+    came in UDP (the last one's, of several), else 0.
     """
 
     reason: Reason
@@ -98,6 +99,7 @@ class PacketRefused:
     destination: Address
     spi: int = 0
     count: int = 1
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,8 @@ class Driver(Protocol):
         """Remove one direction; an unknown one is no error."""
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
-        """A negotiation failed: drop what is held for this filter and peer; the next packet acquires anew."""
+        """No SA is to be waited for: drop what is held for this filter and peer; the next packet acquires
+        anew. What meets a permit filter with `allow_soft` by now goes out in clear instead."""
 
     def events(self) -> Sequence[DriverEvent]:
         """What happened since the last call; never blocks."""
@@ -170,6 +173,28 @@ class Driver(Protocol):
     def statistics(self, *, filters: bool = True) -> DriverStatistics:
         """What was counted. Without `filters` those of the filters are left out: asking for thousands takes
         its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """One direction of an SA that an earlier agent installed and that goes on in the data plane. `sa` has no
+    keys: they are where they are used. `age` in seconds since it was installed."""
+
+    sa: SecurityAssociation
+    age: float
+
+
+@runtime_checkable
+class OutlivesAgents(Protocol):
+    """A data plane whose SAs go on when the agent dies."""
+
+    def survivors(self) -> Sequence[Survivor]:
+        """What an earlier agent left, once, to be asked when filters are installed. Whoever asks keeps each
+        by doing nothing, or ends it by `remove_sa`. `HostError(DRIVER_FAILED)`."""
+
+    def free_ike_ports(self) -> None:
+        """Called before the sockets of the key exchange are opened, after `start`.
+        `HostError(DRIVER_FAILED)`."""
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ RFC 4301 §5.1 and §5.2, in transport and in tunnel mode (`tunnel`). Both drive
 and the laboratory, `userspace` with real packets. What comes to `outbound` was classified as traffic to
 secure; it is looked up again here all the same, for the filter that decides names the negotiation. A packet
 that no longer has a negotiate filter is dropped: nothing that was meant to be secured leaves in clear from
-here, ever.
+here, but what a rule with negotiation discovery held for the moment that it took to open the way.
 
 IPv6 extension headers of an outbound packet stay before the ESP header and in clear, the destination options
 among them (RFC 4303 §3.1.1 leaves the choice); what a peer puts behind it is read. Neighbour discovery
@@ -115,9 +115,24 @@ class Datapath:
         if self._sad.remove(spi, direction, peer):
             self._outbound.forget_flows()
 
-    def release(self, filter_id: str, peer: Address, now: float) -> None:
-        """Drop what is held for this filter and peer; its next packet acquires at once."""
-        self._outbound.release(filter_id, peer)
+    @property
+    def has_sas(self) -> bool:
+        return any(True for _ in self._sad)
+
+    def held(self, now: float) -> list[tuple[SecurityAssociation, float]]:
+        """Every SA, and how long ago it was installed."""
+        return [(entry.sa, max(0.0, now - entry.installed)) for entry in self._sad]
+
+    def tell_again(self) -> None:
+        """Whoever was told of soft lifetimes and idle times is gone: tell them anew to who comes now."""
+        for entry in self._sad:
+            entry.soft_reported = entry.idle_reported = False
+            entry.unanswered = None
+
+    def release(self, filter_id: str, peer: Address, now: float) -> Output:
+        """Drop what is held for this filter and peer, but for what may go in clear by now (negotiation
+        discovery); its next packet acquires at once."""
+        return self._outbound.release(filter_id, peer)
 
     def inbound_spis(self) -> Container[int]:
         return self._sad.spis

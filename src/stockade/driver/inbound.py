@@ -71,6 +71,10 @@ class Inbound:
             destination = packet[16:20] if packet[0] < 0x60 else packet[24:40]
             entry = self._sad.inbound.get(destination + packet[at + UDP_HEADER : at + UDP_HEADER + 4])
             port = packet[at] << 8 | packet[at + 1]
+            if entry is None and len(esp) >= at + AH_FIXED_SIZE:
+                spi = int.from_bytes(esp[at : at + 4], "big")
+                self._audit.refuse_packet(ReasonCode.UNKNOWN_SPI, packet, now, spi, port)
+                continue
             if entry is None or entry.sa.udp is None or entry.sa.udp.source_port == port:
                 unwrapped.append(esp)
                 continue

@@ -7,8 +7,9 @@ It does in Python what nftables does for `userspace`: permit, block, negotiate a
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics
+from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics, Survivor
 from stockade.driver.datapath import DEFAULT_MTU, Datapath
 from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities, tunnels_of
 from stockade.driver.outbound import Output
@@ -19,6 +20,7 @@ from stockade.model.addresses import Address
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.sa import SecurityAssociation
+from stockade.model.secret import Secret
 from stockade.model.traffic import AH, ESP, UDP
 from stockade.wire.ip import flow_of
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
@@ -135,6 +137,18 @@ class MemoryDriver:
         if keep_filters:
             self._datapath.install_filters(self._filters, self._now, self._tunnels)
 
+    def survivors(self) -> Sequence[Survivor]:
+        """All SAs: to be asked once, by an agent that takes this driver over from another one."""
+        self._datapath.tell_again()
+        nothing = Secret(b"")
+        return [
+            Survivor(replace(sa, encryption_key=nothing, integrity_key=nothing), age)
+            for sa, age in self._datapath.held(self._now)
+        ]
+
+    def free_ike_ports(self) -> None:
+        """It has none."""
+
     def install_filters(self, table: FilterTable) -> None:
         check_table(table, self.capabilities)
         self._filters = table.filters
@@ -157,7 +171,7 @@ class MemoryDriver:
         self._datapath.remove_sa(spi, direction, peer)
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
-        self._datapath.release(filter_id, peer, self._now)
+        self._emit(self._datapath.release(filter_id, peer, self._now))
 
     def events(self) -> Sequence[DriverEvent]:
         return self._datapath.events()

@@ -42,6 +42,10 @@ ACQUIRE_INTERVAL: Final = 1.0
 MAXIMUM_ACQUIRES: Final = 4096
 MAXIMUM_FLOWS: Final = 65_536
 
+USUAL_MTU: Final = 1500
+"""Of packets that leave without an SA, which would know its path's. The device behind the raw socket may make
+fragments of them."""
+
 TELL_INTERVAL: Final = 1.0
 """Seconds between two messages of an SA about IPv6 packets that had to be fragmented."""
 
@@ -101,11 +105,21 @@ class Outbound:
         if known is not None:
             self._flows.clear()
 
-    def release(self, filter_id: str, peer: Address) -> None:
-        """Drop what is held for this filter and peer; its next packet acquires at once."""
-        self.hold.take(lambda held: held.filter_id == filter_id and held.peer == peer)
+    def release(self, filter_id: str, peer: Address) -> Output:
+        """Drop what is held for this filter and peer, but for what may go in clear by now; its next packet
+        acquires at once."""
+        output = Output()
+        for held in self.hold.take(lambda held: held.filter_id == filter_id and held.peer == peer):
+            if self._may_go_in_clear(held):
+                output.wire += _cut(held.packet)
         for key in [key for key in self._acquired if key[0] == filter_id and key[2] == peer]:
             del self._acquired[key]
+        return output
+
+    def _may_go_in_clear(self, held: Held) -> bool:
+        """Negotiation discovery: the agent has opened the way for just this traffic."""
+        entry = self._policies.lookup(flow_of(held.packet), Direction.OUTBOUND)
+        return entry is not None and entry.action is Action.PERMIT and entry.allow_soft
 
     def tick(self, now: float) -> None:
         self.hold.expire(now)
@@ -118,8 +132,11 @@ class Outbound:
         return self.send([held.packet for held in waiting], now)
 
     def send_all_held(self, now: float) -> Output:
-        """Look up anew what is held."""
-        return self.send([held.packet for held in self.hold.take(lambda held: True)], now)
+        """Look up anew what is held. What may go in clear waits for `release`: the way back is not open
+        yet."""
+        return self.send(
+            [held.packet for held in self.hold.take(lambda held: not self._may_go_in_clear(held))], now
+        )
 
     def _on_queue_full(self, held: Held) -> None:
         source, _ = addresses_of(held.packet)
@@ -314,3 +331,16 @@ class Outbound:
             entry.told = now
             output.local.append(too_big(packet, fits))
         return True
+
+
+def _cut(packet: bytes) -> list[bytes]:
+    """A packet for the wire as it is, in pieces where it is longer than links are; none where it cannot be
+    cut and its sender has to repeat it smaller."""
+    place = locate(packet)
+    if place is None or len(packet) <= USUAL_MTU:
+        return [packet]
+    at, protocol = place
+    segments = segment_tcp(packet, USUAL_MTU - at, at) if protocol == TCP else None
+    if segments is not None:
+        return with_header(packet, at, TCP, segments)
+    return [] if packet[0] < 0x60 and packet[6] & DONT_FRAGMENT else fragment(packet, USUAL_MTU)

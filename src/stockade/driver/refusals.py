@@ -16,14 +16,14 @@ INTERVAL: Final = 1.0
 
 
 class _Pending:
-    __slots__ = ("count", "destination", "detail", "reported", "spi")
+    __slots__ = ("count", "destination", "detail", "port", "reported", "spi")
 
     def __init__(self, reported: float) -> None:
         self.count = 0
         self.reported = reported
         self.destination: Address
         self.detail = ""
-        self.spi = 0
+        self.spi = self.port = 0
 
 
 class Refusals:
@@ -44,6 +44,7 @@ class Refusals:
         spi: int = 0,
         detail: str = "",
         count: int = 1,
+        port: int = 0,
     ) -> PacketRefused | None:
         self.totals[code.word] += count
         key = (code, source)
@@ -52,9 +53,9 @@ class Refusals:
             if len(self._pending) >= SOURCES:
                 return None
             self._pending[key] = _Pending(now)
-            return PacketRefused(Reason.of(code, detail), source, destination, spi, count)
+            return PacketRefused(Reason.of(code, detail), source, destination, spi, count, port)
         pending.count += count
-        pending.destination, pending.spi, pending.detail = destination, spi, detail
+        pending.destination, pending.spi, pending.detail, pending.port = destination, spi, detail, port
         return None
 
     def collect(self, now: float) -> list[PacketRefused]:
@@ -69,7 +70,12 @@ class Refusals:
             code, source = key
             events.append(
                 PacketRefused(
-                    Reason.of(code, pending.detail), source, pending.destination, pending.spi, pending.count
+                    Reason.of(code, pending.detail),
+                    source,
+                    pending.destination,
+                    pending.spi,
+                    pending.count,
+                    pending.port,
                 )
             )
             pending.count, pending.reported = 0, now

@@ -2,6 +2,23 @@
 ([MS-IKEE] §3.1.5 and §3.9, KB 980915); where ours differ the field says so."""
 
 from dataclasses import dataclass
+from enum import IntEnum
+
+
+class NatScope(IntEnum):
+    """Which end may be behind a NAT, beside the one that begins (AssumeUDPEncapsulationContextOnSendRule, KB
+    885407). Whom a NAT sends a first message to is the NAT's choice, and may be another host tomorrow."""
+
+    INITIATOR = 0
+    RESPONDER = 1
+    """The responder, where the initiator is not behind one too."""
+    BOTH = 2
+
+
+NOTICE_RANGE = (5, 3600)
+CLUSTER_IDLE_RANGE = (5, 60)
+CLUSTER_QUICK_RANGE = (3, 60)
+"""Seconds: of `notice_seconds`, NlbsIdleTime and NlbsQMRetransmitDuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +37,8 @@ class EngineConfig:
 
     nat_traversal: bool = True
     """Announce and do NAT traversal (RFC 3947). Every data plane can put ESP into UDP."""
+    nat_scope: NatScope = NatScope.INITIATOR
+    """Windows' default: no SA with a responder behind a NAT."""
     keepalive_seconds: float = 20.0
     """An end behind a NAT sends a keep-alive so often (RFC 3948 §2.3)."""
 
@@ -142,9 +161,9 @@ class EngineConfig:
         if not self.cookie_threshold >= 0 or self.cookie_end > max(1, self.cookie_threshold):
             raise ValueError("cookies must end below where they begin")
         for name, value, (least, most) in (
-            ("failover_idle_seconds", self.failover_idle_seconds, (5, 60)),
-            ("failover_quick_seconds", self.failover_quick_seconds, (3, 60)),
-            ("notice_seconds", self.notice_seconds or None, (5, 3600)),
+            ("failover_idle_seconds", self.failover_idle_seconds, CLUSTER_IDLE_RANGE),
+            ("failover_quick_seconds", self.failover_quick_seconds, CLUSTER_QUICK_RANGE),
+            ("notice_seconds", self.notice_seconds or None, NOTICE_RANGE),
         ):
             if value is not None and not least <= value <= most:
                 raise ValueError(f"{name} must be from {least} to {most}, not {value:g}")

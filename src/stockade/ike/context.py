@@ -1,7 +1,8 @@
 """What all parts of one engine share: settings, sources, the queue of effects, timers, counters, limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from stockade.crypto.key_exchange import PrivateValue
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.config import EngineConfig
@@ -16,12 +17,14 @@ from stockade.ike.contract import (
     SpiSource,
     StoryLine,
 )
+from stockade.ike.key_pool import KeyPool
 from stockade.ike.limits import RateLimiter, TokenBucket
 from stockade.ike.liveness import PeerTraits, Plan, plan_for
 from stockade.ike.proofs import RestartSecret
 from stockade.ike.timers import TimerQueue
-from stockade.model.addresses import Endpoint
+from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import Reason, ReasonCode
+from stockade.model.suites import Group
 from stockade.model.traffic import TrafficSelector
 from stockade.pki.access import EVERYBODY
 from stockade.pki.credentials import CredentialSource
@@ -46,6 +49,7 @@ COUNTERS = (
     "proofs_sent",
     "proofs_accepted",
     "proofs_refused",
+    "unreachables_received",
     "datagrams_received",
     "datagrams_sent",
     "reports_suppressed",
@@ -80,8 +84,11 @@ class Context:
         self.credentials = credentials
         self.kerberos = kerberos
         self.restart_secret = restart_secret if config.proofs else None
+        self.living_holders: Callable[[Address], Collection[str]] = lambda address: ()
+        """The other nodes of the cluster that live and hold this address, for which nothing is proved."""
         self.access = EVERYBODY
         self.timers = TimerQueue()
+        self.key_pool = KeyPool(random)
         self.effects: list[Effect] = []
         self.fragment_id = 0
         self.unacknowledged = 0
@@ -122,6 +129,10 @@ class Context:
         if found is None:
             found = self._plans[traits] = plan_for(self.config, traits)
         return found
+
+    def private_value(self, group: Group) -> PrivateValue:
+        """Our side of one Diffie-Hellman exchange, and of no other."""
+        return self.key_pool.take(group, self.now)
 
     def count(self, name: str, number: int = 1) -> None:
         self.statistics[name] += number

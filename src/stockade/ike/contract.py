@@ -115,6 +115,18 @@ class Silent:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerUnreachable:
+    """Somebody (a router, a host, a forger) says that a packet from `local` to `peer` did not arrive. `spi`:
+    of the ESP or AH packet that is quoted, which only who saw it knows; None where there is none. At most a
+    question to the peer follows (`evidence.py`)."""
+
+    local: Address
+    peer: Address
+    spi: int | None
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Delete everything and tell every peer once. Afterwards the engine refuses all."""
 
@@ -159,6 +171,7 @@ Command = (
     | DeleteLocal
     | ProbePeer
     | Silent
+    | PeerUnreachable
     | FollowPeer
     | Performed
     | Shutdown
@@ -208,6 +221,7 @@ class ReportKind(StrEnum):
     MAIN_MODE_FAILED = "main-mode-failed"
     MAIN_MODE_DELETED = "main-mode-deleted"
     QUICK_MODE_ESTABLISHED = "quick-mode-established"
+    QUICK_MODE_ADOPTED = "quick-mode-adopted"
     QUICK_MODE_FAILED = "quick-mode-failed"
     QUICK_MODE_DELETED = "quick-mode-deleted"
     MESSAGE_REFUSED = "message-refused"

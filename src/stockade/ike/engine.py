@@ -7,6 +7,9 @@ Here stand the doors, the way of a message to its main mode, and what strangers 
 comes from the network costs a bounded amount of time and memory and raises nothing. `negotiator.py` has what
 concerns more than one main mode, `pairs.py` the pairs of SAs, `v1/` the protocol."""
 
+from collections.abc import Callable, Collection
+
+from stockade.ike.adoption import adopted_outcome
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
@@ -20,6 +23,7 @@ from stockade.ike.contract import (
     FollowPeer,
     MainModeView,
     NegotiationLookup,
+    PeerUnreachable,
     Performed,
     ProbePeer,
     QuickModeView,
@@ -32,6 +36,7 @@ from stockade.ike.contract import (
 )
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
 from stockade.ike.liveness import PeerTraits, Plan
+from stockade.ike.lost_state import IKE_PORT
 from stockade.ike.negotiator import Negotiator
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable
@@ -43,6 +48,7 @@ from stockade.ike.v1.quick_modes import Job
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import PeerError, Reason, ReasonCode
+from stockade.model.sa import SecurityAssociation
 from stockade.pki.access import AccessList
 from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, PayloadType
@@ -136,6 +142,8 @@ class Engine:
                 pair = self._table.pair(spi)
                 if pair is not None:
                     self._negotiator.silent(pair, now)
+            case PeerUnreachable():
+                self._negotiator.unreachable(command, now)
             case FollowPeer(inbound_spi=spi, port=port):
                 self._follow(spi, port)
             case Performed():
@@ -143,6 +151,38 @@ class Engine:
             case Shutdown(reason=reason):
                 self._negotiator.delete_all(lambda address: True, reason, now)
                 self._negotiator.stopping = reason
+
+    def adopt(
+        self,
+        inbound: SecurityAssociation,
+        outbound: SecurityAssociation,
+        headers: tuple[SecurityAssociation, ...],
+        age: float,
+        now: float,
+        *,
+        replaced: bool = False,
+    ) -> Reason | None:
+        """Go on with a pair that outlived an earlier engine, `age` seconds old, `headers` being the AH of a
+        bundle; or why today's policy would not make it. `replaced`: there is a newer one. Nothing is asked of
+        the driver."""
+        self._context.now = now
+        local, peer, selector = outbound.source, outbound.destination, outbound.selector
+        match = self._context.lookup.for_quick_mode(local, peer, selector)
+        if isinstance(match, Reason):
+            return match
+        outcome = adopted_outcome(inbound, outbound, headers, match)
+        if isinstance(outcome, Reason):
+            return outcome
+        udp = outbound.udp
+        ports = (IKE_PORT, IKE_PORT) if udp is None else (udp.source_port, udp.destination_port)
+        ends = (Endpoint(local, ports[0]), Endpoint(peer, ports[1]))
+        self._pairs.adopt(outcome, ends, age, now, replaced=replaced)
+        return None
+
+    def awaits_replacement(self, inbound_spi: int) -> bool:
+        """Whether this pair is there, and no newer one has taken its place."""
+        pair = self._table.pair(inbound_spi)
+        return pair is not None and not pair.replaced
 
     def _follow(self, inbound_spi: int, port: int) -> None:
         pair = self._table.pair(inbound_spi)
@@ -160,6 +200,29 @@ class Engine:
 
     def next_timeout(self) -> float | None:
         return self._context.timers.next()
+
+    @property
+    def has_work_ahead(self) -> bool:
+        """Whether `work_ahead` has anything to do."""
+        return self._context.key_pool.wants
+
+    def work_ahead(self, now: float) -> bool:
+        """For a moment with nothing else to do, at most a millisecond or two: one key pair for an exchange to
+        come. Whether there is more. Nothing depends on its being called."""
+        if self._negotiator.stopping is not None:
+            return False
+        more = self._context.key_pool.prepare(now)
+        self._forget_key_pairs_in_time()
+        return more
+
+    def _forget_key_pairs_in_time(self) -> None:
+        pool = self._context.key_pool
+
+        def forget(now: float) -> None:
+            pool.forget(now)
+            self._forget_key_pairs_in_time()
+
+        self._context.timers.set(pool, pool.due, forget)
 
     def effects(self) -> list[Effect]:
         """What is to be done, in order; the queue is empty afterwards."""
@@ -206,12 +269,16 @@ class Engine:
             for mode in self._table.with_peer(local, peer)
         )
 
-    def prove_lost(self, local: Address, peer: Address, spi: int, now: float) -> None:
-        """A packet from `peer` to `local` names an SPI that the driver does not have: if we lost it with our
-        state, prove that (`proofs.py`)."""
+    def prove_lost(self, local: Address, peer: Address, spi: int, now: float, port: int = 0) -> None:
+        """A packet from `peer` (in UDP from `port`, where that is not 0) to `local` names an SPI that the
+        driver does not have: if we lost it with our state, prove that (`proofs.py`)."""
         self._context.now = now
         if self._negotiator.stopping is None:
-            self._negotiator.lost.prove_pair(local, peer, spi, now)
+            self._negotiator.lost.prove_pair(local, peer, spi, now, port)
+
+    def set_living_holders(self, living_holders: Callable[[Address], Collection[str]]) -> None:
+        """Who else of the cluster lives and holds an address: nothing is proved for these nodes."""
+        self._context.living_holders = living_holders
 
     def plans(self, peer: Address) -> tuple[tuple[MainModeView, Plan], ...]:
         """What is done when a peer is silent, for each main mode with it."""
@@ -221,8 +288,8 @@ class Engine:
             (main_mode_view(mode, 0, now), mode.plan) for mode in modes if mode.established is not None
         )
 
-    def plan_for_strangers(self) -> Plan:
-        return self._context.plan(PeerTraits())
+    def plan_for_strangers(self, *, can_be_asked: bool = False) -> Plan:
+        return self._context.plan(PeerTraits(can_be_asked))
 
     def set_config(self, config: EngineConfig) -> None:
         """Other settings: for everything that begins from now on."""

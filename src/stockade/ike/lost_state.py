@@ -40,12 +40,14 @@ class LostState:
         self._rate = RateLimiter(config.proofs_per_second, config.proofs_per_second_and_peer)
 
     # ---- what we lost
-    def prove_pair(self, local: Address, peer: Address, spi: int, now: float) -> None:
-        """A packet from `peer` names an SPI that we do not have."""
+    def prove_pair(self, local: Address, peer: Address, spi: int, now: float, port: int = 0) -> None:
+        """A packet from `peer` names an SPI that we do not have. `port`: it came in UDP, from this one, most
+        likely through a NAT: the way back is the one that it came."""
         random = self._context.random
         conversation = Conversation(random(8), random(8), ExchangeType.INFORMATIONAL, _message_id(random))
         if self._table.pair(spi) is None:
-            ends = (Endpoint(local, IKE_PORT), Endpoint(peer, IKE_PORT))
+            own = NAT_TRAVERSAL_PORT if port else IKE_PORT
+            ends = (Endpoint(local, own), Endpoint(peer, port or IKE_PORT))
             self._prove(proofs.about_pair(spi), conversation, *ends, now)
 
     def prove_mode(self, header: Header, local: Endpoint, remote: Endpoint, now: float) -> None:
@@ -66,7 +68,8 @@ class LostState:
             return
         if not self._rate.take(remote.address, now):
             return
-        shown = proofs.show(what, secret.proofs(what, local.address, remote.address))
+        holders = context.living_holders(local.address)
+        shown = proofs.show(what, secret.proofs(what, local.address, remote.address, holders))
         datagram = conversation.encode((shown,), protected=False)
         marker = NON_ESP_MARKER if local.port == NAT_TRAVERSAL_PORT else b""
         context.count("proofs_sent")

@@ -9,12 +9,13 @@ simultaneous negotiations."""
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
-from stockade.ike.contract import Acquire, ReportKind, Send
+from stockade.ike.contract import Acquire, PeerUnreachable, ReportKind, Send
+from stockade.ike.evidence import Evidence
 from stockade.ike.lost_state import LostState
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable, QuickModePair
@@ -57,6 +58,7 @@ class Negotiator:
         self._pairs = pairs
         self._hasty: OrderedDict[tuple[Address, Address], tuple[float, tuple[float, ...]]] = OrderedDict()
         self._lost = LostState(context, table, self._peer_lost)
+        self._evidence = Evidence(context, table, pairs, self.take)
         self.stopping: Reason | None = None
         """Why nothing new begins."""
 
@@ -74,23 +76,18 @@ class Negotiator:
         now: float,
         own_cookie: bytes | None = None,
     ) -> MainMode:
-        vendor_ids = [microsoft_vendor_id(self._config.microsoft_version)]
-        if not self._knows(local.address, remote.address):
-            vendor_ids.append(VID_INITIAL_CONTACT)
-        if self._config.fragmentation:
-            vendor_ids.append(FRAGMENTATION)
-        if self._config.dead_peer_detection:
-            vendor_ids.append(DEAD_PEER_DETECTION)
-        if self._config.nat_traversal and local.address.version == 4:
-            vendor_ids += nat_traversal.VENDOR_IDS
-        if any(candidate.method.number == GSS_KERBEROS for candidate in candidates):
-            vendor_ids.append(GSSAPI)
-        if self._context.restart_secret is not None:
-            vendor_ids.append(STOCKADE_PROOFS)
-        if self._config.negotiation_discovery:
-            vendor_ids.append(MS_NEGOTIATION_DISCOVERY)
-        if self._config.advertise_cluster:
-            vendor_ids.append(NLBS_PRESENT)
+        config = self._config
+        vendor_ids = _vendor_ids(
+            config.microsoft_version,
+            not self._knows(local.address, remote.address),
+            config.fragmentation,
+            config.dead_peer_detection,
+            config.nat_traversal and local.address.version == 4,
+            any(candidate.method.number == GSS_KERBEROS for candidate in candidates),
+            self._context.restart_secret is not None,
+            config.negotiation_discovery,
+            config.advertise_cluster,
+        )
         return MainMode(
             self._context,
             self,
@@ -243,8 +240,10 @@ class Negotiator:
     def initial_contact(self, main_mode: MainMode, now: float) -> None:
         """The peer (authenticated) has no older SA with us: remove what was up before it began to speak."""
         local, remote = main_mode.local.address, main_mode.remote.address
-        reason = Reason.of(ReasonCode.INITIAL_CONTACT, peer=remote)
         modes = self._table.with_peer(local, remote)
+        if modes == [main_mode] and not self._table.pairs_with(local, remote):
+            return  # a first contact it is
+        reason = Reason.of(ReasonCode.INITIAL_CONTACT, peer=remote)
         # Several peers can stand behind one NAT, and one does not speak for the others.
         others = {mode.cookies for mode in modes if not _same_peer(mode, main_mode)}
         for pair in self._table.pairs_with(local, remote):
@@ -311,6 +310,10 @@ class Negotiator:
             return
         negotiation = main_mode.choice.candidate.negotiation
         limit = negotiation.main_mode.quick_modes_per_main_mode
+        nat = main_mode.nat
+        scope = self._config.nat_scope
+        if nat is not None and nat_traversal.why_not_allowed(nat, scope, initiator=True) is not None:
+            return  # the end behind the NAT begins, or nobody
         if limit or not self._table.pairs_with(local, remote):
             return
         for mode in self._table.with_peer(local, remote):
@@ -370,13 +373,17 @@ class Negotiator:
         if pair.replaced or self.stopping is not None:
             return
         if plan.silence_is_idle:
-            self._pairs.delete([pair], Reason.of(ReasonCode.SA_IDLE, seconds=plan.silence_seconds or 0), now)
+            self._pairs.delete([pair], Reason.of(ReasonCode.SA_IDLE, seconds=plan.silence_seconds), now)
             return
         speaker = self._pairs.speaker(pair)
         if plan.probes and speaker is not None and speaker.traits.can_be_asked:
             speaker.notices.probe(now, plan.probes)
-        elif plan.silence_seconds is not None:
+        else:
             self.take(Job(pair.acquire(), replaces=pair.inbound_spi, patience=plan.quick_seconds), now)
+
+    def unreachable(self, said: PeerUnreachable, now: float) -> None:
+        if self.stopping is None:
+            self._evidence.unreachable(said, now)
 
     def take_back(self, job: Job, now: float) -> None:
         self.take(job, now)
@@ -530,6 +537,33 @@ class Negotiator:
             if mode.local.address == local:
                 self.end(mode, reason, now, tell=tell)
         self.stopping = stopping
+
+
+@lru_cache(maxsize=64)  # there are few kinds of hosts and peers, and one is looked for in every handshake
+def _vendor_ids(
+    microsoft_version: int,
+    initial_contact: bool,
+    fragmentation: bool,
+    dead_peer_detection: bool,
+    nat: bool,
+    kerberos: bool,
+    proofs: bool,
+    negotiation_discovery: bool,
+    cluster: bool,
+) -> tuple[bytes, ...]:
+    """What we say of ourselves, in this order."""
+    conditional = (
+        (initial_contact, (VID_INITIAL_CONTACT,)),
+        (fragmentation, (FRAGMENTATION,)),
+        (dead_peer_detection, (DEAD_PEER_DETECTION,)),
+        (nat, nat_traversal.VENDOR_IDS),
+        (kerberos, (GSSAPI,)),
+        (proofs, (STOCKADE_PROOFS,)),
+        (negotiation_discovery, (MS_NEGOTIATION_DISCOVERY,)),
+        (cluster, (NLBS_PRESENT,)),
+    )
+    chosen = [vendor_id for wanted, ids in conditional if wanted for vendor_id in ids]
+    return (microsoft_vendor_id(microsoft_version), *chosen)
 
 
 def _same_peer(one: MainMode, other: MainMode) -> bool:

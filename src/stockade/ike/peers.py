@@ -12,12 +12,21 @@ from stockade.ike.contract import Acquire
 from stockade.ike.liveness import PeerTraits
 from stockade.ike.story import Story
 from stockade.ike.v1.association import MainMode
+from stockade.ike.v1.exchange import NO_COOKIE
 from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.wire.isakmp.message import Header
 
 MAXIMUM_DEPARTED = 64
+
+Ends = tuple[int, int, type]
+"""A pair of hosts as a key: local, remote, and the family of both."""
+
+
+def _ends(local: Address, remote: Address) -> Ends:
+    # The library's addresses make their hash of a text each time, and compare themselves in Python code.
+    return int(local), int(remote), local.__class__
 
 
 @dataclass(slots=True, eq=False)
@@ -72,30 +81,30 @@ class PeerTable:
 
     def __init__(self) -> None:
         self._by_own_cookie: dict[bytes, MainMode] = {}
-        self._first_messages: dict[tuple[Address, Address, bytes], MainMode] = {}
-        self._by_peer: dict[tuple[Address, Address], list[MainMode]] = {}
+        self._first_messages: dict[tuple[Ends, bytes], MainMode] = {}
+        self._by_peer: dict[Ends, list[MainMode]] = {}
         self.half_open: OrderedDict[MainMode, None] = OrderedDict()
         """Begun by peers and not established, oldest first."""
-        self._half_open_of: dict[Address | Endpoint, int] = {}
+        self._half_open_of: dict[tuple[int, type] | tuple[int, type, int], int] = {}
         self.initiated = 0
         """Begun by us and not established."""
         self._departed: OrderedDict[bytes, MainMode] = OrderedDict()
         self._pairs: dict[int, QuickModePair] = {}
         self._by_inbound: dict[int, QuickModePair] = {}
-        self._by_outbound: dict[tuple[Address, int], QuickModePair] = {}
-        self._pairs_of: dict[tuple[Address, Address], dict[int, QuickModePair]] = {}
+        self._by_outbound: dict[tuple[int, type, int], QuickModePair] = {}
+        self._pairs_of: dict[Ends, dict[int, QuickModePair]] = {}
 
     # ---- main modes
     def add(self, main_mode: MainMode) -> None:
-        local, remote = main_mode.local.address, main_mode.remote.address
+        ends = _ends(main_mode.local.address, main_mode.remote.address)
         self._by_own_cookie[main_mode.own_cookie] = main_mode
-        self._by_peer.setdefault((local, remote), []).append(main_mode)
+        self._by_peer.setdefault(ends, []).append(main_mode)
         if main_mode.initiator:
             self.initiated += 1
         else:
-            self._first_messages[local, remote, main_mode.conversation.initiator_cookie] = main_mode
+            self._first_messages[ends, main_mode.conversation.initiator_cookie] = main_mode
             self.half_open[main_mode] = None
-            for key in (remote, main_mode.first_remote):
+            for key in _places(main_mode):
                 self._half_open_of[key] = self._half_open_of.get(key, 0) + 1
 
     def settle(self, main_mode: MainMode) -> None:
@@ -104,20 +113,20 @@ class PeerTable:
             self.initiated -= 1
             return
         del self.half_open[main_mode]
-        for key in (main_mode.remote.address, main_mode.first_remote):
+        for key in _places(main_mode):
             self._half_open_of[key] -= 1
             if not self._half_open_of[key]:
                 del self._half_open_of[key]
 
     def remove(self, main_mode: MainMode) -> None:
-        local, remote = main_mode.local.address, main_mode.remote.address
+        ends = _ends(main_mode.local.address, main_mode.remote.address)
         del self._by_own_cookie[main_mode.own_cookie]
-        entries = self._by_peer[local, remote]
+        entries = self._by_peer[ends]
         entries.remove(main_mode)
         if not entries:
-            del self._by_peer[local, remote]
+            del self._by_peer[ends]
         if not main_mode.initiator:
-            self._first_messages.pop((local, remote, main_mode.conversation.initiator_cookie), None)
+            self._first_messages.pop((ends, main_mode.conversation.initiator_cookie), None)
 
     def keep_departed(self, main_mode: MainMode) -> None:
         """Go on finding a main mode that the peer has deleted (and that was removed here), for its last
@@ -131,7 +140,7 @@ class PeerTable:
 
     def half_open_of(self, remote: Address | Endpoint) -> int:
         """Of an address, or of one port of it."""
-        return self._half_open_of.get(remote, 0)
+        return self._half_open_of.get(_place(remote), 0)
 
     def find(self, header: Header, local: Address, remote: Address) -> MainMode | None:
         """The main mode that a message belongs to. A message that comes from elsewhere belongs to none."""
@@ -139,9 +148,9 @@ class PeerTable:
         initiated = self._own(header.initiator_cookie)
         if initiated is not None and initiated.initiator:
             known = initiated.conversation.responder_cookie
-            if not any(known) or known == header.responder_cookie:
+            if known in (NO_COOKIE, header.responder_cookie):
                 found = initiated
-        elif any(header.responder_cookie):
+        elif header.responder_cookie != NO_COOKIE:
             responded = self._own(header.responder_cookie)
             if (
                 responded is not None
@@ -150,8 +159,8 @@ class PeerTable:
             ):
                 found = responded
         else:
-            found = self._first_messages.get((local, remote, header.initiator_cookie))
-        if found is None or (found.local.address, found.remote.address) != (local, remote):
+            found = self._first_messages.get((_ends(local, remote), header.initiator_cookie))
+        if found is None or _ends(found.local.address, found.remote.address) != _ends(local, remote):
             return None
         return found
 
@@ -163,7 +172,7 @@ class PeerTable:
 
     def with_peer(self, local: Address, remote: Address) -> list[MainMode]:
         """Oldest first."""
-        return list(self._by_peer.get((local, remote), ()))
+        return list(self._by_peer.get(_ends(local, remote), ()))
 
     def main_modes(self) -> list[MainMode]:
         return list(self._by_own_cookie.values())
@@ -174,8 +183,8 @@ class PeerTable:
         for spi in pair.inbound_spis:
             self._by_inbound[spi] = pair
         for spi in pair.outbound_spis:
-            self._by_outbound[pair.remote.address, spi] = pair
-        peers = (pair.local.address, pair.remote.address)
+            self._by_outbound[int(pair.remote.address), pair.remote.address.__class__, spi] = pair
+        peers = _ends(pair.local.address, pair.remote.address)
         self._pairs_of.setdefault(peers, {})[pair.inbound_spi] = pair
 
     def remove_pair(self, pair: QuickModePair) -> None:
@@ -184,10 +193,10 @@ class PeerTable:
             if self._by_inbound.get(spi) is pair:
                 del self._by_inbound[spi]
         for spi in pair.outbound_spis:
-            key = (pair.remote.address, spi)
+            key = (int(pair.remote.address), pair.remote.address.__class__, spi)
             if self._by_outbound.get(key) is pair:
                 del self._by_outbound[key]
-        peers = (pair.local.address, pair.remote.address)
+        peers = _ends(pair.local.address, pair.remote.address)
         del self._pairs_of[peers][pair.inbound_spi]
         if not self._pairs_of[peers]:
             del self._pairs_of[peers]
@@ -196,10 +205,21 @@ class PeerTable:
         return self._by_inbound.get(inbound_spi)
 
     def pair_by_outbound(self, remote: Address, spi: int) -> QuickModePair | None:
-        return self._by_outbound.get((remote, spi))
+        return self._by_outbound.get((int(remote), remote.__class__, spi))
 
     def pairs_with(self, local: Address, remote: Address) -> list[QuickModePair]:
-        return list(self._pairs_of.get((local, remote), {}).values())
+        return list(self._pairs_of.get(_ends(local, remote), {}).values())
 
     def pairs(self) -> Iterator[QuickModePair]:
         return iter(list(self._pairs.values()))
+
+
+def _place(remote: Address | Endpoint) -> tuple[int, type] | tuple[int, type, int]:
+    if isinstance(remote, Endpoint):
+        return int(remote.address), remote.address.__class__, remote.port
+    return int(remote), remote.__class__
+
+
+def _places(main_mode: MainMode) -> tuple[tuple[int, type] | tuple[int, type, int], ...]:
+    """Where a half-open main mode counts: for its address, and for the port that it began from."""
+    return _place(main_mode.remote.address), _place(main_mode.first_remote)

@@ -16,12 +16,13 @@ is a token of an SA that it may have. The addresses bind a token to one pair of 
 token is worth one renegotiation of an SA that its maker no longer has; replayed, it names an SA that is gone.
 
 Within a cluster the nodes share the secret, and each proves for the others, of any generation, what comes to
-an address that it holds itself. So one address must be held by one node at a time; a balancer that spreads
-one address over nodes needs a secret of its own for each node.
+an address that it holds itself; not for a node that lives and holds that address too (behind a balancer, or
+while it moves), for that one may still have what is asked about.
 
 What it costs: to receive, a dictionary look-up and comparisons in constant time; to send, a few HMACs behind
 a rate limit. Nothing that is not a valid proof changes anything."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from stockade.crypto.hashing import equal, prf
@@ -61,14 +62,14 @@ class RestartSecret:
         """What is given to a peer under protection: `local` and `peer` as we see them."""
         return self._make(self.node, self.generation % GENERATIONS, what, local, peer)
 
-    def proofs(self, what: bytes, local: Address, peer: Address) -> bytes:
+    def proofs(self, what: bytes, local: Address, peer: Address, but: Collection[str] = ()) -> bytes:
         """Every token that an earlier run of this node, or another node, can have given; never one of this
-        run."""
+        run, nor of the nodes `but`."""
         own = self.generation % GENERATIONS
         tokens = [self._make(self.node, number, what, local, peer)
                   for number in range(GENERATIONS) if number != own]  # fmt: skip
         tokens += [self._make(name, number, what, local, peer)
-                   for name in self.others for number in range(GENERATIONS)]  # fmt: skip
+                   for name in self.others if name not in but for number in range(GENERATIONS)]  # fmt: skip
         return b"".join(tokens)
 
     def _make(self, node: str, generation: int, what: bytes, local: Address, peer: Address) -> bytes:

@@ -122,7 +122,8 @@ class SpecificFilter:
     keeps its id over recompilations.
     `negotiation` names an entry of `FilterTable.negotiations` exactly when the action is negotiate.
     `accept_clear` (inbound only): inpass, clear packets that match are let in. `allow_soft`: fall back to
-    clear."""
+    clear; of a permit filter, that it stands for such a rule and packets that were held for it go by it
+    (negotiation discovery)."""
 
     id: str
     selector: TrafficSelector

@@ -388,6 +388,14 @@ class ReasonCode(Enum):
         "the main mode was not negotiated as the rule for this traffic asks",
         "give the rules for one peer the same authentication and main-mode settings",
     )
+    NAT_NOT_ALLOWED = (
+        "nat-not-allowed",
+        Fault.PEER,
+        None,
+        "the end that answers is behind a NAT, and the settings do not allow that",
+        "give it an address of its own, or set assumeudpencapsulationcontextonsendrule to 1 at both ends, to 2 "
+        "where both are behind NATs",
+    )
     NEGOTIATION_TIMED_OUT = (
         "negotiation-timed-out",
         Fault.PEER,
@@ -404,6 +412,20 @@ class ReasonCode(Enum):
     )
     # -- the life of an SA
     SA_ESTABLISHED = ("sa-established", Fault.PEER, None, "an SA came up", "none")
+    SA_ADOPTED = (
+        "sa-adopted",
+        Fault.HOST,
+        None,
+        "the SA outlived an earlier agent and goes on",
+        "none: a new main mode replaces it",
+    )
+    SA_NOT_ADOPTED = (
+        "sa-not-adopted",
+        Fault.HOST,
+        None,
+        "an SA of an earlier agent cannot be accounted for and was ended",
+        "none: traffic negotiates anew; if it is not to, see why the policy no longer has it",
+    )
     SA_DELETED = ("sa-deleted", Fault.PEER, 13807, "the peer deleted the SA", "none: traffic negotiates anew")
     SA_EXPIRED = (
         "sa-expired",
@@ -425,6 +447,13 @@ class ReasonCode(Enum):
         13813,
         "the peer no longer answers",
         "none: traffic negotiates anew; see whether the peer and the path are up",
+    )
+    PEER_UNREACHABLE = (
+        "peer-unreachable",
+        Fault.PEER,
+        None,
+        "the network says that a packet to the peer did not arrive",
+        "none: nothing is torn down for it, the peer is asked; see routes, firewalls and the peer if it lasts",
     )
     PEER_LOST_STATE = (
         "peer-lost-state",
@@ -487,6 +516,28 @@ class ReasonCode(Enum):
     )
     AGENT_STARTED = ("agent-started", Fault.HOST, None, "the agent runs", "none")
     SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
+    # -- the web console
+    WEB_ACTION = (
+        "web-action",
+        Fault.HOST,
+        None,
+        "somebody signed in or did something in the web console",
+        "none",
+    )
+    WEB_REQUEST_REFUSED = (
+        "web-request-refused",
+        Fault.CALLER,
+        None,
+        "the web console refused a request",
+        "open the console by the name and address that web.toml says, from its own pages",
+    )
+    WEB_LOGIN_REFUSED = (
+        "web-login-refused",
+        Fault.CALLER,
+        None,
+        "nobody may sign in to the web console like that",
+        "check name and password, wait where there were too many tries; or `stockade web link` on the host",
+    )
     # -- clusters
     CLUSTER_MEMBER = (
         "cluster-member",

@@ -127,6 +127,8 @@ class TrafficSelector:
         """This selector for one pair of hosts, as a transport-mode SA needs it (ValueError if not inside)."""
         if source not in self.source or destination not in self.destination:
             raise ValueError(f"{source} -> {destination} is not inside {self}")
+        if self.source.is_host and self.destination.is_host:
+            return self
         return TrafficSelector(
             AddressRange.host(source),
             AddressRange.host(destination),

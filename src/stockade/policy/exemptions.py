@@ -30,6 +30,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Direction, FilterClass, Provenance, SpecificFilter
@@ -45,6 +46,10 @@ RSVP = 46
 
 MULTICAST = {4: AddressRange.network("224.0.0.0/4"), 6: AddressRange.network("ff00::/8")}
 BROADCAST = AddressRange.host("255.255.255.255")
+_UNSECURABLE = {
+    IPv4Address: tuple((int(entry.first), int(entry.last)) for entry in (MULTICAST[4], BROADCAST)),
+    IPv6Address: tuple((int(entry.first), int(entry.last)) for entry in (MULTICAST[6],)),
+}
 LINK_LOCAL = AddressRange.network("fe80::/10")
 LINK_SCOPE_MULTICAST = AddressRange.network("ff02::/16")
 
@@ -80,7 +85,9 @@ def unsecurable_ranges(version: int, broadcasts: Sequence[AddressRange] = ()) ->
 
 def is_unsecurable(destination: AddressRange) -> bool:
     """Whether the range names nothing but multicast or broadcast addresses."""
-    return any(entry.covers(destination) for entry in unsecurable_ranges(destination.version))
+    first, last = int(destination.first), int(destination.last)
+    # every first message asks this of some ranges: compared as numbers
+    return any(low <= first and last <= high for low, high in _UNSECURABLE[destination.first.__class__])
 
 
 def unsecurable_parts(

@@ -102,7 +102,7 @@ def test_a_process_that_hangs_is_ended_and_one_that_dies_is_no_answer(monkeypatc
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\necho $$ > {started}\nexec sleep 60\n")
     program.chmod(0o700)
-    monkeypatch.setattr("stockade.agent.domain.FETCH_SECONDS", 1.0)
+    monkeypatch.setattr("stockade.agent.domain.FETCH_SECONDS", 3.0)  # the shell must have begun
     monkeypatch.setattr("sys.executable", str(program))
     with pytest.raises(HostError, match="does not finish its answer"):
         asyncio.run(read_in_process(Request("lab.test")))

@@ -6,9 +6,9 @@ from ipaddress import ip_address
 import pytest
 
 from stockade.agent.diagnostics import ERRORS, INBOUND, PacketLog
-from stockade.agent.service_settings import ServiceSettings, read_service_settings, with_failover
+from stockade.agent.service_settings import ServiceSettings, read_service_settings, with_asked
 from stockade.driver.contract import PacketRefused
-from stockade.ike.config import EngineConfig
+from stockade.ike.config import EngineConfig, NatScope
 from stockade.model.reasons import HostError, Reason, ReasonCode
 from stockade.netsh.config import PROPERTIES
 from stockade.policy.boot import BootMode
@@ -36,6 +36,7 @@ def test_defaults_and_every_property(store):
         "nlbsidletime": "30",
         "nlbsqmretransmitduration": "5",
         "simplepolicyupdate": "1",
+        "assumeudpencapsulationcontextonsendrule": "2",
     }
     assert values.keys() <= {entry.name for entry in PROPERTIES}
     for name, value in values.items():
@@ -45,18 +46,20 @@ def test_defaults_and_every_property(store):
     assert (read.exempt_level, read.boot_mode, read.simple_policy) == (0, BootMode.BLOCK, True)
     assert [str(one) for one in read.boot_exemptions] == ["tcp:0:3389:inbound"]
     assert (read.cluster_idle_seconds, read.cluster_quick_mode_seconds) == (30, 5)
-    vista = with_failover(EngineConfig(), read)
+    vista = with_asked(EngineConfig(), read)
     assert (vista.failover_idle_seconds, vista.failover_quick_seconds) == (30, 5)
     assert (vista.notice_seconds, vista.advertise_cluster) == (10, True)
+    assert vista.nat_scope is NatScope.BOTH
+    assert with_asked(vista, ServiceSettings()).nat_scope is NatScope.INITIATOR
 
 
 def test_windows_2003_needs_both_switches_for_the_hotfix():
     server_2003 = EngineConfig(microsoft_version=4)
     one = ServiceSettings(cluster_idle_seconds=5)
-    assert with_failover(server_2003, one).failover_idle_seconds is None
-    assert with_failover(server_2003, replace(one, cluster_idle=True)).failover_idle_seconds == 5
-    assert with_failover(EngineConfig(), one).failover_idle_seconds == 5
-    assert with_failover(EngineConfig(), ServiceSettings(cluster_idle=True)).failover_idle_seconds is None
+    assert with_asked(server_2003, one).failover_idle_seconds is None
+    assert with_asked(server_2003, replace(one, cluster_idle=True)).failover_idle_seconds == 5
+    assert with_asked(EngineConfig(), one).failover_idle_seconds == 5
+    assert with_asked(EngineConfig(), ServiceSettings(cluster_idle=True)).failover_idle_seconds is None
 
 
 def test_every_property_of_netsh_has_its_default_here(store):

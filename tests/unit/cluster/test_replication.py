@@ -85,6 +85,18 @@ def test_a_node_knows_what_the_holder_of_the_address_has() -> None:
     assert wire.nodes["a"].take(VIRTUAL) == []
 
 
+def test_who_else_lives_and_holds_an_address() -> None:
+    wire = Wire("a", "b")
+    wire.nodes["a"].hold([VIRTUAL], wire.now)
+    wire.run(1)
+    assert wire.nodes["b"].holders(VIRTUAL, wire.now) == ("a",)
+    assert wire.nodes["a"].holders(VIRTUAL, wire.now) == ()
+    assert set(wire.nodes["b"].holders(ADDRESSES["b"], wire.now)) == {"a", "c"}  # nobody takes that over
+    del wire.nodes["a"]
+    wire.run(DEAD_SECONDS + 0.5)
+    assert wire.nodes["b"].holders(VIRTUAL, wire.now) == ()
+
+
 def test_only_what_is_on_a_virtual_address_that_the_node_has_is_told() -> None:
     wire = Wire("a", "b")
     wire.run(1)

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from ipaddress import ip_address
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from stockade.driver.datapath import Datapath
 from stockade.driver.memory import MemoryDriver
 from stockade.driver.packets import in_udp, locate, out_of_udp
 from stockade.model.addresses import Endpoint
+from stockade.model.reasons import ReasonCode
 from stockade.model.sa import UdpEncapsulation
 from stockade.wire.ip import build_packet
 from stockade.wire.transport import build_tcp, build_udp
@@ -85,6 +87,21 @@ def test_ike_and_keepalives_are_no_esp(hosts: SimpleNamespace) -> None:
     for payload in (bytes(4) + bytes(28), b"\xff", b"", bytes(7)):
         packet = build_packet(hosts.BETA, hosts.ALPHA, 17, in_udp([payload], 4500, 4500)[0])
         assert out_of_udp(packet, 20) is None
+
+
+def test_an_unknown_spi_is_told_with_the_port_that_an_answer_must_go_to(hosts: SimpleNamespace) -> None:
+    path, gamma = Datapath(), ip_address("10.0.0.3")
+    esp = (0x0BAD_5EED).to_bytes(4, "big") + bytes(40)
+    packet = build_packet(hosts.BETA, hosts.ALPHA, 17, in_udp([esp], 30_002, 4500)[0])
+    assert path.inbound_udp([packet], 1.0) == []
+    cut = build_packet(hosts.BETA, hosts.ALPHA, 17, in_udp([esp[:9]], 1, 4500)[0])
+    assert path.inbound_udp([cut], 1.0) == []
+    assert path.inbound([build_packet(gamma, hosts.ALPHA, 50, esp)], 1.0) == []
+    told = [event for event in path.events() if event.reason.code is ReasonCode.UNKNOWN_SPI]
+    assert [(event.source, event.spi, event.port) for event in told] == [
+        (hosts.BETA, 0x0BAD_5EED, 30_002),
+        (gamma, 0x0BAD_5EED, 0),
+    ]
 
 
 def test_the_memory_driver_leaves_ike_to_the_host(hosts: SimpleNamespace) -> None:

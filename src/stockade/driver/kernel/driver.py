@@ -12,10 +12,10 @@ SAs of its own for the same peer are in (or ORPHAN_SECONDS are over): it has no 
 their packets need not stop meanwhile.
 
 Held packets: the kernel queues up to 100 for a policy and sends them when an SA is there; it does not tell
-how many, so `held_packets` counts the SAs that it waits for. `release` leaves them there: the kernel forgets
-an unanswered acquire after 3 s (see `system`), so that the next packet acquires anew; packets held for a
-negotiation that failed leave, secured, with those of the next one that does not, or are dropped by the kernel
-within two minutes.
+how many, so `held_packets` counts the SAs that it waits for. `release` leaves them there, unless a soft SA
+has opened the way for them: then they are looked up anew. The kernel forgets an unanswered acquire after 3 s
+(see `system`), so that the next packet acquires anew; packets held for a negotiation that failed leave,
+secured, with those of the next one that does not, or are dropped by the kernel within two minutes.
 
 Counted are SAs, and the filters whose packets went through an SA. For permit and block the kernel keeps no
 numbers."""
@@ -354,6 +354,10 @@ class KernelDriver:
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
         for key in [key for key in self._acquired if key[0] == filter_id and key[2] == peer]:
             del self._acquired[key]
+        if reason.code is ReasonCode.SOFT_FALLBACK:  # what is held goes in clear now, by the soft SA's policy
+            for policy in self._by_filter.get(filter_id, ()):
+                if policy.direction is PolicyDirection.OUT:
+                    self._open_netlink().change(MessageType.UPDATE_POLICY, policy.encode())
 
     def events(self) -> Sequence[DriverEvent]:
         with suppress(BlockingIOError):

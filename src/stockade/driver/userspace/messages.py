@@ -11,6 +11,7 @@ filter table goes without its negotiations (the process needs no pre-shared keys
 
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from struct import Struct
 from types import MappingProxyType
@@ -53,6 +54,7 @@ class Filter(msgspec.Struct, frozen=True, array_like=True):
     action: Action
     negotiation: str | None
     accept_clear: bool
+    allow_soft: bool
 
 
 class InstallFilters(msgspec.Struct, frozen=True, tag=True):
@@ -94,6 +96,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     original: tuple[str, str] | None
     extended_sequence: bool
     mtu: int
+    main_mode: str = ""
 
     def __repr__(self) -> str:
         return f"AddSa(spi={self.spi:#010x}, {self.direction})"
@@ -118,7 +121,38 @@ class AskStatistics(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
-Request = InstallFilters | ChangeFilters | AddSa | RemoveSa | Release | AskStatistics | TakeUdpSocket
+class DropUdpSocket(msgspec.Struct, frozen=True, tag=True):
+    """Back to the raw socket for ESP in UDP, before the port is opened anew."""
+
+
+class AskSas(msgspec.Struct, frozen=True, tag=True):
+    """Which SAs there are, for an agent that did not make them."""
+
+
+class Attach(msgspec.Struct, frozen=True, tag=True):
+    """The first message of an agent to a process that it did not start (`survival.shape`); the socket for
+    events comes beside it."""
+
+    shape: str
+
+
+class Quit(msgspec.Struct, frozen=True, tag=True):
+    """End. Without this the process outlives its agent, where it can be found."""
+
+
+Request = (
+    InstallFilters
+    | ChangeFilters
+    | AddSa
+    | RemoveSa
+    | Release
+    | AskStatistics
+    | TakeUdpSocket
+    | DropUdpSocket
+    | AskSas
+    | Attach
+    | Quit
+)
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -139,7 +173,19 @@ class Statistics(msgspec.Struct, frozen=True, tag=True):
     refused: tuple[tuple[str, int], ...]
 
 
-Reply = Done | Refused | Statistics
+class Sas(msgspec.Struct, frozen=True, tag=True):
+    """Each SA, without its keys, and the seconds since it was installed."""
+
+    sas: list[tuple[AddSa, float]]
+
+
+class Attached(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Attach`: what the descriptors are that come beside it."""
+
+    names: tuple[str, ...]
+
+
+Reply = Done | Refused | Statistics | Sas | Attached
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -183,6 +229,7 @@ class PacketsRefused(msgspec.Struct, frozen=True, tag=True):
     destination: str
     spi: int
     count: int
+    port: int
 
 
 Event = Ready | AcquireEvent | Expired | Idle | Silent | Moved | PacketsRefused
@@ -266,6 +313,7 @@ def _from_filter(entry: SpecificFilter) -> Filter:
         entry.action,
         entry.negotiation,
         entry.accept_clear,
+        entry.allow_soft,
     )
 
 
@@ -286,6 +334,7 @@ def _to_filter(entry: Filter) -> SpecificFilter:
         _NO_PROVENANCE,
         negotiation=entry.negotiation,
         accept_clear=entry.accept_clear,
+        allow_soft=entry.allow_soft,
     )
 
 
@@ -325,7 +374,14 @@ def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
         original=None if sa.original is None else (str(sa.original[0]), str(sa.original[1])),
         extended_sequence=sa.extended_sequence,
         mtu=mtu,
+        main_mode=sa.main_mode,
     )
+
+
+def held_message(sa: SecurityAssociation, age: float) -> tuple[AddSa, float]:
+    """An SA as the process tells of it: keys stay there."""
+    nothing = Secret(b"")
+    return sa_message(replace(sa, encryption_key=nothing, integrity_key=nothing), 0), age
 
 
 def sa_of(message: AddSa) -> SecurityAssociation:
@@ -345,7 +401,7 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         pair=message.pair,
         negotiation=message.negotiation,
         filter_id=message.filter_id,
-        main_mode="",
+        main_mode=message.main_mode,
         lifetime=message.lifetime,
         replay_window=message.replay_window,
         idle_seconds=message.idle_seconds,
@@ -378,8 +434,9 @@ def event_message(event: DriverEvent) -> Event:
             return Silent(spi, direction, str(peer))
         case PeerMoved(spi, peer, port):
             return Moved(spi, str(peer), port)
-        case PacketRefused(reason, source, destination, spi, count):
-            return PacketsRefused(reason.code.name, reason.detail, str(source), str(destination), spi, count)
+        case PacketRefused(reason, source, destination, spi, count, port):
+            ends = str(source), str(destination)
+            return PacketsRefused(reason.code.name, reason.detail, *ends, spi, count, port)
         case DriverFailed():
             raise ValueError("the process cannot report its own end")
 
@@ -398,9 +455,9 @@ def event_of(message: Event) -> DriverEvent | None:
             return SaSilent(spi, direction, ip_address(peer))
         case Moved(spi, peer, port):
             return PeerMoved(spi, ip_address(peer), port)
-        case PacketsRefused(code, detail, source, destination, spi, count):
+        case PacketsRefused(code, detail, source, destination, spi, count, port):
             reason = Reason.of(ReasonCode[code], detail)
-            return PacketRefused(reason, ip_address(source), ip_address(destination), spi, count)
+            return PacketRefused(reason, ip_address(source), ip_address(destination), spi, count, port)
         case Ready():
             return None
 

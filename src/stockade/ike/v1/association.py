@@ -208,12 +208,14 @@ class MainMode:
             candidates,
             vendor_ids,
             context.random,
+            context.private_value,
             lambda: host.claims_initial_contact(self),
             lambda peer: context.access.why_denied(peer.proof),
             context.config.authentication_attempts,
             self._note_choice,
             self._note_vendor_ids,
             context.config.nat_traversal and local.address.version == 4,
+            context.config.nat_scope,
             lambda: self._arrived,
             self._note_nat,
             self.complaints.note_keys,
@@ -263,7 +265,8 @@ class MainMode:
 
     @property
     def traits(self) -> PeerTraits:
-        return PeerTraits(self.peer_has(DEAD_PEER_DETECTION), self.fast_failover)
+        proves = self.context.restart_secret is not None and self.peer_has(STOCKADE_PROOFS)
+        return PeerTraits(self.peer_has(DEAD_PEER_DETECTION), self.fast_failover, proves)
 
     @property
     def peer_says_initial_contact(self) -> bool:

@@ -17,6 +17,10 @@ from stockade.model.suites import Encryption
 from stockade.wire.isakmp.constants import ExchangeInfoFlag, NotifyType
 from stockade.wire.isakmp.payloads import NotificationPayload, microsoft_notification, microsoft_value
 
+# as numbers: flags of the library cost more to combine than the message that carries them costs to make
+_BOUNDARY = int(ExchangeInfoFlag.NEGOTIATION_DISCOVERY_BOUNDARY)
+_GUARANTEE = int(ExchangeInfoFlag.GUARANTEE_ENCRYPTION)
+
 
 @dataclass(frozen=True, slots=True)
 class ExchangeInfo:
@@ -45,24 +49,18 @@ def info_of(policy: QuickModePolicy) -> ExchangeInfo:
 def exchange_info(policy: QuickModePolicy, protocol: int, message_id: int) -> NotificationPayload:
     """The notification; it always has the message id ([MS-IKEE] §2.2.6)."""
     info = info_of(policy)
-    flags = ExchangeInfoFlag.NEGOTIATION_DISCOVERY_BOUNDARY if info.boundary else ExchangeInfoFlag(0)
-    if info.guarantee_encryption:
-        flags |= ExchangeInfoFlag.GUARANTEE_ENCRYPTION
+    flags = (_BOUNDARY if info.boundary else 0) | (_GUARANTEE if info.guarantee_encryption else 0)
     return microsoft_notification(
-        NotifyType.MICROSOFT_EXCHANGE_INFO, int(flags), protocol_id=protocol, message_id=message_id
+        NotifyType.MICROSOFT_EXCHANGE_INFO, flags, protocol_id=protocol, message_id=message_id
     )
 
 
 def told_by(message: Incoming, message_id: int) -> ExchangeInfo | None:
     """What the peer says in its message; None where it says nothing, or speaks of another quick mode."""
     for notification in message.all(NotificationPayload):
-        value = microsoft_value(notification)
-        if notification.type != NotifyType.MICROSOFT_EXCHANGE_INFO or value is None:
+        if notification.type != NotifyType.MICROSOFT_EXCHANGE_INFO:
             continue
-        if value.message_id in (None, message_id):
-            flags = ExchangeInfoFlag(value.value & 3)
-            return ExchangeInfo(
-                ExchangeInfoFlag.NEGOTIATION_DISCOVERY_BOUNDARY in flags,
-                ExchangeInfoFlag.GUARANTEE_ENCRYPTION in flags,
-            )
+        value = microsoft_value(notification)
+        if value is not None and value.message_id in (None, message_id):
+            return ExchangeInfo(bool(value.value & _BOUNDARY), bool(value.value & _GUARANTEE))
     return None

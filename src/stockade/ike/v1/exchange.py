@@ -26,11 +26,11 @@ from stockade.model.suites import Hash
 from stockade.wire.isakmp.constants import HeaderFlag, PayloadType
 from stockade.wire.isakmp.message import (
     HEADER_SIZE,
-    VERSION,
     Header,
     ReceivedPayload,
+    decode_clear_payloads,
     decode_payloads,
-    encode_message,
+    encode_datagram,
     encode_payload,
     encode_payloads,
 )
@@ -91,15 +91,27 @@ class Incoming:
 
     def all(self, kind: type[P]) -> list[P]:
         """The payloads of one class, in order."""
-        return [entry.payload for entry in self.payloads if isinstance(entry.payload, kind)]
+        found: list[P] = []
+        for entry in self.payloads:
+            payload = entry.payload
+            if isinstance(payload, kind):
+                found.append(payload)
+        return found
 
     def one(self, kind: type[P]) -> P:
         """The payload of a class that the step needs."""
-        return next(entry.payload for entry in self.payloads if isinstance(entry.payload, kind))
+        for entry in self.payloads:
+            payload = entry.payload
+            if isinstance(payload, kind):
+                return payload
+        raise AssertionError(f"the step did not ask for {kind.__name__}")
 
     def body(self, kind: type[Payload]) -> bytes:
         """The body, as received, of the first payload of a class."""
-        return next(entry.body for entry in self.payloads if isinstance(entry.payload, kind))
+        for entry in self.payloads:
+            if isinstance(entry.payload, kind):
+                return entry.body
+        raise AssertionError(f"the step did not ask for {kind.__name__}")
 
     def after_hash(self) -> bytes:
         """What HASH(1) and HASH(2) protect: all that follows the HASH payload, which must come first (RFC
@@ -240,16 +252,8 @@ class Conversation:
             assert self.protection is not None
             body = self.protection.seal(body)
             flags |= _ENCRYPTION
-        header = Header(
-            self.initiator_cookie,
-            self.responder_cookie,
-            first,
-            VERSION,
-            self.exchange_type,
-            flags,
-            self.message_id,
-        )
-        return encode_message(header, body)
+        cookies = (self.initiator_cookie, self.responder_cookie)
+        return encode_datagram(*cookies, first, self.exchange_type, flags, self.message_id, body)
 
     def decode(self, header: Header, body: bytes, expect: Expectation) -> Incoming:
         """Decrypt, decode and check a message against the step; changes nothing. `PeerError` otherwise."""
@@ -257,7 +261,7 @@ class Conversation:
             wanted = "encrypted" if expect.protected else "in clear"
             raise error_for(ReasonCode.UNEXPECTED_MESSAGE, f"{expect.message} must be {wanted}")
         if not expect.protected:
-            payloads = decode_payloads(header.next_payload, body)
+            payloads = decode_clear_payloads(header.next_payload, body)
             expect.check(payloads)
             return Incoming(header, body, payloads)
         assert self.protection is not None
@@ -349,10 +353,12 @@ class Exchange(Generic[T]):
         """When `timeout` wants to be called."""
         if self.done:
             return None
-        times = [self._give_up, self._confirm_by]
-        if self._retransmission is not None:
-            times.append(self._retransmission.due)
-        return min((time for time in times if time is not None), default=None)
+        due = self._give_up
+        if self._confirm_by is not None and (due is None or self._confirm_by < due):
+            due = self._confirm_by
+        if self._retransmission is not None and (due is None or self._retransmission.due < due):
+            due = self._retransmission.due
+        return due
 
     def receive(self, header: Header, datagram: bytes, now: float) -> None:
         """A message of this exchange. Repeated ones are answered from store, others go to the step."""

@@ -26,6 +26,7 @@ Left out: aggressive mode."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 from stockade.crypto.ikev1_keys import (
     MainModeKeys,
@@ -33,10 +34,11 @@ from stockade.crypto.ikev1_keys import (
     main_mode_hash,
     phase1_iv,
 )
-from stockade.crypto.key_exchange import PrivateValue, generate
+from stockade.crypto.key_exchange import PrivateValue
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import Authenticated, AuthMethod, Presented
 from stockade.ike.auth.preshared_key import PresharedKeyMethod
+from stockade.ike.config import NatScope
 from stockade.ike.contract import RandomSource
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
 from stockade.ike.v1.exchange import (
@@ -57,12 +59,19 @@ from stockade.ike.v1.main_mode_proposals import (
     judge_main_modes,
     main_mode_offer,
 )
-from stockade.ike.v1.nat_traversal import Nat, Variant, common_variant, detection_payloads, find_nat
+from stockade.ike.v1.nat_traversal import (
+    Nat,
+    Variant,
+    common_variant,
+    detection_payloads,
+    find_nat,
+    why_not_allowed,
+)
 from stockade.ike.v1.protection import MessageProtection
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.identities import Identity
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for, error_of
-from stockade.model.suites import Hash, MainModeProposal
+from stockade.model.suites import Group, Hash, MainModeProposal
 from stockade.pki.access import Proof
 from stockade.wire.isakmp.constants import (
     DomainOfInterpretation,
@@ -70,6 +79,7 @@ from stockade.wire.isakmp.constants import (
     PayloadType,
     ProtocolId,
 )
+from stockade.wire.isakmp.message import encode_payloads
 from stockade.wire.isakmp.payloads import (
     CertificatePayload,
     CertificateRequestPayload,
@@ -98,21 +108,40 @@ MESSAGE_2 = Expectation("main mode message 2", (PayloadType.SECURITY_ASSOCIATION
 
 def exchange_expectation(number: int, method: AuthMethod) -> Expectation:
     """Message 3 or 4: what the keys are made of."""
-    needs = (PayloadType.KEY_EXCHANGE, PayloadType.NONCE, *method.exchanged)
+    return _exchange_expectation(number, method.exchanged)
+
+
+@cache
+def _exchange_expectation(number: int, exchanged: tuple[PayloadType, ...]) -> Expectation:
+    needs = (PayloadType.KEY_EXCHANGE, PayloadType.NONCE, *exchanged)
     return Expectation(f"main mode message {number}", needs, _NAT | _REQUEST)
 
 
 def proof_expectation(number: int, method: AuthMethod) -> Expectation:
     """Message 5 or 6: the identity and its proof."""
+    return _proof_expectation(number, method.proof_type, method.mismatch, method.garbled)
+
+
+@cache
+def _proof_expectation(
+    number: int, proof_type: PayloadType, mismatch: ReasonCode, garbled: ReasonCode
+) -> Expectation:
     return Expectation(
         f"main mode message {number}",
-        (PayloadType.IDENTIFICATION, method.proof_type),
+        (PayloadType.IDENTIFICATION, proof_type),
         _CERTIFICATES,
         protected=True,
         # The responder gets message 5 and stays silent, or cannot read it: what differs is the key.
-        silence=method.mismatch if number == 6 else ReasonCode.NEGOTIATION_TIMED_OUT,
-        garbled=method.garbled,
+        silence=mismatch if number == 6 else ReasonCode.NEGOTIATION_TIMED_OUT,
+        garbled=garbled,
     )
+
+
+@lru_cache(maxsize=64)
+def _announcement(vendor_ids: tuple[bytes, ...]) -> tuple[tuple[VendorIdPayload, ...], bytes]:
+    """Vendor ids as payloads, and these encoded: the end of message 1 or 2, the same for most peers."""
+    payloads = tuple(VendorIdPayload(data) for data in vendor_ids)
+    return payloads, encode_payloads(payloads)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +155,14 @@ class MainModeSetup:
     candidates: Sequence[MainModeCandidate]
     vendor_ids: Sequence[bytes]
     random: RandomSource
+    private_value: Callable[[Group], PrivateValue]
     claim_initial_contact: Callable[[], bool]
     why_denied: Callable[[Authenticated], Reason | None]
     authentication_attempts: int
     note_choice: Callable[[MainModeChoice], None]
     note_vendor_ids: Callable[[Sequence[bytes]], None]
     nat_traversal: bool
+    nat_scope: NatScope
     endpoints: Callable[[], tuple[Endpoint, Endpoint]]
     note_nat: Callable[[Nat], None]
     note_keys: Callable[[Sequence[tuple[MessageProtection, MainModeKeys]]], None]
@@ -157,7 +188,7 @@ class MainModeOutcome:
 def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeOutcome]:
     """Messages 1, 3 and 5."""
     offer = main_mode_offer(setup.candidates)
-    vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
+    vendor_ids, tail = _announcement(tuple(setup.vendor_ids))
 
     def take_choice(message: Incoming) -> tuple[MainModeChoice, bytes]:
         cookie = message.header.responder_cookie
@@ -171,13 +202,15 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
         variant = _note_vendor_ids(setup, message)
         return *take_choice(message), variant
 
-    choice, cookie, variant = yield from answered(Step(MESSAGE_2, (offer, *vendor_ids)), take_answer)
+    choice, cookie, variant = yield from answered(
+        Step(MESSAGE_2, (offer, *vendor_ids), tail=tail), take_answer
+    )
     conversation.responder_cookie = cookie
     setup.note_choice(choice)
     if setup.story.on:
         tell_peers_choice(setup.story, str(choice.candidate), [str(each) for each in setup.candidates])
 
-    private = generate(choice.candidate.proposal.group, setup.random)
+    private = setup.private_value(choice.candidate.proposal.group)
     nonce = setup.random(NONCE_SIZE)
 
     cookies = conversation.initiator_cookie + conversation.responder_cookie
@@ -197,7 +230,7 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
             nonce_i=nonce,
             nonce_r=peer_nonce,
             initiator=True,
-            nat=_find_nat(setup, variant, hash_name, cookies, message),
+            nat=_find_nat(setup, variant, hash_name, cookies, message, initiator=True),
         )
 
     agreement = yield from answered(
@@ -240,13 +273,13 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
     if setup.story.on:
         tell_own_choice(setup.story, str(choice.candidate), judge_main_modes(offer, candidates))
     sa_body = message.body(SecurityAssociationPayload)
-    vendor_ids = tuple(VendorIdPayload(data) for data in setup.vendor_ids)
+    vendor_ids, tail = _announcement(tuple(setup.vendor_ids))
     nonce = setup.random(NONCE_SIZE)
     cookies = conversation.initiator_cookie + conversation.responder_cookie
     hash_name = choice.candidate.proposal.hash
 
     def agree(message: Incoming) -> tuple["_Agreement", PrivateValue, Incoming]:
-        private = generate(choice.candidate.proposal.group, setup.random)
+        private = setup.private_value(choice.candidate.proposal.group)
         peer_nonce = message.one(NoncePayload).data
         return (
             _agree(
@@ -258,14 +291,14 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
                 nonce_i=peer_nonce,
                 nonce_r=nonce,
                 initiator=False,
-                nat=_find_nat(setup, variant, hash_name, cookies, message),
+                nat=_find_nat(setup, variant, hash_name, cookies, message, initiator=False),
             ),
             private,
             message,
         )
 
     agreement, private, message = yield from answered(
-        Step(exchange_expectation(3, method), (choice.reply, *vendor_ids)), agree
+        Step(exchange_expectation(3, method), (choice.reply, *vendor_ids), tail=tail), agree
     )
     received = [entry.payload for entry in message.payloads]
     method = yield from performed(method.answer(choice.offered, received), method)
@@ -362,6 +395,8 @@ class _Agreement:
 def _mutual(candidates: Sequence[MainModeCandidate], message: Incoming) -> Sequence[MainModeCandidate]:
     """Kerberos only with a peer that says it can: others mean something else by the same number (XAUTH with
     a pre-shared key)."""
+    if all(entry.method.number != GSS_KERBEROS for entry in candidates):
+        return candidates
     if any(is_vendor(payload.data, GSSAPI) for payload in message.all(VendorIdPayload)):
         return candidates
     return [entry for entry in candidates if entry.method.number != GSS_KERBEROS]
@@ -449,9 +484,19 @@ def _note_vendor_ids(setup: MainModeSetup, message: Incoming) -> Variant | None:
 
 
 def _find_nat(
-    setup: MainModeSetup, variant: Variant | None, hash_name: Hash, cookies: bytes, message: Incoming
+    setup: MainModeSetup,
+    variant: Variant | None,
+    hash_name: Hash,
+    cookies: bytes,
+    message: Incoming,
+    *,
+    initiator: bool,
 ) -> Nat | None:
-    return find_nat(variant, hash_name, cookies, message.all(NatDetectionPayload), *setup.endpoints())
+    nat = find_nat(variant, hash_name, cookies, message.all(NatDetectionPayload), *setup.endpoints())
+    forbidden = None if nat is None else why_not_allowed(nat, setup.nat_scope, initiator=initiator)
+    if forbidden is not None:
+        raise PeerError(forbidden)
+    return nat
 
 
 def _prove(

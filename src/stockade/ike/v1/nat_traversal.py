@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from stockade.crypto.hashing import digest
+from stockade.ike.config import NatScope
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.negotiation import Mode
+from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.suites import Hash
 from stockade.wire.isakmp.constants import EncapsulationMode, PayloadType
 from stockade.wire.isakmp.payloads import NatDetectionPayload, NatOriginalAddressPayload, Payload
@@ -67,6 +69,21 @@ class Nat:
             return (NatOriginalAddressPayload(self.variant.original, own),)
         addresses = (own, peer) if initiator else (peer, own)
         return tuple(NatOriginalAddressPayload(self.variant.original, address) for address in addresses)
+
+
+def why_not_allowed(nat: Nat, scope: NatScope, *, initiator: bool) -> Reason | None:
+    """Whether the settings forbid a main mode that we begin (or answer) through such NATs."""
+    responder_behind, initiator_behind = (
+        (nat.peer_behind, nat.local_behind) if initiator else (nat.local_behind, nat.peer_behind)
+    )
+    if not responder_behind or scope is NatScope.BOTH:
+        return None
+    if scope is NatScope.RESPONDER and not initiator_behind:
+        return None
+    who = "the peer" if initiator else "this computer"
+    both = ", as is the end that begins" if initiator_behind else ""
+    detail = f"{who} answers from behind a NAT{both}"
+    return Reason.of(ReasonCode.NAT_NOT_ALLOWED, detail, allowed=int(scope))
 
 
 PLAIN = {Mode.TRANSPORT: EncapsulationMode.TRANSPORT, Mode.TUNNEL: EncapsulationMode.TUNNEL}

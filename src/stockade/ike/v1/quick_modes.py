@@ -282,9 +282,10 @@ class QuickModes:
         used = {sa.spi for sa in outcome.of(Direction.INBOUND)}
         run.spis = [spi for spi in run.spis if spi not in used]  # those belong to the pair now
         run.installed.clear()
-        self._withdraw(
-            run, Reason.of(ReasonCode.SA_REPLACED, "the peer chose a method that needs no such SPI")
-        )
+        if run.spis:
+            self._withdraw(
+                run, Reason.of(ReasonCode.SA_REPLACED, "the peer chose a method that needs no such SPI")
+            )
         self._linger(run, now)
         self._host.quick_mode_established(self._main_mode, run, outcome, now)
         self.start_waiting(now)
@@ -380,6 +381,7 @@ class QuickModes:
             keys=main_mode.outcome.keys,
             main_mode_group=main_mode.outcome.proposal.group,
             random=main_mode.random,
+            private_value=context.private_value,
             reserve_spi=reserve,
             find_rule=find_rule,
             idle_seconds=plan.idle_seconds,

@@ -38,6 +38,7 @@ _GENERIC_HEADER = Struct("!BxH")
 _ENCRYPTION = int(HeaderFlag.ENCRYPTION)
 _COMMIT = int(HeaderFlag.COMMIT)
 _FRAGMENT = int(PayloadType.FRAGMENT)
+_SECURITY_ASSOCIATION = int(PayloadType.SECURITY_ASSOCIATION)
 _NO_COOKIE = bytes(8)
 
 
@@ -148,41 +149,68 @@ def decode_payloads(first: int, body: bytes, *, padded: bool = False) -> tuple[R
         raise error_for(
             ReasonCode.MALFORMED_PAYLOAD, f"a body of {len(body)} bytes is too long", offset=HEADER_SIZE
         )
-    chain = Cursor(body, "message", offset=HEADER_SIZE)
+    # Every payload passes here, so the place is a number; a cursor is made where there is something to tell,
+    # or a payload that is more than its bytes.
+    size_of_all = len(body)
     received: list[ReceivedPayload] = []
-    current = first
+    current, start = first, 0
     fragments = False
     while current:
         if len(received) == MAXIMUM_PAYLOADS:
-            raise chain.error(f"more than {MAXIMUM_PAYLOADS} payloads")
-        name = payload_name(current)
-        start, offset = chain.position, chain.offset
-        if chain.remaining < GENERIC_HEADER_SIZE:
-            raise chain.error(f"generic header of {name}: 4 bytes expected, {chain.remaining} left")
+            raise _cursor_at(body, start).error(f"more than {MAXIMUM_PAYLOADS} payloads")
+        begin = start + GENERIC_HEADER_SIZE
+        if begin > size_of_all:
+            what = f"generic header of {payload_name(current)}"
+            raise _cursor_at(body, start).error(f"{what}: 4 bytes expected, {size_of_all - start} left")
         following, size = _GENERIC_HEADER.unpack_from(body, start)
         if size < GENERIC_HEADER_SIZE:
-            offset += 2
-            chain.skip(GENERIC_HEADER_SIZE, name)
-            raise chain.error(f"length of {name} is {size}, at least 4 expected", offset=offset)
+            what = f"length of {payload_name(current)} is {size}"
+            raise _cursor_at(body, start + 2).error(f"{what}, at least 4 expected")
         end = start + size
-        data = body[start + GENERIC_HEADER_SIZE : end]
-        whole = WHOLE_BODIES.get(current) if end <= len(body) else None
+        data = body[begin:end]
+        whole = WHOLE_BODIES.get(current) if end <= size_of_all else None
         payload = None if whole is None else whole(data)
         if payload is None:
-            chain.skip(GENERIC_HEADER_SIZE, name)
-            payload = decode_body(current, chain.sub(size - GENERIC_HEADER_SIZE, name))
-        else:
-            chain.skip(size, name)
+            name = payload_name(current)
+            payload = decode_body(current, _cursor_at(body, begin).sub(size - GENERIC_HEADER_SIZE, name))
         received.append(ReceivedPayload(payload, current, data, start, end))
         fragments = fragments or current == _FRAGMENT
-        current = following
+        current, start = following, end
     if fragments and len(received) > 1:
-        raise chain.error("a fragment beside other payloads, alone expected", offset=HEADER_SIZE)
-    if not padded:
-        chain.finish()
-    elif chain.remaining > MAXIMUM_PADDING:
-        raise chain.error(f"{chain.remaining} bytes of padding, at most {MAXIMUM_PADDING} expected")
+        raise _cursor_at(body, 0).error("a fragment beside other payloads, alone expected")
+    if start != size_of_all:
+        chain = _cursor_at(body, start)
+        if not padded:
+            chain.finish()
+        if size_of_all - start > MAXIMUM_PADDING:
+            raise chain.error(f"{chain.remaining} bytes of padding, at most {MAXIMUM_PADDING} expected")
     return tuple(received)
+
+
+def _cursor_at(body: bytes, position: int) -> Cursor:
+    cursor = Cursor(body, "message", offset=HEADER_SIZE)
+    cursor.skip(position, "what was read already")
+    return cursor
+
+
+def decode_clear_payloads(first: int, body: bytes) -> tuple[ReceivedPayload, ...]:
+    """`decode_payloads` of a message that came in clear. Offers are remembered: peers with one policy begin
+    with the same bytes, and most of a first message's price is to read them."""
+    if first != _SECURITY_ASSOCIATION or len(body) > _REMEMBERED_SIZE:
+        return decode_payloads(first, body)
+    known = _offers.get(body)
+    if known is None:
+        known = decode_payloads(first, body)
+        if len(_offers) >= _REMEMBERED:
+            _offers.clear()
+        _offers[body] = known
+    return known
+
+
+# Bounded in number and size; strangers can only make it forget.
+_REMEMBERED = 64
+_REMEMBERED_SIZE = 1024
+_offers: dict[bytes, tuple[ReceivedPayload, ...]] = {}
 
 
 def encode_payload_body(payload: Payload) -> bytes:
@@ -200,7 +228,9 @@ def encode_payloads(payloads: Sequence[Payload]) -> tuple[int, bytes]:
     for payload in reversed(payloads):
         if payload.__class__ is FragmentPayload and len(payloads) > 1:
             raise ValueError("a fragment stands alone in its message")
-        chain.append(encode_payload(payload, following))
+        body = payload.encode_body()
+        chain.append(body)
+        chain.append(_generic_header(payload, following, len(body)))
         following = payload.payload_type
     chain.reverse()
     data = b"".join(chain)
@@ -212,10 +242,31 @@ def encode_payloads(payloads: Sequence[Payload]) -> tuple[int, bytes]:
 def encode_payload(payload: Payload, next_payload: int = PayloadType.NONE) -> bytes:
     """One payload with its generic header."""
     body = payload.encode_body()
-    size = len(body) + GENERIC_HEADER_SIZE
+    return _generic_header(payload, next_payload, len(body)) + body
+
+
+def _generic_header(payload: Payload, next_payload: int, body_size: int) -> bytes:
+    size = body_size + GENERIC_HEADER_SIZE
     if size > 0xFFFF:
         raise ValueError(f"a {payload_name(payload.payload_type)} payload of {size} bytes is too long")
-    return _GENERIC_HEADER.pack(next_payload, size) + body
+    return _GENERIC_HEADER.pack(next_payload, size)
+
+
+def encode_datagram(
+    initiator_cookie: bytes,
+    responder_cookie: bytes,
+    next_payload: int,
+    exchange_type: int,
+    flags: int,
+    message_id: int,
+    body: bytes,
+) -> bytes:
+    """`encode_message` with a header of our version made of these fields, which are our own and right."""
+    length = HEADER_SIZE + len(body)
+    if length > MAXIMUM_MESSAGE:
+        raise ValueError(f"a message of {length} bytes is too long")
+    head = (initiator_cookie, responder_cookie, next_payload, VERSION)
+    return _HEADER.pack(*head, exchange_type, flags, message_id, length) + body
 
 
 def encode_message(header: Header, body: bytes) -> bytes:

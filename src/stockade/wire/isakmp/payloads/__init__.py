@@ -5,6 +5,7 @@ An object that exists is valid; `decode_body` turns what a constructor refuses i
 """
 
 from collections.abc import Callable
+from struct import Struct
 
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import PayloadType
@@ -131,14 +132,40 @@ def _vendor_id(body: bytes) -> Payload | None:
     return known
 
 
+def _identification(body: bytes) -> Payload | None:
+    if len(body) < 4:
+        return None
+    try:
+        return IdentificationPayload(body[0], body[1], body[2] << 8 | body[3], body[4:])
+    except ValueError:
+        return None
+
+
+def _notification(body: bytes) -> Payload | None:
+    if len(body) < 8 or len(body) < 8 + body[5]:
+        return None
+    doi, protocol_id, spi_size, kind = _NOTIFICATION_HEAD.unpack_from(body)
+    return NotificationPayload(doi, protocol_id, body[8 : 8 + spi_size], kind, body[8 + spi_size :])
+
+
+def _nat_detection(body: bytes) -> Payload | None:
+    return NatDetectionPayload(_NAT_DETECTION, body) if body else None
+
+
+_NAT_DETECTION = int(PayloadType.NAT_DETECTION)
+_NOTIFICATION_HEAD = Struct("!IBBH")
 WHOLE_BODIES: dict[int, Callable[[bytes], Payload | None]] = {
+    PayloadType.SECURITY_ASSOCIATION: SecurityAssociationPayload.of_known_transforms,
+    PayloadType.IDENTIFICATION: _identification,
+    PayloadType.NOTIFICATION: _notification,
+    PayloadType.NAT_DETECTION: _nat_detection,
     PayloadType.KEY_EXCHANGE: _key_exchange,
     PayloadType.HASH: _hash,
     PayloadType.NONCE: _nonce,
     PayloadType.VENDOR_ID: _vendor_id,
 }
-"""Payloads that are their body and nothing else, made without a cursor: most of every handshake. None where
-the body is not right: `decode_body` then says why."""
+"""Payloads that are made without a cursor: most of every handshake. None where the body is not right (or its
+parts were never seen before): `decode_body` then reads it, or says why it cannot."""
 
 _NAMES: dict[int, str] = {int(kind): kind.name.lower().replace("_", " ") for kind in PayloadType}
 _NEVER_ALONE = frozenset({int(PayloadType.NONE), int(PayloadType.PROPOSAL), int(PayloadType.TRANSFORM)})

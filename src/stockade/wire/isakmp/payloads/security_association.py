@@ -24,6 +24,10 @@ MAXIMUM_ATTRIBUTES = 64
 
 _TV_FORM = 0x8000
 _NESTED_HEADER = Struct("!BxH")
+_PROPOSAL_HEAD = Struct("!BxHBBBB")
+_TRANSFORM_HEAD = Struct("!BxH")
+_SA_HEAD = Struct("!II")
+_PROPOSAL, _TRANSFORM = int(PayloadType.PROPOSAL), int(PayloadType.TRANSFORM)
 _LABELS = int(Situation.SECRECY | Situation.INTEGRITY)
 
 
@@ -199,9 +203,49 @@ class SecurityAssociationPayload:
         parts = _split(cursor, PayloadType.PROPOSAL, "proposal", MAXIMUM_PROPOSALS)
         return cls(doi, situation, tuple(ProposalPayload.decode(part) for part in parts))
 
+    @classmethod
+    def of_known_transforms(cls, body: bytes) -> "SecurityAssociationPayload | None":
+        """What `decode` makes of the same bytes, where all their transforms were seen before and nothing is
+        wrong; None otherwise, and `decode` reads it, or says what is wrong."""
+        end = len(body)
+        if end < 8:
+            return None
+        doi, situation = _SA_HEAD.unpack_from(body)
+        proposals: list[ProposalPayload] = []
+        position, more = 8, _PROPOSAL
+        while more:
+            if position + 8 > end or more != _PROPOSAL or len(proposals) == MAXIMUM_PROPOSALS:
+                return None
+            more, size, number, protocol_id, spi_size, count = _PROPOSAL_HEAD.unpack_from(body, position)
+            transforms = _known_transforms(body[position + 8 + spi_size : position + size])
+            if len(transforms) != count or not count or position + size > end:
+                return None
+            spi = body[position + 8 : position + 8 + spi_size]
+            proposals.append(ProposalPayload(number, protocol_id, spi, transforms))
+            position += size
+        if position != end or (doi == DomainOfInterpretation.IPSEC and situation & _LABELS):
+            return None
+        return cls(doi, situation, tuple(proposals))
+
     def encode_body(self) -> bytes:
         head = self.doi.to_bytes(4, "big") + self.situation.to_bytes(4, "big")
         return head + _join([proposal.encode_body() for proposal in self.proposals], PayloadType.PROPOSAL)
+
+
+def _known_transforms(chain: bytes) -> tuple[TransformPayload, ...]:
+    """The transforms of one proposal; none where one of them was not seen before, or anything is wrong."""
+    transforms: list[TransformPayload] = []
+    position, more = 0, _TRANSFORM
+    while more:
+        if position + 8 > len(chain) or more != _TRANSFORM:
+            return ()
+        more, size = _TRANSFORM_HEAD.unpack_from(chain, position)
+        known = _decoded.get(chain[position + 4 : position + size])
+        if known is None or size < 8 or position + size > len(chain):
+            return ()
+        transforms.append(known)
+        position += size
+    return tuple(transforms) if position == len(chain) and len(transforms) <= MAXIMUM_TRANSFORMS else ()
 
 
 def _split(cursor: Cursor, kind: int, word: str, limit: int) -> list[Cursor]:
