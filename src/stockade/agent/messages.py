@@ -201,13 +201,24 @@ class Sas(msgspec.Struct, kw_only=True):
     soft: list[SoftRow]
 
 
+class PeerRung(msgspec.Struct):
+    """One step: at most so many seconds, and why."""
+
+    name: str
+    seconds: float
+    why: str
+
+
 class PeerPlan(msgspec.Struct):
-    """What is done when a peer is silent; seconds."""
+    """What is done when a peer is silent; seconds. `notice_seconds` is the worst case, from the first packet
+    without an answer to the beginning of a new main mode, and the sum of the `rungs`. `known`: there is a
+    main mode with the peer; without one it is the plan for a peer that cannot be asked."""
 
     peer: str
     known: bool
     notice_seconds: float
     idle_seconds: float
+    rungs: list[PeerRung]
     lines: list[str]
 
 

@@ -307,8 +307,8 @@ class Engine:
             (main_mode_view(mode, 0, now), mode.plan) for mode in modes if mode.established is not None
         )
 
-    def plan_for_strangers(self) -> Plan:
-        return self._context.plan(PeerTraits())
+    def plan_for_strangers(self, *, can_be_asked: bool = False) -> Plan:
+        return self._context.plan(PeerTraits(can_be_asked))
 
     def set_config(self, config: EngineConfig) -> None:
         """Other settings: for everything that begins from now on."""
