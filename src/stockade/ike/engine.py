@@ -20,6 +20,7 @@ from stockade.ike.contract import (
     DeletePeer,
     DeleteQuickMode,
     Effect,
+    ExportedKeys,
     FollowPeer,
     MainModeView,
     NegotiationLookup,
@@ -47,6 +48,7 @@ from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_modes import Job
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
+from stockade.model.filters import Direction
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.pki.access import AccessList
@@ -244,6 +246,23 @@ class Engine:
             "cookies_proven": self._guard.cookies_proven,
             "first_messages_dropped": self._guard.dropped,
         }
+
+    def export_keys(self) -> ExportedKeys:
+        """The keys of everything that is up, for who captures packets and asks for them explicitly."""
+        modes = (mode for mode in self._table.main_modes() if mode.outcome is not None)
+        return ExportedKeys(
+            tuple(
+                (mode.conversation.initiator_cookie, mode.outcome.keys.encryption_key)
+                for mode in modes
+                if mode.outcome is not None
+            ),
+            tuple(
+                sa
+                for pair in self._table.pairs()
+                for direction in Direction
+                for sa in pair.outcome.of(direction)
+            ),
+        )
 
     @property
     def unacknowledged_deletes(self) -> int:
