@@ -20,6 +20,7 @@ from stockade.ike.contract import (
     DeletePeer,
     DeleteQuickMode,
     Effect,
+    ExportedKeys,
     FollowPeer,
     MainModeView,
     NegotiationLookup,
@@ -47,6 +48,7 @@ from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_modes import Job
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
+from stockade.model.filters import Direction
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.pki.access import AccessList
@@ -201,6 +203,29 @@ class Engine:
     def next_timeout(self) -> float | None:
         return self._context.timers.next()
 
+    @property
+    def has_work_ahead(self) -> bool:
+        """Whether `work_ahead` has anything to do."""
+        return self._context.key_pool.wants
+
+    def work_ahead(self, now: float) -> bool:
+        """For a moment with nothing else to do, at most a millisecond or two: one key pair for an exchange to
+        come. Whether there is more. Nothing depends on its being called."""
+        if self._negotiator.stopping is not None:
+            return False
+        more = self._context.key_pool.prepare(now)
+        self._forget_key_pairs_in_time()
+        return more
+
+    def _forget_key_pairs_in_time(self) -> None:
+        pool = self._context.key_pool
+
+        def forget(now: float) -> None:
+            pool.forget(now)
+            self._forget_key_pairs_in_time()
+
+        self._context.timers.set(pool, pool.due, forget)
+
     def effects(self) -> list[Effect]:
         """What is to be done, in order; the queue is empty afterwards."""
         effects, self._context.effects = self._context.effects, []
@@ -221,6 +246,23 @@ class Engine:
             "cookies_proven": self._guard.cookies_proven,
             "first_messages_dropped": self._guard.dropped,
         }
+
+    def export_keys(self) -> ExportedKeys:
+        """The keys of everything that is up, for who captures packets and asks for them explicitly."""
+        modes = (mode for mode in self._table.main_modes() if mode.outcome is not None)
+        return ExportedKeys(
+            tuple(
+                (mode.conversation.initiator_cookie, mode.outcome.keys.encryption_key)
+                for mode in modes
+                if mode.outcome is not None
+            ),
+            tuple(
+                sa
+                for pair in self._table.pairs()
+                for direction in Direction
+                for sa in pair.outcome.of(direction)
+            ),
+        )
 
     @property
     def unacknowledged_deletes(self) -> int:
@@ -265,8 +307,8 @@ class Engine:
             (main_mode_view(mode, 0, now), mode.plan) for mode in modes if mode.established is not None
         )
 
-    def plan_for_strangers(self) -> Plan:
-        return self._context.plan(PeerTraits())
+    def plan_for_strangers(self, *, can_be_asked: bool = False) -> Plan:
+        return self._context.plan(PeerTraits(can_be_asked))
 
     def set_config(self, config: EngineConfig) -> None:
         """Other settings: for everything that begins from now on."""
