@@ -178,6 +178,9 @@ def _parser() -> argparse.ArgumentParser:
         help="write FILE.wireshark with the keys of all SAs, to decrypt them; the journal tells of it",
     )
 
+    monitor = add("monitor", _monitor, "filters, SAs, negotiations, peers and events, as they change")
+    monitor.add_argument("--once", action="store_true", help="print the same once, as text")
+
     sa = commands.add_parser("sa", help="delete or rekey SAs", parents=[shared])
     sa_commands = sa.add_subparsers(metavar="COMMAND", required=True)
     for name, text in (
@@ -272,9 +275,12 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--ou", metavar="DN", default="", help="of any computer in this organizational unit")
     rsop.add_argument("--domain", default="", help="in place of that of agent.toml")
 
+    from stockade.console.setup_commands import add_init_parser, add_support_parser
     from stockade.console.web_command import add_web_parser
 
+    add_init_parser(commands, shared)
     add_web_parser(commands, shared)
+    add_support_parser(commands, shared)
     add("doctor", _doctor, "what this host can do, which data plane an agent would use, and why")
     bench = add("bench", _bench, "what things cost on this machine, beside what they may cost")
     bench.add_argument("benchmark", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
@@ -486,6 +492,23 @@ def _capture(options: argparse.Namespace) -> int:
         peer=peer,
         keys=options.keys,
     )
+
+
+def _monitor(options: argparse.Namespace) -> int:
+    if options.once or options.format == "json":
+        from stockade.console import monitor_data
+
+        snapshot = monitor_data.fetch(_client(options))
+        print(monitor_data.as_json(snapshot) if options.format == "json" else monitor_data.plain(snapshot))
+        return 0
+    if not sys.stdout.isatty():
+        raise error_for(ReasonCode.SYNTAX, "the monitor needs a terminal; --once prints the same as text")
+    try:
+        from stockade.console.monitor import run_monitor
+    except ModuleNotFoundError as error:
+        detail = f"the monitor needs {error.name}: pip install 'stockade[monitor]'; --once does without"
+        raise error_for(ReasonCode.MISSING_PROGRAM, detail) from None
+    return run_monitor(_client(options))
 
 
 def _sa(options: argparse.Namespace) -> int:
