@@ -451,3 +451,28 @@ def test_what_nobody_was_told_is_told_again(hosts: SimpleNamespace) -> None:
         path.tick(13.0)
         assert not path.events()
         path.tell_again()
+
+
+def test_a_forged_packet_with_a_number_of_its_own_batch_is_a_replay_as_if_it_came_alone(
+    hosts: SimpleNamespace,
+) -> None:
+    sa = hosts.make_sa()
+    sender = Datapath()
+    sender.install_filters(hosts.make_filters(("negotiate", 0, 0)), 0.0)
+    sender.add_sa(sa, 0.0)
+    good, other = sender.outbound([hosts.udp(), hosts.udp()], 0.0).wire
+    forged = good[:-1] + bytes((good[-1] ^ 1,))
+    renumbered = other[:24] + good[24:28] + other[28:]
+    packets = [good, forged, renumbered, other]
+    counted = []
+    for batch in (1, 4):
+        receiver = Datapath()
+        receiver.install_filters(hosts.make_filters(("negotiate", 0, 0)), 0.0)
+        receiver.add_sa(hosts.mirror(sa), 0.0)
+        clear = []
+        for start in range(0, 4, batch):
+            clear += receiver.inbound(packets[start : start + batch], 1.0)
+        assert len(clear) == 2
+        counted.append(receiver.statistics(1.0))
+    assert counted[0] == counted[1]
+    assert dict(counted[0].refused) == {"replayed": 2}
