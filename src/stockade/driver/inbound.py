@@ -162,8 +162,8 @@ class Inbound:
         for packet, number, opened in zip(
             packets, numbers, entry.opener.open(packets, at, numbers), strict=True
         ):
-            # A number that a packet before it in this batch has used makes it a replay, forged or not: the same
-            # verdict as for one that comes alone.
+            # A number that a packet before it in this batch has used makes it a replay, forged or not, as if
+            # it came alone.
             if opened is None and entry.window.check(number):
                 entry.integrity_failures += 1
                 self._audit.refuse_packet(ReasonCode.INTEGRITY_FAILED, packet, now, entry.sa.spi)
