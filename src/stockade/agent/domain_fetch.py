@@ -5,23 +5,29 @@ A process of its own, for a controller may hang half-way through an answer or se
 for: it is ended, and the agent, whose peers wait for it, has not even noticed. LDAP's and Kerberos'
 libraries are loaded here only.
 
-    request   JSON: domain, site, controllers, keytab, computer, unit, addresses
-    answer    "snapshot\n" and the snapshot, or "refused\n" and JSON: reason, detail, facts"""
+    request   JSON (`Request`)
+    answer    "snapshot\n" and the snapshot, "groups\n" and rows of names as JSON, or "refused\n" and JSON:
+              reason, detail, facts"""
 
 import json
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 
 from stockade.agent import keytab as keytabs
 from stockade.agent.domain_settings import LIFETIME, DomainSettings, Request
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for, error_of
+from stockade.store.directory.group_names import Row, groups_of, names_of
 from stockade.store.directory.ldap import Connection, Login
 from stockade.store.directory.locator import locate
 from stockade.store.directory.reading import read_snapshot
 from stockade.store.directory.snapshot import Snapshot, encode_snapshot
+
+T = TypeVar("T")
 
 ANSWER_SECONDS = 15.0
 MEMORY = 1 << 30
@@ -33,24 +39,40 @@ def fetch(request: Request) -> Snapshot:
     account = login.principal.partition("@")[0]
     if not account and not request.computer and not request.unit:
         raise error_for(ReasonCode.DIRECTORY_REFUSED, "without a keytab say which computer or unit is meant")
+
+    def read(connection: Connection) -> Snapshot:
+        return read_snapshot(
+            connection,
+            account=account,
+            computer=request.computer,
+            unit=request.unit,
+            addresses=map(ip_address, request.addresses),
+        )
+
+    snapshot = _from_any(request, login, read)
+    if snapshot.domain.casefold() != request.domain.casefold():
+        detail = f"{snapshot.controller} is a controller of {snapshot.domain}, not of {request.domain}"
+        raise error_for(ReasonCode.DIRECTORY_UNREADABLE, detail)
+    return snapshot
+
+
+def fetch_groups(request: Request) -> list[Row]:
+    """Of the peer, or the names of SIDs."""
+
+    def read(connection: Connection) -> list[Row]:
+        return groups_of(connection, request.peer) if request.peer else names_of(connection, request.sids)
+
+    return _from_any(request, login_of(request), read)
+
+
+def _from_any(request: Request, login: Login, read: Callable[[Connection], T]) -> T:
     failure: StockadeError | None = None
     for controller in request.controllers or locate(request.domain, request.site):
         try:
             with Connection(controller, login, ANSWER_SECONDS) as connection:
-                snapshot = read_snapshot(
-                    connection,
-                    account=account,
-                    computer=request.computer,
-                    unit=request.unit,
-                    addresses=map(ip_address, request.addresses),
-                )
+                return read(connection)
         except StockadeError as error:
             failure = error
-            continue
-        if snapshot.domain.casefold() != request.domain.casefold():
-            detail = f"{controller} is a controller of {snapshot.domain}, not of {request.domain}"
-            raise error_for(ReasonCode.DIRECTORY_UNREADABLE, detail)
-        return snapshot
     assert failure is not None
     raise failure
 
@@ -82,11 +104,14 @@ def main() -> None:
     request = Request.decode(sys.stdin.buffer.read())
     out = sys.stdout.buffer
     try:
-        answer = encode_snapshot(fetch(request))
+        if request.peer or request.sids:
+            answer = b"groups\n" + json.dumps(fetch_groups(request)).encode()
+        else:
+            answer = b"snapshot\n" + encode_snapshot(fetch(request))
     except StockadeError as error:
         out.write(b"refused\n" + refusal_form(error.reason))
         return
-    out.write(b"snapshot\n" + answer)
+    out.write(answer)
 
 
 def refusal_form(reason: Reason) -> bytes:

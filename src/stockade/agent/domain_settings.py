@@ -70,7 +70,8 @@ def _password(name: str) -> Secret:
 @dataclass(frozen=True, slots=True)
 class Request:
     """`keytab` empty: the tickets of who runs this. `computer` empty: the keytab's account. `controllers`
-    empty: those that DNS names. The last four: as in `DomainSettings`."""
+    empty: those that DNS names. `security` to `password_file`: as in `DomainSettings`. `peer` or `sids`: not
+    policies are asked for but the groups of this principal, or the names of these groups."""
 
     domain: str
     site: str = ""
@@ -83,6 +84,22 @@ class Request:
     authority: str = ""
     user: str = ""
     password_file: str = ""
+    peer: str = ""
+    sids: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: DomainSettings, keytab: str) -> "Request":
+        """What the settings say."""
+        return cls(
+            settings.domain,
+            controllers=settings.controllers,
+            keytab=keytab,
+            computer=settings.computer,
+            security=settings.security,
+            authority=settings.authority,
+            user=settings.user,
+            password_file=settings.password_file,
+        )
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -103,4 +120,6 @@ class Request:
             form["authority"],
             form["user"],
             form["password_file"],
+            form["peer"],
+            tuple(form["sids"]),
         )
