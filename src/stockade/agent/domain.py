@@ -194,8 +194,10 @@ class DomainPolicy:
             Request.of(settings, str(self._keytab)),
             site=self._snapshot.site if self._snapshot else "",
             addresses=tuple(map(str, self._addresses())),
+            known=self._snapshot.stamp if self._snapshot else "",
         )
-        return await read_in_process(request)
+        before, found = self._snapshot, await read_in_process(request)
+        return found if before is None else found.with_objects_of(before)
 
     def _tell(self, event: str, reason: Reason) -> None:
         self._journal(Entry(event, reason))

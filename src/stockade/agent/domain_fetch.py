@@ -47,6 +47,7 @@ def fetch(request: Request) -> Snapshot:
             computer=request.computer,
             unit=request.unit,
             addresses=map(ip_address, request.addresses),
+            known=request.known,
         )
 
     snapshot = _from_any(request, login, read)

@@ -71,7 +71,8 @@ def _password(name: str) -> Secret:
 class Request:
     """`keytab` empty: the tickets of who runs this. `computer` empty: the keytab's account. `controllers`
     empty: those that DNS names. `security` to `password_file`: as in `DomainSettings`. `peer` or `sids`: not
-    policies are asked for but the groups of this principal, or the names of these groups."""
+    policies are asked for but the groups of this principal, or the names of these groups. `known`: the stamp
+    of the objects that need not be sent again."""
 
     domain: str
     site: str = ""
@@ -86,6 +87,7 @@ class Request:
     password_file: str = ""
     peer: str = ""
     sids: tuple[str, ...] = ()
+    known: str = ""
 
     @classmethod
     def of(cls, settings: DomainSettings, keytab: str) -> "Request":
@@ -122,4 +124,5 @@ class Request:
             form["password_file"],
             form["peer"],
             tuple(form["sids"]),
+            form["known"],
         )
