@@ -40,6 +40,11 @@ class Paths:
         return self.state.with_name("restart.json")
 
     @property
+    def data_plane(self) -> Path:
+        """Where a data plane that outlives its agent is found (`driver.userspace.survival`)."""
+        return self.socket.with_name("dataplane.sock")
+
+    @property
     def certificates(self) -> Path:
         """The machine store; the agent reads it, `stockade cert` writes it."""
         return self.policy.with_name("certificates")

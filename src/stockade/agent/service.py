@@ -42,17 +42,26 @@ from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, Udp
 from stockade.agent.unreachable import UnreachableReports
 from stockade.agent.web_desk import WebDesk
 from stockade.agent.workers import Workers
-from stockade.driver.contract import Driver, prepare_with
+from stockade.driver.contract import Driver, OutlivesAgents, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
-from stockade.ike.contract import Perform, Performed, Send, StoryLine, perform
+from stockade.ike.contract import (
+    DeleteQuickMode,
+    Perform,
+    Performed,
+    QuickModeView,
+    RekeyQuickMode,
+    Send,
+    StoryLine,
+    perform,
+)
 from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import Flow
 from stockade.pki.access import AccessList
-from stockade.pki.access_file import closed_access, read_access
+from stockade.pki.access_file import closed_access, read_access, seconds_unchanged
 from stockade.pki.credentials import Credentials
 from stockade.pki.distribution import ListFetcher
 from stockade.pki.machine_store import MachineStore
@@ -69,6 +78,10 @@ STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
 
 FAREWELL_SECONDS = 1.0
+QUIET_SECONDS = 0.05
+"""Without a message for so long the key exchange may work ahead."""
+AHEAD_SECONDS = 0.005
+"""Between two pieces of such work, each a millisecond at most: nobody waits long behind one."""
 """How long a stopping agent waits for its deletes to be acknowledged ([MS-IKEE] §3.8.7.1: 1 s)."""
 
 
@@ -103,6 +116,9 @@ class Service:
         self._stop = asyncio.Event()
         self._parted: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._ahead: asyncio.TimerHandle | None = None
+        self._quiet_since = 0.0
         self._settling: asyncio.TimerHandle | None = None
         self._refusal: Reason | None = None
         self._facts_refusal: Reason | None = None
@@ -271,6 +287,8 @@ class Service:
 
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
+        if isinstance(self._driver, OutlivesAgents):
+            self._driver.free_ike_ports()
         self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
         changes, reports = InterfaceChanges(), UnreachableReports()
         try:
@@ -283,6 +301,7 @@ class Service:
             if self._driver.fileno() >= 0:
                 loop.add_reader(self._driver.fileno(), self._pump)
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
+            self._core.adopt(seconds_unchanged(self._paths.access), time.monotonic())
             self._measuring.recorder.started(self._known.all(), self._started)
             self._core.reconnect(time.monotonic())
             self._pump()
@@ -305,8 +324,9 @@ class Service:
         finally:
             if self._cluster is not None:
                 self._cluster.stop()
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._ahead):
+                if timer is not None:
+                    timer.cancel()
             for descriptor, _ in self._udp.descriptors():
                 loop.remove_reader(descriptor)
             if self._driver.fileno() >= 0:
@@ -458,8 +478,22 @@ class Service:
         now = time.monotonic()
         self._core.pump(now, self._send)
         self._set_timer(now)
+        self._quiet_since = now
+        if self._ahead is None and self._core.engine.has_work_ahead:
+            self._ahead = self._loop.call_later(QUIET_SECONDS, self._work_ahead)
         if self._parted is not None and not self._core.awaits_farewells:
             self._parted.set()
+
+    def _work_ahead(self) -> None:
+        """Nothing has happened for a moment: make a key pair for an exchange to come, a little at a time."""
+        self._ahead = None
+        now = time.monotonic()
+        if self._parted is not None:
+            return
+        if now - self._quiet_since < QUIET_SECONDS:
+            self._ahead = self._loop.call_later(QUIET_SECONDS, self._work_ahead)
+        elif self._core.engine.work_ahead(now):
+            self._ahead = self._loop.call_later(AHEAD_SECONDS, self._work_ahead)
 
     def _perform(self, effect: Perform) -> None:
         """A Kerberos ticket or token: in a thread, as a domain controller may take its time."""
@@ -487,10 +521,13 @@ class Service:
     def _set_timer(self, now: float) -> None:
         wanted = self._core.next_timeout()
         if self._timer is not None:
+            if wanted is not None and self._timer_at <= wanted:
+                return  # to wake too early is no harm, and cheaper than another timer after every message
             self._timer.cancel()
             self._timer = None
         if wanted is not None:
             loop = asyncio.get_running_loop()
+            self._timer_at = wanted
             self._timer = loop.call_later(max(0.0, wanted - now), self._on_timer)
 
     # ---- policy
@@ -711,6 +748,25 @@ class Service:
             peer=str(peer), main_modes=before[0] - after[0], quick_modes=before[1] - after[1]
         )
 
+    def delete_quick_mode(self, inbound_spi: int) -> messages.Deleted:
+        now, view = time.monotonic(), self._quick_mode(inbound_spi)
+        reason = Reason.of(ReasonCode.SA_DELETED, "deleted by an administrator", peer=view.peer)
+        self._core.engine.command(DeleteQuickMode(inbound_spi, reason), now)
+        self._pump()
+        return messages.Deleted(peer=str(view.peer), main_modes=0, quick_modes=1)
+
+    def rekey(self, inbound_spi: int) -> messages.Rekeyed:
+        view = self._quick_mode(inbound_spi)
+        self._core.engine.command(RekeyQuickMode(inbound_spi), time.monotonic())
+        self._pump()
+        return messages.Rekeyed(peer=str(view.peer), inbound_spi=f"{inbound_spi:#010x}")
+
+    def _quick_mode(self, inbound_spi: int) -> QuickModeView:
+        for view in self._core.engine.quick_modes(time.monotonic()):
+            if view.inbound_spi == inbound_spi:
+                return view
+        raise error_for(ReasonCode.UNKNOWN_NAME, f"no quick mode has the inbound SPI {inbound_spi:#010x}")
+
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage:
         from stockade.analyze.explain import explain_flow  # late: nobody waits for it at the start
 
@@ -730,6 +786,14 @@ class Service:
 
     def events(self, query: EventQuery) -> messages.JournalEntries:
         return messages.JournalEntries(entries=find(self._paths.journal, query))
+
+    def capture_keys(self) -> messages.CaptureKeys:
+        from stockade.agent.capture_keys import keys_message
+
+        keys = keys_message(self._core.engine.export_keys())
+        told = Reason.of(ReasonCode.KEYS_EXPORTED, main_modes=len(keys.ike), quick_mode_sas=len(keys.esp))
+        self._journal.write(Entry("keys-exported", told))
+        return keys
 
     def metrics(self) -> bytes:
         from stockade.agent.metrics import Figures, render  # late: only those who ask pay for the library

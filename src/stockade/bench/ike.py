@@ -12,7 +12,9 @@ each in a process and a namespace of its own, over a veth. Every handshake comes
 
 Processor time is that of all threads of the responder, from the scheduler; on a busy machine it says more
 than the rate, because both ends and everybody else share the processors. *Split*: two engines in this
-process, the responder's time inside the crypto room beside all the rest. Needs root; charon may be absent.
+process, the responder's time inside the crypto room beside all the rest; key pairs are made within the
+handshake, but for the one figure that says otherwise (and leaves their making out). Between processes what
+the agent makes in idle time is in its processor time. Needs root; charon may be absent.
 """
 
 import argparse
@@ -115,11 +117,14 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 # ---- sections
 def _split(report: Report, method: str, group: str, pki: Pki | None, count: int) -> None:
-    whole, crypto = ike_split.measure(group, pki, count)
+    split = ike_split.measure(group, pki, count)
+    ahead = ike_split.measure(group, pki, count, ahead=True)
     what = f"{method} {group}:"
-    report.figure(f"{what} the whole", whole * 1e3, "ms")
-    report.figure(f"{what} crypto", crypto * 1e3, "ms")
-    report.figure(f"{what} the rest", (whole - crypto) * 1e3, "ms", REST_LIMIT)
+    report.figure(f"{what} the whole", split.whole * 1e3, "ms")
+    report.figure(f"{what} crypto", split.crypto * 1e3, "ms")
+    report.figure(f"{what} the rest", (split.whole - split.crypto) * 1e3, "ms", REST_LIMIT)
+    report.figure(f"{what} the rest, in the quietest handshakes", split.least_rest * 1e3, "ms", REST_LIMIT)
+    report.figure(f"{what} the whole, its key pair made in idle time", ahead.whole * 1e3, "ms")
 
 
 def _rekey(options: argparse.Namespace, report: Report) -> None:

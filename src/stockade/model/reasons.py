@@ -412,6 +412,20 @@ class ReasonCode(Enum):
     )
     # -- the life of an SA
     SA_ESTABLISHED = ("sa-established", Fault.PEER, None, "an SA came up", "none")
+    SA_ADOPTED = (
+        "sa-adopted",
+        Fault.HOST,
+        None,
+        "the SA outlived an earlier agent and goes on",
+        "none: a new main mode replaces it",
+    )
+    SA_NOT_ADOPTED = (
+        "sa-not-adopted",
+        Fault.HOST,
+        None,
+        "an SA of an earlier agent cannot be accounted for and was ended",
+        "none: traffic negotiates anew; if it is not to, see why the policy no longer has it",
+    )
     SA_DELETED = ("sa-deleted", Fault.PEER, 13807, "the peer deleted the SA", "none: traffic negotiates anew")
     SA_EXPIRED = (
         "sa-expired",
@@ -501,6 +515,13 @@ class ReasonCode(Enum):
         "see the resolver of this host, and that its DNS traffic is permitted",
     )
     AGENT_STARTED = ("agent-started", Fault.HOST, None, "the agent runs", "none")
+    KEYS_EXPORTED = (
+        "keys-exported",
+        Fault.HOST,
+        None,
+        "keys of SAs were given out, to decrypt a capture with",
+        "none, if that was you; whoever has them reads what these SAs carried: let them be negotiated anew",
+    )
     SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
     # -- the web console
     WEB_ACTION = (
