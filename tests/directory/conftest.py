@@ -24,6 +24,13 @@ from stockade.lab.real import STOCKADE
 CONTROLLER, ALPHA, BETA = "10.79.0.1", "10.79.0.2", "10.79.0.3"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test makes the domain as well, which takes minutes on a busy machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @dataclass
 class Domain:
     """The controller and its members. `keytabs`: by the name of the member."""

@@ -14,8 +14,6 @@ from stockade.store.directory.snapshot import Snapshot, decode_snapshot
 STALLING = "stall.lab.test"
 PROXY = """
 import socket, sys, threading
-
-pytestmark = pytest.mark.timeout(900)  # the first test of the session makes the domain as well
 limit = int(sys.argv[1])
 door = socket.create_server(("10.79.0.3", 389))
 print("ready", flush=True)

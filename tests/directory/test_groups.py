@@ -9,8 +9,6 @@ import pytest
 
 from stockade.lab.real import STOCKADE, Agent
 
-pytestmark = pytest.mark.timeout(900)  # the first test of the session makes the domain as well
-
 ADDRESSES = {"alpha": "10.79.0.2", "beta": "10.79.0.3"}
 PATIENCE = 120.0
 SCRIPT = """

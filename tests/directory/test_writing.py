@@ -13,8 +13,6 @@ from stockade.console.offline_command import policy_sets
 from stockade.store.formats import objects_from_policy_set
 from stockade.store.formats.objects import Reference, guid_text
 
-pytestmark = pytest.mark.timeout(900)  # the first test of the session makes the domain as well
-
 STORE = "ipsec static\nset store location=domain domain=lab.test\n"
 POLICY = """
 add filterlist name=written
