@@ -27,8 +27,7 @@ def tier_of(path: Path) -> str | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """With --dist loadfile: the tests of the directory stay together, as they share a domain that takes long to
-    make."""
+    """With --dist loadfile: the tests of the directory stay together, as they share a domain."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
