@@ -52,6 +52,8 @@ class AgentOperations(Protocol):
     def sas(self) -> messages.Sas: ...
     def reload(self) -> messages.Loaded: ...
     def delete_peer(self, peer: Address) -> messages.Deleted: ...
+    def delete_quick_mode(self, inbound_spi: int) -> messages.Deleted: ...
+    def rekey(self, inbound_spi: int) -> messages.Rekeyed: ...
     def dynamic(self, *, with_keys: bool) -> messages.Dynamic: ...
     def set_dynamic(self, version: int, objects: DynamicSet) -> messages.Loaded: ...
     def release_address(self, address: Address | None) -> messages.Released: ...
@@ -60,6 +62,7 @@ class AgentOperations(Protocol):
     def journal(self, last: int) -> messages.JournalEntries: ...
     def events(self, query: EventQuery) -> messages.JournalEntries: ...
     def metrics(self) -> bytes: ...
+    def capture_keys(self) -> messages.CaptureKeys: ...
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
 
 
@@ -128,6 +131,19 @@ def _journal(agent: AgentOperations, request: Request) -> msgspec.Struct:
     return agent.journal(int(last))
 
 
+def _spi(request: Request) -> int:
+    text = _required(request, "spi")
+    try:
+        spi = int(text, 16)
+    except ValueError:
+        spi = -1
+    if not 0 < spi < 1 << 32:
+        raise error_for(ReasonCode.SYNTAX, f"spi {text!r}: expected 0x and eight hexadecimal digits")
+    return spi
+
+
+_SPI = Parameter("spi", "our inbound SPI, 0x…", required=True)
+
 _FLOW_PARAMETERS = (
     Parameter("source", "source address", required=True),
     Parameter("destination", "destination address", required=True),
@@ -192,6 +208,13 @@ ROUTES = (
         "Read the policy store again now",
         messages.Loaded,
         lambda agent, _: agent.reload(),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/capture/keys",
+        "Give out the keys of all SAs, to decrypt a capture with; the journal tells of it",
+        messages.CaptureKeys,
+        lambda agent, _: agent.capture_keys(),
     ),
     Endpoint(
         "GET",
@@ -283,6 +306,22 @@ ROUTES = (
         messages.Deleted,
         lambda agent, request: agent.delete_peer(_address(_required(request, "peer"), "peer")),
         (Parameter("peer", "the peer's address", required=True),),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/sas/quick/delete",
+        "Delete one quick mode and tell the peer",
+        messages.Deleted,
+        lambda agent, request: agent.delete_quick_mode(_spi(request)),
+        (_SPI,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/sas/quick/rekey",
+        "Make a quick mode anew; the old one goes on until then",
+        messages.Rekeyed,
+        lambda agent, request: agent.rekey(_spi(request)),
+        (_SPI,),
     ),
     Endpoint(
         "POST",

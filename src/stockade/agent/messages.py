@@ -201,13 +201,24 @@ class Sas(msgspec.Struct, kw_only=True):
     soft: list[SoftRow]
 
 
+class PeerRung(msgspec.Struct):
+    """One step: at most so many seconds, and why."""
+
+    name: str
+    seconds: float
+    why: str
+
+
 class PeerPlan(msgspec.Struct):
-    """What is done when a peer is silent; seconds."""
+    """What is done when a peer is silent; seconds. `notice_seconds` is the worst case, from the first packet
+    without an answer to the beginning of a new main mode, and the sum of the `rungs`. `known`: there is a
+    main mode with the peer; without one it is the plan for a peer that cannot be asked."""
 
     peer: str
     known: bool
     notice_seconds: float
     idle_seconds: float
+    rungs: list[PeerRung]
     lines: list[str]
 
 
@@ -233,8 +244,44 @@ class Deleted(msgspec.Struct, kw_only=True):
     quick_modes: int
 
 
+class Rekeyed(msgspec.Struct, kw_only=True):
+    """A rekey has begun; events tell how it ends."""
+
+    peer: str
+    inbound_spi: str
+
+
 class JournalEntries(msgspec.Struct, kw_only=True):
     entries: list[dict[str, Any]]
+
+
+class EspKeys(msgspec.Struct, kw_only=True):
+    """The keys of one SA, as Wireshark's table of ESP SAs names things; keys are hexadecimal."""
+
+    protocol: str
+    source: str
+    destination: str
+    spi: str
+    encryption: str
+    encryption_key: str
+    authentication: str
+    authentication_key: str
+    extended_sequence: bool
+
+
+class IkeKeys(msgspec.Struct, kw_only=True):
+    """The key that a main mode encrypts with, by its initiator's cookie; hexadecimal."""
+
+    initiator_cookie: str
+    key: str
+
+
+class CaptureKeys(msgspec.Struct, kw_only=True):
+    """What decrypts a capture. `left_out`: SAs with algorithms that Wireshark cannot decrypt."""
+
+    esp: list[EspKeys]
+    ike: list[IkeKeys]
+    left_out: int
 
 
 class ExplanationMessage(msgspec.Struct, kw_only=True):

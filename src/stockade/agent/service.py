@@ -44,7 +44,16 @@ from stockade.agent.workers import Workers
 from stockade.driver.contract import Driver, OutlivesAgents, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
-from stockade.ike.contract import Perform, Performed, Send, StoryLine, perform
+from stockade.ike.contract import (
+    DeleteQuickMode,
+    Perform,
+    Performed,
+    QuickModeView,
+    RekeyQuickMode,
+    Send,
+    StoryLine,
+    perform,
+)
 from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
@@ -733,6 +742,25 @@ class Service:
             peer=str(peer), main_modes=before[0] - after[0], quick_modes=before[1] - after[1]
         )
 
+    def delete_quick_mode(self, inbound_spi: int) -> messages.Deleted:
+        now, view = time.monotonic(), self._quick_mode(inbound_spi)
+        reason = Reason.of(ReasonCode.SA_DELETED, "deleted by an administrator", peer=view.peer)
+        self._core.engine.command(DeleteQuickMode(inbound_spi, reason), now)
+        self._pump()
+        return messages.Deleted(peer=str(view.peer), main_modes=0, quick_modes=1)
+
+    def rekey(self, inbound_spi: int) -> messages.Rekeyed:
+        view = self._quick_mode(inbound_spi)
+        self._core.engine.command(RekeyQuickMode(inbound_spi), time.monotonic())
+        self._pump()
+        return messages.Rekeyed(peer=str(view.peer), inbound_spi=f"{inbound_spi:#010x}")
+
+    def _quick_mode(self, inbound_spi: int) -> QuickModeView:
+        for view in self._core.engine.quick_modes(time.monotonic()):
+            if view.inbound_spi == inbound_spi:
+                return view
+        raise error_for(ReasonCode.UNKNOWN_NAME, f"no quick mode has the inbound SPI {inbound_spi:#010x}")
+
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage:
         from stockade.analyze.explain import explain_flow  # late: nobody waits for it at the start
 
@@ -752,6 +780,14 @@ class Service:
 
     def events(self, query: EventQuery) -> messages.JournalEntries:
         return messages.JournalEntries(entries=find(self._paths.journal, query))
+
+    def capture_keys(self) -> messages.CaptureKeys:
+        from stockade.agent.capture_keys import keys_message
+
+        keys = keys_message(self._core.engine.export_keys())
+        told = Reason.of(ReasonCode.KEYS_EXPORTED, main_modes=len(keys.ike), quick_mode_sas=len(keys.esp))
+        self._journal.write(Entry("keys-exported", told))
+        return keys
 
     def metrics(self) -> bytes:
         from stockade.agent.metrics import Figures, render  # late: only those who ask pay for the library

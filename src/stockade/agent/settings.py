@@ -7,6 +7,8 @@
     microsoft_version = 8         # the Windows release that our vendor id names: 2 (2000) to 9 (8 and 2012)
     advertise_cluster = false     # send NLBS_PRESENT: peers give up idle quick modes after 60 s
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
+    dead_peer_seconds = 20        # notice a dead peer within so long, 5 to 3600 (`set config deadpeertime`
+                                  # outweighs it); unset: 20 where it can be asked, else as Windows does
     replay_window = 64            # packets, 32 to 4096
     nat_keepalive_seconds = 20    # behind a NAT, so often a word that keeps its mapping, 1 to 300
     nat_traversal = true          # RFC 3947: detect NATs, put ESP into UDP where there is one
@@ -55,7 +57,7 @@ from stockade.agent.domain_settings import DomainSettings
 from stockade.agent.host_facts import HostSettings
 from stockade.agent.names import REFRESH_SECONDS
 from stockade.agent.soft import SoftSettings, SoftWhen
-from stockade.ike.config import EngineConfig
+from stockade.ike.config import NOTICE_RANGE, EngineConfig
 from stockade.model.addresses import Address
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.pki.chain import ChainRules
@@ -71,6 +73,7 @@ DEFAULT_KEYTAB = Path("/etc/krb5.keytab")
 _RANGES = {
     "microsoft_version": (2, 9),
     "idle_seconds": (300, 3600),
+    "dead_peer_seconds": NOTICE_RANGE,
     "nat_keepalive_seconds": (1, 300),
     "replay_window": (32, 4096),
     "strong_crl_check": (0, 2),
@@ -145,6 +148,9 @@ def read_settings(path: Path) -> Settings:
                 _number(path, ike, "nat_keepalive_seconds", int(default.keepalive_seconds))
             ),
             idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
+            notice_seconds=(
+                float(_number(path, ike, "dead_peer_seconds", 0)) if "dead_peer_seconds" in ike else None
+            ),
             replay_window=_number(path, ike, "replay_window", default.replay_window),
         ),
         ChainRules(RevocationCheck(_number(path, ike, "strong_crl_check", RevocationCheck.REVOKED_ONLY))),

@@ -17,6 +17,7 @@ from stockade.agent.paths import Paths
 from stockade.model.addresses import Address
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.netsh.contract import ImportedPolicies, JsonValue, World
+from stockade.netsh.registry_settings import RegistryNumber
 from stockade.netsh.session import Session
 from stockade.policy.dynamic import DynamicSet
 from stockade.policy.objects import PolicySet
@@ -208,6 +209,12 @@ class SystemFiles:
         if file_kind(content) is None:
             return None
         return read_policy_file(content, name, store=store)
+
+    def registry_numbers(self, content: bytes, name: str) -> list[RegistryNumber] | None:
+        from stockade.store.formats import registry_numbers
+
+        found = registry_numbers(content, name)
+        return None if found is None else [RegistryNumber(*entry) for entry in found]
 
     def registry_form(
         self, objects: PolicySet, *, with_secrets: bool, allow_losses: bool

@@ -21,7 +21,9 @@ from stockade.model.traffic import Flow
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a data plane can express. A policy that asks for more is refused whole, with the rule's name."""
+    """What a data plane can express. A policy that asks for more is refused whole, with the rule's name.
+    `udp_versions`: the IP versions over which it has ESP in UDP (nobody knows about NATs before the key
+    exchange)."""
 
     name: str
     modes: frozenset[Mode]
@@ -30,6 +32,7 @@ class Capabilities:
     authentication_header: bool
     ip_versions: frozenset[int]
     extended_sequence: bool = False
+    udp_versions: frozenset[int] = frozenset({4})
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from stockade.model.identities import Identity
 from stockade.model.negotiation import Negotiation, QuickModeMatch
 from stockade.model.reasons import Reason, StockadeError
 from stockade.model.sa import SecurityAssociation
+from stockade.model.secret import Secret
 from stockade.model.suites import MainModeProposal, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
 
@@ -315,3 +316,12 @@ class QuickModeView:
     remaining: float
     peer_info: str = ""
     """What a peer with negotiation discovery says of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedKeys:
+    """Keys, for a capture to be decrypted: of main modes (initiator's cookie, the cipher's key), and SAs with
+    theirs."""
+
+    main_modes: tuple[tuple[bytes, Secret], ...]
+    sas: tuple[SecurityAssociation, ...]

@@ -20,6 +20,7 @@ from stockade.ike.contract import (
     DeletePeer,
     DeleteQuickMode,
     Effect,
+    ExportedKeys,
     FollowPeer,
     MainModeView,
     NegotiationLookup,
@@ -47,6 +48,7 @@ from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_modes import Job
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
+from stockade.model.filters import Direction
 from stockade.model.reasons import PeerError, Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation
 from stockade.pki.access import AccessList
@@ -245,6 +247,23 @@ class Engine:
             "first_messages_dropped": self._guard.dropped,
         }
 
+    def export_keys(self) -> ExportedKeys:
+        """The keys of everything that is up, for who captures packets and asks for them explicitly."""
+        modes = (mode for mode in self._table.main_modes() if mode.outcome is not None)
+        return ExportedKeys(
+            tuple(
+                (mode.conversation.initiator_cookie, mode.outcome.keys.encryption_key)
+                for mode in modes
+                if mode.outcome is not None
+            ),
+            tuple(
+                sa
+                for pair in self._table.pairs()
+                for direction in Direction
+                for sa in pair.outcome.of(direction)
+            ),
+        )
+
     @property
     def unacknowledged_deletes(self) -> int:
         """Deletes of ours that peers have not acknowledged yet, of those that do so."""
@@ -288,8 +307,8 @@ class Engine:
             (main_mode_view(mode, 0, now), mode.plan) for mode in modes if mode.established is not None
         )
 
-    def plan_for_strangers(self) -> Plan:
-        return self._context.plan(PeerTraits())
+    def plan_for_strangers(self, *, can_be_asked: bool = False) -> Plan:
+        return self._context.plan(PeerTraits(can_be_asked))
 
     def set_config(self, config: EngineConfig) -> None:
         """Other settings: for everything that begins from now on."""

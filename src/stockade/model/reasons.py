@@ -515,6 +515,13 @@ class ReasonCode(Enum):
         "see the resolver of this host, and that its DNS traffic is permitted",
     )
     AGENT_STARTED = ("agent-started", Fault.HOST, None, "the agent runs", "none")
+    KEYS_EXPORTED = (
+        "keys-exported",
+        Fault.HOST,
+        None,
+        "keys of SAs were given out, to decrypt a capture with",
+        "none, if that was you; whoever has them reads what these SAs carried: let them be negotiated anew",
+    )
     SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
     # -- the web console
     WEB_ACTION = (

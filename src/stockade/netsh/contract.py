@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from stockade.model.addresses import Address
 from stockade.model.reasons import Reason
+from stockade.netsh.registry_settings import RegistryNumber
 from stockade.policy.contract import PolicyStore, PolicyTransaction
 from stockade.policy.dynamic import DynamicSet
 from stockade.policy.objects import PolicySet
@@ -121,6 +122,9 @@ class Files(Protocol):
 
     def windows_policies(self, content: bytes, name: str, store: str) -> ImportedPolicies | None:
         """The policies of an `.ipsec`, `.reg` or LDIF file; None where it is none of these."""
+
+    def registry_numbers(self, content: bytes, name: str) -> Sequence[RegistryNumber] | None:
+        """All values of a `.reg` file; None where it is none."""
 
     def registry_form(
         self, objects: PolicySet, *, with_secrets: bool, allow_losses: bool
