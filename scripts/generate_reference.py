@@ -1,5 +1,6 @@
 """Writes the pages of the manual that come from the code: `docs/reasons.md` from the list of reasons,
-`docs/event-ids.md` from the table of Windows' event ids.
+`docs/event-ids.md` from the table of Windows' event ids, `docs/metric-list.md` from that of the metrics,
+`docs/timers.md` from what is done about silent peers.
 
     scripts/generate_reference.py            write the pages
     scripts/generate_reference.py --check    write nothing; status 1 and the names of pages that are stale
@@ -10,10 +11,15 @@ A test compares the pages with what this script makes, so a new reason cannot be
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from stockade.agent.metric_table import METRICS
+from stockade.ike.config import EngineConfig
+from stockade.ike.liveness import PeerTraits, plan_for
 from stockade.model.reasons import Fault, ReasonCode
 from stockade.model.windows_events import WINDOWS_EVENTS, Carrier
+from stockade.netsh.config import PROPERTIES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -89,7 +95,78 @@ def events_page() -> str:
     return "\n".join([*lines, ""])
 
 
-PAGES = {"reasons.md": reasons_page, "event-ids.md": events_page}
+_OFF = EngineConfig(notice_seconds=0)
+_HOTFIX = replace(_OFF, failover_idle_seconds=5.0)
+_SILENT_PEERS = (
+    ("nothing set", "can be asked (Stockade, strongSwan, libreswan)", EngineConfig(), PeerTraits(True)),
+    ("nothing set", "cannot be asked (Windows)", EngineConfig(), PeerTraits()),
+    ("nothing set", "Windows, in a cluster", EngineConfig(), PeerTraits(cluster=True)),
+    ("`nlbsidletime` 5", "Windows, in a cluster", _HOTFIX, PeerTraits(cluster=True)),
+    ("`nlbsidletime` 5, `nlbsqmretransmitduration` 10", "Windows, in a cluster",
+     replace(_HOTFIX, failover_quick_seconds=10.0), PeerTraits(cluster=True)),
+    ("`nlbsidletime` 60", "Windows, in a cluster", replace(_OFF, failover_idle_seconds=60.0),
+     PeerTraits(cluster=True)),
+    ("`deadpeertime` 5", "can be asked", EngineConfig(notice_seconds=5), PeerTraits(True)),
+    ("`deadpeertime` 5", "cannot be asked", EngineConfig(notice_seconds=5), PeerTraits()),
+    ("`deadpeertime` 60", "can be asked", EngineConfig(notice_seconds=60), PeerTraits(True)),
+    ("`deadpeertime` 60", "cannot be asked", EngineConfig(notice_seconds=60), PeerTraits()),
+)  # fmt: skip
+
+
+def timers_page() -> str:
+    """What is planned for a silent peer, by its kind and the settings; and the settings with their ranges."""
+    lines = [
+        "# Timers of dead peers",
+        "",
+        "<!-- Written by scripts/generate_reference.py from src/stockade/ike/liveness.py; do not edit. -->",
+        "",
+        "Seconds from the first packet that is not answered to the beginning of a new main mode, at most. "
+        "`stockade explain peer ADDRESS` computes the same for one peer and the settings in force. "
+        "[Dead peers](failover.md) says why, and what makes it sooner.",
+        "",
+        "| Settings | The peer | Silence | Then | Worst case | Unused quick modes go after |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for settings, peer, config, traits in _SILENT_PEERS:
+        plan = plan_for(config, traits)
+        first, second = plan.rungs
+        then = f"{second.name}, {second.seconds:g} s"
+        worst, idle = plan.notice_seconds, plan.idle_seconds
+        lines.append(f"| {settings} | {peer} | {first.seconds:g} s | {then} | {worst:g} s | {idle:g} s |")
+    lines += ["", "| Setting of `set config` | Values | Default | Meaning |", "| --- | --- | --- | --- |"]
+    for entry in PROPERTIES:
+        if entry.name.startswith("nlbs") or entry.name == "deadpeertime":
+            values = entry.values.replace("|", " or ")
+            lines.append(f"| `{entry.name}` | {values} | {entry.default} | {_cell(entry.help)} |")
+    return "\n".join([*lines, ""])
+
+
+def metrics_page() -> str:
+    """Every metric with its labels."""
+    lines = [
+        "# Metrics, one by one",
+        "",
+        "<!-- Written by scripts/generate_reference.py from src/stockade/agent/metric_table.py; "
+        "do not edit. -->",
+        "",
+        "What `/metrics` tells; [Metrics](metrics.md) says how to get it. Reasons are the words of "
+        "[the closed list](reasons.md). `process_*` are those of every Prometheus client.",
+        "",
+        "| Metric | Type | Labels | Meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+        lines.append(f"| `{metric.name}` | {metric.type.value} | {labels} | {_cell(metric.meaning)} |")
+    return "\n".join([*lines, ""])
+
+
+PAGES = {
+    "reasons.md": reasons_page,
+    "event-ids.md": events_page,
+    "metric-list.md": metrics_page,
+    "timers.md": timers_page,
+}
 
 
 def stale_pages(folder: Path = DOCS) -> list[str]:

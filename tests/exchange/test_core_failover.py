@@ -5,8 +5,9 @@ alpha sends, gamma's (or beta's) state is lost without a word. Times are exact: 
 from dataclasses import replace
 
 import pytest
-from core_harness import ALPHA, BETA, Host, World, me_to, policy_set, secure
+from core_harness import ALPHA, BETA, GAMMA, Host, World, me_to, policy_set, secure
 
+from stockade.agent import views
 from stockade.ike.config import EngineConfig
 from stockade.ike.liveness import PeerTraits, plan_for
 from stockade.model.reasons import ReasonCode
@@ -101,6 +102,27 @@ def test_a_living_node_costs_the_hotfix_one_quick_mode_and_no_main_mode() -> Non
     assert int(scene.node.received[-1]) >= scene.number - 1
 
 
+def test_a_peer_that_cannot_be_asked_is_noticed_after_its_idle_time_with_no_setting_at_all() -> None:
+    """Our defaults towards Windows: the client sends all the time, so no pair of it is ever unused."""
+    scene = Cluster(EXACT, WINDOWS)
+    back = scene.back_after(scene.crash(), 400)
+    worst = plan_for(EXACT, PeerTraits()).notice_seconds
+    assert 300 <= back <= worst + 0.5
+    assert worst == 365
+
+
+def test_a_one_way_stream_to_a_peer_that_cannot_be_asked_is_never_interrupted() -> None:
+    scene = Cluster(EXACT, WINDOWS)
+    scene.node.driver._deliver = scene.node._deliver
+    before, numbers = scene.core.engine.statistics["quick_modes"], len(scene.node.received)
+    first = scene.number
+    scene.world.run(620)
+    assert scene.core.engine.statistics["quick_modes"] == before + 2
+    assert scene.core.engine.statistics["main_modes"] == 1
+    assert len(scene.node.received) - numbers == scene.number - first
+    assert set(scene.deleted()) == {ReasonCode.SA_REPLACED}
+
+
 @pytest.mark.parametrize("seconds", [5.0, 10.0, 20.0])
 @pytest.mark.parametrize("can_be_asked", [True, False])
 def test_a_dead_peer_is_noticed_within_the_time_that_people_set(seconds: float, can_be_asked: bool) -> None:
@@ -116,3 +138,16 @@ def test_a_one_way_stream_to_a_living_peer_that_can_be_asked_is_never_cut() -> N
     scene.world.run(120)
     assert not scene.deleted()
     assert scene.core.engine.statistics["quick_modes"] == 1
+
+
+def test_explain_peer_tells_the_plan_of_this_peer_and_both_kinds_of_a_stranger() -> None:
+    scene = Cluster(EXACT, WINDOWS)
+    known = views.peer_plan(scene.core, BETA)
+    assert (known.known, known.notice_seconds, known.idle_seconds) == (True, 365.0, 300.0)
+    assert [rung.name for rung in known.rungs] == ["silence", "quick mode"]
+    assert sum(rung.seconds for rung in known.rungs) == known.notice_seconds
+    assert "at most 365 s" in "\n".join(known.lines)
+    stranger = views.peer_plan(scene.core, GAMMA)
+    assert not stranger.known
+    text = "\n".join(stranger.lines)
+    assert text.index("at most 20 s") < text.index("at most 365 s")

@@ -19,8 +19,8 @@ from stockade.netsh.dump import dump_policies, is_dump, refuse_blanks
 from stockade.netsh.files import read_script
 from stockade.netsh.interpreter import decode_script, run_command, run_script
 from stockade.netsh.ipseccmd import run_ipseccmd
-from stockade.netsh.memory_store import MemoryStore
 from stockade.netsh.session import Outcome, Session
+from stockade.policy.memory_store import MemoryStore
 from stockade.policy.objects import PolicySet
 
 CORPUS = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "data" / "scripts").iterdir())]

@@ -8,7 +8,6 @@ hundred times under traffic, and a capture on the wire sees no clear packet of p
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,38 +16,16 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from kill_harness import ALPHA, BETA, data_plane_of, end, is_protected, make_agent, ping
+
 from stockade.lab.capture import Capture, WireWatch
-from stockade.lab.netns import Namespace, Network
+from stockade.lab.netns import Network
 from stockade.lab.real import Agent
-from stockade.model.traffic import ICMP, TCP, Flow
 
 KILLS = 100
 SECONDS = 60.0
 """For the kills; on a busy machine there are fewer of them, and the test says how many."""
-
-ALPHA, BETA = "10.78.0.1", "10.78.0.2"
-POLICY = """
-ipsec static
-add filterlist name=secured
-add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=ICMP
-add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=TCP
-add filteraction name=require qmsecmethods="ESP[AES128,SHA256]"
-add policy name=test activatedefaultrule=no mmsecmethods="AES128-SHA256-ECP256"
-add rule name=secure policy=test filterlist=secured filteraction=require psk="a key"
-set policy name=test assign=yes
-"""
-
-
-def is_protected(flow: Flow) -> bool:
-    return flow.protocol in (ICMP, TCP) and {str(flow.source), str(flow.destination)} == {ALPHA, BETA}
-
-
-def make_agent(namespace: Namespace, home: Path, peer: str) -> Agent:
-    script = home.with_suffix(".netsh")
-    script.write_text(POLICY.format(peer=peer))
-    words = ["-m", "stockade.console.main", "--home", str(home), "netsh", "-f", str(script), "--atomic"]
-    namespace.run([sys.executable, *words])
-    return Agent(namespace, home)
 
 
 @contextmanager
@@ -64,16 +41,6 @@ def traffic(wire: Network) -> Iterator[Capture]:
             process = wire[name].popen(["bash", "-c", script])
             stack.callback(end, process)
         yield capture
-
-
-def end(process: "subprocess.Popen[str]") -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(5)
-
-
-def ping(namespace: Namespace, peer: str) -> bool:
-    argv = ["ping", "-q", "-c", "1", "-W", "10", peer]
-    return namespace.run(argv, check=False, timeout=15).returncode == 0
 
 
 def chance() -> random.Random:
@@ -121,17 +88,6 @@ def test_an_agent_killed_at_any_moment_leaves_no_clear_packet(wire, agents):
     assert tally.missed == 0
     assert tally.esp > 100
     assert kills >= KILLS // 4
-
-
-def data_plane_of(namespace: Namespace) -> int | None:
-    for process in namespace.processes():
-        try:
-            line = Path(f"/proc/{process}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"stockade.driver.userspace.process" in line:
-            return process
-    return None
 
 
 def test_a_data_plane_killed_at_any_moment_leaves_no_clear_packet(wire, agents):

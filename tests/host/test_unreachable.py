@@ -94,6 +94,12 @@ def test_an_agent_hears_that_its_peer_has_left_the_network(tmp_path: Path) -> No
         for each in (client, server):
             each.agent.wait_until_ready()
         assert client.ping(THEIRS)
+        told_people = client.stockade("explain", "peer", THEIRS)
+        assert "at most 20 s after the first packet without an answer" in told_people
+        assert "proves that it lost its state" in told_people
+        plan = json.loads(client.stockade("explain", "peer", THEIRS, "--format", "json"))
+        assert (plan["known"], plan["notice_seconds"]) == (True, 20.0)
+        assert sum(rung["seconds"] for rung in plan["rungs"]) == plan["notice_seconds"]
         server.namespace.run(["ip", "link", "set", "eth0", "down"])
         client.namespace.run(["ip", "neigh", "flush", "dev", "eth0"])
 

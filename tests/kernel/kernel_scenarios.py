@@ -24,12 +24,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.driver.contract import Acquire, PacketRefused, PeerMoved, SaExpired, SaIdle
+from stockade.driver.datapath import Datapath
 from stockade.driver.kernel.driver import KernelDriver
 from stockade.driver.kernel.listener import bypass_socket, take_esp_in_udp
+from stockade.driver.netlink import NetlinkSocket
 from stockade.driver.probe import kernel_capabilities
 from stockade.lab.capture import Capture, WireWatch
 from stockade.lab.examples import STOCKADE
@@ -48,8 +50,11 @@ from stockade.model.reasons import HostError, Reason, ReasonCode
 from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
-from stockade.model.traffic import ICMP, ICMPV6, TCP, Flow, TrafficSelector
+from stockade.model.traffic import AH, ESP, ICMP, ICMPV6, TCP, Flow, TrafficSelector
 from stockade.policy.specific import make_filter
+from stockade.wire import xfrm as xfrm_wire
+from stockade.wire import xfrm_layout
+from stockade.wire.netlink import encode_attributes
 
 ALPHA, BETA = "10.79.0.1", "10.79.0.2"
 ALPHA6, BETA6 = "fd79::1", "fd79::2"
@@ -197,21 +202,30 @@ class Host:
         return json.loads(self.stockade(*words, "--format", "json"))
 
     def apply(self, methods: str = "ESP[AES128,SHA256]") -> None:
-        script = self.home.with_suffix(".netsh")
-        script.write_text(
+        self.apply_script(
             POLICY.format(
                 peer=self.peer, methods=methods, permitted=PERMITTED_PORT, blocked=BLOCKED_PORT, psk="a key"
             )
         )
+
+    def apply_script(self, text: str) -> None:
+        script = self.home.with_suffix(".netsh")
+        script.write_text(text)
         self.stockade("netsh", "-f", str(script), "--atomic")
 
 
 @contextmanager
-def two_agents(world: World, methods: str = "ESP[AES128,SHA256]") -> Iterator[tuple[Host, Host]]:
+def two_agents(
+    world: World, methods: str = "ESP[AES128,SHA256]", policies: tuple[str, str] | None = None
+) -> Iterator[tuple[Host, Host]]:
+    """`policies`: netsh scripts in the place of POLICY."""
     hosts = Host(world, world.alpha, BETA), Host(world, world.beta, ALPHA)
     try:
-        for host in hosts:
-            host.apply(methods)
+        for number, host in enumerate(hosts):
+            if policies is None:
+                host.apply(methods)
+            else:
+                host.apply_script(policies[number])
             host.agent.start()
         for host in hosts:
             assert host.agent.wait_until_ready()["driver"] == "kernel"
@@ -404,7 +418,8 @@ def two_drivers(world: World) -> Iterator[tuple[Here, Here]]:
         for driver in drivers:
             driver.stop()
     for driver in drivers:
-        assert xfrm(driver.namespace, "state") == []
+        # what the kernel itself put there while it waited for an SA goes after 3 s
+        assert eventually(lambda space=driver.namespace: xfrm(space, "state") == [])
         assert xfrm(driver.namespace, "policy") == []
 
 
@@ -437,7 +452,12 @@ def table_of(
 
 
 def sas_of(
-    one: str, other: str, protocol: int, proposal: QuickModeProposal, spi: int, **fields: object
+    one: str,
+    other: str,
+    protocol: int,
+    proposal: QuickModeProposal | SimpleNamespace,
+    spi: int,
+    **fields: object,
 ) -> tuple[SecurityAssociation, SecurityAssociation]:
     """One direction, as its receiver and as its sender have it."""
     esp, ah = proposal.esp, proposal.ah
@@ -509,16 +529,7 @@ def every_suite_carries_packets(world: World) -> None:
             beta.install_filters(table_of(ends[1], ends[0], protocol, proposal))
             forth, _ = secure(alpha, beta, ends, protocol, proposal, replay_window=window)
             if protocol == ICMPV6:
-                # neighbour discovery is ICMPv6 too: a real table exempts it, here the neighbours are given
-                for one, other, address in (
-                    (world.alpha, world.beta, BETA6),
-                    (world.beta, world.alpha, ALPHA6),
-                ):
-                    link = other.run(["cat", "/sys/class/net/eth0/address"], check=False).stdout.strip()
-                    if not link:
-                        text = other.run(["ip", "-brief", "link", "show", "eth0"]).stdout
-                        link = re.search(r"(\w\w:){5}\w\w", text)[0]
-                    one.ip(f"neighbour replace {address} lladdr {link} dev eth0 nud permanent")
+                know_the_neighbours(world)
             with world.capture((protocol,), ()) as wire:
                 assert ping(world.alpha, ends[1], 2) == 2, f"{proposal} window {window}"
                 tally = wire.tally()
@@ -590,24 +601,162 @@ def the_kernel_reports_what_happens(world: World) -> None:
 
 
 def esp_in_udp_passes(world: World) -> None:
-    """UDP encapsulation over the agent's own socket of port 4500, which still gets IKE."""
+    """UDP encapsulation over the agent's own socket of port 4500, which still gets IKE; both families."""
     proposal = SUITES[6]
-    with two_drivers(world) as (alpha, beta):
-        alpha.install_filters(table_of(ALPHA, BETA, ICMP, proposal))
-        beta.install_filters(table_of(BETA, ALPHA, ICMP, proposal))
-        sockets = []
-        for driver, address in ((alpha, ALPHA), (beta, BETA)):
-            sock = driver.namespace.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            sock.bind((address, 4500))
-            sock.settimeout(3)
-            driver.prepare_ike_socket(sock)
-            sockets.append(sock)
-        secure(alpha, beta, (ALPHA, BETA), ICMP, proposal, udp=UdpEncapsulation(4500, 4500))
-        assert ping(world.alpha, BETA, 2) == 2
-        sockets[0].sendto(bytes(4) + b"IKE behind its marker", (BETA, 4500))
-        assert sockets[1].recv(100).endswith(b"IKE behind its marker")
-        for sock in sockets:
-            sock.close()
+    for version, ends, protocol in ((4, (ALPHA, BETA), ICMP), (6, (ALPHA6, BETA6), ICMPV6)):
+        with two_drivers(world) as (alpha, beta), ExitStack() as stack:
+            alpha.install_filters(table_of(*ends, protocol, proposal))
+            beta.install_filters(table_of(*reversed(ends), protocol, proposal))
+            if version == 6:
+                know_the_neighbours(world)
+            sockets = []
+            for driver, address in zip((alpha, beta), ends, strict=True):
+                family = socket.AF_INET if version == 4 else socket.AF_INET6
+                sock = driver.namespace.call(lambda family=family: socket.socket(family, socket.SOCK_DGRAM))
+                stack.callback(sock.close)
+                sock.bind((address, 4500))
+                sock.settimeout(3)
+                driver.prepare_ike_socket(sock)
+                sockets.append(sock)
+            secure(alpha, beta, ends, protocol, proposal, udp=UdpEncapsulation(4500, 4500))
+            with world.capture((protocol,), ()) as wire:
+                assert ping(world.alpha, ends[1], 2) == 2, f"IPv{version}"
+                assert wire.tally().protected_clear == 0, wire.tally()
+            sockets[0].sendto(bytes(4) + b"IKE behind its marker", (ends[1], 4500))
+            assert sockets[1].recv(100).endswith(b"IKE behind its marker")
+
+
+def know_the_neighbours(world: World) -> None:
+    """Neighbour discovery is ICMPv6 too: a real table exempts it, here the neighbours are given."""
+    for one, other, address in ((world.alpha, world.beta, BETA6), (world.beta, world.alpha, ALPHA6)):
+        link = other.run(["cat", "/sys/class/net/eth0/address"], check=False).stdout.strip()
+        if not link:
+            text = other.run(["ip", "-brief", "link", "show", "eth0"]).stdout
+            link = re.search(r"(\w\w:){5}\w\w", text)[0]
+        one.ip(f"neighbour replace {address} lladdr {link} dev eth0 nud permanent")
+
+
+# ---- extended sequence numbers, and AH around ESP ----------------------------------------------------------
+
+
+BEFORE_THE_WRAP = (1 << 32) - 3
+
+
+def set_numbers(driver: Here, sa: SecurityAssociation, used: int) -> None:
+    """As if so many packets had passed (XFRM_MSG_NEWAE; the driver has no use for it)."""
+    protocol = ESP if sa.esp is not None else AH
+    high, low = used >> 32, used & 0xFFFF_FFFF
+    window = sa.replay_window if sa.direction is Direction.INBOUND else xfrm_wire.LEGACY_WINDOW
+    words = window // 32
+    inbound = sa.direction is Direction.INBOUND
+    numbers = (0, low, 0, high) if inbound else (low, 0, high, 0)
+    replay = xfrm_layout.REPLAY_ESN.pack(words, *numbers, window) + bytes(4 * words)
+    body = xfrm_wire.state_id(sa.destination, sa.spi, protocol)
+    body += sa.source.packed.ljust(16, b"\0") + bytes(8)
+    body += encode_attributes({xfrm_wire.Attribute.REPLAY_ESN: replay})
+
+    def change() -> None:
+        netlink = NetlinkSocket(socket.NETLINK_XFRM)
+        netlink.change(0x1E, body, 0x100)  # XFRM_MSG_NEWAE, NLM_F_REPLACE
+        netlink.close()
+
+    driver.namespace.call(change)
+
+
+def extended_sequence_numbers_pass_the_end_of_32_bits(world: World) -> None:
+    """Both directions, ESP and AH; what the kernel sent is opened by the user-space path too."""
+    for suite in (
+        QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None)),
+        QuickModeProposal(EspSuite(Encryption.AES_CBC_256, Hash.SHA_256)),
+        QuickModeProposal(EspSuite(Encryption.NULL, Hash.SHA1)),
+        QuickModeProposal(ah=Hash.SHA_256),
+    ):
+        proposal = replace(suite, extended_sequence=True)
+        protocol = ESP if proposal.esp is not None else AH
+        with two_drivers(world) as (alpha, beta):
+            alpha.install_filters(table_of(ALPHA, BETA, ICMP, proposal))
+            beta.install_filters(table_of(BETA, ALPHA, ICMP, proposal))
+            extended = {"extended_sequence": True, "replay_window": 64}
+            secure(alpha, beta, (ALPHA, BETA), ICMP, proposal, **extended)
+            to_beta = sas_of(ALPHA, BETA, ICMP, proposal, 0x1000, **extended)
+            to_alpha = sas_of(BETA, ALPHA, ICMP, proposal, 0x1001, **extended)
+            for driver, sa in zip((beta, alpha, alpha, beta), (*to_beta, *to_alpha), strict=True):
+                set_numbers(driver, sa, BEFORE_THE_WRAP)
+            sniffer = world.beta.call(
+                lambda kind=protocol: socket.socket(socket.AF_INET, socket.SOCK_RAW, kind)
+            )
+            with sniffer:
+                sniffer.setblocking(False)
+                assert ping(world.alpha, BETA, 6) == 6, str(proposal)
+                seen = []
+                with suppress(BlockingIOError):
+                    while True:
+                        seen.append(sniffer.recv(2048))
+            text = next(text for text in xfrm(world.beta, "state") if "0x00001000" in text)
+            assert "esn" in text, text
+            judge = Datapath()
+            judge.install_filters(table_of(BETA, ALPHA, ICMP, proposal).filters, 0.0)
+            judge.add_sa(to_beta[0], 0.0)
+            (entry,) = judge._sad
+            assert entry.window.accept(BEFORE_THE_WRAP)
+            clear = judge.inbound(seen, 1.0)
+            assert len(seen) == len(clear) == 6, (str(proposal), judge.statistics(1.0))
+            assert entry.window.top == BEFORE_THE_WRAP + 6
+            assert all(packet[9] == ICMP for packet in clear)
+
+
+def ah_around_esp_carries_packets(world: World) -> None:
+    """Both of it in every packet, in both families; with one half missing nothing passes."""
+    for proposal, (ends, protocol) in itertools.product(
+        (
+            QuickModeProposal(EspSuite(Encryption.AES_CBC_128, None), Hash.SHA_256),
+            QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None), Hash.SHA1),
+            QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, Hash.SHA1), Hash.MD5),
+        ),
+        (((ALPHA, BETA), ICMP), ((ALPHA6, BETA6), ICMPV6)),
+    ):
+        with two_drivers(world) as (alpha, beta):
+            alpha.install_filters(table_of(*ends, protocol, proposal))
+            beta.install_filters(table_of(*reversed(ends), protocol, proposal))
+            if protocol == ICMPV6:
+                know_the_neighbours(world)
+            halves = secure_both(alpha, beta, ends, protocol, proposal)
+            with world.capture((protocol,), ()) as wire:
+                assert ping(world.alpha, ends[1], 2) == 2, str(proposal)
+                assert wire.tally().protected_clear == 0, wire.tally()
+            carried = {row.spi: row.packets for row in beta.statistics().sas}
+            assert [carried[spi] for spi in halves] == [2, 2, 2, 2], carried
+            alpha.remove_sa(halves[1], Direction.OUTBOUND, ip_address(ends[1]))
+            with world.capture((protocol,), ()) as wire:
+                assert ping(world.alpha, ends[1], 2, 1) == 0, "ESP without its AH"
+                tally = wire.tally()
+                assert (tally.protected_clear, tally.esp) == (0, 0), tally
+
+
+def secure_both(
+    alpha: Here,
+    beta: Here,
+    ends: tuple[str, str],
+    protocol: int,
+    proposal: QuickModeProposal,
+    change: Callable[[SecurityAssociation], SecurityAssociation] = lambda sa: sa,
+) -> tuple[int, int, int, int]:
+    """As `secure`, with AH around ESP: the SPIs of ESP and AH forth, and of both back."""
+    halves = SimpleNamespace(esp=proposal.esp, ah=None), SimpleNamespace(esp=None, ah=proposal.ah)
+    for start, (one, other), (sender, receiver) in (
+        (0x1000, ends, (alpha, beta)),
+        (0x1001, (ends[1], ends[0]), (beta, alpha)),
+    ):
+        spis = start, start + 16
+        pairs = [
+            sas_of(one, other, protocol, half, spi, bundle=bundle)
+            for half, spi, bundle in zip(halves, spis, reversed(spis), strict=True)
+        ]
+        for received, _ in pairs:
+            receiver.add_sa(change(received))
+        for _, sent in pairs:
+            sender.add_sa(change(sent))
+    return 0x1000, 0x1010, 0x1001, 0x1011
 
 
 def a_changed_mapping_is_followed(world: World) -> None:
@@ -730,9 +879,14 @@ def accept_clear_lets_clear_packets_in(world: World) -> None:
 LANS = {4: ("10.81.0.0/24", "10.82.0.0/24"), 6: ("fd81::/64", "fd82::/64")}
 
 
-def tunnel_table(near: str, far: str, local: str, peer: str) -> FilterTable:
+IN_TUNNELS = QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None))
+BOTH_IN_TUNNELS = QuickModeProposal(EspSuite(Encryption.AES_CBC_128, None), Hash.SHA_256)
+
+
+def tunnel_table(
+    near: str, far: str, local: str, peer: str, proposal: QuickModeProposal = IN_TUNNELS
+) -> FilterTable:
     """As Windows has it: a rule for each direction, whose end point is where its packets go."""
-    proposal = QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None))
     negotiations = {}
     filters = []
     outward = TrafficSelector(AddressRange.network(near), AddressRange.network(far))
@@ -761,55 +915,47 @@ def tunnel_table(near: str, far: str, local: str, peer: str) -> FilterTable:
 
 def tunnels_carry_packets(world: World) -> None:
     """Two gateways, a host's address behind each; both families outside and inside, each in the other."""
-    proposal = QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None))
     with ExitStack() as stack:
-        behind = []
-        for number, gate in enumerate((world.alpha, world.beta)):
-            host = stack.enter_context(Namespace(f"behind{number}"))
-            gate.ip(f"link add lan type veth peer name eth0 netns {host.full_name}")
-            host.call(speak_ipv6)
-            gate.call(lambda: Path("/proc/sys/net/ipv6/conf/lan/disable_ipv6").write_text("0\n"))
-            gate.call(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n"))
-            gate.call(lambda: Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1\n"))
-            for version, length in ((4, 24), (6, 64)):
-                net = LANS[version][number].split("/")[0].removesuffix("0" if version == 4 else "")
-                nodad = "" if version == 4 else " nodad"
-                gate.ip(f"address add {net}1/{length} dev lan{nodad}")
-                host.ip(f"address add {net}9/{length} dev eth0{nodad}")
-            gate.ip("link set lan up")
-            host.ip("link set eth0 up", "route add default via " + ("10.81.0.1", "10.82.0.1")[number])
-            host.ip("route add default via " + ("fd81::1", "fd82::1")[number])
-            other = 1 - number
-            gate.ip(f"route add {LANS[4][other]} via {(ALPHA, BETA)[other]}")
-            gate.ip(f"route add {LANS[6][other]} via {(ALPHA6, BETA6)[other]}")
-            behind.append(host)
-        for outer, inner in ((4, 4), (6, 6), (4, 6), (6, 4)):
+        behind = two_networks(world, stack)
+        for outer, inner, proposal in (
+            *((outer, inner, IN_TUNNELS) for outer, inner in ((4, 4), (6, 6), (4, 6), (6, 4))),
+            *((outer, inner, BOTH_IN_TUNNELS) for outer, inner in ((4, 4), (6, 6), (4, 6))),
+        ):
             one, other = (ALPHA, BETA) if outer == 4 else (ALPHA6, BETA6)
             near, far = LANS[inner]
             target = "10.82.0.9" if inner == 4 else "fd82::9"
             back = "10.81.0.9" if inner == 4 else "fd81::9"
             with two_drivers(world) as (alpha, beta):
-                alpha.install_filters(tunnel_table(near, far, one, other))
-                beta.install_filters(tunnel_table(far, near, other, one))
-                where = f"IPv{inner} in IPv{outer}"
+                alpha.install_filters(tunnel_table(near, far, one, other, proposal))
+                beta.install_filters(tunnel_table(far, near, other, one, proposal))
+                where = f"IPv{inner} in IPv{outer}, {proposal}"
                 assert ping(behind[0], target, 1, 1) == 0, f"{where}: no SA"
                 acquire = alpha.wait_for(Acquire)
                 assert (str(acquire.flow.source), str(acquire.flow.destination)) == (back, target), acquire
                 # in clear, from the other side: not past the gateway
                 seen = beta.statistics().refused
-                for spi, ends, nets, driver in (
-                    (0x1000, (one, other), (near, far), (beta, alpha)),
-                    (0x1001, (other, one), (far, near), (alpha, beta)),
-                ):
-                    received, sent = sas_of(*ends, 0, proposal, spi, mode=Mode.TUNNEL)
-                    selector = TrafficSelector(*map(AddressRange.network, nets))
-                    driver[0].add_sa(replace(received, selector=selector, negotiation="local/test/out"))
-                    driver[1].add_sa(replace(sent, selector=selector, negotiation="local/test/out"))
+
+                def change(
+                    sa: SecurityAssociation, one: str = one, nets: tuple[str, str] = (near, far)
+                ) -> SecurityAssociation:
+                    forth = str(sa.source) == one
+                    selector = TrafficSelector(*map(AddressRange.network, nets if forth else nets[::-1]))
+                    return replace(sa, mode=Mode.TUNNEL, selector=selector, negotiation="local/test/out")
+
+                if proposal.ah is not None:
+                    secure_both(alpha, beta, (one, other), 0, proposal, change)
+                else:
+                    for spi, ends, driver in (
+                        (0x1000, (one, other), (beta, alpha)),
+                        (0x1001, (other, one), (alpha, beta)),
+                    ):
+                        for each, sa in zip(driver, sas_of(*ends, 0, proposal, spi), strict=True):
+                            each.add_sa(change(sa))
                 with world.capture((ICMP, ICMPV6), ()) as wire:
                     assert ping(behind[0], target, 3) == 3, where
                     assert ping(behind[1], back, 2, size=3000 if inner == 4 else 1200) == 2, where
                     tally = wire.tally()
-                assert tally.esp >= 8, (where, tally)
+                assert tally.esp + tally.ah >= 8, (where, tally)
                 carried = {row.spi: row.packets for row in beta.statistics().sas}
                 assert carried[0x1000] >= 5, (where, carried)
                 text = next(text for text in xfrm(world.beta, "state") if "0x00001000" in text)
@@ -821,6 +967,77 @@ def tunnels_carry_packets(world: World) -> None:
                 assert after.get("clear-dropped", 0) > dict(seen).get("clear-dropped", 0), (where, after)
 
 
+TUNNEL_POLICY = """
+ipsec static
+add filterlist name=out
+add filter filterlist=out srcaddr={near} srcmask={mask} dstaddr={far} dstmask={mask} mirrored=no
+add filterlist name=in
+add filter filterlist=in srcaddr={far} srcmask={mask} dstaddr={near} dstmask={mask} mirrored=no
+add filteraction name=require inpass=no soft=no qmsecmethods="{methods}"
+add policy name=test activatedefaultrule=no mmsecmethods="AES128-SHA256-ECP256"
+add rule name=out policy=test filterlist=out filteraction=require tunnel={peer} psk="a key"
+add rule name=in policy=test filterlist=in filteraction=require tunnel={local} psk="a key"
+set policy name=test assign=yes
+"""
+
+
+def agents_negotiate_a_tunnel(world: World) -> None:
+    """Two gateways with agents: the hosts behind them talk through ESP, and through AH around it."""
+    with ExitStack() as stack:
+        behind = two_networks(world, stack)
+        near, far = (net.split("/")[0] for net in LANS[4])
+        for methods, extended in (
+            ("ESP[AESGCM128,None]:ESN", True),
+            ("AH[SHA256]+ESP[AES128,None]", False),
+        ):
+            common = {"mask": "255.255.255.0", "methods": methods}
+            scripts = (
+                TUNNEL_POLICY.format(near=near, far=far, local=ALPHA, peer=BETA, **common),
+                TUNNEL_POLICY.format(near=far, far=near, local=BETA, peer=ALPHA, **common),
+            )
+            with world.capture((ICMP, ICMPV6), ()) as wire, two_agents(world, policies=scripts) as hosts:
+                assert ping(behind[0], "10.82.0.9", 3) == 3, "the first packet is held, none is lost"
+                assert ping(behind[1], "10.81.0.9", 2, size=3000) == 2, "in fragments"
+                tally = wire.tally()
+                assert tally.esp + tally.ah >= 10, tally
+                assert tally.protected_clear == 0, tally
+                for host in hosts:
+                    assert len(host.ask("show", "sas")["quick_modes"]) == 1
+                    written = xfrm(host.namespace, "state")
+                    assert sum("mode tunnel" in text for text in written) == 2, written
+                    assert all("esn" in text for text in written) is extended, written
+                    assert sum("proto ah" in text for text in written) == (0 if extended else 2), written
+                for host in hosts:
+                    assert host.agent.terminate() == 0
+                    assert eventually(lambda space=host.namespace: xfrm(space, "state") == [])
+                    assert xfrm(host.namespace, "policy") == []
+
+
+def two_networks(world: World, stack: ExitStack) -> list[Namespace]:
+    """A host behind each of alpha and beta."""
+    behind = []
+    for number, gate in enumerate((world.alpha, world.beta)):
+        host = stack.enter_context(Namespace(f"behind{number}"))
+        gate.ip(f"link add lan type veth peer name eth0 netns {host.full_name}")
+        host.call(speak_ipv6)
+        gate.call(lambda: Path("/proc/sys/net/ipv6/conf/lan/disable_ipv6").write_text("0\n"))
+        gate.call(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n"))
+        gate.call(lambda: Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1\n"))
+        for version, length in ((4, 24), (6, 64)):
+            net = LANS[version][number].split("/")[0].removesuffix("0" if version == 4 else "")
+            nodad = "" if version == 4 else " nodad"
+            gate.ip(f"address add {net}1/{length} dev lan{nodad}")
+            host.ip(f"address add {net}9/{length} dev eth0{nodad}")
+        gate.ip("link set lan up")
+        host.ip("link set eth0 up", "route add default via " + ("10.81.0.1", "10.82.0.1")[number])
+        host.ip("route add default via " + ("fd81::1", "fd82::1")[number])
+        other = 1 - number
+        gate.ip(f"route add {LANS[4][other]} via {(ALPHA, BETA)[other]}")
+        gate.ip(f"route add {LANS[6][other]} via {(ALPHA6, BETA6)[other]}")
+        behind.append(host)
+    return behind
+
+
 SCENARIOS: dict[str, Callable[[World], None]] = {
     "every-suite-carries-packets": every_suite_carries_packets,
     "tunnels-carry-packets": tunnels_carry_packets,
@@ -828,9 +1045,12 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "esp-in-udp-passes": esp_in_udp_passes,
     "a-changed-mapping-is-followed": a_changed_mapping_is_followed,
     "what-began-a-negotiation-goes-in-clear": what_began_a_negotiation_goes_in_clear_where_the_way_is_open,
+    "extended-sequence-numbers": extended_sequence_numbers_pass_the_end_of_32_bits,
+    "ah-around-esp": ah_around_esp_carries_packets,
     "loopback-is-left-alone": loopback_is_left_alone,
     "accept-clear-lets-clear-packets-in": accept_clear_lets_clear_packets_in,
     "agents-negotiate-and-carry-traffic": agents_negotiate_and_carry_traffic,
+    "agents-negotiate-a-tunnel": agents_negotiate_a_tunnel,
     "permit-and-block-are-kept": permit_and_block_are_kept,
     "clear-traffic-is-refused": clear_traffic_is_refused,
     "a-killed-agent-comes-back": a_killed_agent_comes_back,

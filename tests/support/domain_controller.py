@@ -16,7 +16,7 @@ from typing import Self
 from stockade.lab.needs import SYSTEM_PATH, find_program
 from stockade.lab.netns import Namespace
 
-PROGRAMS = ("samba", "samba-tool", "ldbsearch", "ldbmodify", "ldbadd")
+PROGRAMS = ("samba", "samba-tool", "ldbsearch", "ldbmodify", "ldbadd", "ldbdel", "smbclient", "kinit")
 REALM = "LAB.TEST"
 DOMAIN_DN = "DC=lab,DC=test"
 PASSWORD = "Passw0rd.lab!"
@@ -29,7 +29,8 @@ def missing() -> str | None:
     """What the machine lacks for it, in words."""
     for program in PROGRAMS:
         if find_program(program) is None:
-            return f"the program {program} is not installed (Debian: samba-ad-dc, ldb-tools)"
+            packages = "samba-ad-dc, ldb-tools, smbclient, krb5-user"
+            return f"the program {program} is not installed (Debian: {packages})"
     if not Path("/usr/share/samba/setup/ad-schema").is_dir():
         return "Samba's schema is not installed (Debian: samba-ad-provision)"
     for name in ("bonsai", "dns", "gssapi"):
@@ -143,6 +144,19 @@ class DomainController:
         """Another ipsecData."""
         text = base64.b64encode(data).decode()
         self.modify(f"dn: {dn}\nchangetype: modify\nreplace: ipsecData\nipsecData:: {text}\n")
+
+    def delete(self, dn: str) -> None:
+        self._run([_path("ldbdel"), "-H", str(self.database), dn])
+
+    def sysvol(self, gpo: str, name: str) -> bytes:
+        """A file of a group policy object."""
+        guid = gpo[3:41]
+        return (self.folder / "dc" / "state" / "sysvol" / self.domain / "Policies" / guid / name).read_bytes()
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that its own one for LDAPS is signed with; it makes both when it first starts."""
+        return self.folder / "dc" / "private" / "tls" / "ca.pem"
 
     # ---- what a domain has
     def add_computer(self, name: str, keytab: Path, unit: str = "") -> None:

@@ -19,8 +19,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from stockade import __version__
-from stockade.agent import messages, views
+from stockade.agent import messages, views, web_api
 from stockade.agent.event_store import EventQuery, read_query
+from stockade.agent.web_desk import WebDesk
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Fault, ReasonCode, StockadeError, error_for
@@ -33,6 +34,8 @@ EVENT_QUEUE = 1000
 """Journal entries that wait for one slow reader of /v1/events; then it loses the oldest and is told how
 many."""
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
 MAXIMUM_BODY = 32 * 1024 * 1024
 
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "any": 0}
@@ -41,11 +44,16 @@ _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "any": 
 class AgentOperations(Protocol):
     """What the API asks of the service."""
 
+    @property
+    def desk(self) -> WebDesk: ...
+
     def status(self) -> messages.Status: ...
     def filters(self) -> messages.Filters: ...
     def sas(self) -> messages.Sas: ...
     def reload(self) -> messages.Loaded: ...
     def delete_peer(self, peer: Address) -> messages.Deleted: ...
+    def delete_quick_mode(self, inbound_spi: int) -> messages.Deleted: ...
+    def rekey(self, inbound_spi: int) -> messages.Rekeyed: ...
     def dynamic(self, *, with_keys: bool) -> messages.Dynamic: ...
     def set_dynamic(self, version: int, objects: DynamicSet) -> messages.Loaded: ...
     def release_address(self, address: Address | None) -> messages.Released: ...
@@ -53,6 +61,8 @@ class AgentOperations(Protocol):
     def explain_peer(self, peer: Address) -> messages.PeerPlan: ...
     def journal(self, last: int) -> messages.JournalEntries: ...
     def events(self, query: EventQuery) -> messages.JournalEntries: ...
+    def metrics(self) -> bytes: ...
+    def capture_keys(self) -> messages.CaptureKeys: ...
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
 
 
@@ -121,6 +131,19 @@ def _journal(agent: AgentOperations, request: Request) -> msgspec.Struct:
     return agent.journal(int(last))
 
 
+def _spi(request: Request) -> int:
+    text = _required(request, "spi")
+    try:
+        spi = int(text, 16)
+    except ValueError:
+        spi = -1
+    if not 0 < spi < 1 << 32:
+        raise error_for(ReasonCode.SYNTAX, f"spi {text!r}: expected 0x and eight hexadecimal digits")
+    return spi
+
+
+_SPI = Parameter("spi", "our inbound SPI, 0x…", required=True)
+
 _FLOW_PARAMETERS = (
     Parameter("source", "source address", required=True),
     Parameter("destination", "destination address", required=True),
@@ -187,6 +210,80 @@ ROUTES = (
         lambda agent, _: agent.reload(),
     ),
     Endpoint(
+        "POST",
+        "/v1/capture/keys",
+        "Give out the keys of all SAs, to decrypt a capture with; the journal tells of it",
+        messages.CaptureKeys,
+        lambda agent, _: agent.capture_keys(),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/policy",
+        "The policies of all stores, without keys",
+        messages.PolicyTree,
+        lambda agent, _: agent.desk.policy(),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/policy/history",
+        "The revisions of a store",
+        messages.History,
+        web_api.history,
+        (Parameter("store", "local (default) or persistent"),),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/policy/difference",
+        "What changed between two revisions",
+        messages.Difference,
+        web_api.difference,
+        (
+            Parameter("store", "local (default) or persistent"),
+            Parameter("first", "the older revision", required=True),
+            Parameter("second", "the newer one; absent: the store as it is now"),
+        ),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/negotiations",
+        "The stories of the newest negotiations, while they are recorded",
+        messages.Negotiations,
+        web_api.negotiations,
+        (Parameter("last", "how many, 50 by default, at most 100"),),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/negotiations/record",
+        "Record the stories of negotiations for some time",
+        messages.Recording,
+        web_api.record,
+        (Parameter("seconds", "0 (stop) to 3600, 600 by default"),),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/web/ticket",
+        "A way into the web console, good once",
+        messages.WebTicket,
+        web_api.ticket,
+        (Parameter("role", "viewer or operator (default)"),),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/web/redeem",
+        "What a ticket is good for (for the web console)",
+        messages.WebEntry,
+        web_api.redeem,
+        body=messages.WebKey,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/web/report",
+        "Write into the journal what the web console refused or somebody did in it",
+        messages.Noted,
+        web_api.report,
+        body=messages.WebReport,
+    ),
+    Endpoint(
         "GET",
         "/v1/dynamic",
         "The objects of the dynamic store",
@@ -212,6 +309,22 @@ ROUTES = (
     ),
     Endpoint(
         "POST",
+        "/v1/sas/quick/delete",
+        "Delete one quick mode and tell the peer",
+        messages.Deleted,
+        lambda agent, request: agent.delete_quick_mode(_spi(request)),
+        (_SPI,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/sas/quick/rekey",
+        "Make a quick mode anew; the old one goes on until then",
+        messages.Rekeyed,
+        lambda agent, request: agent.rekey(_spi(request)),
+        (_SPI,),
+    ),
+    Endpoint(
+        "POST",
         "/v1/cluster/release",
         "Say good-bye to all peers on a virtual address that is going to be moved",
         messages.Released,
@@ -221,8 +334,8 @@ ROUTES = (
 )
 
 
-def application(agent: AgentOperations) -> Starlette:
-    """The ASGI application over `agent`."""
+def application(agent: AgentOperations, only: frozenset[tuple[str, str]] | None = None) -> Starlette:
+    """The ASGI application over `agent`; with `only` it has those methods and paths alone."""
 
     def plain(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         async def handler(request: Request) -> Response:
@@ -248,10 +361,28 @@ def application(agent: AgentOperations) -> Starlette:
     async def document(_: Request) -> Response:
         return JSONResponse(openapi())
 
-    routes = [Route(endpoint.path, plain(endpoint), methods=[endpoint.method]) for endpoint in ROUTES]
+    async def metrics(_: Request) -> Response:
+        return metrics_answer(agent)
+
+    routes = [
+        Route(endpoint.path, plain(endpoint), methods=[endpoint.method])
+        for endpoint in ROUTES
+        if only is None or (endpoint.method, endpoint.path) in only
+    ]
+    if only is not None:
+        return Starlette(routes=routes)
     routes.append(Route("/v1/events", events, methods=["GET"]))
+    routes.append(Route("/metrics", metrics, methods=["GET"]))
     routes.append(Route("/v1/openapi.json", document, methods=["GET"]))
     return Starlette(routes=routes)
+
+
+def metrics_answer(agent: AgentOperations) -> Response:
+    """The figures as Prometheus reads them; 503 with the reason where the data plane cannot be asked."""
+    try:
+        return Response(agent.metrics(), media_type=METRICS_TYPE)
+    except StockadeError as error:
+        return Response(f"{error}\n", 503, media_type="text/plain")
 
 
 def openapi() -> dict[str, Any]:

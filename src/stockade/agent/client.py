@@ -39,9 +39,30 @@ class AgentClient:
     def post(self, path: str, parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
         return self._request("POST", path, parameters)
 
+    def post_json(self, path: str, content: object) -> dict[str, Any]:
+        """Send `content` as JSON."""
+        return self._request("POST", path, None, json.dumps(content).encode())
+
     def put(self, path: str, content: object) -> dict[str, Any]:
         """Send `content` as JSON."""
         return self._request("PUT", path, None, json.dumps(content).encode())
+
+    def text(self, path: str) -> str:
+        """An answer that is no JSON."""
+        connection = self._open(self._timeout)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            content = response.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise error_for(
+                ReasonCode.AGENT_NOT_RUNNING, f"no proper answer at {self._path}: {error}"
+            ) from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise error_for(ReasonCode.DRIVER_FAILED, content.strip())
+        return content
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Journal entries as they come; ends when the agent stops."""

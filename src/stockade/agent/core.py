@@ -11,10 +11,12 @@ so that a coroutine decides nothing. Times are seconds on one monotonic clock.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from stockade.agent.adoption import Adoption
 from stockade.agent.diagnostics import PacketLog
 from stockade.agent.journal import Entry
 from stockade.agent.known_peers import KnownPeers, KnownQuickMode
 from stockade.agent.soft import SoftFallback, SoftSettings
+from stockade.agent.survivors import SurvivingPair
 from stockade.agent.temporary import SoftAssociation, TemporaryFilters
 from stockade.driver import contract as driver_contract
 from stockade.driver.contract import Driver
@@ -113,6 +115,10 @@ class HostCore:
         """Is told every quick mode that comes up."""
         self._released: set[Address] = set()
         self._stopping = False
+        self.counters = dict.fromkeys(
+            ("key_updates", "key_update_failures", "key_addition_failures", "send_failures"), 0
+        )
+        """What Windows counts among its IKE statistics and the engine cannot know."""
         self._perform = perform
         self._lookup = FilterTableLookup(self.table)
         self.engine = Engine(
@@ -124,6 +130,7 @@ class HostCore:
             kerberos,
             restart_secret,
         )
+        self._adoption = Adoption(driver, self.engine, self._keep_survivor, self._note_survivor)
 
     # ---- policy
 
@@ -226,13 +233,33 @@ class HostCore:
         except StockadeError as error:
             self._note("policy-refused", error.reason, now)
 
+    def adopt(self, judged: float, now: float) -> int:
+        """After a start, when the policy is in force: go on with the SAs that outlived an earlier agent, as
+        far as today's policy would make them, and end the rest. `judged`: seconds since the access list
+        changed. Returns how many pairs go on."""
+        try:
+            return self._adoption.take(self.facts.local, judged, now)
+        except StockadeError as error:
+            self._note("driver-failed", error.reason, now)
+            return 0
+
+    def _keep_survivor(self, pair: SurvivingPair, now: float) -> None:
+        for sa in pair.sas:
+            self._find_by(sa)
+            self._make_room(sa, now)
+
+    def _note_survivor(self, sa: SecurityAssociation, reason: Reason, now: float) -> None:
+        spi = f"{sa.spi:#010x}"
+        self._note("sa-not-adopted", reason, now, spi=spi, direction=sa.direction, peer=str(sa.peer))
+
     def reconnect(self, now: float) -> int:
         """After a start: negotiate anew with the peers that we had SAs with, so that nobody waits for a
-        time-out of theirs. Returns how many negotiations were begun."""
+        time-out of theirs; first with those whose SAs are gone. Returns how many negotiations were begun."""
         begun = 0
         for known in self.known_peers.all()[:RECONNECT_BURST]:
-            begun += self._acquire_known(known, now)
-        return begun
+            if known not in self._adoption.known:
+                begun += self._acquire_known(known, now)
+        return begun + self._adoption.renew(now)
 
     def take_over(self, known: Iterable[KnownQuickMode], now: float) -> int:
         """An address has come to this host, and with it the peers of whoever had it: negotiate with them
@@ -286,11 +313,17 @@ class HostCore:
         self.engine.timeout(now)
         if self.soft.timeout(now):
             self._refresh(now)
+        self._adoption.renew(now)
         for entry in self.packet_log.take_due(now):
             self._journal(entry)
 
     def next_timeout(self) -> float | None:
-        due = (self.engine.next_timeout(), self.soft.next_due(), self.packet_log.next_due())
+        due = (
+            self.engine.next_timeout(),
+            self.soft.next_due(),
+            self.packet_log.next_due(),
+            self._adoption.next_due(),
+        )
         return min((when for when in due if when is not None), default=None)
 
     def pump(self, now: float, send: Callable[[ike.Send], None]) -> None:
@@ -494,16 +527,23 @@ class HostCore:
             self._on_report(effect, now)
 
     def _install(self, sa: SecurityAssociation, now: float) -> None:
-        if sa.direction is Direction.INBOUND:
-            self._inbound_of[Direction.INBOUND, sa.spi, sa.peer] = sa
-            self._inbound_of[Direction.OUTBOUND, sa.pair, sa.peer] = sa
+        self._find_by(sa)
         self._make_room(sa, now)
+        updates = sa.direction is Direction.INBOUND  # its SPI was reserved before, so Windows says: updated
         try:
             self.driver.add_sa(sa)
+            self.counters["key_updates"] += updates
         except StockadeError as error:
+            self.counters["key_update_failures" if updates else "key_addition_failures"] += 1
             self._note("sa-refused", error.reason, now, spi=f"{sa.spi:#010x}", peer=str(sa.peer))
             inbound = sa.spi if sa.direction is Direction.INBOUND else sa.pair
             self.engine.command(ike.DeleteQuickMode(inbound, error.reason), now)
+
+    def _find_by(self, sa: SecurityAssociation) -> None:
+        """Driver events about either direction lead to the inbound SA."""
+        if sa.direction is Direction.INBOUND:
+            self._inbound_of[Direction.INBOUND, sa.spi, sa.peer] = sa
+            self._inbound_of[Direction.OUTBOUND, sa.pair, sa.peer] = sa
 
     def _make_room(self, sa: SecurityAssociation, now: float) -> None:
         """What the table needs before this SA can carry anything: the filters of the default response rule,
@@ -516,6 +556,21 @@ class HostCore:
             changed = self._temporary.add_response(match, sa) or changed
         if changed:
             self._refresh(now)
+
+    def associations(self) -> dict[tuple[Direction, int], SecurityAssociation]:
+        """The inbound SA of each pair, by either SPI (two peers may have chosen the same one for what we
+        send: then one of them)."""
+        return {(direction, spi): sa for (direction, spi, _), sa in self._inbound_of.items()}
+
+    @property
+    def ike_statistics(self) -> dict[str, int]:
+        """All of Windows' IKE statistics, and those of the engine beside them. A heap of Windows is a list
+        here."""
+        found = {**self.engine.statistics, **self.counters}
+        found["acquire_heap_size"] = found["active_acquire"]
+        found["receive_heap_size"] = found["active_receive"]
+        found["connection_list_size"] = found["active_quick_modes"]
+        return found
 
     def has_answered(self, local: Address, peer: Address) -> bool:
         """Whether this peer has said a word of IKE."""

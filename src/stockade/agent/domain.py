@@ -196,6 +196,10 @@ class DomainPolicy:
             str(self._keytab),
             settings.computer,
             addresses=tuple(map(str, self._addresses())),
+            security=settings.security,
+            authority=settings.authority,
+            user=settings.user,
+            password_file=settings.password_file,
         )
         return await read_in_process(request)
 

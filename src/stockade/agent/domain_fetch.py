@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from stockade.agent import keytab as keytabs
-from stockade.agent.domain_settings import LIFETIME, Request
+from stockade.agent.domain_settings import LIFETIME, DomainSettings, Request
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for, error_of
 from stockade.store.directory.ldap import Connection, Login
 from stockade.store.directory.locator import locate
@@ -29,7 +29,7 @@ MEMORY = 1 << 30
 
 def fetch(request: Request) -> Snapshot:
     """From the first controller that gives it. HostError of the last one that did not."""
-    login = login_of(request.domain, request.keytab)
+    login = login_of(request)
     account = login.principal.partition("@")[0]
     if not account and not request.computer and not request.unit:
         raise error_for(ReasonCode.DIRECTORY_REFUSED, "without a keytab say which computer or unit is meant")
@@ -55,17 +55,25 @@ def fetch(request: Request) -> Snapshot:
     raise failure
 
 
-def login_of(domain: str, keytab: str) -> Login:
+def login_of(request: Request) -> Login:
     """As the computer account of the keytab, or with the present tickets. HostError KERBEROS_UNAVAILABLE."""
+    settings = DomainSettings(
+        request.domain,
+        security=request.security,
+        authority=request.authority,
+        user=request.user,
+        password_file=request.password_file,
+    )
+    keytab = request.keytab
     if not keytab:
-        return Login()
+        return settings.login(keytab=None)
     principals = keytabs.read_principals(Path(keytab))
     if isinstance(principals, Reason):
         raise error_of(principals)
     name = keytabs.client_principal(principals)
     if name is None:
         raise error_for(ReasonCode.KERBEROS_UNAVAILABLE, f"the keytab {keytab} has no key of a computer")
-    return Login(keytab=Path(keytab), principal=name, realm=domain.upper())
+    return settings.login(Path(keytab), name)
 
 
 def main() -> None:

@@ -130,7 +130,8 @@ class EventStore:
             self.left_out += 1
             return
         self._waiting.append(record)
-        self._wake.set()
+        if not self._wake.is_set():  # to set it again costs a lock, with every event of a busy second
+            self._wake.set()
 
     def close(self) -> None:
         """Write what waits, and end the thread."""

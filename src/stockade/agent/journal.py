@@ -26,7 +26,7 @@ FILES = 5
 RECENT = 1000
 TAIL_BYTES = 256 * 1024
 LIMITED_KINDS = frozenset(
-    {"message-refused", "packets-refused", "main-mode-failed", "notification", "sa-refused"}
+    {"message-refused", "packets-refused", "main-mode-failed", "notification", "sa-refused", "web-refused"}
 )
 LIMIT_PER_SECOND = 20
 
@@ -57,6 +57,8 @@ class Journal:
         """`newest` is asked for the newest entry's number where the files do not know it."""
         self.recent: deque[dict[str, object]] = deque(maxlen=RECENT)
         self.listeners: set[Callable[[dict[str, object]], None]] = set()
+        self.observe: Callable[[Entry], None] = lambda entry: None
+        """Sees every entry, also those that the limits leave out."""
         self._folder = folder
         self._wall_clock = wall_clock
         self._file: int | None = None
@@ -71,6 +73,7 @@ class Journal:
 
     def write(self, entry: Entry) -> None:
         """Keep an entry. Never raises: a full disk must not stop the key exchange; memory still has it."""
+        self.observe(entry)
         when = self._wall_clock()
         if not self._within_limit(entry.kind, int(when)):
             return

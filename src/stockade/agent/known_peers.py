@@ -12,7 +12,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-from stockade.model.addresses import Address, AddressRange
+from stockade.model.addresses import Address, AddressRange, address_text
 from stockade.model.known_quick_mode import KnownQuickMode
 from stockade.model.traffic import TrafficSelector
 
@@ -44,8 +44,8 @@ class KnownPeers:
         self.trouble = ""
         self.removed: Callable[[KnownQuickMode], None] = lambda known: None
         """Is told what is no longer known."""
-        self._known: OrderedDict[KnownQuickMode, None] = OrderedDict()
-        self._by_peer: dict[Address, OrderedDict[KnownQuickMode, None]] = {}
+        self._known: OrderedDict[_Key, KnownQuickMode] = OrderedDict()
+        self._by_peer: dict[Address, OrderedDict[_Key, KnownQuickMode]] = {}
         self._database: sqlite3.Connection | None = None
         if path is not None:
             try:
@@ -59,30 +59,33 @@ class KnownPeers:
             for statement in _SELECT:
                 for row in self._database.execute(statement):
                     with suppress(ValueError):  # a row that is no quick mode is a row we do not need
-                        self._keep(_from_row(row))
+                        known = _from_row(row)
+                        self._keep(_key(known), known)
 
     def all(self) -> tuple[KnownQuickMode, ...]:
         """Newest first."""
-        return tuple(reversed(self._known))
+        return tuple(reversed(self._known.values()))
 
     def with_peer(self, peer: Address) -> tuple[KnownQuickMode, ...]:
-        return tuple(self._by_peer.get(peer, ()))
+        return tuple(self._by_peer.get(peer, {}).values())
 
     def add(self, known: KnownQuickMode) -> None:
-        if known in self._known:
+        key = _key(known)
+        if key in self._known:
             return
-        self._keep(known)
+        self._keep(key, known)
         row = _to_row(known)
         self._execute(_INSERT[len(row)], row)
         if len(self._known) > MAXIMUM:
-            self.remove(next(iter(self._known)))
+            self.remove(next(iter(self._known.values())))
 
     def remove(self, known: KnownQuickMode) -> None:
-        if known not in self._known:
+        key = _key(known)
+        if key not in self._known:
             return
-        del self._known[known]
+        del self._known[key]
         of_peer = self._by_peer[known.peer]
-        del of_peer[known]
+        del of_peer[key]
         if not of_peer:
             del self._by_peer[known.peer]
         row = _to_row(known)
@@ -94,14 +97,27 @@ class KnownPeers:
             self._database.close()
             self._database = None
 
-    def _keep(self, known: KnownQuickMode) -> None:
-        self._known[known] = None
-        self._by_peer.setdefault(known.peer, OrderedDict())[known] = None
+    def _keep(self, key: "_Key", known: KnownQuickMode) -> None:
+        self._known[key] = known
+        self._by_peer.setdefault(known.peer, OrderedDict())[key] = known
 
     def _execute(self, statement: str, row: tuple[str | int, ...]) -> None:
         if self._database is not None:
             with suppress(sqlite3.Error):  # a full disk costs the quick reconnect of this peer, nothing else
                 self._database.execute(statement, row)
+
+
+_Key = tuple[object, ...]
+
+
+def _key(known: KnownQuickMode) -> _Key:
+    """Equal for equal quick modes. The library's addresses make their hash of a text each time, and there are
+    six of them."""
+    selector = known.selector
+    source, destination = selector.source, selector.destination
+    ends = (known.local, known.peer, source.first, source.last, destination.first, destination.last)
+    ports = (selector.protocol, selector.source_port, selector.destination_port)
+    return (source.first.__class__, *map(int, ends), *ports)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -130,8 +146,8 @@ def _open(path: Path) -> sqlite3.Connection:
 def _to_row(known: KnownQuickMode) -> tuple[str | int, ...]:
     selector = known.selector
     row = (
-        str(known.local),
-        str(known.peer),
+        address_text(known.local),
+        address_text(known.peer),
         selector.protocol,
         selector.source_port,
         selector.destination_port,

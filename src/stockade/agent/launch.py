@@ -93,7 +93,7 @@ def make_driver(name: str, paths: Paths, without: frozenset[str] = frozenset()) 
         return MemoryDriver(lambda packet: None, lambda packet: None)
     from stockade.driver.userspace.driver import UserspaceDriver
 
-    return UserspaceDriver(paths.state.parent, without=without)
+    return UserspaceDriver(paths.state.parent, without=without, door=paths.data_plane)
 
 
 def _lock(path: Path) -> int:

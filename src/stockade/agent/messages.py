@@ -104,6 +104,9 @@ class Status(msgspec.Struct, kw_only=True):
     held_packets: int
     refused_packets: dict[str, int]
     ike: dict[str, int]
+    """Windows' IKE statistics, and counters of the engine beside them."""
+    ipsec: dict[str, int]
+    """Windows' IPsec statistics."""
     addresses: list[str]
     known_quick_modes: int
     facts: HostFactsMessage
@@ -198,13 +201,24 @@ class Sas(msgspec.Struct, kw_only=True):
     soft: list[SoftRow]
 
 
+class PeerRung(msgspec.Struct):
+    """One step: at most so many seconds, and why."""
+
+    name: str
+    seconds: float
+    why: str
+
+
 class PeerPlan(msgspec.Struct):
-    """What is done when a peer is silent; seconds."""
+    """What is done when a peer is silent; seconds. `notice_seconds` is the worst case, from the first packet
+    without an answer to the beginning of a new main mode, and the sum of the `rungs`. `known`: there is a
+    main mode with the peer; without one it is the plan for a peer that cannot be asked."""
 
     peer: str
     known: bool
     notice_seconds: float
     idle_seconds: float
+    rungs: list[PeerRung]
     lines: list[str]
 
 
@@ -230,8 +244,44 @@ class Deleted(msgspec.Struct, kw_only=True):
     quick_modes: int
 
 
+class Rekeyed(msgspec.Struct, kw_only=True):
+    """A rekey has begun; events tell how it ends."""
+
+    peer: str
+    inbound_spi: str
+
+
 class JournalEntries(msgspec.Struct, kw_only=True):
     entries: list[dict[str, Any]]
+
+
+class EspKeys(msgspec.Struct, kw_only=True):
+    """The keys of one SA, as Wireshark's table of ESP SAs names things; keys are hexadecimal."""
+
+    protocol: str
+    source: str
+    destination: str
+    spi: str
+    encryption: str
+    encryption_key: str
+    authentication: str
+    authentication_key: str
+    extended_sequence: bool
+
+
+class IkeKeys(msgspec.Struct, kw_only=True):
+    """The key that a main mode encrypts with, by its initiator's cookie; hexadecimal."""
+
+    initiator_cookie: str
+    key: str
+
+
+class CaptureKeys(msgspec.Struct, kw_only=True):
+    """What decrypts a capture. `left_out`: SAs with algorithms that Wireshark cannot decrypt."""
+
+    esp: list[EspKeys]
+    ike: list[IkeKeys]
+    left_out: int
 
 
 class ExplanationMessage(msgspec.Struct, kw_only=True):
@@ -239,3 +289,128 @@ class ExplanationMessage(msgspec.Struct, kw_only=True):
 
     explanation: dict[str, Any]
     lines: list[str]
+
+
+class FilterNode(msgspec.Struct, kw_only=True):
+    """A filter as an administrator wrote it."""
+
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+    protocol: str
+    mirrored: bool
+    description: str
+
+
+class RuleNode(msgspec.Struct, kw_only=True):
+    """A rule with what it names. `filters` are the first ones, `filter_count` says how many there are."""
+
+    name: str
+    description: str
+    active: bool
+    default_response: bool
+    connection_type: str
+    tunnel_endpoint: str | None
+    authentication: list[str]
+    filter_list: str
+    filter_count: int
+    filters: list[FilterNode]
+    filter_action: str
+    action: str
+    methods: list[str]
+    inpass: bool
+    soft: bool
+    session_pfs: bool
+
+
+class PolicyNode(msgspec.Struct, kw_only=True):
+    """A policy of a store, with its rules. No keys."""
+
+    store: str
+    name: str
+    description: str
+    assigned: bool
+    main_mode_methods: list[str]
+    main_mode_minutes: int
+    master_pfs: bool
+    rules: list[RuleNode]
+
+
+class PolicyTree(msgspec.Struct, kw_only=True):
+    """All policies of all stores: persistent, local and the domain's."""
+
+    policies: list[PolicyNode]
+
+
+class RevisionRow(msgspec.Struct, kw_only=True):
+    """A change of a store: how many objects came, changed and went."""
+
+    number: int
+    made: str
+    author: str
+    command: str
+    added: int
+    changed: int
+    removed: int
+
+
+class History(msgspec.Struct, kw_only=True):
+    """The revisions of a store, newest first."""
+
+    store: str
+    revisions: list[RevisionRow]
+
+
+class Difference(msgspec.Struct, kw_only=True):
+    """What changed between two revisions, as commands; keys are not shown, only where one changed."""
+
+    store: str
+    lines: list[str]
+    changed_keys: list[str]
+
+
+class Negotiations(msgspec.Struct, kw_only=True):
+    """The stories of the newest negotiations, newest first; told while `recording`, for `seconds_left` more
+    (null: for good, as the Oakley log is on)."""
+
+    recording: bool
+    seconds_left: float | None
+    negotiations: list[dict[str, Any]]
+
+
+class Recording(msgspec.Struct, kw_only=True):
+    recording: bool
+    seconds_left: float | None
+
+
+class WebTicket(msgspec.Struct, kw_only=True):
+    """A way into the web console, good once, for `seconds`."""
+
+    ticket: str
+    role: str
+    seconds: float
+
+
+class WebKey(msgspec.Struct, kw_only=True):
+    """A ticket that somebody came with."""
+
+    ticket: str
+
+
+class WebEntry(msgspec.Struct, kw_only=True):
+    """What a ticket was good for; an empty role: nothing."""
+
+    role: str
+
+
+class WebReport(msgspec.Struct, kw_only=True):
+    """What the web console wants in the journal. `kind`: action, request or login (refused)."""
+
+    kind: str
+    text: str
+    facts: dict[str, str] = {}
+
+
+class Noted(msgspec.Struct, kw_only=True):
+    noted: bool

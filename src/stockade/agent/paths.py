@@ -40,9 +40,29 @@ class Paths:
         return self.state.with_name("restart.json")
 
     @property
+    def data_plane(self) -> Path:
+        """Where a data plane that outlives its agent is found (`driver.userspace.survival`)."""
+        return self.socket.with_name("dataplane.sock")
+
+    @property
     def certificates(self) -> Path:
         """The machine store; the agent reads it, `stockade cert` writes it."""
         return self.policy.with_name("certificates")
+
+    @property
+    def web_settings(self) -> Path:
+        """The settings of the web console."""
+        return self.settings.with_name("web.toml")
+
+    @property
+    def web_door(self) -> Path:
+        """The folder with the socket that the agent has for the web console. See `agent/server.py`."""
+        return self.socket.parent / "web" / "door"
+
+    @property
+    def web_accounts(self) -> Path:
+        """The folder with the accounts of the web console."""
+        return self.policy.parent / "web" / "accounts"
 
     @property
     def access(self) -> Path:

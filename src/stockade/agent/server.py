@@ -1,7 +1,12 @@
-"""The local API on its Unix socket, inside the agent's own event loop (uvicorn without its signal
-handling)."""
+"""The local API on its Unix sockets, inside the agent's own event loop (uvicorn without its signal handling).
+
+`agent.sock` is for root alone. The *door* is for the web console, which has no privileges and could open
+nothing that is ours: a folder that nobody but root can reach by its path, with a socket that anybody may
+open. Only who was root when it took hold of the folder, as the web console does before it gives that up,
+gets through (`/proc/self/fd/N/api.sock`), before and after every restart of the agent."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -13,9 +18,12 @@ from typing import Self
 import uvicorn
 
 from stockade.agent.api import AgentOperations, application
+from stockade.agent.web_api import DOOR
 
 
-class _Server(uvicorn.Server):
+class QuietServer(uvicorn.Server):
+    """Serves inside the agent's loop."""
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """The service has its own handlers; uvicorn's would replace them."""
@@ -25,11 +33,12 @@ class _Server(uvicorn.Server):
 class ApiServer:
     """`async with ApiServer(agent, path):` serves while the block runs."""
 
-    def __init__(self, agent: AgentOperations, path: Path) -> None:
+    def __init__(self, agent: AgentOperations, path: Path, *, door: bool = False) -> None:
         self._path = path
-        self._server = _Server(
+        self._door = door
+        self._server = QuietServer(
             uvicorn.Config(
-                application(agent),
+                application(agent, DOOR if door else None),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -41,12 +50,16 @@ class ApiServer:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        if self._door:
+            _make_hallway(self._path.parent)
         with suppress(FileNotFoundError):
             self._path.unlink()  # of a run that was killed: the lock says that no other agent uses it
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(0o177)  # the socket is never, not even for a moment, open to others
         try:
             listener.bind(str(self._path))
+            if self._door:
+                self._path.chmod(0o666)  # who may come is said by the folder
         finally:
             os.umask(mask)
         listener.listen(64)
@@ -63,3 +76,12 @@ class ApiServer:
             await self._task
         with suppress(FileNotFoundError):
             self._path.unlink()
+
+
+def _make_hallway(folder: Path) -> None:
+    """`folder` can be passed through by anybody who holds it, and be reached by its owner only."""
+    for path, mode in ((folder.parent, 0o700), (folder, 0o711)):
+        path.mkdir(mode=0o700, exist_ok=True)
+        if path.is_symlink() or path.stat().st_uid != os.geteuid():
+            raise OSError(errno.EPERM, "belongs to somebody else", str(path))
+        path.chmod(mode)

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from stockade.agent.host_facts import present_addresses, source_address
 from stockade.agent.interfaces import InterfaceChanges
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
+from stockade.agent.measuring import FEW_FILTERS, Measuring
 from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
@@ -38,18 +39,28 @@ from stockade.agent.settings import Settings
 from stockade.agent.stores import Configuration, Stores, Versions
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
 from stockade.agent.unreachable import UnreachableReports
+from stockade.agent.web_desk import WebDesk
 from stockade.agent.workers import Workers
-from stockade.driver.contract import Driver, prepare_with
+from stockade.driver.contract import Driver, OutlivesAgents, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
-from stockade.ike.contract import Perform, Performed, Send, perform
+from stockade.ike.contract import (
+    DeleteQuickMode,
+    Perform,
+    Performed,
+    QuickModeView,
+    RekeyQuickMode,
+    Send,
+    StoryLine,
+    perform,
+)
 from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import Flow
 from stockade.pki.access import AccessList
-from stockade.pki.access_file import closed_access, read_access
+from stockade.pki.access_file import closed_access, read_access, seconds_unchanged
 from stockade.pki.credentials import Credentials
 from stockade.pki.distribution import ListFetcher
 from stockade.pki.machine_store import MachineStore
@@ -60,11 +71,16 @@ from stockade.store.dynamic import dynamic_form
 
 if TYPE_CHECKING:
     from stockade.agent.cluster import ClusterNode
+    from stockade.agent.event_outputs import Outputs
 
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
 
 FAREWELL_SECONDS = 1.0
+QUIET_SECONDS = 0.05
+"""Without a message for so long the key exchange may work ahead."""
+AHEAD_SECONDS = 0.005
+"""Between two pieces of such work, each a millisecond at most: nobody waits long behind one."""
 """How long a stopping agent waits for its deletes to be acknowledged ([MS-IKEE] §3.8.7.1: 1 s)."""
 
 
@@ -97,12 +113,17 @@ class Service:
         self._stop = asyncio.Event()
         self._parted: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._ahead: asyncio.TimerHandle | None = None
+        self._quiet_since = 0.0
         self._settling: asyncio.TimerHandle | None = None
         self._refusal: Reason | None = None
         self._facts_refusal: Reason | None = None
         self._store_refused = False  # it is a store that cannot be read
         self._versions: Versions = ()
         self._loop: asyncio.AbstractEventLoop
+        self._measuring = Measuring()
+        self._outputs: Outputs | None = None
         self._journal: Journal
         self._events: EventStore
         self._known: KnownPeers
@@ -111,6 +132,7 @@ class Service:
         self._facts: FactsKeeper
         self._domain: DomainPolicy
         self._core: HostCore
+        self._desk: WebDesk
         self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
 
@@ -119,6 +141,7 @@ class Service:
         is in force then stays in force."""
         folder = self._paths.journal
         self._journal = Journal(folder, newest=lambda: newest_number(folder))
+        self._journal.observe = self._measuring.recorder.saw
         self._events = EventStore(folder, self._on_event_store_in_thread)
         self._journal.listeners.add(self._events.add)
         self._known = KnownPeers(self._paths.state)
@@ -127,6 +150,7 @@ class Service:
             self._journal.write(Entry("known-peers-lost", reason))
         loop = self._loop = asyncio.get_running_loop()
         self._events.start()
+        self._start_outputs()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         names = NameKeeper(
@@ -157,6 +181,8 @@ class Service:
             self._workers.stop()
             self._known.close()
             self._oakley.close()
+            if self._outputs is not None:
+                self._outputs.close()
             self._events.close()
             self._journal.close()
 
@@ -181,7 +207,8 @@ class Service:
             restart_secret=self._read_restart_secret(),
         )
         self._core.engine.set_access(self._read_access(), time.monotonic())
-        self._core.oakley = self._oakley.write
+        self._desk = WebDesk(self._stores, self._journal.write, self._core.log_key_exchange)
+        self._core.oakley = self._on_story
         if self._settings.cluster is not None:
             from stockade.agent.cluster import ClusterNode
 
@@ -257,6 +284,8 @@ class Service:
 
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
+        if isinstance(self._driver, OutlivesAgents):
+            self._driver.free_ike_ports()
         self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
         changes, reports = InterfaceChanges(), UnreachableReports()
         try:
@@ -269,6 +298,8 @@ class Service:
             if self._driver.fileno() >= 0:
                 loop.add_reader(self._driver.fileno(), self._pump)
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
+            self._core.adopt(seconds_unchanged(self._paths.access), time.monotonic())
+            self._measuring.recorder.started(self._known.all(), self._started)
             self._core.reconnect(time.monotonic())
             self._pump()
             if self._cluster is not None:
@@ -278,6 +309,7 @@ class Service:
             started = Reason.of(ReasonCode.AGENT_STARTED, version=__version__, pid=os.getpid())
             self._journal.write(Entry("agent-started", started))
             tasks = [asyncio.create_task(self._watch())]
+            tasks.append(asyncio.create_task(self._measuring.run(self._core, self._driver)))
             if self._domain.configured:
                 tasks.append(asyncio.create_task(self._domain.run()))
             try:
@@ -289,8 +321,9 @@ class Service:
         finally:
             if self._cluster is not None:
                 self._cluster.stop()
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._ahead):
+                if timer is not None:
+                    timer.cancel()
             for descriptor, _ in self._udp.descriptors():
                 loop.remove_reader(descriptor)
             if self._driver.fileno() >= 0:
@@ -307,9 +340,28 @@ class Service:
         # now.
         from stockade.agent.server import ApiServer
 
-        async with ApiServer(self, self._paths.socket):
+        async with ApiServer(self, self._paths.socket), AsyncExitStack() as others:
+            try:
+                door = ApiServer(self, self._paths.web_door / "api.sock", door=True)
+                await others.enter_async_context(door)
+            except OSError as error:  # the web console does without, and says so
+                reason = Reason.of(ReasonCode.STATE_UNUSABLE, f"{error.strerror}: {error.filename}")
+                self._journal.write(Entry("web-door-closed", reason))
             self._ready()
+            await self._serve_metrics(others)
             await self._stop.wait()
+
+    async def _serve_metrics(self, others: AsyncExitStack) -> None:
+        """On its port, where one is asked for. One that is taken keeps no host from being protected."""
+        outputs = self._settings.outputs
+        if outputs is None or outputs.metrics is None:
+            return
+        from stockade.agent.metrics_server import MetricsServer
+
+        try:
+            await others.enter_async_context(MetricsServer(self, *outputs.metrics))
+        except StockadeError as error:
+            self._journal.write(Entry("metrics-not-served", error.reason))
 
     async def _part(self) -> None:
         """Say good-bye, and let the peers say that they heard it: a lost datagram would leave them with SAs
@@ -322,6 +374,11 @@ class Service:
                 await self._parted.wait()
 
     # ---- what happens
+
+    def _on_story(self, line: StoryLine) -> None:
+        if self._asked.ike_logging:
+            self._oakley.write(line)
+        self._desk.remember(line)
 
     def _on_datagrams(self, read: Callable[[], Batch]) -> None:
         now = time.monotonic()
@@ -378,9 +435,21 @@ class Service:
         if changed:
             self._apply_facts()
 
+    def _start_outputs(self) -> None:
+        settings = self._settings.outputs
+        if settings is not None and (settings.journald or settings.notifiers):
+            from stockade.agent.event_outputs import Outputs  # only who sends events needs it
+
+            self._outputs = Outputs(settings, self._write_in_thread)
+            self._outputs.start()
+            self._journal.listeners.add(self._outputs.add)
+
     def _on_event_store_in_thread(self, reason: Reason) -> None:
+        self._write_in_thread(Entry("events-not-kept", reason))
+
+    def _write_in_thread(self, entry: Entry) -> None:
         with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._journal.write, Entry("events-not-kept", reason))
+            self._loop.call_soon_threadsafe(self._journal.write, entry)
 
     def _on_names_in_thread(self) -> None:
         with suppress(RuntimeError):  # the loop has ended
@@ -406,8 +475,22 @@ class Service:
         now = time.monotonic()
         self._core.pump(now, self._send)
         self._set_timer(now)
+        self._quiet_since = now
+        if self._ahead is None and self._core.engine.has_work_ahead:
+            self._ahead = self._loop.call_later(QUIET_SECONDS, self._work_ahead)
         if self._parted is not None and not self._core.awaits_farewells:
             self._parted.set()
+
+    def _work_ahead(self) -> None:
+        """Nothing has happened for a moment: make a key pair for an exchange to come, a little at a time."""
+        self._ahead = None
+        now = time.monotonic()
+        if self._parted is not None:
+            return
+        if now - self._quiet_since < QUIET_SECONDS:
+            self._ahead = self._loop.call_later(QUIET_SECONDS, self._work_ahead)
+        elif self._core.engine.work_ahead(now):
+            self._ahead = self._loop.call_later(AHEAD_SECONDS, self._work_ahead)
 
     def _perform(self, effect: Perform) -> None:
         """A Kerberos ticket or token: in a thread, as a domain controller may take its time."""
@@ -428,16 +511,20 @@ class Service:
         try:
             self._udp.send(send.datagram, send.local, send.remote)
         except OSError as error:
+            self._core.counters["send_failures"] += 1
             reason = Reason.of(ReasonCode.SEND_FAILED, os.strerror(error.errno or 0), peer=send.remote)
             self._journal.write(Entry("send-failed", reason))
 
     def _set_timer(self, now: float) -> None:
         wanted = self._core.next_timeout()
         if self._timer is not None:
+            if wanted is not None and self._timer_at <= wanted:
+                return  # to wake too early is no harm, and cheaper than another timer after every message
             self._timer.cancel()
             self._timer = None
         if wanted is not None:
             loop = asyncio.get_running_loop()
+            self._timer_at = wanted
             self._timer = loop.call_later(max(0.0, wanted - now), self._on_timer)
 
     # ---- policy
@@ -542,7 +629,7 @@ class Service:
         """What `set config` says, of as much as acts at once."""
         asked = self._asked = configuration.settings
         now = time.monotonic()
-        self._core.log_key_exchange(asked.ike_logging)
+        self._desk.set_always(asked.ike_logging)
         self._core.packet_log.set(asked.diagnostics, asked.log_interval, now)
         soft = self._settings.soft
         if asked.simple_policy:
@@ -562,6 +649,10 @@ class Service:
 
     # ---- what the API asks (api.AgentOperations)
 
+    @property
+    def desk(self) -> WebDesk:
+        return self._desk
+
     def status(self) -> messages.Status:
         now = time.monotonic()
         statistics = self._driver.statistics(filters=False)
@@ -578,7 +669,8 @@ class Service:
             quick_modes=len(self._core.engine.quick_modes(now)),
             held_packets=statistics.held_packets,
             refused_packets=dict(statistics.refused),
-            ike=dict(self._core.engine.statistics),
+            ike=self._core.ike_statistics,
+            ipsec=self._measuring.ipsec_statistics(self._core, statistics),
             addresses=[str(address) for address in self._core.local_addresses],
             known_quick_modes=len(self._known.all()),
             facts=views.facts(self._facts, now),
@@ -650,6 +742,25 @@ class Service:
             peer=str(peer), main_modes=before[0] - after[0], quick_modes=before[1] - after[1]
         )
 
+    def delete_quick_mode(self, inbound_spi: int) -> messages.Deleted:
+        now, view = time.monotonic(), self._quick_mode(inbound_spi)
+        reason = Reason.of(ReasonCode.SA_DELETED, "deleted by an administrator", peer=view.peer)
+        self._core.engine.command(DeleteQuickMode(inbound_spi, reason), now)
+        self._pump()
+        return messages.Deleted(peer=str(view.peer), main_modes=0, quick_modes=1)
+
+    def rekey(self, inbound_spi: int) -> messages.Rekeyed:
+        view = self._quick_mode(inbound_spi)
+        self._core.engine.command(RekeyQuickMode(inbound_spi), time.monotonic())
+        self._pump()
+        return messages.Rekeyed(peer=str(view.peer), inbound_spi=f"{inbound_spi:#010x}")
+
+    def _quick_mode(self, inbound_spi: int) -> QuickModeView:
+        for view in self._core.engine.quick_modes(time.monotonic()):
+            if view.inbound_spi == inbound_spi:
+                return view
+        raise error_for(ReasonCode.UNKNOWN_NAME, f"no quick mode has the inbound SPI {inbound_spi:#010x}")
+
     def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage:
         from stockade.analyze.explain import explain_flow  # late: nobody waits for it at the start
 
@@ -669,6 +780,41 @@ class Service:
 
     def events(self, query: EventQuery) -> messages.JournalEntries:
         return messages.JournalEntries(entries=find(self._paths.journal, query))
+
+    def capture_keys(self) -> messages.CaptureKeys:
+        from stockade.agent.capture_keys import keys_message
+
+        keys = keys_message(self._core.engine.export_keys())
+        told = Reason.of(ReasonCode.KEYS_EXPORTED, main_modes=len(keys.ike), quick_mode_sas=len(keys.esp))
+        self._journal.write(Entry("keys-exported", told))
+        return keys
+
+    def metrics(self) -> bytes:
+        from stockade.agent.metrics import Figures, render  # late: only those who ask pay for the library
+
+        refusal = self._refusal or self._facts_refusal
+        statistics = self._driver.statistics(filters=len(self._core.table.filters) <= FEW_FILTERS)
+        self._measuring.look(self._core, statistics)
+        snapshot, cluster = self._domain.snapshot, self._cluster
+        return render(
+            Figures(
+                self._core,
+                statistics,
+                self._measuring.recorder,
+                self._measuring.totals,
+                time.monotonic(),
+                self._measuring.started,
+                __version__,
+                self._driver.capabilities.name,
+                refusal,
+                self._gate.is_closed,
+                self._measuring.offloads(self._driver),
+                (snapshot.domain, max(0.0, time.time() - snapshot.read)) if snapshot else None,
+                {one.name: one.alive for one in cluster.members()} if cluster else {},
+                tuple(str(one) for one in cluster.replication.held) if cluster else (),
+                self._events.left_out,
+            )
+        )
 
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]:
         self._journal.listeners.add(listener)

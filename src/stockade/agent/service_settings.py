@@ -10,8 +10,8 @@
 | bootmode, bootexemptions | the boot filters | the next start |
 | nlbsidle, nlbsidletime, nlbsqmretransmitduration | quick modes with a cluster | the next negotiation |
 | nlbsflags | what this host says of itself | the next negotiation |
+| deadpeertime | when a silent peer is asked, and given up; outweighs `agent.toml` | the next negotiation |
 | assumeudpencapsulationcontextonsendrule | which ends may be behind a NAT | the next negotiation |
-| deadpeertime | when a silent peer is asked, and given up | the next negotiation |
 | simplepolicyupdate | the fall-back time of rules with `soft`: 500 ms | the next negotiation |
 
 All of them are kept in the local store. A value that does not fit is STORE_UNREADABLE with the setting's

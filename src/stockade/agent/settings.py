@@ -7,6 +7,8 @@
     microsoft_version = 8         # the Windows release that our vendor id names: 2 (2000) to 9 (8 and 2012)
     advertise_cluster = false     # send NLBS_PRESENT: peers give up idle quick modes after 60 s
     idle_seconds = 300            # quick modes unused for so long are removed (SAIdleTime: 300 to 3600)
+    dead_peer_seconds = 20        # notice a dead peer within so long, 5 to 3600 (`set config deadpeertime`
+                                  # outweighs it); unset: 20 where it can be asked, else as Windows does
     replay_window = 64            # packets, 32 to 4096
     nat_keepalive_seconds = 20    # behind a NAT, so often a word that keeps its mapping, 1 to 300
     nat_traversal = true          # RFC 3947: detect NATs, put ESP into UDP where there is one
@@ -33,6 +35,11 @@
     idle_seconds = 300            # clear traffic ends when nothing passed for so long, 30 to 86400
     negotiation_discovery = false # in clear at once, until it is secured; never again in clear after that
 
+    [metrics]
+    listen = "127.0.0.1:9495"     # /metrics for Prometheus; without it only the local API has it
+
+    [events]                      # where events go beside the journal: see `output_settings.py`
+
     [cluster]                     # several nodes behind one address: see `cluster_settings.py`
 
 What traffic is secured is policy and not here. A file that cannot be read, an unknown key or a value out of
@@ -50,7 +57,7 @@ from stockade.agent.domain_settings import DomainSettings
 from stockade.agent.host_facts import HostSettings
 from stockade.agent.names import REFRESH_SECONDS
 from stockade.agent.soft import SoftSettings, SoftWhen
-from stockade.ike.config import EngineConfig
+from stockade.ike.config import NOTICE_RANGE, EngineConfig
 from stockade.model.addresses import Address
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.pki.chain import ChainRules
@@ -58,6 +65,7 @@ from stockade.pki.revocation import RevocationCheck
 from stockade.policy.objects import check_name
 
 if TYPE_CHECKING:
+    from stockade.agent.output_settings import OutputSettings
     from stockade.cluster.settings import ClusterSettings
 
 DEFAULT_DRIVER = "auto"
@@ -65,6 +73,7 @@ DEFAULT_KEYTAB = Path("/etc/krb5.keytab")
 _RANGES = {
     "microsoft_version": (2, 9),
     "idle_seconds": (300, 3600),
+    "dead_peer_seconds": NOTICE_RANGE,
     "nat_keepalive_seconds": (1, 300),
     "replay_window": (32, 4096),
     "strong_crl_check": (0, 2),
@@ -99,6 +108,8 @@ class Settings:
     fetch_revocation_lists: bool = True
     without: frozenset[str] = frozenset()
     cluster: "ClusterSettings | None" = None
+    outputs: "OutputSettings | None" = None
+    """None: events and figures are asked for and not sent."""
 
 
 def read_settings(path: Path) -> Settings:
@@ -118,8 +129,10 @@ def read_settings(path: Path) -> Settings:
     directory = _directory(path, content)
     kerberos = _kerberos(path, content.pop("kerberos", {}))
     cluster = _cluster(path, content.pop("cluster", None))
+    outputs = _outputs(path, content.pop("events", None), content.pop("metrics", None))
     if content:
-        known = "driver, no_offload, [ike], [kerberos], [directory], [host], [soft] and [cluster]"
+        known = "driver, no_offload, [ike], [kerberos], [directory], [host], [soft], [metrics], [events] "
+        known += "and [cluster]"
         raise _invalid(path, f"unknown key {next(iter(content))!r}; known are {known}")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
@@ -135,6 +148,9 @@ def read_settings(path: Path) -> Settings:
                 _number(path, ike, "nat_keepalive_seconds", int(default.keepalive_seconds))
             ),
             idle_seconds=float(_number(path, ike, "idle_seconds", int(default.idle_seconds))),
+            notice_seconds=(
+                float(_number(path, ike, "dead_peer_seconds", 0)) if "dead_peer_seconds" in ike else None
+            ),
             replay_window=_number(path, ike, "replay_window", default.replay_window),
         ),
         ChainRules(RevocationCheck(_number(path, ike, "strong_crl_check", RevocationCheck.REVOKED_ONLY))),
@@ -152,6 +168,7 @@ def read_settings(path: Path) -> Settings:
         fetch_revocation_lists=_switch(path, ike, "fetch_revocation_lists", True),
         without=without,
         cluster=cluster,
+        outputs=outputs,
     )
 
 
@@ -161,6 +178,14 @@ def _cluster(path: Path, table: object) -> "ClusterSettings | None":
     from stockade.agent.cluster_settings import read_cluster  # only nodes of a cluster need it
 
     return read_cluster(path, table)
+
+
+def _outputs(path: Path, events: object, metrics: object) -> "OutputSettings | None":
+    if events is None and metrics is None:
+        return None
+    from stockade.agent.output_settings import read_outputs
+
+    return read_outputs(path, events, metrics)
 
 
 def _offloads(path: Path, value: object) -> frozenset[str]:
@@ -210,13 +235,22 @@ def _soft_when(path: Path, table: Mapping[str, object]) -> SoftWhen:
 
 
 def _directory(path: Path, content: dict[str, object]) -> DomainSettings:
-    known = {"domain", "computer", "controllers", *_DIRECTORY_RANGES}
+    texts = ("domain", "computer", "security", "authority", "user", "password_file")
+    known = {*texts, "controllers", *_DIRECTORY_RANGES}
     table = _table(path, content, "directory", known)
     default = DomainSettings()
-    domain, computer = table.get("domain", ""), table.get("computer", "")
+    given = {name: table.get(name, getattr(default, name)) for name in texts}
     controllers = table.get("controllers", [])
-    if not isinstance(domain, str) or not isinstance(computer, str):
-        raise _invalid(path, "directory.domain and directory.computer must be text")
+    if not all(isinstance(one, str) for one in given.values()):
+        raise _invalid(path, f"directory.{', directory.'.join(texts)} must be text")
+    said = {name: str(value) for name, value in given.items()}
+    domain = said["domain"]
+    if said["security"] not in ("gssapi", "ldaps", "starttls"):
+        raise _invalid(path, "directory.security must be gssapi, ldaps or starttls")
+    if bool(said["user"]) != bool(said["password_file"]):
+        raise _invalid(path, "directory.user and directory.password_file go together")
+    if said["user"] and said["security"] == "gssapi":
+        raise _invalid(path, "directory.user binds with a password, which goes over ldaps or starttls only")
     if not isinstance(controllers, list) or not all(isinstance(one, str) for one in controllers):
         raise _invalid(path, "directory.controllers must be a list of host names")
     try:
@@ -230,7 +264,9 @@ def _directory(path: Path, content: dict[str, object]) -> DomainSettings:
     )
     # A shorter refresh shortens the schedule after failures as well.
     first_retry = min(default.first_retry, refresh)
-    return DomainSettings(domain, tuple(controllers), computer, refresh, jitter, first_retry)
+    return DomainSettings(
+        controllers=tuple(controllers), refresh=refresh, jitter=jitter, first_retry=first_retry, **said
+    )
 
 
 def _kerberos(path: Path, table: object) -> KerberosSettings:

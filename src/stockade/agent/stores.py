@@ -87,6 +87,10 @@ class Stores:
         store = _good(self._local)
         return read_service_settings(store, ever_assigned=store.read().assigned is not None)
 
+    def local_store(self, name: str) -> LocalStore:
+        """The store called `local` or `persistent`."""
+        return self._persistent if name == self._persistent.name else self._local
+
     def persistent_is_readable(self) -> bool:
         try:
             self.read_persistent()

@@ -19,11 +19,11 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 from typing import Protocol
 
 from stockade.ike.flood import Verdict, is_first_message
-from stockade.model.addresses import Endpoint
+from stockade.model.addresses import Endpoint, address_text
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.wire.udp_encapsulation import ESP_DOOR, NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 
@@ -137,20 +137,15 @@ class UdpSockets:
         sock = self._sockets.get((version, local.port))
         if sock is None:
             raise OSError(errno.EAFNOSUPPORT, f"no IPv{version} socket on port {local.port}")
-        sock.sendmsg([datagram], _leaving_from(local.address.packed), 0, _destination(remote))
+        sock.sendmsg(
+            [datagram], _leaving_from(local.address.packed), 0, (address_text(remote.address), remote.port)
+        )
 
     def close(self) -> None:
         for doors in (self._sockets, self._strangers):
             for sock in doors.values():
                 sock.close()
             doors.clear()
-
-
-def _destination(remote: Endpoint) -> tuple[str, int]:
-    address = remote.address
-    if isinstance(address, IPv4Address):
-        return socket.inet_ntoa(address.packed), remote.port  # the same text as the library's, for a tenth
-    return str(address), remote.port
 
 
 class _NoIpv6(Exception):

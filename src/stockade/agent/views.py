@@ -115,20 +115,28 @@ def facts(keeper: FactsKeeper, now: float) -> messages.HostFactsMessage:
 
 
 def peer_plan(core: HostCore, peer: Address) -> messages.PeerPlan:
-    """By the newest main mode with the peer; without one, for a peer of which nothing is known."""
+    """By the newest main mode with the peer; without one, for both kinds of peer that there are."""
     found = core.engine.plans(peer)
     if found:
         view, plan = found[-1]
-        head = f"{peer}: {view.peer_vendor or 'unknown implementation'}, main mode {view.cookies}"
+        vendor = view.peer_vendor or "an unknown implementation"
+        lines = [f"{peer}: {vendor}, main mode {view.cookies}", *explain(plan)]
     else:
-        plan = core.engine.plan_for_strangers()
-        head = f"{peer}: no main mode with it now; so it is for a peer that cannot be asked"
+        plan, askable = core.engine.plan_for_strangers(), core.engine.plan_for_strangers(can_be_asked=True)
+        lines = [
+            f"{peer}: no main mode with it now, so what it can do is not known",
+            "if it can be asked whether it lives (RFC 3706; Stockade, strongSwan, libreswan):",
+            *explain(askable),
+            "if it cannot (Windows):",
+            *explain(plan),
+        ]
     return messages.PeerPlan(
         peer=str(peer),
         known=bool(found),
         notice_seconds=plan.notice_seconds,
         idle_seconds=plan.idle_seconds,
-        lines=[head, *explain(plan)],
+        rungs=[messages.PeerRung(rung.name, rung.seconds, rung.why) for rung in plan.rungs],
+        lines=lines,
     )
 
 

@@ -26,7 +26,7 @@ from stockade.driver.userspace.offloads import read_offloads
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter
 from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, PresharedKey, QuickModePolicy
-from stockade.model.sa import SecurityAssociation, UdpEncapsulation
+from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
@@ -120,6 +120,8 @@ def sas_of(name: str, suite: EspSuite, mode: str, seed: str) -> list[SecurityAss
             negotiation=RULE,
             filter_id="0" * 16,
             main_mode="",
+            # As a key exchange gives them: the data plane watches the bytes, which never run out here.
+            lifetime=Lifetime(3500, 3600, 1 << 50, 1 << 51),
             replay_window=1024,
             udp=UdpEncapsulation(4500, 4500) if mode.endswith("udp") else None,
         )

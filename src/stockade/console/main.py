@@ -165,6 +165,29 @@ def _parser() -> argparse.ArgumentParser:
         events.add_argument(f"--{name}", metavar=metavar, default="50" if name == "last" else "", help=text)
     events.add_argument("--follow", action="store_true", help="go on with events as they come")
 
+    add("metrics", _metrics, "the agent's figures, in the text form of Prometheus")
+
+    capture = add("capture", _capture, "packets before and after IPsec, into a file for Wireshark")
+    capture.add_argument("file", metavar="FILE", help="a new pcapng file")
+    capture.add_argument("--seconds", type=float, metavar="N", help="end after so long (default: Ctrl-C)")
+    capture.add_argument("--count", type=int, metavar="N", help="end after so many packets")
+    capture.add_argument("--peer", metavar="ADDRESS", help="only packets from and to this computer")
+    capture.add_argument(
+        "--keys",
+        action="store_true",
+        help="write FILE.wireshark with the keys of all SAs, to decrypt them; the journal tells of it",
+    )
+
+    sa = commands.add_parser("sa", help="delete or rekey SAs", parents=[shared])
+    sa_commands = sa.add_subparsers(metavar="COMMAND", required=True)
+    for name, text in (
+        ("delete", "delete all SAs with a computer, or one quick mode; the peer is told"),
+        ("rekey", "make quick modes anew; the old ones go on until then"),
+    ):
+        command = sa_commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.add_argument("which", help="a peer's address, or an inbound SPI (0x…) of show sas")
+        command.set_defaults(command=_sa, action=name)
+
     cluster = commands.add_parser("cluster", help="the cluster that this node is of", parents=[shared])
     cluster_commands = cluster.add_subparsers(metavar="COMMAND", required=True)
     for name, text in (
@@ -249,6 +272,12 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--ou", metavar="DN", default="", help="of any computer in this organizational unit")
     rsop.add_argument("--domain", default="", help="in place of that of agent.toml")
 
+    from stockade.console.setup_commands import add_init_parser, add_support_parser
+    from stockade.console.web_command import add_web_parser
+
+    add_init_parser(commands, shared)
+    add_web_parser(commands, shared)
+    add_support_parser(commands, shared)
     add("doctor", _doctor, "what this host can do, which data plane an agent would use, and why")
     bench = add("bench", _bench, "what things cost on this machine, beside what they may cost")
     bench.add_argument("benchmark", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
@@ -435,6 +464,37 @@ def _events(options: argparse.Namespace) -> int:
     names = ("last", "since", "until", "id", "kind", "reason", "peer")
     words = {name: getattr(options, name) for name in names}
     return run_events(Paths.of(options.home), words, follow=options.follow, form=options.format)
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    print(_client(options).text("/metrics"), end="")
+    return 0
+
+
+def _capture(options: argparse.Namespace) -> int:
+    from ipaddress import ip_address
+    from pathlib import Path
+
+    from stockade.console.capture_command import run_capture
+
+    try:
+        peer = ip_address(options.peer) if options.peer else None
+    except ValueError:
+        raise error_for(ReasonCode.SYNTAX, f"--peer {options.peer!r}: expected an address") from None
+    return run_capture(
+        Paths.of(options.home),
+        Path(options.file),
+        seconds=options.seconds,
+        count=options.count,
+        peer=peer,
+        keys=options.keys,
+    )
+
+
+def _sa(options: argparse.Namespace) -> int:
+    from stockade.console.sa_command import run_sa
+
+    return run_sa(_client(options), options.action, options.which, options.format)
 
 
 def _log(options: argparse.Namespace) -> int:

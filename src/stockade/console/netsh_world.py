@@ -10,18 +10,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
 from stockade.model.addresses import Address
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.netsh.contract import ImportedPolicies, JsonValue, World
+from stockade.netsh.registry_settings import RegistryNumber
 from stockade.netsh.session import Session
 from stockade.policy.dynamic import DynamicSet
 from stockade.policy.objects import PolicySet
 from stockade.store.dynamic import dynamic_form, dynamic_of
 from stockade.store.local import LocalStore
 from stockade.store.opening import Opened, ReadOnlyStore, last_saved_path, open_store
+
+if TYPE_CHECKING:
+    from stockade.store.directory.domain_store import DomainStore
 
 MAXIMUM_FILE = 64 * 1024 * 1024
 
@@ -33,10 +38,12 @@ class Console:
         paths.make_folders()
         self._paths = paths
         self._opened: dict[str, Opened] = {}
+        self._domains: dict[str, DomainStore] = {}
         client = AgentClient(paths.socket)
         local = self.store("local")
         self.world = World(
             open_store=self.store,
+            open_domain=self.domain,
             settings=local,
             dynamic=AgentDynamic(client),
             agent=AgentApi(client),
@@ -57,6 +64,15 @@ class Console:
             if opened.damage is not None:
                 print(f"stockade: {opened.damage}\n{opened.what_is_shown}", file=sys.stderr)
         return opened.store
+
+    def domain(self, name: str) -> "DomainStore":
+        """The policies of a domain, as a store (LDAP's and Kerberos' libraries are loaded here only)."""
+        from stockade.console.domain_access import open_domain_store
+
+        found = self._domains.get(name.casefold())
+        if found is None:
+            found = self._domains[name.casefold()] = open_domain_store(self._paths, name)
+        return found
 
     def _present_versions(self) -> dict[str, int]:
         return {
@@ -193,6 +209,12 @@ class SystemFiles:
         if file_kind(content) is None:
             return None
         return read_policy_file(content, name, store=store)
+
+    def registry_numbers(self, content: bytes, name: str) -> list[RegistryNumber] | None:
+        from stockade.store.formats import registry_numbers
+
+        found = registry_numbers(content, name)
+        return None if found is None else [RegistryNumber(*entry) for entry in found]
 
     def registry_form(
         self, objects: PolicySet, *, with_secrets: bool, allow_losses: bool

@@ -18,9 +18,9 @@ from stockade.model.filters import Direction
 from stockade.model.reasons import CallerError, ReasonCode, error_for
 from stockade.model.traffic import Flow
 from stockade.netsh.interpreter import decode_script, run_script
-from stockade.netsh.memory_store import MemoryStore
 from stockade.netsh.session import Session
 from stockade.policy.facts import HostFacts
+from stockade.policy.memory_store import MemoryStore
 from stockade.policy.objects import PolicySet
 from stockade.store.formats import file_kind, read_policy_file
 from stockade.store.local import LocalStore

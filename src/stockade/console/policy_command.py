@@ -1,18 +1,15 @@
 """`stockade policy history | diff | rollback | forget`: the revisions of a policy store; and
 `stockade policy simple`, a whole policy by one command."""
 
-import difflib
 import json
 from pathlib import Path
 
 from stockade.agent.paths import Paths
 from stockade.console.netsh_command import print_outcomes
 from stockade.console.netsh_world import Console
-from stockade.model.negotiation import PresharedKey
-from stockade.model.reasons import ReasonCode, StockadeError, error_for
-from stockade.netsh.dump import Keys, static_lines
+from stockade.model.reasons import ReasonCode, error_for
+from stockade.netsh.difference import difference_lines, keys_that_changed
 from stockade.netsh.interpreter import run_command
-from stockade.policy.objects import PolicySet
 from stockade.store.local import LocalStore
 from stockade.store.opening import copies_of
 from stockade.store.revisions import Revision
@@ -57,17 +54,8 @@ def diff(paths: Paths, store: str, first: int, second: int | None, form: str) ->
     opened = _store(Console(paths), store)
     old = opened.revision(first)
     new = opened.read() if second is None else opened.revision(second)
-    lines = list(
-        difflib.unified_diff(
-            _lines(old),
-            _lines(new),
-            f"revision {first}",
-            "now" if second is None else f"revision {second}",
-            n=0,
-            lineterm="",
-        )
-    )
-    changed_keys = _changed_keys(old, new)
+    lines = difference_lines(old, new, f"revision {first}", "now" if second is None else f"revision {second}")
+    changed_keys = keys_that_changed(old, new)
     if form == "json":
         print(json.dumps({"store": store, "diff": lines, "changed_keys": changed_keys}, indent=2))
         return 0
@@ -76,38 +64,6 @@ def diff(paths: Paths, store: str, first: int, second: int | None, form: str) ->
         or "No difference."
     )
     return 0
-
-
-def _lines(objects: PolicySet) -> list[str]:
-    try:
-        return [_timeless(line) for line in static_lines(objects, Keys(shown=False)) if line]
-    except StockadeError as error:
-        raise error_for(
-            ReasonCode.NOT_EXPRESSIBLE, f"{error.reason.detail}; a difference is written as commands"
-        ) from None
-
-
-def _timeless(line: str) -> str:
-    words = [word for word in line.split(" ") if not word.startswith("modified=")]
-    return " ".join(_BLANK if "%PSK_" in word else word for word in words)
-
-
-_BLANK = 'psk="(not shown)"'
-
-
-def _changed_keys(old: PolicySet, new: PolicySet) -> list[str]:
-    before = {rule.guid: rule for policy in old.policies for rule in policy.rules}
-    found = []
-    for policy in new.policies:
-        for rule in policy.rules:
-            earlier = before.get(rule.guid)
-            if earlier is None:
-                continue
-            keys = [method.key for method in rule.authentication if isinstance(method, PresharedKey)]
-            keys_before = [one.key for one in earlier.authentication if isinstance(one, PresharedKey)]
-            if len(keys) == len(keys_before) and keys != keys_before:
-                found.append(f"rule “{rule.name}” of policy “{policy.name}”")
-    return found
 
 
 def rollback(paths: Paths, store: str, number: int, form: str) -> int:

@@ -80,6 +80,10 @@ def read(
         computer=computer or ("" if unit else directory.computer),
         unit=unit,
         addresses=() if other else tuple(map(str, facts.local)),
+        security=directory.security,
+        authority=directory.authority,
+        user=directory.user,
+        password_file=directory.password_file,
     )
     try:
         return fetch(request), None

@@ -21,7 +21,9 @@ from stockade.model.traffic import Flow
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a data plane can express. A policy that asks for more is refused whole, with the rule's name."""
+    """What a data plane can express. A policy that asks for more is refused whole, with the rule's name.
+    `udp_versions`: the IP versions over which it has ESP in UDP (nobody knows about NATs before the key
+    exchange)."""
 
     name: str
     modes: frozenset[Mode]
@@ -30,6 +32,7 @@ class Capabilities:
     authentication_header: bool
     ip_versions: frozenset[int]
     extended_sequence: bool = False
+    udp_versions: frozenset[int] = frozenset({4})
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,28 @@ class Driver(Protocol):
     def statistics(self, *, filters: bool = True) -> DriverStatistics:
         """What was counted. Without `filters` those of the filters are left out: asking for thousands takes
         its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """One direction of an SA that an earlier agent installed and that goes on in the data plane. `sa` has no
+    keys: they are where they are used. `age` in seconds since it was installed."""
+
+    sa: SecurityAssociation
+    age: float
+
+
+@runtime_checkable
+class OutlivesAgents(Protocol):
+    """A data plane whose SAs go on when the agent dies."""
+
+    def survivors(self) -> Sequence[Survivor]:
+        """What an earlier agent left, once, to be asked when filters are installed. Whoever asks keeps each
+        by doing nothing, or ends it by `remove_sa`. `HostError(DRIVER_FAILED)`."""
+
+    def free_ike_ports(self) -> None:
+        """Called before the sockets of the key exchange are opened, after `start`.
+        `HostError(DRIVER_FAILED)`."""
 
 
 @runtime_checkable

@@ -115,6 +115,20 @@ class Datapath:
         if self._sad.remove(spi, direction, peer):
             self._outbound.forget_flows()
 
+    @property
+    def has_sas(self) -> bool:
+        return any(True for _ in self._sad)
+
+    def held(self, now: float) -> list[tuple[SecurityAssociation, float]]:
+        """Every SA, and how long ago it was installed."""
+        return [(entry.sa, max(0.0, now - entry.installed)) for entry in self._sad]
+
+    def tell_again(self) -> None:
+        """Whoever was told of soft lifetimes and idle times is gone: tell them anew to who comes now."""
+        for entry in self._sad:
+            entry.soft_reported = entry.idle_reported = False
+            entry.unanswered = None
+
     def release(self, filter_id: str, peer: Address, now: float) -> Output:
         """Drop what is held for this filter and peer, but for what may go in clear by now (negotiation
         discovery); its next packet acquires at once."""

@@ -27,6 +27,7 @@ def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4,
         authentication_header=True,
         ip_versions=ip_versions,
         extended_sequence=True,
+        udp_versions=ip_versions,
     )
 
 

@@ -7,8 +7,9 @@ It does in Python what nftables does for `userspace`: permit, block, negotiate a
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
-from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics
+from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics, Survivor
 from stockade.driver.datapath import DEFAULT_MTU, Datapath
 from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities, tunnels_of
 from stockade.driver.outbound import Output
@@ -19,6 +20,7 @@ from stockade.model.addresses import Address
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.sa import SecurityAssociation
+from stockade.model.secret import Secret
 from stockade.model.traffic import AH, ESP, UDP
 from stockade.wire.ip import flow_of
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
@@ -134,6 +136,18 @@ class MemoryDriver:
         self._datapath = Datapath(self._random)
         if keep_filters:
             self._datapath.install_filters(self._filters, self._now, self._tunnels)
+
+    def survivors(self) -> Sequence[Survivor]:
+        """All SAs: to be asked once, by an agent that takes this driver over from another one."""
+        self._datapath.tell_again()
+        nothing = Secret(b"")
+        return [
+            Survivor(replace(sa, encryption_key=nothing, integrity_key=nothing), age)
+            for sa, age in self._datapath.held(self._now)
+        ]
+
+    def free_ike_ports(self) -> None:
+        """It has none."""
 
     def install_filters(self, table: FilterTable) -> None:
         check_table(table, self.capabilities)

@@ -23,9 +23,11 @@ from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, Hash
 from stockade.model.traffic import AH, ESP
 from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 from stockade.wire.xfrm import (
     LEGACY_WINDOW,
     Algorithm,
+    Encapsulation,
     Limits,
     MessageType,
     State,
@@ -110,6 +112,16 @@ def kernel_capabilities() -> Capabilities:
             ),
             authentication_header=has_esp and takes(_trial(AH, 4, None, _integrity(Hash.SHA1))),
             ip_versions=versions,
+            udp_versions=frozenset(
+                version
+                for version in versions
+                if takes(
+                    replace(
+                        esp_trial(Encryption.AES_CBC_128, Hash.SHA1, version),
+                        encapsulation=Encapsulation(NAT_TRAVERSAL_PORT, NAT_TRAVERSAL_PORT),
+                    )
+                )
+            ),
             extended_sequence=has_esp
             and takes(
                 replace(

@@ -85,6 +85,16 @@ class Entry:
         self.bytes += size
         self.used = now
         self.idle_reported = False
+        if self.burst is not None:
+            self._share_lifetime(self.burst)
+
+    def _share_lifetime(self, burst: BurstSa) -> None:
+        """Tell the burst path how many bytes it may carry before it asks."""
+        lifetime = self.sa.lifetime
+        soft = None if self.soft_reported else lifetime.soft_bytes
+        limits = [limit for limit in (soft, lifetime.hard_bytes) if limit is not None]
+        if limits:
+            burst.set_budget(max(0, min(limits) - self.bytes))
 
     def counters(self, now: float) -> SaCounters:
         return SaCounters(

@@ -15,6 +15,12 @@ class NatScope(IntEnum):
     BOTH = 2
 
 
+NOTICE_RANGE = (5, 3600)
+CLUSTER_IDLE_RANGE = (5, 60)
+CLUSTER_QUICK_RANGE = (3, 60)
+"""Seconds: of `notice_seconds`, NlbsIdleTime and NlbsQMRetransmitDuration."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """How an `Engine` behaves. Frozen: another configuration is another engine."""
@@ -155,9 +161,9 @@ class EngineConfig:
         if not self.cookie_threshold >= 0 or self.cookie_end > max(1, self.cookie_threshold):
             raise ValueError("cookies must end below where they begin")
         for name, value, (least, most) in (
-            ("failover_idle_seconds", self.failover_idle_seconds, (5, 60)),
-            ("failover_quick_seconds", self.failover_quick_seconds, (3, 60)),
-            ("notice_seconds", self.notice_seconds or None, (5, 3600)),
+            ("failover_idle_seconds", self.failover_idle_seconds, CLUSTER_IDLE_RANGE),
+            ("failover_quick_seconds", self.failover_quick_seconds, CLUSTER_QUICK_RANGE),
+            ("notice_seconds", self.notice_seconds or None, NOTICE_RANGE),
         ):
             if value is not None and not least <= value <= most:
                 raise ValueError(f"{name} must be from {least} to {most}, not {value:g}")

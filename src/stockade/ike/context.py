@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 
+from stockade.crypto.key_exchange import PrivateValue
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.config import EngineConfig
@@ -16,12 +17,14 @@ from stockade.ike.contract import (
     SpiSource,
     StoryLine,
 )
+from stockade.ike.key_pool import KeyPool
 from stockade.ike.limits import RateLimiter, TokenBucket
 from stockade.ike.liveness import PeerTraits, Plan, plan_for
 from stockade.ike.proofs import RestartSecret
 from stockade.ike.timers import TimerQueue
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import Reason, ReasonCode
+from stockade.model.suites import Group
 from stockade.model.traffic import TrafficSelector
 from stockade.pki.access import EVERYBODY
 from stockade.pki.credentials import CredentialSource
@@ -85,6 +88,7 @@ class Context:
         """The other nodes of the cluster that live and hold this address, for which nothing is proved."""
         self.access = EVERYBODY
         self.timers = TimerQueue()
+        self.key_pool = KeyPool(random)
         self.effects: list[Effect] = []
         self.fragment_id = 0
         self.unacknowledged = 0
@@ -125,6 +129,10 @@ class Context:
         if found is None:
             found = self._plans[traits] = plan_for(self.config, traits)
         return found
+
+    def private_value(self, group: Group) -> PrivateValue:
+        """Our side of one Diffie-Hellman exchange, and of no other."""
+        return self.key_pool.take(group, self.now)
 
     def count(self, name: str, number: int = 1) -> None:
         self.statistics[name] += number

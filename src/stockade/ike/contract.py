@@ -16,6 +16,7 @@ from stockade.model.identities import Identity
 from stockade.model.negotiation import Negotiation, QuickModeMatch
 from stockade.model.reasons import Reason, StockadeError
 from stockade.model.sa import SecurityAssociation
+from stockade.model.secret import Secret
 from stockade.model.suites import MainModeProposal, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
 
@@ -221,6 +222,7 @@ class ReportKind(StrEnum):
     MAIN_MODE_FAILED = "main-mode-failed"
     MAIN_MODE_DELETED = "main-mode-deleted"
     QUICK_MODE_ESTABLISHED = "quick-mode-established"
+    QUICK_MODE_ADOPTED = "quick-mode-adopted"
     QUICK_MODE_FAILED = "quick-mode-failed"
     QUICK_MODE_DELETED = "quick-mode-deleted"
     MESSAGE_REFUSED = "message-refused"
@@ -314,3 +316,12 @@ class QuickModeView:
     remaining: float
     peer_info: str = ""
     """What a peer with negotiation discovery says of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedKeys:
+    """Keys, for a capture to be decrypted: of main modes (initiator's cookie, the cipher's key), and SAs with
+    theirs."""
+
+    main_modes: tuple[tuple[bytes, Secret], ...]
+    sas: tuple[SecurityAssociation, ...]

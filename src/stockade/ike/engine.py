@@ -9,6 +9,7 @@ concerns more than one main mode, `pairs.py` the pairs of SAs, `v1/` the protoco
 
 from collections.abc import Callable, Collection
 
+from stockade.ike.adoption import adopted_outcome
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
@@ -19,6 +20,7 @@ from stockade.ike.contract import (
     DeletePeer,
     DeleteQuickMode,
     Effect,
+    ExportedKeys,
     FollowPeer,
     MainModeView,
     NegotiationLookup,
@@ -35,6 +37,7 @@ from stockade.ike.contract import (
 )
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
 from stockade.ike.liveness import PeerTraits, Plan
+from stockade.ike.lost_state import IKE_PORT
 from stockade.ike.negotiator import Negotiator
 from stockade.ike.pairs import PairKeeper
 from stockade.ike.peers import PeerTable
@@ -45,7 +48,9 @@ from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_modes import Job
 from stockade.ike.views import main_mode_view, quick_mode_view
 from stockade.model.addresses import Address, Endpoint
+from stockade.model.filters import Direction
 from stockade.model.reasons import PeerError, Reason, ReasonCode
+from stockade.model.sa import SecurityAssociation
 from stockade.pki.access import AccessList
 from stockade.pki.credentials import CredentialSource
 from stockade.wire.isakmp.constants import ExchangeType, PayloadType
@@ -149,6 +154,38 @@ class Engine:
                 self._negotiator.delete_all(lambda address: True, reason, now)
                 self._negotiator.stopping = reason
 
+    def adopt(
+        self,
+        inbound: SecurityAssociation,
+        outbound: SecurityAssociation,
+        headers: tuple[SecurityAssociation, ...],
+        age: float,
+        now: float,
+        *,
+        replaced: bool = False,
+    ) -> Reason | None:
+        """Go on with a pair that outlived an earlier engine, `age` seconds old, `headers` being the AH of a
+        bundle; or why today's policy would not make it. `replaced`: there is a newer one. Nothing is asked of
+        the driver."""
+        self._context.now = now
+        local, peer, selector = outbound.source, outbound.destination, outbound.selector
+        match = self._context.lookup.for_quick_mode(local, peer, selector)
+        if isinstance(match, Reason):
+            return match
+        outcome = adopted_outcome(inbound, outbound, headers, match)
+        if isinstance(outcome, Reason):
+            return outcome
+        udp = outbound.udp
+        ports = (IKE_PORT, IKE_PORT) if udp is None else (udp.source_port, udp.destination_port)
+        ends = (Endpoint(local, ports[0]), Endpoint(peer, ports[1]))
+        self._pairs.adopt(outcome, ends, age, now, replaced=replaced)
+        return None
+
+    def awaits_replacement(self, inbound_spi: int) -> bool:
+        """Whether this pair is there, and no newer one has taken its place."""
+        pair = self._table.pair(inbound_spi)
+        return pair is not None and not pair.replaced
+
     def _follow(self, inbound_spi: int, port: int) -> None:
         pair = self._table.pair(inbound_spi)
         if pair is None or pair.outcome.inbound.udp is None:
@@ -165,6 +202,29 @@ class Engine:
 
     def next_timeout(self) -> float | None:
         return self._context.timers.next()
+
+    @property
+    def has_work_ahead(self) -> bool:
+        """Whether `work_ahead` has anything to do."""
+        return self._context.key_pool.wants
+
+    def work_ahead(self, now: float) -> bool:
+        """For a moment with nothing else to do, at most a millisecond or two: one key pair for an exchange to
+        come. Whether there is more. Nothing depends on its being called."""
+        if self._negotiator.stopping is not None:
+            return False
+        more = self._context.key_pool.prepare(now)
+        self._forget_key_pairs_in_time()
+        return more
+
+    def _forget_key_pairs_in_time(self) -> None:
+        pool = self._context.key_pool
+
+        def forget(now: float) -> None:
+            pool.forget(now)
+            self._forget_key_pairs_in_time()
+
+        self._context.timers.set(pool, pool.due, forget)
 
     def effects(self) -> list[Effect]:
         """What is to be done, in order; the queue is empty afterwards."""
@@ -186,6 +246,23 @@ class Engine:
             "cookies_proven": self._guard.cookies_proven,
             "first_messages_dropped": self._guard.dropped,
         }
+
+    def export_keys(self) -> ExportedKeys:
+        """The keys of everything that is up, for who captures packets and asks for them explicitly."""
+        modes = (mode for mode in self._table.main_modes() if mode.outcome is not None)
+        return ExportedKeys(
+            tuple(
+                (mode.conversation.initiator_cookie, mode.outcome.keys.encryption_key)
+                for mode in modes
+                if mode.outcome is not None
+            ),
+            tuple(
+                sa
+                for pair in self._table.pairs()
+                for direction in Direction
+                for sa in pair.outcome.of(direction)
+            ),
+        )
 
     @property
     def unacknowledged_deletes(self) -> int:
@@ -230,8 +307,8 @@ class Engine:
             (main_mode_view(mode, 0, now), mode.plan) for mode in modes if mode.established is not None
         )
 
-    def plan_for_strangers(self) -> Plan:
-        return self._context.plan(PeerTraits())
+    def plan_for_strangers(self, *, can_be_asked: bool = False) -> Plan:
+        return self._context.plan(PeerTraits(can_be_asked))
 
     def set_config(self, config: EngineConfig) -> None:
         """Other settings: for everything that begins from now on."""

@@ -373,12 +373,12 @@ class Negotiator:
         if pair.replaced or self.stopping is not None:
             return
         if plan.silence_is_idle:
-            self._pairs.delete([pair], Reason.of(ReasonCode.SA_IDLE, seconds=plan.silence_seconds or 0), now)
+            self._pairs.delete([pair], Reason.of(ReasonCode.SA_IDLE, seconds=plan.silence_seconds), now)
             return
         speaker = self._pairs.speaker(pair)
         if plan.probes and speaker is not None and speaker.traits.can_be_asked:
             speaker.notices.probe(now, plan.probes)
-        elif plan.silence_seconds is not None:
+        else:
             self.take(Job(pair.acquire(), replaces=pair.inbound_spi, patience=plan.quick_seconds), now)
 
     def unreachable(self, said: PeerUnreachable, now: float) -> None:

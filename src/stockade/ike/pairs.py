@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
 from stockade.ike.contract import InstallSa, RemoveSa, ReportKind
+from stockade.ike.liveness import PeerTraits
 from stockade.ike.peers import PeerTable, QuickModePair
 from stockade.ike.story import StoryEvent
 from stockade.ike.v1 import informational
 from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.quick_mode import QuickModeOutcome
 from stockade.ike.v1.quick_modes import QuickModeRun
+from stockade.model.addresses import Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.wire.isakmp.constants import ProtocolId
@@ -49,6 +51,32 @@ class PairKeeper:
             and policy.mode is pair.outcome.inbound.mode
             and (pair.outcome.group is not None or not policy.perfect_forward_secrecy)
         )
+
+    def adopt(
+        self,
+        outcome: QuickModeOutcome,
+        ends: tuple[Endpoint, Endpoint],
+        age: float,
+        now: float,
+        *,
+        replaced: bool = False,
+    ) -> None:
+        """A pair that an earlier engine of this host made, `age` seconds ago, and that is in the driver. Its
+        main mode is gone: it lives on until it is replaced, or as long as it may. One that was `replaced`
+        before is in its last seconds."""
+        pair = QuickModePair(outcome, *ends, True, now - age, PeerTraits(), replaced=replaced)
+        self._table.add_pair(pair)
+        end, due = (self._retire if replaced else self._expire), max(now, pair.expires)
+        if replaced:
+            due = min(due, now + self._config.rekey_grace_seconds)
+        self._context.timers.set(pair, due, lambda moment: end(pair, moment))
+        reason = Reason.of(
+            ReasonCode.SA_ADOPTED,
+            inbound=f"{outcome.inbound.spi:#010x}",
+            outbound=f"{outcome.outbound.spi:#010x}",
+            age=round(age, 1),
+        )
+        self._report(ReportKind.QUICK_MODE_ADOPTED, pair, reason)
 
     def establish(
         self, main_mode: MainMode, run: QuickModeRun, outcome: QuickModeOutcome, now: float

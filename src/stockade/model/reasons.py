@@ -412,6 +412,20 @@ class ReasonCode(Enum):
     )
     # -- the life of an SA
     SA_ESTABLISHED = ("sa-established", Fault.PEER, None, "an SA came up", "none")
+    SA_ADOPTED = (
+        "sa-adopted",
+        Fault.HOST,
+        None,
+        "the SA outlived an earlier agent and goes on",
+        "none: a new main mode replaces it",
+    )
+    SA_NOT_ADOPTED = (
+        "sa-not-adopted",
+        Fault.HOST,
+        None,
+        "an SA of an earlier agent cannot be accounted for and was ended",
+        "none: traffic negotiates anew; if it is not to, see why the policy no longer has it",
+    )
     SA_DELETED = ("sa-deleted", Fault.PEER, 13807, "the peer deleted the SA", "none: traffic negotiates anew")
     SA_EXPIRED = (
         "sa-expired",
@@ -501,7 +515,36 @@ class ReasonCode(Enum):
         "see the resolver of this host, and that its DNS traffic is permitted",
     )
     AGENT_STARTED = ("agent-started", Fault.HOST, None, "the agent runs", "none")
+    KEYS_EXPORTED = (
+        "keys-exported",
+        Fault.HOST,
+        None,
+        "keys of SAs were given out, to decrypt a capture with",
+        "none, if that was you; whoever has them reads what these SAs carried: let them be negotiated anew",
+    )
     SHUTTING_DOWN = ("shutting-down", Fault.HOST, 13891, "the agent is stopping", "none")
+    # -- the web console
+    WEB_ACTION = (
+        "web-action",
+        Fault.HOST,
+        None,
+        "somebody signed in or did something in the web console",
+        "none",
+    )
+    WEB_REQUEST_REFUSED = (
+        "web-request-refused",
+        Fault.CALLER,
+        None,
+        "the web console refused a request",
+        "open the console by the name and address that web.toml says, from its own pages",
+    )
+    WEB_LOGIN_REFUSED = (
+        "web-login-refused",
+        Fault.CALLER,
+        None,
+        "nobody may sign in to the web console like that",
+        "check name and password, wait where there were too many tries; or `stockade web link` on the host",
+    )
     # -- clusters
     CLUSTER_MEMBER = (
         "cluster-member",

@@ -16,9 +16,9 @@ from stockade.netsh.contract import (
     Settings,
     WholeTransaction,
 )
-from stockade.netsh.memory_store import MemoryStore
 from stockade.policy.contract import PolicyStore
 from stockade.policy.dynamic import DynamicSet
+from stockade.policy.memory_store import MemoryStore
 
 
 @dataclass(slots=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.netsh.contract import JsonValue, Settings
 from stockade.netsh.grammar import Arguments, Command, Parameter
+from stockade.netsh.registry_settings import KEYS, find_settings, property_of
 from stockade.netsh.session import Outcome, Session
 from stockade.netsh.show import columns
-from stockade.netsh.values import Kind, number
+from stockade.netsh.values import FILE_NAME, Kind, number
 from stockade.netsh.words import nearest, quoted, syntax_error
 from stockade.policy.boot import BootMode, parse_exemptions
 from stockade.policy.simple import SIMPLE_POLICY_SETTING
@@ -172,8 +173,9 @@ _BY_NAME = {entry.name: entry for entry in PROPERTIES}
 
 
 def _property(text: str) -> Property:
+    name = text.strip().casefold()
     try:
-        return _BY_NAME[text.strip().casefold()]
+        return _BY_NAME[property_of(text) or name] if "\\" in name else _BY_NAME[name]
     except KeyError:
         raise ValueError("it is no property") from None
 
@@ -184,6 +186,7 @@ PROPERTY = Parameter(
     "the setting to change",
     required=True,
 )
+CONFIG_FILE = Parameter("file", FILE_NAME, "name of the .reg file", required=True)
 VALUE = Parameter(
     "value", Kind("<value>", "a value of the property", lambda text: text), "its new value", required=True
 )
@@ -217,6 +220,35 @@ def set_config(session: Session, arguments: Arguments) -> Outcome:
         ) from None
     session.settings.put_setting(entry.name, value)
     return Outcome()
+
+
+def import_config(session: Session, arguments: Arguments) -> Outcome:
+    """All of a file or nothing: every value is judged before the first is kept."""
+    name = arguments[CONFIG_FILE]
+    numbers = session.files.registry_numbers(session.files.read(name), name)
+    if numbers is None:
+        raise error_for(ReasonCode.INVALID_FILE, "a .reg file of Windows' regedit expected", file=name)
+    found = find_settings(numbers, name)
+    if not found.values:
+        names = ", ".join(entry.label for entry in PROPERTIES if entry.name in KEYS)
+        raise error_for(ReasonCode.INVALID_FILE, f"it has none of {names}", file=name)
+    values: dict[str, str] = {}
+    for key, value in found.values.items():
+        entry = _BY_NAME[key]
+        try:
+            values[key] = entry.read(str(value))
+        except ValueError as error:
+            raise error_for(
+                ReasonCode.INVALID_FILE, f"{entry.label} {value}: {error}; nothing was taken",
+                expected=entry.values, file=name,
+            ) from None  # fmt: skip
+    for key, text in values.items():
+        session.settings.put_setting(key, text)
+    lines = [f"{_BY_NAME[key].label} = {text}" for key, text in values.items()]
+    if found.passed_over:
+        lines.append(f"{len(found.passed_over)} other values of the file were passed over.")
+    data: dict[str, JsonValue] = {"settings": dict(values), "passed_over": list(found.passed_over)}
+    return Outcome("\n".join(lines), data)
 
 
 def config_data(settings: Settings) -> dict[str, JsonValue]:
@@ -274,6 +306,18 @@ COMMANDS = (
         set_config,
         _property_help(),
         "set config property=ipsecexempt value=3",
+    ),
+    Command(
+        DYNAMIC,
+        ("importconfig",),
+        "Takes the settings of fast failover (KB 980915) from a .reg file of Windows.",
+        (CONFIG_FILE,),
+        import_config,
+        "NlbsIdle, NlbsIdleTime, NlbsQMRetransmitDuration and NLBSFlags, from the keys below Services where "
+        "Windows has them. One value out of its range refuses the whole file. `set config property=` takes "
+        "such a value by its whole name too.",
+        "importconfig file=hotfix.reg",
+        ours=True,
     ),
     Command(
         DYNAMIC, ("show", "config"), "Shows the settings of the service.", (), show_config, changes=False

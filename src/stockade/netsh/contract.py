@@ -2,13 +2,14 @@
 policy store (files, the running agent, names, a person to ask) comes in through these protocols. The console
 gives the implementations; a test gives its own; without one the commands that need it say so."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from stockade.model.addresses import Address
 from stockade.model.reasons import Reason
+from stockade.netsh.registry_settings import RegistryNumber
 from stockade.policy.contract import PolicyStore, PolicyTransaction
 from stockade.policy.dynamic import DynamicSet
 from stockade.policy.objects import PolicySet
@@ -31,6 +32,34 @@ class DescribedStore(PolicyStore, Protocol):
 
     def describe(self, command: str) -> None:
         """What made the changes from now on, without keys."""
+
+
+class GpoAssignment(Protocol):
+    """A group policy object that assigns a policy."""
+
+    @property
+    def gpo(self) -> str: ...
+
+    @property
+    def policy(self) -> str: ...
+
+    @property
+    def policy_dn(self) -> str: ...
+
+
+@runtime_checkable
+class AssigningStore(PolicyStore, Protocol):
+    """A directory: its policies are put in force by group policy objects. Each change is made at once."""
+
+    @property
+    def domain(self) -> str: ...
+
+    def assign(self, policy: str, gpo: str) -> None:
+        """CallerError UNKNOWN_NAME."""
+
+    def unassign(self, policy: str, gpo: str) -> None: ...
+
+    def assignments(self) -> Sequence[GpoAssignment]: ...
 
 
 class Settings(Protocol):
@@ -94,6 +123,9 @@ class Files(Protocol):
     def windows_policies(self, content: bytes, name: str, store: str) -> ImportedPolicies | None:
         """The policies of an `.ipsec`, `.reg` or LDIF file; None where it is none of these."""
 
+    def registry_numbers(self, content: bytes, name: str) -> Sequence[RegistryNumber] | None:
+        """All values of a `.reg` file; None where it is none."""
+
     def registry_form(
         self, objects: PolicySet, *, with_secrets: bool, allow_losses: bool
     ) -> tuple[bytes, tuple[Reason, ...]]:
@@ -110,10 +142,11 @@ class Resolver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All of it, for one session. `open_store` takes `local` or `persistent`; `confirm` puts a question that
-    takes yes or no to a person."""
+    """All of it, for one session. `open_store` takes `local` or `persistent`; `open_domain` the name of a
+    domain, empty for this computer's; `confirm` puts a question that takes yes or no to a person."""
 
     open_store: Callable[[str], PolicyStore] | None = None
+    open_domain: Callable[[str], PolicyStore] | None = None
     settings: Settings | None = None
     dynamic: DynamicStore | None = None
     agent: AgentView | None = None

@@ -209,7 +209,10 @@ def statistics_lines(status: Row, sas: Row, kinds: Sequence[str]) -> list[str]:
 def ipsec_statistics(status: Row, sas: Row) -> dict[str, int]:
     """The quick-mode half of `show stats`, summed over the SAs that there are."""
     rows = rows_of(sas, "quick_modes")
-    found = {
+    counted = status.get("ipsec")
+    windows = {_label(name): value for name, value in counted.items()} if isinstance(counted, dict) else {}
+    found: dict[str, int] = {
+        **{name: value for name, value in windows.items() if isinstance(value, int)},
         "Active SAs": len(rows),
         "Packets Waiting": _count(status, "held_packets"),
         "Bytes Received": sum(_count(row, "inbound_bytes") for row in rows),

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from stockade.model.reasons import CallerError, Reason, ReasonCode, StockadeError, error_for
 from stockade.netsh.config import DYNAMIC, config_commands
-from stockade.netsh.contract import JsonValue, World
+from stockade.netsh.contract import AssigningStore, JsonValue, World
 from stockade.netsh.dump import (
     Keys,
     authentication_words,
@@ -19,7 +19,6 @@ from stockade.netsh.dump import (
     written,
 )
 from stockade.netsh.grammar import Arguments, Command, Parameter
-from stockade.netsh.memory_store import MemoryStore
 from stockade.netsh.merge import Merged, merge_into
 from stockade.netsh.session import Outcome, Session, reason_data
 from stockade.netsh.static_common import STATIC
@@ -27,6 +26,7 @@ from stockade.netsh.values import FILE_NAME, YES_NO, choice
 from stockade.netsh.words import quoted, shown
 from stockade.policy.contract import PolicyStore
 from stockade.policy.dynamic import DynamicSet
+from stockade.policy.memory_store import MemoryStore
 from stockade.policy.objects import PolicySet
 from stockade.policy.predefined import predefined_set
 
@@ -193,7 +193,9 @@ def import_policy(session: Session, arguments: Arguments) -> Outcome:
             )
     with session.store.transaction() as change:
         merged = merge_into(change, objects, overwrite=arguments[REPLACE])
-    return _merged_outcome(merged, problems, f"Imported from {shown(name)}")
+    return _merged_outcome(
+        merged, problems, f"Imported from {shown(name)}", domain=session.domain_store is not None
+    )
 
 
 def read_script(content: bytes, store: str, name: str) -> PolicySet:
@@ -236,7 +238,9 @@ def restore_examples(session: Session, arguments: Arguments) -> Outcome:
     )
 
 
-def _merged_outcome(merged: Merged, problems: tuple[Reason, ...], title: str) -> Outcome:
+def _merged_outcome(
+    merged: Merged, problems: tuple[Reason, ...], title: str, *, domain: bool = False
+) -> Outcome:
     lines = [f"{title}: {len(merged.added)} added, {len(merged.replaced)} replaced, "
              f"{len(merged.unchanged)} were there already."]  # fmt: skip
     lines += [f"  replaced: {name}" for name in merged.replaced]
@@ -245,7 +249,7 @@ def _merged_outcome(merged: Merged, problems: tuple[Reason, ...], title: str) ->
         lines.append(
             f"“{merged.was_assigned}” was in force where the file comes from. An import puts nothing in "
             f"force:"
-            f" set policy name={quoted(merged.was_assigned)} assign=yes does."
+            f" set policy name={quoted(merged.was_assigned)} assign=yes{' gponame=…' if domain else ''} does."
         )
     data: dict[str, JsonValue] = {
         "added": list(merged.added),
@@ -269,7 +273,11 @@ def execute(session: Session, arguments: Arguments) -> Outcome:
 
 
 def show_gpo_assigned(session: Session, arguments: Arguments) -> Outcome:
-    """What the running agent has of its domain (`stockade rsop` asks the directory itself)."""
+    """What the running agent has of its domain (`stockade rsop` asks the directory itself). Where the store
+    is that of a domain: all that is assigned there."""
+    store = session.domain_store
+    if store is not None:
+        return _show_assignments(store, arguments.get(GPO))
     domain = session.agent.status().get("domain")
     if not isinstance(domain, dict):
         return Outcome(
@@ -304,6 +312,25 @@ def show_gpo_assigned(session: Session, arguments: Arguments) -> Outcome:
             "controller": domain["controller"],
         },
     )
+
+
+def _show_assignments(store: AssigningStore, gpo: str | None) -> Outcome:
+    found = [one for one in store.assignments() if gpo is None or one.gpo.casefold() == gpo.casefold()]
+    if gpo is not None and not found:
+        raise error_for(
+            ReasonCode.UNKNOWN_NAME,
+            f"no group policy object “{shown(gpo)}” assigns an IPsec policy, or it may not be read",
+            domain=store.domain,
+        )
+    rows: list[JsonValue] = [
+        {"gpo": one.gpo, "policy": one.policy, "policy_dn": one.policy_dn} for one in found
+    ]
+    blocks = (
+        f"{'GPO Name':<23} : {one.gpo}\n{'AD Policy Name':<23} : {one.policy or one.policy_dn}"
+        for one in found
+    )
+    text = "\n\n".join(blocks) or f"No group policy object of {store.domain} assigns an IPsec policy."
+    return Outcome(text, {"domain": store.domain, "assignments": rows})
 
 
 GPO = Parameter("name", FILE_NAME, "name of the group policy object")

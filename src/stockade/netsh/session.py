@@ -9,6 +9,7 @@ from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.netsh.buffer import Buffer
 from stockade.netsh.contract import (
     AgentView,
+    AssigningStore,
     DescribedStore,
     DynamicStore,
     Files,
@@ -81,6 +82,24 @@ class Session:
             raise error_for(ReasonCode.NOT_AVAILABLE, f"the {location} store cannot be reached from here")
         store = self.world.open_store(location)
         self.store = store if self.buffer is None else self.buffer.store(store)
+
+    def choose_domain(self, domain: str) -> None:
+        """Work on the policies of a domain from now on; of this computer's where it has no name."""
+        if self.world.open_domain is None:
+            raise error_for(ReasonCode.NOT_AVAILABLE, "no directory can be reached from here")
+        if self.buffer is not None:
+            raise error_for(
+                ReasonCode.NOT_AVAILABLE,
+                "the store cannot become that of a domain while changes are collected",
+                expected="set store location=domain before the batch begins",
+            )
+        self.store = self.world.open_domain(domain)
+
+    @property
+    def domain_store(self) -> AssigningStore | None:
+        """The store, where it is that of a domain (also while changes of it are collected)."""
+        store = self.store if self.buffer is None else self.buffer.original(self.store)
+        return store if isinstance(store, AssigningStore) else None
 
     @property
     def settings(self) -> Settings:

@@ -62,8 +62,23 @@ class Location(StrEnum):
 MODE = Parameter("mode", choice(Switch), "on or off", required=True)
 LOCATION = Parameter("location", choice(Location), "where the policies are", required=True)
 DOMAIN = Parameter("domain", TEXT, "name of the domain")
-GPO_NAME = Parameter("gponame", TEXT, "group policy object to assign the policy in", unavailable=True)
+GPO_NAME = Parameter("gponame", TEXT, "group policy object to assign the policy in, by its name or GUID")
 SET_FILTER_LIST = replace(FILTER_LIST, required=False)
+SET_POLICY = (
+    OBJECT_NAME,
+    OBJECT_GUID,
+    CHANGED_NAME,
+    DESCRIPTION,
+    MASTER_PFS,
+    QUICK_MODES,
+    MAIN_MODE_LIFETIME,
+    DEFAULT_RULE,
+    POLLING,
+    ASSIGN,
+    GPO_NAME,
+    MAIN_MODE,
+    MODIFIED,
+)
 SET_FILTER_ACTION = Parameter("filteraction", NAME, "name of the filter action")
 
 
@@ -104,6 +119,9 @@ def set_filter_action(session: Session, arguments: Arguments) -> Outcome:
 
 
 def set_policy(session: Session, arguments: Arguments) -> Outcome:
+    gpo = _assigned_by(session, arguments)
+    if gpo is not None:
+        return _assign(session, arguments, gpo)
     with session.store.transaction() as change:
         old = by_name_or_guid("policy", arguments, change.read().policies)
         master_pfs = arguments.get_or(MASTER_PFS, old.master_pfs)
@@ -123,6 +141,47 @@ def set_policy(session: Session, arguments: Arguments) -> Outcome:
         )
         active = arguments.get(DEFAULT_RULE)
         change.put_policy(policy if active is None else with_default_response(policy, active))
+    return Outcome()
+
+
+def _assigned_by(session: Session, arguments: Arguments) -> str | None:
+    """The group policy object that the command is about."""
+    domain, gpo = session.domain_store is not None, arguments.get(GPO_NAME)
+    if gpo is not None and not domain:
+        raise error_for(
+            ReasonCode.SYNTAX,
+            "gponame= goes with policies of a domain only",
+            expected="set store location=domain",
+        )
+    if gpo is not None and not arguments.given(ASSIGN):
+        raise error_for(ReasonCode.SYNTAX, "assign=yes or assign=no goes with gponame=", word="gponame=")
+    if domain and gpo is None and arguments.given(ASSIGN):
+        raise error_for(
+            ReasonCode.SYNTAX,
+            "in a domain a policy is assigned in a group policy object",
+            expected="gponame=…",
+        )
+    return gpo
+
+
+def _assign(session: Session, arguments: Arguments, gpo: str) -> Outcome:
+    others = [one for one in SET_POLICY if one not in (OBJECT_NAME, OBJECT_GUID, ASSIGN, GPO_NAME)]
+    if any(arguments.given(one) for one in others):
+        raise error_for(
+            ReasonCode.SYNTAX,
+            "a policy is assigned in a group policy object by a command of its own",
+            expected="name= or guid=, assign= and gponame=",
+        )
+    session.end_group()
+    store = session.domain_store
+    if session.buffer is not None or store is None:
+        raise error_for(
+            ReasonCode.NOT_AVAILABLE,
+            "a group policy object is changed at once, so not while changes are collected",
+            expected="set batch mode=disable first, or a script that is not atomic",
+        )
+    name = by_name_or_guid("policy", arguments, store.read().policies).name
+    (store.assign if arguments[ASSIGN] else store.unassign)(name, gpo)
     return Outcome()
 
 
@@ -185,11 +244,8 @@ def _with_rule(policy: Policy, old: Rule, new: Rule) -> Policy:
 def set_store(session: Session, arguments: Arguments) -> Outcome:
     location = arguments[LOCATION]
     if location is Location.DOMAIN:
-        raise error_for(
-            ReasonCode.NOT_AVAILABLE,
-            "the domain store: the command language does not reach Active Directory in this version",
-            expected="location=local or location=persistent",
-        )
+        session.choose_domain(arguments.get_or(DOMAIN, ""))
+        return Outcome()
     if arguments.given(DOMAIN):
         raise error_for(ReasonCode.SYNTAX, "domain= goes with location=domain only", word="domain=")
     session.choose_store(location.value)
@@ -264,22 +320,9 @@ COMMANDS = (
         STATIC,
         ("set", "policy"),
         "Changes a policy; with assign=yes puts it in force.",
-        (
-            OBJECT_NAME,
-            OBJECT_GUID,
-            CHANGED_NAME,
-            DESCRIPTION,
-            MASTER_PFS,
-            QUICK_MODES,
-            MAIN_MODE_LIFETIME,
-            DEFAULT_RULE,
-            POLLING,
-            ASSIGN,
-            GPO_NAME,
-            MAIN_MODE,
-            MODIFIED,
-        ),
+        SET_POLICY,
         set_policy,
+        "In the store of a domain gponame= names the group policy object that assigns it, or no longer does.",
         example='set policy name="Servers" assign=yes',
     ),
     Command(
@@ -313,7 +356,8 @@ COMMANDS = (
         (LOCATION, DOMAIN),
         set_store,
         "It holds until the shell or the script ends. The persistent policy is applied first when the agent "
-        "starts, and the assigned local one is added to it. The domain store is not in this version.",
+        "starts, and the assigned local one is added to it. The store of a domain is its directory; there "
+        "the tickets of who runs the command count (kinit).",
         "set store location=persistent",
     ),
     Command(

@@ -33,6 +33,7 @@ def add_simple_policy(session: Session, arguments: Arguments) -> Outcome:
     name = arguments[POLICY_NAME]
     methods = authentication_from(arguments) or (Kerberos(),)
     assign = arguments.get_or(ASSIGN, False)
+    settings = session.settings  # first: where there are none nothing is changed
     with session.store.transaction() as change:
         merged = merge_into(
             change,
@@ -44,7 +45,7 @@ def add_simple_policy(session: Session, arguments: Arguments) -> Outcome:
             policy = replace(policy, assigned=True)
             change.put_policy(policy)
     # After the policy: a setting without it would shorten the fall-back time of other rules.
-    session.settings.put_setting(SIMPLE_POLICY_SETTING, "1")
+    settings.put_setting(SIMPLE_POLICY_SETTING, "1")
     lines = [
         f"Policy “{policy.name}” asks for security everywhere; rules with soft fall back to clear after"
         " 500 ms (set config property=simplepolicyupdate value=0 makes it 3 seconds again)."

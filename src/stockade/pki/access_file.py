@@ -15,8 +15,10 @@ issuer = "CN=Example Issuing"         # left out: any that the rule accepts
 """
 
 import json
+import math
 import os
 import tempfile
+import time
 import tomllib
 from pathlib import Path
 
@@ -24,6 +26,17 @@ from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.pki.access import EVERYBODY, AccessEntry, AccessKind, AccessList, AccountMapping
 
 MAXIMUM_SIZE = 4 * 1024 * 1024
+
+
+def seconds_unchanged(path: Path) -> float:
+    """How long the list has been what it is: since its file was written, or put into its place. Infinite
+    where there is none (so nobody is kept out); 0 where that cannot be told."""
+    try:
+        return max(0.0, time.time() - path.stat().st_ctime)
+    except FileNotFoundError:
+        return math.inf
+    except OSError:
+        return 0.0
 
 
 def read_access(path: Path) -> AccessList:

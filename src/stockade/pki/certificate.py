@@ -20,7 +20,7 @@ from stockade.model.reasons import ReasonCode, error_for
 from stockade.pki.names import Part, fold, name_text
 
 MAXIMUM_SIZE = 64 * 1024
-_REMEMBERED_SIZE = 4096
+_REMEMBERED, _REMEMBERED_SIZE = 256, 4096
 
 MAXIMUM_POINTS = 4
 
@@ -82,7 +82,16 @@ class Certificate:
 
     def issued(self, other: "Certificate") -> bool:
         """Whether this certificate's key signed the other one. Names are not compared."""
-        return self.public_key.verify_link(other.hash_name, other.signature, other.signed_part)
+        if len(self.der) > _REMEMBERED_SIZE or len(other.der) > _REMEMBERED_SIZE:
+            return _signed(self, other)
+        key = (self.der, other.der)
+        known = _signatures.get(key)
+        if known is None:
+            known = _signed(self, other)
+            if len(_signatures) >= _REMEMBERED:
+                _signatures.clear()
+            _signatures[key] = known
+        return known
 
     @property
     def identity(self) -> Identity:
@@ -104,9 +113,17 @@ def _parse(der: bytes) -> Certificate:
         raise error_for(ReasonCode.CERTIFICATE_INVALID, f"{type(fault).__name__} while reading it") from None
 
 
+def _signed(issuer: Certificate, subject: Certificate) -> bool:
+    return issuer.public_key.verify_link(subject.hash_name, subject.signature, subject.signed_part)
+
+
+# Who signed what is written in the two certificates and never changes, and peers come again. What depends on
+# time, trust or revocation is judged anew each time. Bounded in number and size.
+_signatures: dict[tuple[bytes, bytes], bool] = {}
+
 # One handshake reads a certificate twice (its key, then its chain), and peers come again. What was read says
 # nothing of trust or time: those are judged anew each time. Bounded in number and size.
-_remembered = lru_cache(maxsize=256)(_parse)
+_remembered = lru_cache(maxsize=_REMEMBERED)(_parse)
 
 
 def _read(certificate: x509.Certificate) -> Certificate:

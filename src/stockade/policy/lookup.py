@@ -35,7 +35,7 @@ Default exemptions and the multicast parts of filters play no role here. Nothing
 look by sending a first main-mode message: a look goes through the table's index.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from stockade.model.addresses import Address, AddressRange
@@ -46,6 +46,9 @@ from stockade.model.traffic import TrafficSelector
 from stockade.policy.dynamic import response_filters
 from stockade.policy.exemptions import is_unsecurable
 
+REMEMBERED = 1024
+"""Pairs of hosts of which a lookup remembers the filters that speak of them."""
+
 
 class FilterTableLookup:
     """`NegotiationLookup` over one filter table."""
@@ -55,6 +58,7 @@ class FilterTableLookup:
         self._response = (
             None if table.default_response is None else table.negotiations[table.default_response]
         )
+        self._asked: dict[tuple[int, int, type, bool], tuple[SpecificFilter, ...]] = {}
         self._tunnels: _Tunnels | None = None
         self._between: dict[tuple[Address, Address], tuple[Negotiation, ...]] = {}
 
@@ -202,12 +206,23 @@ class FilterTableLookup:
             return negotiation  # what comes back is not of this tunnel: no packet of it is let in
         return joined(negotiation, other)
 
-    def _about(self, selector: TrafficSelector, direction: Direction) -> Iterator[SpecificFilter]:
+    def _about(self, selector: TrafficSelector, direction: Direction) -> tuple[SpecificFilter, ...]:
         """The filters of rules that speak of the first addresses of both ends, heaviest first: all that
         cover the selector are among them, and for two hosts all that overlap it."""
-        for entry in self._table.about(selector.source.first, selector.destination.first, direction):
-            if entry.filter_class is FilterClass.POLICY and not is_unsecurable(entry.selector.destination):
-                yield entry
+        source, destination = selector.source.first, selector.destination.first
+        # A handshake asks twice, for its main mode and for its quick mode. Bounded; a table never changes.
+        key = (int(source), int(destination), source.__class__, direction is Direction.OUTBOUND)
+        found = self._asked.get(key)
+        if found is None:
+            found = tuple(
+                entry
+                for entry in self._table.about(source, destination, direction)
+                if entry.filter_class is FilterClass.POLICY and not is_unsecurable(entry.selector.destination)
+            )
+            if len(self._asked) >= REMEMBERED:
+                self._asked.clear()
+            self._asked[key] = found
+        return found
 
     def _covering(self, selector: TrafficSelector, direction: Direction) -> SpecificFilter | None:
         return next((one for one in self._about(selector, direction) if one.selector.covers(selector)), None)
@@ -291,7 +306,7 @@ def joined(first: Negotiation, second: Negotiation) -> Negotiation | Reason:
     )
 
 
-def _down_to_cover(entries: Iterator[SpecificFilter], pair: TrafficSelector) -> Iterator[SpecificFilter]:
+def _down_to_cover(entries: Iterable[SpecificFilter], pair: TrafficSelector) -> Iterator[SpecificFilter]:
     """The filters that decide about some traffic of the pair of hosts, down to the first one that covers all
     of it: what stands below that one is never reached."""
     for entry in entries:

@@ -29,6 +29,8 @@ _INTERFACE_DESCRIPTION = 1
 _SIMPLE_PACKET = 3
 _ENHANCED_PACKET = 6
 _OPTION_END, _OPTION_RESOLUTION, _OPTION_OFFSET = 0, 9, 14
+_OPTION_COMMENT, _OPTION_NAME, _OPTION_FLAGS, _OPTION_DESCRIPTION, _OPTION_APPLICATION = 1, 2, 2, 3, 4
+_INBOUND, _OUTBOUND = 1, 2
 
 _PCAP_HEADER = Struct("<IHHiIII")
 _PCAP_RECORD = Struct("<IIII")
@@ -78,19 +80,49 @@ def _block(kind: int, body: bytes) -> bytes:
 
 def pcapng_header(link_type: int) -> bytes:
     """The head of a pcapng file: one section with one interface (number 0) that counts nanoseconds."""
+    return pcapng_section() + pcapng_interface(link_type)
+
+
+def pcapng_section(comment: str = "", program: str = "") -> bytes:
+    """The head of a section; interfaces follow."""
     section = _BYTE_ORDER_MAGIC.to_bytes(4, "little") + b"\1\0\0\0" + b"\xff" * 8
-    resolution = b"\x09\0\1\0" + b"\x09\0\0\0" + bytes(4)
+    options = ((_OPTION_COMMENT, comment.encode()), (_OPTION_APPLICATION, program.encode()))
+    return _block(_SECTION_HEADER, section + _options(*options))
+
+
+def pcapng_interface(link_type: int, name: str = "", description: str = "") -> bytes:
+    """The next interface, which counts nanoseconds."""
     interface = link_type.to_bytes(2, "little") + bytes(2) + SNAPSHOT_LENGTH.to_bytes(4, "little")
-    return _block(_SECTION_HEADER, section) + _block(_INTERFACE_DESCRIPTION, interface + resolution)
+    resolution = (_OPTION_RESOLUTION, b"\x09")
+    told = ((_OPTION_NAME, name.encode()), (_OPTION_DESCRIPTION, description.encode()), resolution)
+    return _block(_INTERFACE_DESCRIPTION, interface + _options(*told))
+
+
+def _options(*options: tuple[int, bytes]) -> bytes:
+    """Those that say something, and the end of them; nothing at all where none does."""
+    found = b"".join(
+        code.to_bytes(2, "little") + len(value).to_bytes(2, "little") + value + bytes(-len(value) % 4)
+        for code, value in options
+        if value
+    )
+    return found + bytes(4) if found else b""
 
 
 def pcapng_record(
-    timestamp: int, data: bytes, original_length: int | None = None, interface: int = 0
+    timestamp: int,
+    data: bytes,
+    original_length: int | None = None,
+    interface: int = 0,
+    outbound: bool | None = None,
 ) -> bytes:
     """One packet of a pcapng file. `timestamp` in nanoseconds since 1970."""
     original = len(data) if original_length is None else original_length
     head = (interface, timestamp >> 32, timestamp & 0xFFFF_FFFF, len(data), original)
-    return _block(_ENHANCED_PACKET, b"".join(value.to_bytes(4, "little") for value in head) + data)
+    options = b""
+    if outbound is not None:
+        direction = _OUTBOUND if outbound else _INBOUND
+        options = bytes(-len(data) % 4) + _options((_OPTION_FLAGS, direction.to_bytes(4, "little")))
+    return _block(_ENHANCED_PACKET, b"".join(value.to_bytes(4, "little") for value in head) + data + options)
 
 
 # ---- reading

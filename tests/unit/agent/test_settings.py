@@ -2,6 +2,7 @@
 
 import pytest
 
+from stockade.agent.service_settings import ServiceSettings, with_asked
 from stockade.agent.settings import Settings, read_settings
 from stockade.model.reasons import CallerError, ReasonCode
 
@@ -22,6 +23,16 @@ def test_what_the_file_says_counts(tmp_path):
     assert settings.ike.microsoft_version == Settings().ike.microsoft_version
 
 
+def test_the_time_of_dead_peers_can_be_said_here_and_set_config_outweighs_it(tmp_path):
+    file = tmp_path / "agent.toml"
+    file.write_text("[ike]\ndead_peer_seconds = 30\n")
+    config = read_settings(file).ike
+    assert config.notice_seconds == 30
+    assert with_asked(config, ServiceSettings()).notice_seconds == 30
+    assert with_asked(config, ServiceSettings(dead_peer_seconds=10)).notice_seconds == 10
+    assert Settings().ike.notice_seconds is None
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -30,6 +41,8 @@ def test_what_the_file_says_counts(tmp_path):
         ("ike = 1", "ike"),
         ("[ike]\nidle_seconds = 5", "300 to 3600"),
         ("[ike]\nstrong_crl_check = 3", "0 to 2"),
+        ("[ike]\ndead_peer_seconds = 4", "5 to 3600"),
+        ("[ike]\ndead_peer_seconds = 3601", "5 to 3600"),
         ("[ike]\nidle_seconds = true", "idle_seconds"),
         ("[ike]\nadvertise_cluster = 1", "true or false"),
         ("[ike]\nhalf_open_total = 7", "half_open_total"),

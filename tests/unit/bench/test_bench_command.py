@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stockade.bench import BENCHMARKS
+from stockade.bench import BENCHMARKS, ike_shards
 from stockade.console.main import main
 
 ROOT = Path(__file__).parents[3]
@@ -64,3 +64,7 @@ def test_every_sa_of_many_peers_is_rekeyed_on_the_clock_of_one_core(
     assert figures["rekeys"]["value"] == 20
     assert figures["least left of a hard lifetime"]["value"] > 0
     assert figures["worst lateness of a timer"]["reference"] == 1000.0
+
+
+def test_shards_of_the_engine_make_all_handshakes_between_them() -> None:
+    assert ike_shards.measure("curve-25519", None, 5, 2) > 0  # AssertionError where one did not come up

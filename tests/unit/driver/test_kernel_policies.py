@@ -139,14 +139,23 @@ def test_a_range_is_several_policies_and_a_shadowed_filter_none():
     assert one.action is PolicyAction.BLOCK
 
 
+BOTH = QuickModeProposal(EspSuite(Encryption.AES_CBC_128, None), Hash.SHA1)
+
+
 def test_ah_alone_is_a_template_and_mixtures_are_refused_by_their_rule():
     secured = table([entry(action=Action.NEGOTIATE)], AH)
     assert policies(secured)[0].templates[0].protocol == 51
-    for proposals in ((AH, ESP), (QuickModeProposal(EspSuite(Encryption.AES_CBC_128, None), Hash.SHA1),)):
+    for proposals in ((AH, ESP), (BOTH, ESP), (AH, BOTH)):
         with pytest.raises(CallerError) as refusal:
             policies(table([entry(action=Action.NEGOTIATE)], *proposals))
         assert refusal.value.reason.code is ReasonCode.DRIVER_LACKS
         assert dict(refusal.value.reason.facts)["rule"] == "rule one"
+
+
+def test_ah_around_esp_is_two_templates_the_inner_one_first():
+    for made in policies(table([entry(action=Action.NEGOTIATE)], BOTH)):
+        assert [template.protocol for template in made.templates] == [50, 51]
+        assert not any(template.optional for template in made.templates)
 
 
 def test_request_ids_are_steady_and_differ():

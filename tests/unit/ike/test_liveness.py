@@ -16,8 +16,10 @@ ASKABLE = PeerTraits(can_be_asked=True)
 def test_windows_without_the_hotfix() -> None:
     assert plan_for(WINDOWS, PLAIN).idle_seconds == 300
     plan = plan_for(WINDOWS, CLUSTER)
-    assert (plan.idle_seconds, plan.silence_seconds, plan.probes) == (60, None, ())
+    assert (plan.idle_seconds, plan.silence_seconds, plan.probes) == (60, 60, ())
     assert plan.quick_seconds == 63
+    assert not plan.silence_is_idle  # a one-way stream gets its next pair before the old one goes
+    assert plan_for(EngineConfig(), PLAIN).notice_seconds == 300 + 2 * LOOK_SECONDS + 63
 
 
 def test_the_hotfix_acts_on_peers_in_clusters_only() -> None:
@@ -61,6 +63,14 @@ def test_settings_have_ranges(setting: dict[str, float]) -> None:
 
 def test_people_are_told_the_worst_case_and_why() -> None:
     text = "\n".join(explain(plan_for(EngineConfig(), ASKABLE)))
-    assert "a new main mode, 20 s after the first packet without an answer" in text
+    assert "a new main mode, at most 20 s after the first packet without an answer" in text
     assert "RFC 3706" in text
+    assert "proves" not in text
+    assert "proves that it lost" in "\n".join(
+        explain(plan_for(EngineConfig(), PeerTraits(True, proves=True)))
+    )
     assert "NlbsIdleTime" in "\n".join(explain(plan_for(HOTFIX, CLUSTER)))
+    asked_for = "\n".join(explain(plan_for(EngineConfig(notice_seconds=10), PLAIN)))
+    assert "10 s that deadpeertime asks for" in asked_for
+    silent = "\n".join(explain(plan_for(EngineConfig(), PLAIN)))
+    assert "at most 365 s after the first packet without an answer" in silent

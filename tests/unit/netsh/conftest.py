@@ -10,10 +10,11 @@ import pytest
 from stockade.model.addresses import Address
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.netsh.contract import JsonValue, World
+from stockade.netsh.registry_settings import RegistryNumber
 from stockade.netsh.session import Session
 from stockade.policy.dynamic import DynamicSet
 from stockade.store.dynamic import DynamicMemory
-from stockade.store.formats import file_kind, read_policy_file, write_reg_file
+from stockade.store.formats import file_kind, read_policy_file, registry_numbers, write_reg_file
 from stockade.store.local import LocalStore
 
 
@@ -131,6 +132,10 @@ class MemoryFiles:
 
     def windows_policies(self, content, name, store):
         return None if file_kind(content) is None else read_policy_file(content, name, store=store)
+
+    def registry_numbers(self, content, name):
+        found = registry_numbers(content, name)
+        return None if found is None else [RegistryNumber(*entry) for entry in found]
 
     def registry_form(self, objects, *, with_secrets, allow_losses):
         return write_reg_file(objects, with_secrets=with_secrets, allow_losses=allow_losses)

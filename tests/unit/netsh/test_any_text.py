@@ -57,6 +57,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
 @given(line=lines, context=st.sampled_from([(), ("ipsec",), ("ipsec", "static"), ("ipsec", "dynamic")]))
 @example(line="ipsec", context=("ipsec",))
 @example(line="= =", context=())
+@example(line="ipsec static add simplepolicy", context=())
 @example(line="add policy ==", context=("ipsec", "static"))
 @example(line="add filter L me any srcport=\u0663", context=("ipsec", "static"))
 def test_any_line(store: LocalStore, line: str, context: tuple[str, ...]) -> None:

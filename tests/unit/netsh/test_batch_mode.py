@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from stockade.model.reasons import CallerError, HostError, ReasonCode
 from stockade.netsh.interpreter import run_command, run_script
-from stockade.netsh.memory_store import MemoryStore
 from stockade.netsh.session import Session
 from stockade.policy.contract import PolicyStore
+from stockade.policy.memory_store import MemoryStore
 from stockade.policy.objects import Filter, FilterAction, FilterAddress, FilterList, Policy, PolicySet, Rule
 from stockade.store.local import LocalStore
 

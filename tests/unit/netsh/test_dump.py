@@ -19,9 +19,9 @@ from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModePro
 from stockade.netsh.contract import World
 from stockade.netsh.dump import dump_policies
 from stockade.netsh.interpreter import run_command, run_script
-from stockade.netsh.memory_store import MemoryStore
 from stockade.netsh.session import Session
 from stockade.policy.dynamic import DynamicSet
+from stockade.policy.memory_store import MemoryStore
 from stockade.policy.objects import (
     DEFAULT_RESPONSE_ACTION,
     DYNAMIC_FILTER_LIST,

@@ -6,6 +6,7 @@ import pytest
 from certificate_maker import AUTHORITY_USAGE, DAY, NOW, Made, make, root, root_name
 
 from stockade.model.reasons import Reason, ReasonCode
+from stockade.pki import certificate
 from stockade.pki.chain import MAXIMUM_DEPTH, ChainRules, Trust, build_chain
 from stockade.pki.names import parse_name
 from stockade.pki.revocation import RevocationCheck, RevocationList
@@ -229,3 +230,25 @@ def test_a_forged_list_revokes_nothing() -> None:
 def test_an_old_list_still_revokes() -> None:
     lists = (ISSUING.revocation_list(HOST, days=0),)
     assert refusal(HOST, ISSUING, lists=lists).code is ReasonCode.CERTIFICATE_REVOKED
+
+
+def test_who_signed_what_is_verified_once_and_the_rest_of_the_judgement_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    issuing = ROOT.issue("Issuing once", authority=True)
+    host = issuing.issue("host once")
+    assert judge(host, issuing) == ["host once", "Issuing once", "Root"]
+
+    def never(*_: object) -> bool:
+        raise AssertionError("verified again")
+
+    monkeypatch.setattr(certificate, "_signed", never)
+    assert judge(host, issuing) == ["host once", "Issuing once", "Root"]
+    assert refusal(host, issuing, later=DAY * 4000).code is ReasonCode.CERTIFICATE_EXPIRED
+    monkeypatch.undo()
+    forged = certificate.read_certificate(host.der[:-1] + bytes([host.der[-1] ^ 1]))
+    trust = Trust((ROOT.read,), (), ())
+    for _ in range(2):
+        found = build_chain(forged, [issuing.read], trust, [parse_name(root_name())], ChainRules(), NOW)
+        assert isinstance(found, Reason)
+        assert found.code is ReasonCode.CERTIFICATE_UNTRUSTED

@@ -11,9 +11,9 @@ from stockade.analyze.offline import Offline
 from stockade.model.filters import Direction, Origin
 from stockade.model.traffic import Flow
 from stockade.netsh.interpreter import run_command, run_script
-from stockade.netsh.memory_store import MemoryStore
 from stockade.netsh.session import Session
 from stockade.policy.compiler import PolicyCompiler
+from stockade.policy.memory_store import MemoryStore
 from stockade.policy.objects import Filter, FilterAddress, FilterList, PolicySet
 from stockade.policy.predefined import SECURE_SERVER, predefined_set
 from stockade.store.formats import file_kind, read_policy_file, write_reg_file

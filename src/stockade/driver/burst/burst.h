@@ -63,6 +63,8 @@ enum { WATCH_DEVICE = 1, WATCH_ESP = 2, WATCH_UDP = 3, WATCH_DATAGRAMS = 4 };
 enum { PUNTED = 1, REPLAYED = 2, INTEGRITY_FAILED = 3 };
 enum { OPTION_PLAIN = 1, OPTION_NO_MERGE = 2, OPTION_TIMES = 4, OPTION_NO_IPSEC_MB = 8 };
 
+#define UNLIMITED UINT64_MAX
+
 typedef union {
     MD5_CTX md5;
     SHA_CTX sha1;
@@ -94,7 +96,7 @@ struct security_association {
     uint32_t mtu;
     uint16_t udp_source, udp_destination; /* network order */
     bool outbound, tunnel, udp;
-    bool limited;             /* has a lifetime in bytes */
+    uint64_t budget;          /* bytes until Python must look at a lifetime; UNLIMITED */
     uint8_t mend;             /* transport mode behind a NAT: MEND_… */
     uint16_t difference;
     uint8_t version;

@@ -142,7 +142,7 @@ sa_t *burst_sa_new(const parameters *given, uint32_t options)
     sa->outbound = given->outbound;
     sa->tunnel = given->tunnel;
     sa->udp = given->udp;
-    sa->limited = given->limited;
+    sa->budget = given->limited ? 0 : UNLIMITED; /* Python says more after the first packet */
     sa->extended = given->extended;
     sa->mend = given->mend;
     sa->difference = given->difference;

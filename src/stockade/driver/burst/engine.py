@@ -178,6 +178,7 @@ class _Library:
         self.set_sequence = function("burst_sa_set_sequence", None, pointer, sequence)
         self.number = function("burst_sa_number", number, pointer)
         self.set_number = function("burst_sa_set_number", None, pointer, number)
+        self.set_budget = function("burst_sa_set_budget", None, pointer, sequence)
         self.set_mtu = function("burst_sa_set_mtu", None, pointer, number)
         self.set_ports = function("burst_sa_set_ports", None, pointer, number, number)
         self.preload_noise = function("burst_preload_noise", size, pointer, ctypes.c_char_p, number)
@@ -280,6 +281,11 @@ class BurstSa:
         """The UDP ports from now on: a NAT has moved the peer."""
         if self.pointer is not None:
             self._library.set_ports(self.pointer, source, destination)
+
+    def set_budget(self, size: int) -> None:
+        """After so many bytes `Burst.run` comes back at once, for Python to look at a lifetime."""
+        if self.pointer is not None:
+            self._library.set_budget(self.pointer, size)
 
     def set_mtu(self, mtu: int) -> None:
         if self.pointer is not None:
@@ -393,7 +399,7 @@ class Burst:
     def run(self, slow: int, device: int, sending: tuple[int, int], seconds: float) -> tuple[bool, Batch]:
         """Carry packets for so long, or until Python has to see to something: whether the epoll descriptor
         `slow` has something, and what was done. `sending`: the raw sockets for IPv4 and IPv6. A call tells
-        its counters after a millisecond of packets at most."""
+        its counters after 20 ms of packets at most, and at once where it comes back for another reason."""
         milliseconds = max(0, int(seconds * 1000))
         ready = self._library.run(self.pointer, slow, device, *sending, milliseconds)
         result = self._result

@@ -3,7 +3,7 @@
 
 #include <poll.h>
 
-enum { SLOW_READY = 1, REPORT_NS = 1000000 };
+enum { SLOW_READY = 1, REPORT_NS = 20000000 };
 
 int burst_watch(burst_t *b, int descriptor, int kind, int version)
 {
@@ -23,7 +23,7 @@ void burst_unwatch(burst_t *b, int descriptor)
 }
 
 /* Carry packets until `slow` (an epoll descriptor, with all that is Python's) has something, a packet is Python's to
- * decide, an SA with a lifetime in bytes was used, the time is over, or a millisecond after the first packet: then the
+ * decide, an SA has used up the bytes up to a lifetime, the time is over, or 20 ms after the first packet: then the
  * counters are told. 1 where `slow` has something, else 0. */
 int burst_run(burst_t *b, int slow, int device, int send4, int send6, int timeout_ms)
 {

@@ -62,6 +62,7 @@ void burst_sa_set_ports(sa_t *sa, uint32_t source, uint32_t destination)
     sa->udp_destination = htons((uint16_t)destination);
 }
 
+void burst_sa_set_budget(sa_t *sa, uint64_t bytes) { sa->budget = bytes; }
 void burst_sa_set_mtu(sa_t *sa, uint32_t mtu) { sa->mtu = mtu < MAXIMUM_MTU ? mtu : MAXIMUM_MTU; }
 
 /* ---- flows --------------------------------------------------------------------------------------------------- */
@@ -182,7 +183,10 @@ void touch(burst_t *b, sa_t *sa, uint64_t packets, uint64_t bytes)
         sa->report = b->result.touched++; /* `burst_run` leaves room */
         b->result.touch[sa->report] = (touched_t){sa->id, 0, 0};
     }
-    b->leave |= sa->limited;
+    if (sa->budget != UNLIMITED) {
+        b->leave |= bytes >= sa->budget;
+        sa->budget -= bytes < sa->budget ? bytes : sa->budget;
+    }
     b->result.touch[sa->report].packets += packets;
     b->result.touch[sa->report].bytes += bytes;
 }

@@ -417,7 +417,8 @@ class KernelDriver:
         4500. `HostError(DRIVER_FAILED)`."""
         try:
             bypass_socket(sock)
-            if sock.family == socket.AF_INET and sock.getsockname()[1] == NAT_TRAVERSAL_PORT:
+            version = 4 if sock.family == socket.AF_INET else 6
+            if sock.getsockname()[1] == NAT_TRAVERSAL_PORT and version in self.capabilities.udp_versions:
                 take_esp_in_udp(sock)
         except OSError as error:
             raise error_for(
@@ -545,10 +546,14 @@ class KernelDriver:
 
     def _report_idle(self, now: float) -> None:
         by_pair = {
-            (entry.sa.direction, entry.sa.spi, entry.sa.peer): entry for entry in self._entries.values()
+            (entry.sa.direction, entry.sa.spi, entry.sa.peer): entry
+            for entry in self._entries.values()
+            if entry.sa.bundle is None or entry.sa.ah is None
         }
         for entry in self._entries.values():
             sa = entry.sa
+            if sa.bundle is not None and sa.ah is not None:
+                continue  # its ESP half speaks for both
             heard = by_pair.get((Direction.INBOUND, sa.pair, sa.peer))
             if sa.silence_seconds is not None and sa.direction is Direction.OUTBOUND and heard is not None:
                 entry.unanswered, silent = unanswered_since(

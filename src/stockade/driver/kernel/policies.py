@@ -1,9 +1,9 @@
 """The filter table as XFRM policies, and the way from one table to the next. Pure: no system is touched.
 
     permit      allow, no template            block      block
-    negotiate   allow, template ESP or AH with the request id of its negotiation; inbound with `accept_clear`
-                the template is optional: what comes in clear passes too; inbound by a tunnel a second one for
-                packets that are forwarded
+    negotiate   allow, template ESP or AH (or ESP and AH around it) with the request id of its negotiation;
+                inbound with `accept_clear` the template is optional: what comes in clear passes too; inbound
+                by a tunnel a second one for packets that are forwarded
 
 A filter is one policy per pair of prefixes. The order of the table is the order of the priorities (a smaller
 number is looked at earlier). The kernel knows no second policy with the same selector in the same direction;
@@ -145,7 +145,7 @@ def policies_of_filter(
             # What comes out of a tunnel for another host, or pretends to, is looked at there.
             directions = (PolicyDirection.IN, PolicyDirection.FORWARD)
             negotiation = _answered_by(entry, table) or negotiation
-        templates = (_template(entry, negotiation, ids, capabilities),)
+        templates = _templates(entry, negotiation, ids, capabilities)
     for selector in _selectors(entry, capabilities):
         for direction in directions:
             yield Policy(
@@ -370,23 +370,29 @@ def _selectors(entry: SpecificFilter, capabilities: Capabilities) -> Iterator[Xf
             )
 
 
-def _template(
+def _templates(
     entry: SpecificFilter, negotiation: Negotiation, ids: Mapping[str, int], capabilities: Capabilities
-) -> Template:
+) -> tuple[Template, ...]:
+    """One, or for AH over ESP two, the inner one first: the tunnel is that of ESP, AH goes around it in
+    transport mode."""
     quick_mode = negotiation.quick_mode
     kinds = {(proposal.esp is not None, proposal.ah is not None) for proposal in quick_mode.proposals}
-    if kinds not in ({(True, False)}, {(False, True)}):
-        # A template names one protocol, and an SA record is one of ESP and AH.
-        what = "AH and ESP together" if (True, True) in kinds else "choice between AH and ESP"
+    if len(kinds) > 1:
+        # A template names one protocol, and must be there always: one that may be missing would let ESP that
+        # relies on the AH around it in without.
+        what = "choice between AH and ESP"
+        if (True, True) in kinds:
+            what = "choice between AH with ESP and either alone"
         raise error_for(
             ReasonCode.DRIVER_LACKS,
             f"the {capabilities.name} data plane has no {what}",
             rule=entry.provenance.rule,
         )
+    ((has_esp, has_ah),) = kinds
     outbound = entry.direction is Direction.OUTBOUND
     end = quick_mode.tunnel_endpoint
-    return Template(
-        protocol=ESP if kinds == {(True, False)} else AH,
+    inner = Template(
+        protocol=ESP if has_esp else AH,
         mode=MODES[quick_mode.mode],
         request_id=ids[negotiation.name],
         version=entry.selector.version if end is None else end.version,
@@ -394,3 +400,7 @@ def _template(
         destination=end if outbound else None,
         optional=entry.accept_clear and not outbound,
     )
+    if not (has_esp and has_ah):
+        return (inner,)
+    outer = replace(inner, protocol=AH, mode=XfrmMode.TRANSPORT, source=None, destination=None)
+    return inner, outer

@@ -11,6 +11,7 @@ from stockade.driver.contract import Capabilities
 from stockade.driver.kernel.policies import MODES, OWNER
 from stockade.model.addresses import AddressRange, Network
 from stockade.model.filters import Direction
+from stockade.model.negotiation import Mode
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.sa import Lifetime, SecurityAssociation
 from stockade.model.secret import Secret
@@ -26,6 +27,7 @@ from stockade.wire.xfrm import (
     Offload,
     State,
     StateFlag,
+    XfrmMode,
     XfrmSelector,
 )
 
@@ -42,17 +44,20 @@ def state_of(sa: SecurityAssociation, request_id: int, offload: Offload | None =
             integrity = integrity_of(sa.esp.integrity, sa.integrity_key)
     elif sa.ah is not None:
         integrity = integrity_of(sa.ah, sa.integrity_key)
+    # Around a tunnel of ESP stands AH in transport mode, between the gateways and for whatever is inside.
+    around = sa.ah is not None and sa.bundle is not None and sa.mode is Mode.TUNNEL
+    flags = StateFlag.EXTENDED_SEQUENCE if sa.extended_sequence else NO_FLAGS
     return State(
-        selector=_selector(sa.selector),
+        selector=None if around else _selector(sa.selector),
         source=sa.source,
         destination=sa.destination,
         spi=sa.spi,
         protocol=ESP if sa.esp is not None else AH,
         request_id=request_id,
-        mode=MODES[sa.mode],
+        mode=XfrmMode.TRANSPORT if around else MODES[sa.mode],
         limits=limits_of(sa.lifetime, extended=sa.extended_sequence),
         window=_window(sa),
-        flags=StateFlag.EXTENDED_SEQUENCE if sa.extended_sequence else NO_FLAGS,
+        flags=flags | StateFlag.ANY_FAMILY if around else flags,
         encryption=encryption,
         integrity=integrity,
         encapsulation=Encapsulation(sa.udp.source_port, sa.udp.destination_port)
@@ -112,12 +117,19 @@ def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
         missing = f"AH with {sa.ah}"
     elif sa.esp is not None and sa.esp.encryption not in capabilities.encryptions:
         missing = str(sa.esp.encryption)
-    elif sa.esp is not None and sa.esp.integrity is None and not sa.esp.encryption.is_aead:
+    elif (
+        sa.esp is not None
+        and sa.esp.integrity is None
+        and not sa.esp.encryption.is_aead
+        and sa.bundle is None
+    ):
         missing = "ESP without integrity"
     elif sa.esp is not None and sa.esp.integrity not in (None, *capabilities.integrities):
         missing = str(sa.esp.integrity)
-    elif sa.udp is not None and (sa.ah is not None or sa.source.version != 4):
-        missing = "UDP encapsulation of this SA"
+    elif sa.udp is not None and sa.bundle is not None:
+        missing = "AH through a NAT"
+    elif sa.udp is not None and sa.source.version not in capabilities.udp_versions:
+        missing = f"ESP in UDP over IPv{sa.source.version}"
     elif sa.extended_sequence and not capabilities.extended_sequence:
         missing = "extended sequence numbers"
     if missing is not None:

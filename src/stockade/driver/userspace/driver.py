@@ -3,7 +3,8 @@
 Everything that needs root happens here, before the data-plane process is started; that process gets
 descriptors and gives its privileges up. If it dies the filters stay in force and nothing passes in clear:
 `events` says so (`DriverFailed`, and a hard expiry of each SA, which died with it), starts it anew, and
-traffic negotiates again.
+traffic negotiates again. If this process dies, the other goes on, and the next driver finds it (`survival`):
+`start` attaches to it, `survivors` lists its SAs for the agent to keep or remove.
 """
 
 import os
@@ -30,10 +31,11 @@ from stockade.driver.contract import (
     DriverStatistics,
     FilterCounters,
     SaExpired,
+    Survivor,
 )
 from stockade.driver.limits import check_sa, check_table, software_capabilities, tunnels_of
 from stockade.driver.spis import SpisInUse, SpiSource
-from stockade.driver.userspace import clear_log, messages, nft, offloads, raw
+from stockade.driver.userspace import clear_log, messages, nft, offloads, raw, survival
 from stockade.driver.userspace.rules import Rules
 from stockade.driver.userspace.system import System, has_ipv6
 from stockade.model.addresses import Address
@@ -71,13 +73,20 @@ class UserspaceDriver:
     """Implements `Driver`. `directory` takes the data plane's log (`dataplane.log`). One per network
     namespace: that of the thread that calls `start`. Not safe for several threads. `without`: offloads
     (`offloads.OFFLOADS`) to do without. `times`: the data plane
-    writes into its log, when it ends, where its time went."""
+    writes into its log, when it ends, where its time went. `door`: the path of a socket, in a folder for our
+    eyes only, by which the next driver finds a data plane that outlives this one; without it none does."""
 
     def __init__(
-        self, directory: Path, *, without: frozenset[str] = frozenset(), times: bool = False
+        self,
+        directory: Path,
+        *,
+        without: frozenset[str] = frozenset(),
+        times: bool = False,
+        door: Path | None = None,
     ) -> None:
         self._directory = directory
         self._without = without
+        self._door = door
         self._times = times
         self._has_burst = False
         self._system = System()
@@ -95,7 +104,9 @@ class UserspaceDriver:
         self._epoll.register(self._wake_reading.fileno(), select.EPOLLIN)
         self._sockets: dict[str, socket.socket] = {}
         self._log: socket.socket | None = None
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: subprocess.Popen[bytes] | survival.Foreign | None = None
+        self._found = False
+        self._inherits = False
         self._control: socket.socket | None = None
         self._event_socket: socket.socket | None = None
         self._event_frames = messages.Frames()
@@ -105,6 +116,11 @@ class UserspaceDriver:
         self._pause = FIRST_RESTART_INTERVAL
 
     # ---- Driver --------------------------------------------------------------------------------------------
+
+    @property
+    def without(self) -> frozenset[str]:
+        """The offloads that it does without."""
+        return self._without
 
     @property
     def capabilities(self) -> Capabilities:
@@ -124,6 +140,9 @@ class UserspaceDriver:
         if self._started:
             return
         nft.program()
+        if self._take_over():
+            self._started = True
+            return
         try:
             self._system.claim(segments=offloads.TSO not in self._without)
             self._sockets = raw.open_sockets()
@@ -145,8 +164,11 @@ class UserspaceDriver:
         """May be called at any time, more than once, and without `start`: then it removes what a killed run
         left, unless another agent is using it."""
         if not self._started and self._system.in_use_by_other():
-            self._system.release()
-            return
+            if self._door is not None:
+                survival.end_orphan(self._door, self._options)
+            if self._system.in_use_by_other():
+                self._system.release()
+                return
         self._let_go()
         self._started = False
         self._sas.clear()
@@ -160,6 +182,18 @@ class UserspaceDriver:
             # Last, for as long as there are filters that mark packets the rule must keep them from the main
             # table.
             self._system.remove()
+
+    def survivors(self) -> Sequence[Survivor]:
+        """The SAs of the data plane that an earlier agent left."""
+        if not self._found:
+            return ()
+        self._found = False
+        reply = self._request(messages.AskSas(), TABLE_SECONDS)
+        assert isinstance(reply, messages.Sas)
+        found = [Survivor(messages.sa_of(held), age) for held, age in reply.sas]
+        for survivor in found:
+            self._remember(survivor.sa)
+        return found
 
     def install_filters(self, table: FilterTable) -> None:
         before = self._table
@@ -217,12 +251,15 @@ class UserspaceDriver:
         check_sa(sa, self.capabilities)
         mtu = self._system.path_mtu(sa.destination) if sa.direction is Direction.OUTBOUND else 0
         self._request(messages.sa_message(sa, mtu))
+        self._remember(sa)
+        if sa.direction is Direction.INBOUND:
+            self._spis.settle(sa.spi)
+
+    def _remember(self, sa: SecurityAssociation) -> None:
         name = (sa.spi, sa.direction, sa.peer)
         if sa.direction is Direction.INBOUND and name not in self._sas:
             self._inbound_spis.add(sa.spi)
         self._sas[name] = sa
-        if sa.direction is Direction.INBOUND:
-            self._spis.settle(sa.spi)
 
     def _forget(self, spi: int, direction: Direction, peer: Address) -> None:
         if self._sas.pop((spi, direction, peer), None) is not None and direction is Direction.INBOUND:
@@ -231,6 +268,13 @@ class UserspaceDriver:
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
         self._forget(spi, direction, peer)
         self._tell(messages.RemoveSa(spi, direction, str(peer)))
+
+    def free_ike_ports(self) -> None:
+        """A data plane that was found has a socket on port 4500, beside which nobody can open others."""
+        if self._inherits and "udp4" in self._sockets:
+            raw.take_esp_in_udp(self._sockets["udp4"], 4)  # first: nothing is lost in between
+            self._tell(messages.DropUdpSocket())
+            self._inherits = False
 
     def prepare_ike_socket(self, sock: socket.socket) -> None:
         """Where the kernel and the burst path can do it, ESP in UDP over IPv4 gets a socket beside IKE's
@@ -277,6 +321,33 @@ class UserspaceDriver:
 
     # ---- the process ---------------------------------------------------------------------------------------
 
+    @property
+    def _options(self) -> str:
+        return ",".join(sorted(self._without))
+
+    def _take_over(self) -> bool:
+        """Whether a data plane of an earlier agent is ours now. What of the system's parts it lost is
+        healed."""
+        found = None if self._door is None or self._times else survival.find(self._door, self._options)
+        if found is None:
+            return False
+        descriptors = dict(found.descriptors)
+        device, log = descriptors.pop("device", -1), descriptors.pop("log", None)
+        self._sockets = {name: socket.socket(fileno=number) for name, number in descriptors.items()}
+        self._log = None if log is None else socket.socket(fileno=log)
+        self._child, self._control, self._event_socket = found.process, found.control, found.events
+        self._event_frames = messages.Frames()
+        self._last_start = time.monotonic()
+        try:
+            self._await_ready()
+            self._system.take_over(device)
+        except StockadeError:  # it is of no use, then: everything anew
+            self._let_go()
+            return False
+        self._has_burst = offloads.BURST not in self._without and load_library() is not None
+        self._found = self._inherits = True
+        return True
+
     def _start_process(self) -> None:
         """Start it; `_await_ready` waits for it."""
         self._last_start = time.monotonic()
@@ -290,6 +361,9 @@ class UserspaceDriver:
         }
         if self._log is not None:
             numbers["log"] = self._log.fileno()
+        door = self._make_door()
+        if door is not None:
+            numbers |= {"door": door[0].fileno(), "door_file": door[1]}
         try:
             self._child = self._spawn(numbers)
         except OSError as error:
@@ -301,8 +375,25 @@ class UserspaceDriver:
         finally:
             process_control.close()
             process_events.close()
+            if door is not None:
+                door[0].close()
+                os.close(door[1])
         self._control, self._event_socket = control, events
         self._event_frames = messages.Frames()
+
+    def _make_door(self) -> tuple[socket.socket, int] | None:
+        """Where it cannot be made the data plane ends with this process, as without one."""
+        if self._door is None:
+            return None
+        try:
+            return survival.make_door(self._door)
+        except OSError as error:
+            reason = Reason.of(
+                ReasonCode.DRIVER_FAILED,
+                f"SAs will not outlive this agent: {self._door}: {error.strerror}",
+            )
+            self._events.append(DriverFailed(reason))
+            return None
 
     def _await_ready(self) -> None:
         """Wait until the process is ready; `HostError(DRIVER_FAILED)` if it does not get there."""
@@ -335,7 +426,7 @@ class UserspaceDriver:
                     "--descriptors",
                     ",".join(f"{name}={number}" for name, number in numbers.items()),
                     "--without",
-                    ",".join(sorted(self._without)),
+                    self._options,
                     *(["--times"] if self._times else []),
                 ],
                 pass_fds=list(numbers.values()),
@@ -353,8 +444,12 @@ class UserspaceDriver:
         return self._directory / "dataplane.log"
 
     def _end_process(self) -> None:
-        """Closing the control socket ends it; what does not listen is killed."""
+        """It ends when it is told to; what does not listen is killed."""
         self._ready = False
+        if self._control is not None and self._child is not None:
+            with suppress(OSError):
+                self._control.settimeout(REQUEST_SECONDS)
+                self._control.sendall(messages.encode(messages.Quit()))
         if self._event_socket is not None:
             with suppress(OSError, ValueError):
                 self._epoll.unregister(self._event_socket.fileno())
@@ -363,13 +458,15 @@ class UserspaceDriver:
         if self._control is not None:
             self._control.close()
             self._control = None
-        if self._child is not None:
+        child, self._child = self._child, None
+        if isinstance(child, survival.Foreign):
+            child.end()
+        elif child is not None:
             try:
-                self._child.wait(1.0)
+                child.wait(1.0)
             except subprocess.TimeoutExpired:
-                self._child.kill()
-                self._child.wait()
-            self._child = None
+                child.kill()
+                child.wait()
 
     def _let_go(self) -> None:
         self._end_process()

@@ -11,6 +11,7 @@ filter table goes without its negotiations (the process needs no pre-shared keys
 
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from struct import Struct
 from types import MappingProxyType
@@ -95,6 +96,7 @@ class AddSa(msgspec.Struct, frozen=True, tag=True):
     original: tuple[str, str] | None
     extended_sequence: bool
     mtu: int
+    main_mode: str = ""
 
     def __repr__(self) -> str:
         return f"AddSa(spi={self.spi:#010x}, {self.direction})"
@@ -119,7 +121,38 @@ class AskStatistics(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
-Request = InstallFilters | ChangeFilters | AddSa | RemoveSa | Release | AskStatistics | TakeUdpSocket
+class DropUdpSocket(msgspec.Struct, frozen=True, tag=True):
+    """Back to the raw socket for ESP in UDP, before the port is opened anew."""
+
+
+class AskSas(msgspec.Struct, frozen=True, tag=True):
+    """Which SAs there are, for an agent that did not make them."""
+
+
+class Attach(msgspec.Struct, frozen=True, tag=True):
+    """The first message of an agent to a process that it did not start (`survival.shape`); the socket for
+    events comes beside it."""
+
+    shape: str
+
+
+class Quit(msgspec.Struct, frozen=True, tag=True):
+    """End. Without this the process outlives its agent, where it can be found."""
+
+
+Request = (
+    InstallFilters
+    | ChangeFilters
+    | AddSa
+    | RemoveSa
+    | Release
+    | AskStatistics
+    | TakeUdpSocket
+    | DropUdpSocket
+    | AskSas
+    | Attach
+    | Quit
+)
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -140,7 +173,19 @@ class Statistics(msgspec.Struct, frozen=True, tag=True):
     refused: tuple[tuple[str, int], ...]
 
 
-Reply = Done | Refused | Statistics
+class Sas(msgspec.Struct, frozen=True, tag=True):
+    """Each SA, without its keys, and the seconds since it was installed."""
+
+    sas: list[tuple[AddSa, float]]
+
+
+class Attached(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Attach`: what the descriptors are that come beside it."""
+
+    names: tuple[str, ...]
+
+
+Reply = Done | Refused | Statistics | Sas | Attached
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -329,7 +374,14 @@ def sa_message(sa: SecurityAssociation, mtu: int) -> AddSa:
         original=None if sa.original is None else (str(sa.original[0]), str(sa.original[1])),
         extended_sequence=sa.extended_sequence,
         mtu=mtu,
+        main_mode=sa.main_mode,
     )
+
+
+def held_message(sa: SecurityAssociation, age: float) -> tuple[AddSa, float]:
+    """An SA as the process tells of it: keys stay there."""
+    nothing = Secret(b"")
+    return sa_message(replace(sa, encryption_key=nothing, integrity_key=nothing), 0), age
 
 
 def sa_of(message: AddSa) -> SecurityAssociation:
@@ -349,7 +401,7 @@ def sa_of(message: AddSa) -> SecurityAssociation:
         pair=message.pair,
         negotiation=message.negotiation,
         filter_id=message.filter_id,
-        main_mode="",
+        main_mode=message.main_mode,
         lifetime=message.lifetime,
         replay_window=message.replay_window,
         idle_seconds=message.idle_seconds,

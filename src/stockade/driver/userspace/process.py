@@ -6,11 +6,13 @@
 
 It is started by `UserspaceDriver` with every descriptor open, so it gives up root, all capabilities and the
 way back (`no_new_privs`) before it reads a byte. What it keeps: the descriptors, the keys of the SAs, and the
-right to run. It ends with its agent: the end of the control socket ends it, as does any failure that it does
-not expect (the device and the filters hold what needs security, so an end is always safe).
+right to run. An agent that says so ends it, as does any failure that it does not expect (the device and the
+filters hold what needs security, so an end is always safe). An agent that dies does not: packets go on under
+the SAs that there are, until the next agent comes in by the door (`survival`), or nothing is left to do.
 
 Run as `python -m stockade.driver.userspace.process --descriptors NAME=NUMBER,…` with `device`, `control`,
-`events`, the sockets of `raw.open_sockets` and, where there is one, `log`.
+`events`, the sockets of `raw.open_sockets` and, where there are such, `log`, `door`
+and `door_file`.
 """
 
 import argparse
@@ -37,6 +39,7 @@ from stockade.driver.outbound import Output
 from stockade.driver.packets import ESP, UDP, load_accelerator
 from stockade.driver.userspace import clear_log, messages, offloads, virtio
 from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender, read_reports
+from stockade.driver.userspace.survival import Door, has_hung_up, receive
 from stockade.model.reasons import ReasonCode, StockadeError
 
 READS_PER_TURN: Final = 8
@@ -75,6 +78,7 @@ class Process:
         control: socket.socket,
         events: socket.socket,
         burst: Burst | None = None,
+        door: Door | None = None,
         *,
         merge: bool = True,
         batches: bool = True,
@@ -87,9 +91,14 @@ class Process:
         self._sender = Sender(sockets["send4"], 4, batches=batches)
         self._ipv6_sender = Sender(sockets["send6"], 6, batches=batches) if "send6" in sockets else None
         self._log = log
-        self._control = control
+        self._control: socket.socket | None = control
         self._control_frames = messages.Frames()
-        self._events = events
+        self._events: socket.socket | None = events
+        self._door = door
+        self._given = {"device": device}
+        self._given |= {name: entry.fileno() for name, entry in sockets.items() if name != "datagrams"}
+        if log is not None:
+            self._given["log"] = log.fileno()
         self._outbox = bytearray()
         self._datapath = Datapath(burst=burst)
         self._stopped = False
@@ -116,6 +125,8 @@ class Process:
             self._handlers[entry.fileno()] = partial(self._on_receiving, receiver, take)
         if log is not None:
             self._handlers[log.fileno()] = self._on_log
+        if door is not None:
+            self._handlers[door.fileno()] = self._on_door
         for descriptor in self._handlers:
             self._epoll.register(descriptor, select.EPOLLIN)
         if "datagrams" in sockets:
@@ -123,9 +134,10 @@ class Process:
         self._handlers[events.fileno()] = self._on_events_writable
 
     def run(self) -> None:
-        """Until the agent goes."""
-        self._control.setblocking(False)
-        self._events.setblocking(False)
+        """Until the agent ends us, or nothing is left to do without one."""
+        for entry in (self._control, self._events):
+            if entry is not None:
+                entry.setblocking(False)
         self._post(messages.Ready())
         next_tick = time.monotonic()
         while not self._stopped:
@@ -135,11 +147,14 @@ class Process:
             else:
                 ready = self._epoll.poll(wait if self._burst is None else 0)
             for descriptor, _ in ready:
-                self._handlers[descriptor]()
+                if (handle := self._handlers.get(descriptor)) is not None:  # gone with the agent, this turn
+                    handle()
             now = time.monotonic()
             if now >= next_tick:
                 self._datapath.tick(now)
                 next_tick = now + TICK_SECONDS
+                if self._control is None and not self._is_needed:
+                    self._stopped = True
             for event in self._datapath.events():
                 self._post(messages.event_message(event))
 
@@ -186,9 +201,17 @@ class Process:
         if self._burst is None:
             datagrams.close()
             return
+        self._drop_datagrams()
         self._datagrams = datagrams
         self._burst.use_udp(datagrams.fileno())
         self._burst.watch(datagrams.fileno(), Watch.DATAGRAMS)
+
+    def _drop_datagrams(self) -> None:
+        if self._datagrams is not None and self._burst is not None:
+            self._burst.use_udp(-1)
+            self._burst.unwatch(self._datagrams.fileno())
+            self._datagrams.close()
+            self._datagrams = None
 
     def _emit(self, output: Output) -> None:
         self._send(output.wire)
@@ -222,20 +245,74 @@ class Process:
     # ---- the agent -----------------------------------------------------------------------------------------
 
     def _on_control(self) -> None:
+        control = self._control
+        if control is None:
+            return
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, 1)
+            data, descriptors = receive(control)
         except BlockingIOError:
             return
+        except OSError:
+            data, descriptors = b"", []
         for descriptor in descriptors:
             self._taken.append(socket.socket(fileno=descriptor))
         if not data:
-            self._stopped = True
+            self._part()
             return
         for frame in self._control_frames.feed(data):
             reply = self._answer(messages.request_decoder.decode(frame))
-            self._control.setblocking(True)
-            self._control.sendall(messages.encode(reply))
-            self._control.setblocking(False)
+            try:
+                control.setblocking(True)
+                control.sendall(messages.encode(reply))
+                control.setblocking(False)
+            except OSError:
+                self._part()
+                return
+
+    def _part(self) -> None:
+        """The agent is gone, without having ended us: what it had to say is over, packets go on."""
+        for entry in (self._control, self._events):
+            if entry is not None:
+                self._handlers.pop(entry.fileno(), None)
+                with suppress(OSError):
+                    self._epoll.unregister(entry.fileno())
+                entry.close()
+        for taken in self._taken:
+            taken.close()
+        self._taken.clear()
+        self._outbox.clear()
+        self._control = self._events = None
+        self._stopped = self._stopped or not self._is_needed
+
+    @property
+    def _is_needed(self) -> bool:
+        """Whether there is anything to do without an agent, and one could find us."""
+        return self._door is not None and self._door.can_be_found and self._datapath.has_sas
+
+    def _on_door(self) -> None:
+        """Somebody knocks. While an agent is there nobody else gets in; one that has died may not have been
+        noticed yet."""
+        assert self._door is not None
+        connection = self._door.accept()
+        if connection is None:
+            return
+        while self._control is not None and has_hung_up(self._control):
+            self._on_control()
+        if self._control is not None:
+            self._door.send_away(connection)
+            return
+        events = self._door.greet(connection, self._given)
+        if events is None:
+            connection.close()
+            return
+        self._control, self._events = connection, events
+        self._control_frames = messages.Frames()
+        self._handlers[connection.fileno()] = self._on_control
+        self._handlers[events.fileno()] = self._on_events_writable
+        self._epoll.register(connection.fileno(), select.EPOLLIN)
+        self._datapath.events()  # nobody waits for what happened before
+        self._datapath.tell_again()
+        self._post(messages.Ready())
 
     def _answer(self, request: messages.Request) -> messages.Reply:
         now = time.monotonic()
@@ -257,6 +334,15 @@ class Process:
                 case messages.TakeUdpSocket():
                     if self._taken:
                         self._take_datagrams(self._taken.pop())
+                case messages.DropUdpSocket():
+                    self._drop_datagrams()
+                case messages.AskSas():
+                    held = self._datapath.held(now)
+                    return messages.Sas([messages.held_message(sa, age) for sa, age in held])
+                case messages.Attach():
+                    return messages.Refused(ReasonCode.AGENT_RUNNING.name, "attached already")
+                case messages.Quit():
+                    self._stopped = True
                 case messages.AskStatistics():
                     return messages.statistics_message(self._datapath.statistics(now))
         except StockadeError as error:
@@ -264,27 +350,31 @@ class Process:
         return messages.Done()
 
     def _post(self, event: messages.Event) -> None:
+        if self._events is None:
+            return
         if len(self._outbox) > MAXIMUM_OUTBOX and isinstance(event, messages.PacketsRefused):
             return
         empty = not self._outbox
         self._outbox += messages.encode(event)
         if empty:
             self._write_events()
-            if self._outbox:
+            if self._outbox and self._events is not None:
                 self._epoll.register(self._events.fileno(), select.EPOLLOUT)
 
     def _on_events_writable(self) -> None:
         self._write_events()
-        if not self._outbox:
+        if not self._outbox and self._events is not None:
             self._epoll.unregister(self._events.fileno())
 
     def _write_events(self) -> None:
+        if self._events is None:
+            return
         try:
             sent = self._events.send(self._outbox)
         except BlockingIOError:
             return
         except OSError:
-            self._stopped = True
+            self._part()
             return
         del self._outbox[:sent]
 
@@ -297,15 +387,17 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     names = (entry.split("=") for entry in given.descriptors.split(","))
     numbers = {name: int(number) for name, number in names}
-    device = numbers.pop("device")
+    device, door_file = numbers.pop("device"), numbers.pop("door_file", -1)
     sockets = {name: socket.socket(fileno=number) for name, number in numbers.items()}
     log, control, events = sockets.pop("log", None), sockets.pop("control"), sockets.pop("events")
+    listening = sockets.pop("door", None)
     without = offloads.read_offloads(given.without.split(","))
     merge = offloads.GRO not in without
     burst = None
     if offloads.BURST not in without:
         burst = load_burst(merge=merge, ipsec_mb=offloads.IPSEC_MB not in without, times=given.times)
-    # while its file can still be read
+    door = Door(listening, door_file, given.without) if listening is not None else None
+    # while its file can still be read, and while the kernel names us to an agent as what started us
     give_up_privileges()
     # Beside the first packets, which need no such speed: an agent that restarts must be back at once.
     if offloads.VECTORS not in without:
@@ -315,7 +407,15 @@ def main(arguments: list[str]) -> int:
     gc.freeze()
     gc.disable()
     process = Process(
-        device, sockets, log, control, events, burst, merge=merge, batches=offloads.BATCHES not in without
+        device,
+        sockets,
+        log,
+        control,
+        events,
+        burst,
+        door,
+        merge=merge,
+        batches=offloads.BATCHES not in without,
     )
     process.run()
     if burst is not None and given.times:

@@ -223,6 +223,11 @@ def take_nothing(receiving: socket.socket) -> None:
     attach_filter(receiving, _BPF.pack(0x06, 0, 0, 0))
 
 
+def take_esp_in_udp(receiving: socket.socket, version: int) -> None:
+    """Undo `take_nothing` of the raw socket for UDP."""
+    attach_filter(receiving, _udp_filter(version))
+
+
 def attach_filter(target: socket.socket, program: bytes) -> None:
     """SO_ATTACH_FILTER; the kernel copies the program."""
     _attach(target, program, _SO_ATTACH_FILTER)

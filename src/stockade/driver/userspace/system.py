@@ -100,6 +100,15 @@ class System:
             raise
         self._descriptor = descriptor
 
+    def take_over(self, descriptor: int) -> None:
+        """As `claim`, with the device that a data plane of an earlier agent has open."""
+        self._descriptor = descriptor
+        try:
+            _claim_rule(self._open_netlink())
+            _claim_device(self._open_netlink())
+        except OSError as error:
+            raise _refused(f"settings of device {DEVICE}", error) from None
+
     def release(self) -> None:
         """Close the device, which removes it. Rule and unreachable route stay: marked packets go nowhere."""
         if self._descriptor >= 0:

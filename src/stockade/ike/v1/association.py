@@ -208,6 +208,7 @@ class MainMode:
             candidates,
             vendor_ids,
             context.random,
+            context.private_value,
             lambda: host.claims_initial_contact(self),
             lambda peer: context.access.why_denied(peer.proof),
             context.config.authentication_attempts,
@@ -264,7 +265,8 @@ class MainMode:
 
     @property
     def traits(self) -> PeerTraits:
-        return PeerTraits(self.peer_has(DEAD_PEER_DETECTION), self.fast_failover)
+        proves = self.context.restart_secret is not None and self.peer_has(STOCKADE_PROOFS)
+        return PeerTraits(self.peer_has(DEAD_PEER_DETECTION), self.fast_failover, proves)
 
     @property
     def peer_says_initial_contact(self) -> bool:

@@ -34,7 +34,7 @@ from stockade.crypto.ikev1_keys import (
     main_mode_hash,
     phase1_iv,
 )
-from stockade.crypto.key_exchange import PrivateValue, generate
+from stockade.crypto.key_exchange import PrivateValue
 from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import Authenticated, AuthMethod, Presented
 from stockade.ike.auth.preshared_key import PresharedKeyMethod
@@ -71,7 +71,7 @@ from stockade.ike.v1.protection import MessageProtection
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.identities import Identity
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for, error_of
-from stockade.model.suites import Hash, MainModeProposal
+from stockade.model.suites import Group, Hash, MainModeProposal
 from stockade.pki.access import Proof
 from stockade.wire.isakmp.constants import (
     DomainOfInterpretation,
@@ -155,6 +155,7 @@ class MainModeSetup:
     candidates: Sequence[MainModeCandidate]
     vendor_ids: Sequence[bytes]
     random: RandomSource
+    private_value: Callable[[Group], PrivateValue]
     claim_initial_contact: Callable[[], bool]
     why_denied: Callable[[Authenticated], Reason | None]
     authentication_attempts: int
@@ -209,7 +210,7 @@ def initiate(setup: MainModeSetup, conversation: Conversation) -> Steps[MainMode
     if setup.story.on:
         tell_peers_choice(setup.story, str(choice.candidate), [str(each) for each in setup.candidates])
 
-    private = generate(choice.candidate.proposal.group, setup.random)
+    private = setup.private_value(choice.candidate.proposal.group)
     nonce = setup.random(NONCE_SIZE)
 
     cookies = conversation.initiator_cookie + conversation.responder_cookie
@@ -278,7 +279,7 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
     hash_name = choice.candidate.proposal.hash
 
     def agree(message: Incoming) -> tuple["_Agreement", PrivateValue, Incoming]:
-        private = generate(choice.candidate.proposal.group, setup.random)
+        private = setup.private_value(choice.candidate.proposal.group)
         peer_nonce = message.one(NoncePayload).data
         return (
             _agree(

@@ -40,7 +40,7 @@ from stockade.crypto.ikev1_keys import (
     quick_mode_hash_2,
     quick_mode_hash_3,
 )
-from stockade.crypto.key_exchange import PrivateValue, generate
+from stockade.crypto.key_exchange import PrivateValue
 from stockade.crypto.registry import esp_key_sizes, integrity_algorithm
 from stockade.ike.contract import RandomSource
 from stockade.ike.proofs import given_in
@@ -136,6 +136,7 @@ class QuickModeSetup:
     keys: MainModeKeys
     main_mode_group: Group
     random: RandomSource
+    private_value: Callable[[Group], PrivateValue]
     reserve_spi: Callable[[], int]
     find_rule: Callable[[TrafficSelector], QuickModeMatch | Reason]
     idle_seconds: float | None
@@ -189,7 +190,7 @@ def initiate(
     spi = setup.reserve_spi()
     ah_spi = setup.reserve_spi() if any(is_bundle(method) for method in methods) else 0
     group = required_group(match.negotiation, setup.main_mode_group)
-    private = None if group is None else generate(group, setup.random)
+    private = None if group is None else setup.private_value(group)
     nonce = setup.random(NONCE_SIZE)
     identities = selector_payloads(match.selector)
     rest: tuple[Payload, ...] = (
@@ -304,7 +305,7 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     private: PrivateValue | None = None
     shared: Secret | None = None
     if choice.group is not None and peer_public is not None:
-        private = generate(choice.group, setup.random)
+        private = setup.private_value(choice.group)
         shared = private.shared(peer_public)
     peer_nonce = request.one(NoncePayload).data
     nonce = setup.random(NONCE_SIZE)

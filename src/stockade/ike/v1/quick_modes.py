@@ -381,6 +381,7 @@ class QuickModes:
             keys=main_mode.outcome.keys,
             main_mode_group=main_mode.outcome.proposal.group,
             random=main_mode.random,
+            private_value=context.private_value,
             reserve_spi=reserve,
             find_rule=find_rule,
             idle_seconds=plan.idle_seconds,

@@ -6,6 +6,9 @@ evaluation            a snapshot -> which policy applies, and the policy itself
 ldap                  the connection (GSSAPI, LDAPS, StartTLS; never in clear)
 locator               domain controllers by DNS SRV records and sites
 reading               a connection -> a snapshot
+writing               what an administrator changed -> the steps that bring it into the directory
+assignment            which group policy object assigns which policy, and changing that
+domain_store          the directory as a store of the command language
 
-Writing is not here yet. The agent reads in a process of its own, which can be ended
+The agent reads in a process of its own, which can be ended
 (`agent/domain_fetch.py`)."""

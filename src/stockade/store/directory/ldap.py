@@ -7,6 +7,7 @@ read to its end ([MS-ADTS] §3.1.1.3.1.3.3)."""
 
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -27,6 +28,8 @@ MAXIMUM_ENTRIES = 60_000
 MAXIMUM_BYTES = 64 << 20
 MINIMUM_STRENGTH = 56  # bits of a sealed connection, as SASL counts them
 DACL_ONLY = 4
+LDAPS_PORT = 636
+_NO_CONNECTION = (-1, -11)  # LDAP_SERVER_DOWN, LDAP_CONNECT_ERROR of OpenLDAP's library
 BINARY = frozenset({"ipsecdata", "ntsecuritydescriptor", "objectsid", "tokengroups", "objectguid"})
 _RANGE = re.compile(r"(.+);range=([0-9]{1,9})-([0-9]{1,9}|\*)", re.IGNORECASE)
 
@@ -47,9 +50,9 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """`keytab` and `principal`: the machine's, for GSSAPI; without them the tickets of who runs this are
-    used. `user` and `password`: for LDAPS and StartTLS. `authority`: file with the certificates to trust
-    there; None: the system's."""
+    """`keytab` and `principal`: the machine's, for Kerberos; without them the tickets of who runs this are
+    used. `user` and `password`: a bind with them in place of Kerberos, inside TLS only. `authority`: file
+    with the certificates to trust there; None: the system's."""
 
     security: Security = Security.GSSAPI
     keytab: Path | None = None
@@ -111,7 +114,9 @@ class Connection:
             _authenticate(client, login)
             self._connection: bonsai.LDAPConnection = client.connect(timeout=timeout)
         except library.LDAPError as error:
-            raise _refused(library, error, controller) from None
+            raise _certificate_refused(error, controller, login) or _refused(
+                library, error, controller
+            ) from None
         except (OSError, ValueError) as error:
             raise error_for(
                 ReasonCode.DIRECTORY_UNREACHABLE, _clean(str(error)), controller=controller
@@ -254,7 +259,7 @@ ATTRIBUTES = (
     "iPSECNegotiationPolicyAction", "whenChanged", "uSNChanged", "gPLink", "gPOptions", "flags",
     "gPCFunctionalityVersion", "gPCMachineExtensionNames", "gPCWQLFilter", "nTSecurityDescriptor",
     "objectSid", "tokenGroups", "primaryGroupID", "sAMAccountName", "siteObject", "defaultNamingContext",
-    "configurationNamingContext", "dnsHostName", "serverName",
+    "configurationNamingContext", "dnsHostName", "serverName", "versionNumber",
 )  # fmt: skip
 """All attributes that we read: their values come as they are."""
 
@@ -264,21 +269,26 @@ def _octets(value: object) -> bytes:
 
 
 def _authenticate(client: "bonsai.LDAPClient", login: Login) -> None:
-    if login.security is Security.GSSAPI:
-        client.set_sasl_security_properties(min_ssf=MINIMUM_STRENGTH, max_ssf=256)
-        if login.keytab is None:
-            client.set_credentials("GSSAPI")
-        else:
-            name, _, realm = login.principal.partition("@")
-            client.set_credentials("GSSAPI", user=name, realm=realm or login.realm, keytab=str(login.keytab))
+    tls = login.security is not Security.GSSAPI
+    if tls:
+        client.set_cert_policy("demand")
+        if login.authority is not None:
+            client.set_ca_cert(str(login.authority))
+    if login.user:
+        if not tls or login.password is None:
+            detail = "a user with a password binds inside TLS only, and needs both"
+            raise error_for(ReasonCode.DIRECTORY_REFUSED, detail)
+        client.set_credentials("SIMPLE", user=login.user, password=login.password.reveal().decode())
         return
-    if not login.user or login.password is None:
-        detail = f"{login.security} wants a user and a password"
-        raise error_for(ReasonCode.DIRECTORY_REFUSED, detail)
-    client.set_cert_policy("demand")
-    if login.authority is not None:
-        client.set_ca_cert(str(login.authority))
-    client.set_credentials("SIMPLE", user=login.user, password=login.password.reveal().decode())
+    if tls:  # a controller takes no second protection inside TLS
+        client.set_sasl_security_properties(min_ssf=0, max_ssf=0)
+    else:
+        client.set_sasl_security_properties(min_ssf=MINIMUM_STRENGTH, max_ssf=256)
+    if login.keytab is None:
+        client.set_credentials("GSSAPI")
+        return
+    name, _, realm = login.principal.partition("@")
+    client.set_credentials("GSSAPI", user=name, realm=realm or login.realm, keytab=str(login.keytab))
 
 
 def _refused(library: ModuleType, error: Exception, controller: str) -> StockadeError:
@@ -287,6 +297,23 @@ def _refused(library: ModuleType, error: Exception, controller: str) -> Stockade
     silent = (errors.ConnectionError, errors.TimeoutError)
     code = ReasonCode.DIRECTORY_UNREACHABLE if isinstance(error, silent) else ReasonCode.DIRECTORY_REFUSED
     return error_for(code, _clean(str(error)), controller=controller)
+
+
+def _certificate_refused(error: Exception, controller: str, login: Login) -> StockadeError | None:
+    """The library says only that there is no connection, also where there is one and TLS fails on it."""
+    if login.security is Security.GSSAPI or getattr(error, "code", 0) not in _NO_CONNECTION:
+        return None
+    if login.security is Security.LDAPS:
+        try:
+            socket.create_connection((controller, LDAPS_PORT), 3.0).close()
+        except OSError:
+            return None
+    return error_for(
+        ReasonCode.DIRECTORY_REFUSED,
+        "TLS cannot be established: its certificate is not for this name, or of no authority that is trusted",
+        controller=controller,
+        authority=login.authority or "those of the system",
+    )
 
 
 def _clean(text: str) -> str:

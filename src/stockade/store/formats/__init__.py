@@ -19,7 +19,8 @@ from stockade.store.formats.ldif import read_ldif
 from stockade.store.formats.numbers import EspNumbers
 from stockade.store.formats.objects import ObjectSet
 from stockade.store.formats.problems import is_loss, shown, with_fact
-from stockade.store.formats.reg import HEADER_4, HEADER_5, encode_reg, read_reg, write_reg
+from stockade.store.formats.reg import HEADER_4, HEADER_5, encode_reg, parse_reg, read_reg, write_reg
+from stockade.store.formats.registry import REG_DWORD
 
 MAXIMUM_FILE = 64 << 20  # bytes; a list of 100 000 filters needs some 10 MB, as .reg text six times that
 
@@ -35,6 +36,7 @@ __all__ = [
     "policy_set_from_objects",
     "read_objects",
     "read_policy_file",
+    "registry_numbers",
     "write_reg_file",
 ]
 
@@ -117,6 +119,30 @@ def read_objects(data: bytes, name: str) -> tuple[ObjectSet, FileKind]:
         )
     except StockadeError as error:
         raise with_fact(error, "file", shown(name)) from None
+
+
+def registry_numbers(data: bytes, name: str) -> list[tuple[str, str, int | None]] | None:
+    """Every value of a `.reg` file: key, name in small letters, number (None where it is no dword). None
+    where it is no such file; CallerError INVALID_FILE where it is damaged."""
+    if file_kind(data) is not FileKind.REG:
+        return None
+    try:
+        if len(data) > MAXIMUM_FILE:
+            raise error_for(ReasonCode.INVALID_FILE, f"{len(data)} bytes; at most {MAXIMUM_FILE} are read")
+        keys = parse_reg(_decoded(data))
+    except StockadeError as error:
+        raise with_fact(error, "file", shown(name)) from None
+    return [
+        (
+            key.path,
+            value_name,
+            int.from_bytes(value.data, "little")
+            if value.type == REG_DWORD and len(value.data) == 4
+            else None,
+        )
+        for key in keys
+        for value_name, value in key.values.items()
+    ]
 
 
 def read_policy_file(

@@ -65,8 +65,23 @@ def policy_set_from_objects(
 ) -> tuple[PolicySet, tuple[Reason, ...]]:
     """The policies, filter lists and filter actions of `objects`, and what did not come over as it was
     (those of `objects.problems` first). `source` is the file's name, for the origin of filters."""
+    policy_set, problems, _ = policy_set_and_damage(
+        objects, store=store, esp_numbers=esp_numbers, source=source
+    )
+    return policy_set, problems
+
+
+def policy_set_and_damage(
+    objects: ObjectSet,
+    *,
+    store: str = "local",
+    esp_numbers: EspNumbers = EspNumbers.WINDOWS,
+    source: str = "",
+) -> tuple[PolicySet, tuple[Reason, ...], frozenset[Reference]]:
+    """The same, and the objects that lost something: what is in the policies is not all that they hold."""
     reader = _Reader(objects, esp_numbers, source)
-    return reader.policy_set(store), reader.problems.reasons()
+    policy_set = reader.policy_set(store)
+    return policy_set, reader.problems.reasons(), reader.damaged
 
 
 class _Reader:
@@ -88,6 +103,10 @@ class _Reader:
         self._rule_count = 0
         self._used: set[Reference] = set()  # main-mode settings, rules, default responses that a policy has
         self._list_names, self._action_names, self._policy_names = Names(), Names(), Names()
+
+    @property
+    def damaged(self) -> frozenset[Reference]:
+        return frozenset(self._damaged)
 
     def policy_set(self, store: str) -> PolicySet:
         for chain in cycles(self._objects.values()):

@@ -1,0 +1,42 @@
+"""`stockade sa delete` and `stockade sa rekey`."""
+
+import json
+from ipaddress import ip_address
+from typing import Any
+
+from stockade.agent.client import AgentClient
+from stockade.model.reasons import ReasonCode, error_for
+
+
+def run_sa(client: AgentClient, action: str, which: str, form: str) -> int:
+    """`which`: a peer's address or an inbound SPI. Errors: SYNTAX, UNKNOWN_NAME, AGENT_NOT_RUNNING."""
+    if which.lower().startswith("0x"):
+        answers = [client.post(f"/v1/sas/quick/{action}", {"spi": which})]
+    else:
+        try:
+            peer = str(ip_address(which))
+        except ValueError:
+            detail = f"{which!r}: expected a peer's address, or an inbound SPI such as 0x1a2b3c4d"
+            raise error_for(ReasonCode.SYNTAX, detail) from None
+        answers = _of_peer(client, action, peer)
+    if form == "json":
+        print(json.dumps({"done": answers}, indent=2))
+        return 0
+    for answer in answers:
+        if action == "rekey":
+            print(f"rekey of {answer['inbound_spi']} with {answer['peer']} begun")
+        else:
+            print(
+                f"deleted with {answer['peer']}: {answer['main_modes']} main modes, "
+                f"{answer['quick_modes']} quick modes"
+            )
+    return 0
+
+
+def _of_peer(client: AgentClient, action: str, peer: str) -> list[dict[str, Any]]:
+    if action == "delete":
+        return [client.post("/v1/sas/delete", {"peer": peer})]
+    rows = [row for row in client.get("/v1/sas")["quick_modes"] if row["peer"] == peer]
+    if not rows:
+        raise error_for(ReasonCode.UNKNOWN_NAME, f"there is no quick mode with {peer}")
+    return [client.post("/v1/sas/quick/rekey", {"spi": row["inbound_spi"]}) for row in rows]

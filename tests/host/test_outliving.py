@@ -1,0 +1,171 @@
+"""The data plane outlives its agent: no packet is lost while the agent is killed and started, and what the
+next agent cannot work with is ended, closed.
+
+    alpha: agent killed, data plane goes on, agent started    ◀── pings, 20 a second ──▶    beta: left alone
+"""
+
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from kill_harness import ALPHA, BETA, data_plane_of, end, is_protected, make_agent, ping
+
+import stockade
+from stockade.lab.capture import Capture, WireWatch
+from stockade.lab.netns import Network
+from stockade.lab.real import Agent
+
+KILLS = 3
+PATIENCE = 60.0
+"""Seconds that anything may take on a busy machine."""
+
+
+def wait_for(what, condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def agents(wire: Network, tmp_path: Path) -> tuple[Agent, Agent]:
+    made = tuple(make_agent(wire[n], tmp_path / n, p) for n, p in (("alpha", BETA), ("beta", ALPHA)))
+    for agent in made:
+        agent.start()
+    for agent in made:
+        agent.wait_until_ready()
+    assert ping(wire["alpha"], BETA)
+    return made[0], made[1]
+
+
+def kinds(agent: Agent) -> list[str]:
+    entries = agent._client.get("/v1/journal?last=200")["entries"]
+    return [str(entry["kind"]) for entry in entries]
+
+
+def quick_modes(agent: Agent) -> list[dict[str, object]]:
+    return agent._client.get("/v1/sas")["quick_modes"]
+
+
+def test_no_ping_is_lost_when_the_agent_is_killed_and_started(wire, agents, tmp_path):
+    alpha, _ = agents
+    output = tmp_path / "ping.txt"
+    first = data_plane_of(wire["alpha"])
+    with Capture(wire.switch, wire.port("alpha"), WireWatch(is_protected)) as capture:
+        with output.open("w") as file:
+            # No `-c`: its end would come too early on a slow machine and too late on a fast one.
+            pinging = wire["alpha"].popen(["ping", "-i", "0.05", BETA], stdout=file.fileno())
+        for _ in range(KILLS):
+            alpha.kill()
+            time.sleep(0.3)  # nobody there
+            alpha.start()
+            alpha.wait_until_ready()
+            wait_for("a new pair", lambda: "quick-mode-established" in kinds(alpha))
+            assert "quick-mode-adopted" in kinds(alpha)
+            assert "driver-failed" not in kinds(alpha)
+        said = output.read_text().count("bytes from")
+        wait_for("answers", lambda: output.read_text().count("bytes from") > said + 20)
+        pinging.send_signal(signal.SIGINT)
+        pinging.wait(PATIENCE)
+        tally = capture.tally()
+    text = output.read_text()
+    answered = [int(number) for number in re.findall(r"icmp_seq=(\d+)", text)]
+    missing = set(range(1, max(answered) + 1)) - set(answered)
+    assert not missing, text[-500:]
+    assert data_plane_of(wire["alpha"]) == first
+    assert tally.protected_clear == 0
+    assert tally.esp > 2 * len(answered) - 5
+
+
+def test_an_orderly_stop_ends_the_data_plane_too(wire, agents):
+    alpha, _ = agents
+    alpha.kill()
+    assert data_plane_of(wire["alpha"]) is not None
+    alpha.start()
+    alpha.wait_until_ready()
+    assert alpha.terminate() == 0
+    assert data_plane_of(wire["alpha"]) is None
+    assert wire["alpha"].run(["ip", "link", "show", "stockade0"], check=False).returncode != 0
+
+
+def test_a_data_plane_without_sas_ends_with_its_agent(wire, tmp_path):
+    agent = make_agent(wire["alpha"], tmp_path / "alpha", BETA)
+    agent.start()
+    agent.wait_until_ready()
+    agent.kill()
+    wait_for("its end", lambda: data_plane_of(wire["alpha"]) is None)
+
+
+def test_one_whose_folder_is_gone_ends_too(wire, agents):
+    alpha, _ = agents
+    alpha.kill()
+    assert data_plane_of(wire["alpha"]) is not None
+    shutil.rmtree(alpha.home)
+    wait_for("its end", lambda: data_plane_of(wire["alpha"]) is None)
+
+
+def test_after_an_upgrade_the_data_plane_is_replaced_and_nothing_is_clear(wire, agents, tmp_path):
+    alpha, _ = agents
+    old = data_plane_of(wire["alpha"])
+    source = Path(stockade.__file__).resolve().parent
+    newer = tmp_path / "newer" / "stockade"
+    shutil.copytree(source, newer, ignore=shutil.ignore_patterns("__pycache__"))
+    with (newer / "driver" / "esp.py").open("a") as file:
+        file.write("\n# another generation\n")
+    with Capture(wire.switch, wire.port("alpha"), WireWatch(is_protected)) as capture:
+        pinging = wire["alpha"].popen(["ping", "-q", "-i", "0.02", BETA])
+        alpha.kill()
+        with (tmp_path / "newer.log").open("ab") as log:
+            alpha._process = wire["alpha"].popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "stockade.console.main",
+                    "--home",
+                    str(alpha.home),
+                    "agent",
+                    "run",
+                ],
+                stdout=log.fileno(),
+                environment={**os.environ, "PYTHONPATH": str(newer.parent)},
+            )
+        alpha.wait_until_ready()
+        assert "quick-mode-adopted" not in kinds(alpha)
+        wait_for("an SA", lambda: len(quick_modes(alpha)) > 0)
+        assert ping(wire["alpha"], BETA)
+        end(pinging)
+        tally = capture.tally()
+    assert data_plane_of(wire["alpha"]) not in (None, old)
+    assert tally.protected_clear == 0
+    assert tally.esp > 10
+
+
+def test_a_data_plane_that_dies_without_an_agent_leaves_the_host_closed(wire, agents):
+    alpha, beta = agents
+    with Capture(wire.switch, wire.port("alpha"), WireWatch(is_protected)) as capture:
+        pinging = [wire[name].popen(["ping", "-q", "-i", "0.02", peer])
+                   for name, peer in (("alpha", BETA), ("beta", ALPHA))]  # fmt: skip
+        alpha.kill()
+        process = data_plane_of(wire["alpha"])
+        assert process is not None
+        os.kill(process, signal.SIGKILL)
+        wait_for("its end", lambda: data_plane_of(wire["alpha"]) is None)
+        time.sleep(0.5)
+        alpha.start()
+        alpha.wait_until_ready()
+        wait_for("an SA", lambda: len(quick_modes(alpha)) > 0)
+        wait_for("a ping", lambda: ping(wire["alpha"], BETA))
+        for one in pinging:
+            end(one)
+        tally = capture.tally()
+    assert "quick-mode-adopted" not in kinds(alpha)
+    assert tally.protected_clear == 0
+    assert kinds(beta)
