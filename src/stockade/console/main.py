@@ -178,6 +178,9 @@ def _parser() -> argparse.ArgumentParser:
         help="write FILE.wireshark with the keys of all SAs, to decrypt them; the journal tells of it",
     )
 
+    monitor = add("monitor", _monitor, "filters, SAs, negotiations, peers and events, as they change")
+    monitor.add_argument("--once", action="store_true", help="print the same once, as text")
+
     sa = commands.add_parser("sa", help="delete or rekey SAs", parents=[shared])
     sa_commands = sa.add_subparsers(metavar="COMMAND", required=True)
     for name, text in (
@@ -489,6 +492,23 @@ def _capture(options: argparse.Namespace) -> int:
         peer=peer,
         keys=options.keys,
     )
+
+
+def _monitor(options: argparse.Namespace) -> int:
+    if options.once or options.format == "json":
+        from stockade.console import monitor_data
+
+        snapshot = monitor_data.fetch(_client(options))
+        print(monitor_data.as_json(snapshot) if options.format == "json" else monitor_data.plain(snapshot))
+        return 0
+    if not sys.stdout.isatty():
+        raise error_for(ReasonCode.SYNTAX, "the monitor needs a terminal; --once prints the same as text")
+    try:
+        from stockade.console.monitor import run_monitor
+    except ModuleNotFoundError as error:
+        detail = f"the monitor needs {error.name}: pip install 'stockade[monitor]'; --once does without"
+        raise error_for(ReasonCode.MISSING_PROGRAM, detail) from None
+    return run_monitor(_client(options))
 
 
 def _sa(options: argparse.Namespace) -> int:
