@@ -87,12 +87,20 @@ def test_no_ping_is_lost_when_the_agent_is_killed_and_started(wire, agents, tmp_
     assert tally.esp > 2 * len(answered) - 5
 
 
-def test_an_orderly_stop_ends_the_data_plane_too(wire, agents):
+def test_an_orderly_stop_or_a_command_ends_the_data_plane_too(wire, agents):
     alpha, _ = agents
+    command = [sys.executable, "-m", "stockade.console.main", "--home", str(alpha.home), "agent", "end"]
+    said = wire["alpha"].run(command, check=False)
+    assert said.returncode != 0, "an agent runs"
+    assert data_plane_of(wire["alpha"]) is not None
     alpha.kill()
     assert data_plane_of(wire["alpha"]) is not None
+    wire["alpha"].run(command)
+    assert data_plane_of(wire["alpha"]) is None
+    assert not ping(wire["alpha"], BETA, 1), "closed"
     alpha.start()
     alpha.wait_until_ready()
+    assert ping(wire["alpha"], BETA)
     assert alpha.terminate() == 0
     assert data_plane_of(wire["alpha"]) is None
     assert wire["alpha"].run(["ip", "link", "show", "stockade0"], check=False).returncode != 0

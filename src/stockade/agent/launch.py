@@ -67,6 +67,19 @@ def run_agent(
         os.close(lock)
 
 
+def end_left(paths: Paths) -> None:
+    """End the data plane that an agent left which died, and with it its SAs. Filters stay: what must be
+    secured is closed. Errors: AGENT_RUNNING."""
+    paths.make_folders()
+    lock = _lock(paths.lock)
+    try:
+        from stockade.driver.userspace.survival import end_orphan
+
+        end_orphan(paths.data_plane)
+    finally:
+        os.close(lock)
+
+
 def _calm_collector() -> None:
     """Python looks for cycles among all objects again and again, and nearly all of ours live as long as an
     SA does. What was loaded is left out of that for good, the rest looked at less often."""
