@@ -179,6 +179,32 @@ def test_a_peer_of_another_realm_gets_no_ticket(controller, network, hosts, tmp_
         assert not alpha.main_modes()
 
 
+def test_a_trust_in_one_direction_serves_in_that_one_and_is_named_in_the_other(
+    controller, network, hosts, tmp_path, monkeypatch
+):
+    """The realm of beta trusts that of alpha, and not the other way round."""
+    alpha, beta = hosts
+    give_keytabs(controller, alpha)
+    other = KeyDistributionCenter(
+        network["strange"], tmp_path / "other", STRANGE, "ELSEWHERE.TEST", {REALM: CONTROLLER}
+    )
+    monkeypatch.setenv("KRB5_CONFIG", str(other.krb5_conf))
+    with other:
+        give_keytabs(other, beta)
+        for center in (controller, other):
+            center.admin(f"addprinc -pw shared krbtgt/ELSEWHERE.TEST@{REALM}")
+        for host in hosts:
+            host.prepare()
+        start(alpha, beta)
+        assert not beta.ping(3)
+        entry = eventually(lambda: beta.reasons().get("kerberos-no-ticket"))
+        assert entry, beta.reasons()
+        assert f"host/alpha.stockade.test@{REALM}" in entry["text"]
+        assert "needs a trust in both directions" in entry["text"]
+        assert not beta.main_modes()
+        assert eventually(lambda: alpha.ping(5), 60), alpha.reasons()
+
+
 def test_a_controller_that_does_not_answer_is_named_and_keeps_nobody_else_waiting(controller, hosts):
     alpha, beta = hosts
     give_keytabs(controller, alpha, beta)
