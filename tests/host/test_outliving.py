@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from contextlib import ExitStack
@@ -104,6 +105,38 @@ def test_an_orderly_stop_or_a_command_ends_the_data_plane_too(wire, agents):
     assert alpha.terminate() == 0
     assert data_plane_of(wire["alpha"]) is None
     assert wire["alpha"].run(["ip", "link", "show", "stockade0"], check=False).returncode != 0
+
+
+def test_an_agent_that_fails_leaves_the_sas_to_the_next(wire, agents, tmp_path):
+    """Killed, and the next one cannot start: a port is taken. The one after that goes on all the same."""
+    alpha, _ = agents
+    first = data_plane_of(wire["alpha"])
+    output = tmp_path / "ping.txt"
+    with output.open("w") as file:
+        pinging = wire["alpha"].popen(["ping", "-i", "0.05", BETA], stdout=file.fileno())
+    alpha.kill()
+
+    def take_port() -> socket.socket:
+        taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        taken.bind(("", 500))
+        return taken
+
+    with wire["alpha"].call(take_port):
+        alpha.start()
+        process = alpha._process
+        assert process is not None
+        assert process.wait(PATIENCE) != 0
+    assert data_plane_of(wire["alpha"]) == first
+    alpha.start()
+    alpha.wait_until_ready()
+    assert data_plane_of(wire["alpha"]) == first
+    assert "quick-mode-adopted" in kinds(alpha)
+    said = output.read_text().count("bytes from")
+    wait_for("answers", lambda: output.read_text().count("bytes from") > said + 20)
+    pinging.send_signal(signal.SIGINT)
+    pinging.wait(PATIENCE)
+    answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", output.read_text())}
+    assert answered == set(range(1, max(answered) + 1))
 
 
 def test_a_data_plane_without_sas_ends_with_its_agent(wire, tmp_path):
