@@ -152,6 +152,18 @@ def test_a_failed_negotiation_drops_what_waits_and_asks_anew(hosts: SimpleNamesp
     assert isinstance(alpha.events()[0], Acquire)
 
 
+def test_an_sa_that_goes_soon_after_it_came_is_asked_for_again_at_once(
+    hosts: SimpleNamespace, alpha: Datapath
+) -> None:
+    alpha.outbound([hosts.udp()], 0.0)
+    sa = hosts.make_sa()
+    assert len(alpha.add_sa(sa, 0.1).wire) == 1
+    alpha.events()
+    alpha.remove_sa(sa.spi, Direction.OUTBOUND, hosts.BETA)
+    alpha.outbound([hosts.udp()], 0.2)
+    assert [type(event) for event in alpha.events()] == [Acquire]
+
+
 def test_an_sa_of_another_selector_releases_nothing(hosts: SimpleNamespace, alpha: Datapath) -> None:
     alpha.outbound([hosts.udp()], 0.0)
     assert alpha.add_sa(hosts.make_sa(protocol=6), 0.1).wire == []
