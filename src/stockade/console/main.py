@@ -275,9 +275,12 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--ou", metavar="DN", default="", help="of any computer in this organizational unit")
     rsop.add_argument("--domain", default="", help="in place of that of agent.toml")
 
+    from stockade.console.setup_commands import add_init_parser, add_support_parser
     from stockade.console.web_command import add_web_parser
 
+    add_init_parser(commands, shared)
     add_web_parser(commands, shared)
+    add_support_parser(commands, shared)
     add("doctor", _doctor, "what this host can do, which data plane an agent would use, and why")
     bench = add("bench", _bench, "what things cost on this machine, beside what they may cost")
     bench.add_argument("benchmark", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))

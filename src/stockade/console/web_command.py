@@ -1,7 +1,6 @@
 """`stockade web run | link | user`: the web console and who may use it."""
 
 import argparse
-import getpass
 import json
 import os
 import sys
@@ -116,6 +115,8 @@ def _user(options: argparse.Namespace) -> int:
 
 def _password(file: str | None) -> str:
     if file is None:
+        import getpass
+
         first = getpass.getpass("Password: ")
         if getpass.getpass("Once more: ") != first:
             raise error_for(ReasonCode.SYNTAX, "the two passwords differ")
