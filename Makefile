@@ -12,7 +12,7 @@ export STOCKADE_VENV := $(VENV)
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts docs screenshots reference check format clean
+.PHONY: help demo test lint types contracts docs package screenshots reference check format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,10 @@ contracts: ## the arrows between the rooms (import-linter)
 docs: ## the manual, into site/
 	@scripts/bootstrap tools
 	@$(BIN)/mkdocs build --strict
+
+package: ## the wheel and the Debian package, into dist/ (minutes, where gssapi and bonsai are built anew)
+	@scripts/bootstrap demo
+	@packaging/debian/build-deb dist
 
 screenshots: ## the manual's pictures of the web console, anew (docs/images), by clicking through it
 	@scripts/bootstrap test

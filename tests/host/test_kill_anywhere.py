@@ -1,5 +1,6 @@
-"""Killed at any moment, a host is closed and not open: the agent, or its data plane, dies by SIGKILL a
-hundred times under traffic, and a capture on the wire sees no clear packet of protected traffic.
+"""Killed at any moment, a host is closed and not open: the agent, or its data plane, dies by SIGKILL some
+times under traffic, and a capture on the wire sees no clear packet of protected traffic. `stockade bench
+kills` does it a hundred times.
 
     alpha: agent, killed and started    ◀── pings both ways, as fast as they go ──▶    beta: agent, left alone
                                   └── capture on the wire between them ──┘
@@ -11,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,8 @@ from stockade.lab.capture import Capture, WireWatch
 from stockade.lab.netns import Network
 from stockade.lab.real import Agent
 
-KILLS = 100
-SECONDS = 60.0
-"""For the kills; on a busy machine there are fewer of them, and the test says how many."""
+KILLS = 12
+PATIENCE = 60.0
 
 
 @contextmanager
@@ -73,41 +73,36 @@ def test_an_agent_killed_at_any_moment_leaves_no_clear_packet(wire, agents):
         alpha.start()
         alpha.wait_until_ready()
         startup = time.monotonic() - began
-        kills = 1
-        began = time.monotonic()
-        while kills < KILLS and time.monotonic() - began < SECONDS:
+        for _ in range(KILLS):
             time.sleep(random_moment.uniform(0, min(1.5 * startup, 1.2)))
             alpha.kill()
             alpha.start()
-            kills += 1
         alpha.wait_until_ready()
         assert ping(wire["alpha"], BETA)
         tally = capture.tally()
-    print(f"{kills} kills in {time.monotonic() - began:.0f} s; {tally}")
+    print(tally)
     assert tally.protected_clear == 0
     assert tally.missed == 0
     assert tally.esp > 100
-    assert kills >= KILLS // 4
 
 
 def test_a_data_plane_killed_at_any_moment_leaves_no_clear_packet(wire, agents):
     random_moment = chance()
     with traffic(wire) as capture:
-        kills = 0
-        began = time.monotonic()
-        while kills < KILLS and time.monotonic() - began < SECONDS:
+        for _ in range(KILLS):
+            deadline = time.monotonic() + PATIENCE
+            while (process := data_plane_of(wire["alpha"])) is None:
+                assert time.monotonic() < deadline, "it is not started anew"
+                time.sleep(0.02)
             time.sleep(random_moment.uniform(0, 0.6))
-            process = data_plane_of(wire["alpha"])
-            if process is not None:
+            with suppress(ProcessLookupError):  # it may end by itself: the agent does what it likes
                 os.kill(process, signal.SIGKILL)
-                kills += 1
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while not (works := ping(wire["alpha"], BETA)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert works
         tally = capture.tally()
-    print(f"{kills} kills in {time.monotonic() - began:.0f} s; {tally}")
+    print(tally)
     assert tally.protected_clear == 0
     assert tally.missed == 0
     assert tally.esp > 100
-    assert kills >= KILLS // 4

@@ -10,12 +10,15 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from kill_harness import ALPHA, BETA, data_plane_of, end, is_protected, make_agent, ping
+from kill_harness import ALPHA, BETA, POLICY, data_plane_of, end, is_protected, make_agent, ping
+from nat_world import OUTER_INTERFACE, OUTSIDE, PUBLIC, NatWorld
+from stockade_node import StockadeNode
 
 import stockade
 from stockade.lab.capture import Capture, WireWatch
@@ -169,3 +172,34 @@ def test_a_data_plane_that_dies_without_an_agent_leaves_the_host_closed(wire, ag
     assert "quick-mode-adopted" not in kinds(alpha)
     assert tally.protected_clear == 0
     assert kinds(beta)
+
+
+def test_nothing_is_lost_through_a_nat(tmp_path):
+    """ESP in UDP: the sockets of port 4500 belong to the agent, and one to the data plane."""
+    with ExitStack() as stack:
+        world = stack.enter_context(NatWorld())
+        nodes = []
+        for name, namespace, peer in (("client", world.one, OUTSIDE), ("server", world.outside, PUBLIC)):
+            (tmp_path / name).mkdir()
+            node = StockadeNode(namespace, tmp_path / name)
+            node.apply("ipsec static delete all\n" + POLICY.format(peer=peer))
+            nodes.append(stack.enter_context(node))
+        client, server = nodes
+        wait_for("a ping", lambda: ping(world.one, OUTSIDE))
+        output = tmp_path / "ping.txt"
+        wire = stack.enter_context(Capture(world.nat, OUTER_INTERFACE, WireWatch(is_protected)))
+        with output.open("w") as file:
+            pinging = world.one.popen(["ping", "-i", "0.05", OUTSIDE], stdout=file.fileno())
+        for node in (client, server):
+            before = {row["inbound_spi"] for row in node.quick_modes()}
+            node.kill()
+            node.start()
+            rows = {row["inbound_spi"] for row in node.quick_modes()}
+            assert before & rows, "adopted"
+            said = output.read_text().count("bytes from")
+            wait_for("answers", lambda said=said: output.read_text().count("bytes from") > said + 20)
+        pinging.send_signal(signal.SIGINT)
+        pinging.wait(PATIENCE)
+        assert wire.tally().protected_clear == 0
+    answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", output.read_text())}
+    assert answered == set(range(1, max(answered) + 1))

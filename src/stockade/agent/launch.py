@@ -86,7 +86,7 @@ def make_driver(name: str, paths: Paths, without: frozenset[str] = frozenset()) 
     if name == "kernel":
         from stockade.driver.kernel.driver import KernelDriver
 
-        return KernelDriver()
+        return KernelDriver(paths.kernel_ledger)
     if name == "memory":
         from stockade.driver.memory import MemoryDriver
 

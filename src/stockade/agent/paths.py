@@ -45,6 +45,11 @@ class Paths:
         return self.socket.with_name("dataplane.sock")
 
     @property
+    def kernel_ledger(self) -> Path:
+        """What the SAs in the kernel are (`driver.kernel.ledger`)."""
+        return self.socket.with_name("kernel-sas")
+
+    @property
     def certificates(self) -> Path:
         """The machine store; the agent reads it, `stockade cert` writes it."""
         return self.policy.with_name("certificates")

@@ -13,6 +13,7 @@ BENCHMARKS = {
     "filters": "filters in the kernel: install rate, one changed filter, and what each packet pays for them",
     "flood": "50 000 first messages a second from forged addresses, and what honest peers notice",
     "ike": "full IKEv1 handshakes beside strongSwan's charon, what they cost, and memory per SA",
+    "kills": "agents and data planes killed under traffic: clear and lost packets, seconds until all is well",
     "policy": "compiling a policy, finding the filter of a flow, changing one filter: 100 to 100 000 filters",
 }
 """The benchmarks by name, with what they measure."""

@@ -13,6 +13,7 @@ from stockade.driver.contract import Acquire, Capabilities, Driver, SaExpired, S
 from stockade.driver.kernel import driver as driver_module
 from stockade.driver.kernel import policies
 from stockade.driver.kernel.driver import KernelDriver
+from stockade.driver.kernel.ledger import Ledger, key_of
 from stockade.driver.kernel.policies import OWNER, filter_id_of
 from stockade.driver.netlink import NetlinkError
 from stockade.model.addresses import AddressRange
@@ -308,6 +309,112 @@ def test_a_killed_run_leaves_policies_that_the_next_takes_over(driver, kernel):
     after.events()
     assert [state.spi for state in kernel.states.values()] == [0x2000]
     after.stop()
+
+
+def survivors_of(kernel, path, wanted) -> tuple[KernelDriver, list[tuple[int, Direction]]]:
+    after = KernelDriver(path)
+    after.start()
+    after.install_filters(wanted)
+    return after, [(one.sa.spi, one.sa.direction) for one in after.survivors()]
+
+
+@pytest.fixture
+def killed(kernel, tmp_path):
+    """A driver with a pair of SAs, that nobody stopped; its table and the ledger."""
+    path, wanted = tmp_path / "kernel-sas", table(Action.NEGOTIATE)
+    driver = KernelDriver(path)
+    driver.start()
+    driver.install_filters(wanted)
+    driver.add_sa(sa(Direction.INBOUND, 0x1001))
+    driver.add_sa(sa())
+    driver.add_sa(sa(spi=0x3000))
+    driver.remove_sa(0x3000, Direction.OUTBOUND, PEER)
+    yield driver, path, wanted
+    driver._let_go()
+
+
+def test_the_next_driver_knows_what_the_sas_in_the_kernel_are(kernel, killed):
+    _, path, wanted = killed
+    before = dict(kernel.states)
+    after, found = survivors_of(kernel, path, wanted)
+    assert set(found) == {(0x1001, Direction.INBOUND), (sa().spi, Direction.OUTBOUND)}
+    assert kernel.states == before, "not touched: keys and numbers go on"
+    assert {entry.spi for entry in after.statistics().sas} == {0x1001, sa().spi}
+    assert not after.survivors(), "once"
+    # and they are ours now
+    after.remove_sa(0x1001, Direction.INBOUND, PEER)
+    assert [state.spi for state in kernel.states.values()] == [sa().spi]
+    after._let_go()
+    third, found = survivors_of(kernel, path, wanted)
+    assert found == [(sa().spi, Direction.OUTBOUND)]
+    third.stop()
+    assert not path.exists()
+    assert not kernel.states
+
+
+def test_a_driver_that_dies_before_it_has_asked_loses_nothing(kernel, killed):
+    _, path, wanted = killed
+    between = KernelDriver(path)
+    between.start()
+    between._let_go()
+    after, found = survivors_of(kernel, path, wanted)
+    assert len(found) == 2
+    after.stop()
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "garbage", "another"])
+def test_what_no_record_tells_of_is_ended(kernel, killed, damage):
+    _, path, wanted = killed
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "another":  # a record about the same SPI, of another peer's SA
+        path.write_bytes(content.replace(b"10.0.0.2", b"10.0.0.3"))
+    else:
+        path.write_bytes({"empty": b"", "cut": content[:40], "garbage": b"\xff" * 4000}[damage])
+    after, found = survivors_of(kernel, path, wanted)
+    assert not found
+    assert not kernel.states
+    after.stop()
+
+
+def test_a_state_of_another_rule_is_ended(kernel, killed):
+    _, path, wanted = killed
+    for key, state in list(kernel.states.items()):
+        kernel.states[key] = replace(state, request_id=state.request_id + 1)
+    after, found = survivors_of(kernel, path, wanted)
+    assert not found
+    assert not kernel.states
+    after.stop()
+
+
+def test_a_ledger_has_no_keys_and_does_not_grow(tmp_path):
+    path = tmp_path / "kernel-sas"
+    one = replace(sa(), encryption_key=Secret(b"KEYKEYKEYKEYKEYK"), integrity_key=Secret(b"KEY" * 11))
+    ledger = Ledger(path)
+    ledger.begin({})
+    ledger.add(one, 5.0)
+    assert b"KEY" not in path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o600
+    single = path.stat().st_size
+    for _ in range(3000):
+        ledger.add(sa(spi=0x9999), 6.0)
+        ledger.remove(key_of(sa(spi=0x9999)))
+    assert path.stat().st_size < 1200 * single
+    ((found, installed),) = Ledger(path).read().values()
+    assert (found.spi, found.selector, installed) == (one.spi, one.selector, 5.0)
+    ledger.end()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_ledger_that_cannot_be_kept_is_no_fault(tmp_path):
+    for path in (None, tmp_path / "no folder" / "file"):
+        ledger = Ledger(path)
+        ledger.begin({})
+        ledger.add(sa(), 1.0)
+        ledger.remove(key_of(sa()))
+        assert not ledger.read()
+        ledger.end()
 
 
 def test_keeping_the_filters_keeps_nothing_open(driver, kernel):

@@ -7,9 +7,9 @@ listens.
 
 What belongs to this process ends with it; states and policies do not. So a killed agent leaves a host that
 secures what it secured and lets nothing pass that it did not: where an SA ends, nobody makes a new one. The
-next start finds the policies by their tag and takes them over. It finds the SAs too, and leaves them until
-SAs of its own for the same peer are in (or ORPHAN_SECONDS are over): it has no key exchange for them, but
-their packets need not stop meanwhile.
+next start finds the policies by their tag and takes them over. It finds the SAs too: `survivors` lists those
+that the `ledger` tells of, for the agent to keep or remove, and ends the others. Until it is asked, they stay
+(ORPHAN_SECONDS at most, or HANDOVER_SECONDS after their peer has an SA of ours): their packets need not stop.
 
 Held packets: the kernel queues up to 100 for a policy and sends them when an SA is there; it does not tell
 how many, so `held_packets` counts the SAs that it waits for. `release` leaves them there, unless a soft SA
@@ -27,9 +27,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from stockade.driver import probe
@@ -44,8 +45,10 @@ from stockade.driver.contract import (
     SaExpired,
     SaIdle,
     SaSilent,
+    Survivor,
 )
 from stockade.driver.kernel import policies, states
+from stockade.driver.kernel.ledger import Ledger
 from stockade.driver.kernel.listener import Listener, UnknownSpiWatch, bypass_socket, take_esp_in_udp
 from stockade.driver.kernel.policies import Change, Step
 from stockade.driver.kernel.system import Claim, Settings, own_ipv6_addresses, read_refusals
@@ -60,7 +63,7 @@ from stockade.model.sa import MAXIMUM_SPI, MINIMUM_SPI, SaCounters, SecurityAsso
 from stockade.model.traffic import ESP, PROTOCOLS_WITH_PORTS, Flow
 from stockade.wire import xfrm, xfrm_decode
 from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
-from stockade.wire.xfrm import Acquired, Expired, MessageType, Policy, PolicyDirection, State
+from stockade.wire.xfrm import Acquired, Encapsulation, Expired, MessageType, Policy, PolicyDirection, State
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at what the kernel does not tell by itself. With many SAs less often: a look may take a
@@ -107,9 +110,11 @@ class _Orphan:
 
 class KernelDriver:
     """Implements `Driver`. One per network namespace: that of the thread that calls `start`. Not safe for
-    several threads."""
+    several threads. `ledger`: the path of the file by which the next driver knows what our SAs are; without
+    it none is adopted."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Path | None = None) -> None:
+        self._ledger = Ledger(ledger)
         self._capabilities: Capabilities | None = None
         self._netlink: NetlinkSocket | None = None
         self._listener: Listener | None = None
@@ -131,6 +136,7 @@ class KernelDriver:
         self._request_ids: dict[str, int] = {}
         self._entries: dict[StateKey, _Entry] = {}
         self._orphans: dict[StateKey, _Orphan] = {}
+        self._told: Mapping[StateKey, tuple[SecurityAssociation, float]] = {}
         self._acquired: dict[tuple[str, Address, Address], float] = {}
         self._finished: dict[str, tuple[int, int]] = {}
         self._events: deque[DriverEvent] = deque()
@@ -178,6 +184,8 @@ class KernelDriver:
             for state in self._read_states()
             if states.is_ours(state)
         }
+        self._told = self._ledger.read()
+        self._ledger.begin(self._told)  # an agent that dies before it has asked leaves all of it to the next
         self._start_counts = self._counted = read_refusals()
         self._ticker = _Ticker(self._wake, LOOK_SECONDS)
         self._ticker.start()
@@ -208,6 +216,7 @@ class KernelDriver:
                 self._settings.restore()
             self._entries.clear()
             self._orphans.clear()
+            self._ledger.end()
             self._let_go()
 
     def _let_go(self) -> None:
@@ -223,6 +232,36 @@ class KernelDriver:
             self._netlink.close()
             self._netlink = None
         self._claim.release()
+
+    def survivors(self) -> Sequence[Survivor]:
+        """Those whose record agrees with what is in the kernel; the others are ended."""
+        now = time.monotonic()
+        found = []
+        for key, orphan in self._orphans.items():
+            sa, installed = self._told.get(key, (None, now))
+            if sa is None or not self._is(orphan.state, sa):
+                self._delete_state(orphan.state)
+                continue
+            entry = _Entry(sa, min(installed, now), now, orphan.state.usage)
+            self._entries[key] = entry
+            found.append(Survivor(sa, now - entry.installed))
+        self._orphans.clear()
+        self._told = {}
+        self._ledger.begin({key: (entry.sa, entry.installed) for key, entry in self._entries.items()})
+        return found
+
+    def _is(self, state: State, sa: SecurityAssociation) -> bool:
+        """Whether this is that SA, and the table's policies for its rule lead to it."""
+        ports = None if sa.udp is None else Encapsulation(sa.udp.source_port, sa.udp.destination_port)
+        return (
+            (state.source, state.destination, state.spi) == (sa.source, sa.destination, sa.spi)
+            and state.mode is policies.MODES[sa.mode]
+            and state.request_id == self._request_ids.get(sa.negotiation)
+            and state.encapsulation == ports
+        )
+
+    def free_ike_ports(self) -> None:
+        """Nobody has them: the kernel takes ESP in UDP from the sockets of the key exchange."""
 
     def install_filters(self, table: FilterTable) -> None:
         capabilities = self.capabilities
@@ -312,6 +351,7 @@ class KernelDriver:
         self._request_ids.update(ids)
         now = time.monotonic()
         self._entries[key] = _Entry(sa, now, now)
+        self._ledger.add(sa, now)
         if sa.direction is Direction.OUTBOUND:
             for orphan in self._orphans.values():
                 if sa.peer in (orphan.state.source, orphan.state.destination):
@@ -350,6 +390,7 @@ class KernelDriver:
                 self._count_last(key, entry)
                 del self._entries[key]
                 self._delete(*key)
+                self._ledger.remove(key)
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
         for key in [key for key in self._acquired if key[0] == filter_id and key[2] == peer]:
@@ -644,6 +685,7 @@ class KernelDriver:
     def _forget(self, key: StateKey, entry: _Entry) -> None:
         self._remember_counts(entry)
         del self._entries[key]
+        self._ledger.remove(key)
 
     def _remember_counts(self, entry: _Entry) -> None:
         packets, size = self._finished.get(entry.sa.filter_id, (0, 0))
