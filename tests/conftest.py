@@ -25,6 +25,21 @@ def tier_of(path: Path) -> str | None:
     return parts[0] if len(parts) > 1 else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With --dist loadfile: the tests of the directory stay together, as they share a domain."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class WholeTiers(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            tier = "tests/directory/"
+            return tier if nodeid.startswith(tier) else str(super()._split_scope(nodeid))
+
+    return WholeTiers(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {tier: position for position, tier in enumerate(SLOWEST_FIRST)}
     items.sort(key=lambda item: rank.get(tier_of(item.path) or "", len(rank)))  # stable: files stay together

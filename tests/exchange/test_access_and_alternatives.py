@@ -189,6 +189,7 @@ class StandInContext:
     token: bytes
     peer: str
     groups: tuple[str, ...] = ()
+    groups_unknown: str = ""
 
     def complete(self, token: bytes) -> None:
         if token != b"I am " + self.peer.encode():

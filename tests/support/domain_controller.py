@@ -97,7 +97,7 @@ class DomainController:
     def _run(self, argv: Sequence[str], text: str | None = None, *, inside: bool = False) -> str:
         result = subprocess.run(
             self.namespace.argv(argv) if inside else list(argv),
-            env=self.environment, input=text, capture_output=True, text=True, timeout=90, check=False,
+            env=self.environment, input=text, capture_output=True, text=True, timeout=400, check=False,
         )  # fmt: skip
         assert result.returncode == 0, (argv, result.stdout[-2000:], result.stderr[-2000:])
         return result.stdout
@@ -215,7 +215,7 @@ class DomainController:
                  f"--option=interfaces={self.address} 127.0.0.1", "--option=bind interfaces only=yes"],
                 stdout=log.fileno(), environment=self.environment,
             )  # fmt: skip
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             argv = [_path("ldbsearch"), "-H", f"ldap://{self.address}", "-U", f"administrator%{PASSWORD}",
                     "-s", "base", "-b", self.domain_dn, "dn", f"--configfile={self._config}"]  # fmt: skip
@@ -228,7 +228,7 @@ class DomainController:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(15)
+            self._process.wait(90)
             self._process = None
 
     def __enter__(self) -> Self:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,19 +190,14 @@ class DomainPolicy:
     async def _fetch(self) -> "Snapshot":
         """HostError DIRECTORY_UNREACHABLE, DIRECTORY_REFUSED, DIRECTORY_UNREADABLE, KERBEROS_UNAVAILABLE."""
         settings = self._settings
-        request = Request(
-            settings.domain,
-            self._snapshot.site if self._snapshot else "",
-            settings.controllers,
-            str(self._keytab),
-            settings.computer,
+        request = replace(
+            Request.of(settings, str(self._keytab)),
+            site=self._snapshot.site if self._snapshot else "",
             addresses=tuple(map(str, self._addresses())),
-            security=settings.security,
-            authority=settings.authority,
-            user=settings.user,
-            password_file=settings.password_file,
+            known=self._snapshot.stamp if self._snapshot else "",
         )
-        return await read_in_process(request)
+        before, found = self._snapshot, await read_in_process(request)
+        return found if before is None else found.with_objects_of(before)
 
     def _tell(self, event: str, reason: Reason) -> None:
         self._journal(Entry(event, reason))
@@ -252,11 +248,19 @@ def _answer(answer: bytes, domain: str) -> "Snapshot":
         from stockade.store.directory.snapshot import decode_snapshot
 
         return decode_snapshot(rest)
+    refused = refusal_in(kind, rest)
+    if refused is not None:
+        raise refused
+    raise error_for(
+        ReasonCode.DIRECTORY_UNREACHABLE, "reading the directory ended without an answer", domain=domain
+    )
+
+
+def refusal_in(kind: bytes, rest: bytes) -> StockadeError | None:
+    """The error that the reading program tells."""
     if kind == b"refused":
         with suppress(ValueError, KeyError, TypeError):
             form = json.loads(rest)
             facts = tuple((str(name), str(value)) for name, value in form["facts"])
-            raise error_of(Reason(ReasonCode[form["reason"]], str(form["detail"]), facts))
-    raise error_for(
-        ReasonCode.DIRECTORY_UNREACHABLE, "reading the directory ended without an answer", domain=domain
-    )
+            return error_of(Reason(ReasonCode[form["reason"]], str(form["detail"]), facts))
+    return None

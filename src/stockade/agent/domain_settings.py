@@ -70,7 +70,9 @@ def _password(name: str) -> Secret:
 @dataclass(frozen=True, slots=True)
 class Request:
     """`keytab` empty: the tickets of who runs this. `computer` empty: the keytab's account. `controllers`
-    empty: those that DNS names. The last four: as in `DomainSettings`."""
+    empty: those that DNS names. `security` to `password_file`: as in `DomainSettings`. `peer` or `sids`: not
+    policies are asked for but the groups of this principal, or the names of these groups. `known`: the stamp
+    of the objects that need not be sent again."""
 
     domain: str
     site: str = ""
@@ -83,6 +85,23 @@ class Request:
     authority: str = ""
     user: str = ""
     password_file: str = ""
+    peer: str = ""
+    sids: tuple[str, ...] = ()
+    known: str = ""
+
+    @classmethod
+    def of(cls, settings: DomainSettings, keytab: str) -> "Request":
+        """What the settings say."""
+        return cls(
+            settings.domain,
+            controllers=settings.controllers,
+            keytab=keytab,
+            computer=settings.computer,
+            security=settings.security,
+            authority=settings.authority,
+            user=settings.user,
+            password_file=settings.password_file,
+        )
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -103,4 +122,7 @@ class Request:
             form["authority"],
             form["user"],
             form["password_file"],
+            form["peer"],
+            tuple(form["sids"]),
+            form["known"],
         )

@@ -11,10 +11,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from stockade.agent import keytab
+from stockade.agent.group_lookup import GroupLookup, Groups
 from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for, error_of
+from stockade.wire.pac import read_logon_info
 
 if TYPE_CHECKING:
     import gssapi
+
+_LOGON_INFO = b"urn:mspac:logon-info"
 
 # What went wrong, by the number of Kerberos' own error (RFC 4120 §7.5.9; above 127: MIT's library).
 _BASE = -1765328384
@@ -31,9 +35,10 @@ class HostKerberos:
     """Implements `GssSource`. `principal` (empty: the host's one in the keytab) is what peers shall ask
     tickets for."""
 
-    def __init__(self, path: Path, principal: str = "") -> None:
+    def __init__(self, path: Path, principal: str = "", groups: GroupLookup | None = None) -> None:
         self._path = path
         self._principal = principal
+        self.groups = groups
         self._known: tuple[tuple[int, int] | None, tuple[str, ...] | Reason] | None = None
 
     # ---- GssSource
@@ -68,10 +73,12 @@ class HostKerberos:
             )
             token = context.step()
         except gssapi.exceptions.GSSError as error:
-            raise _refused(error, ReasonCode.KERBEROS_NO_TICKET, peer=peer) from None
+            raise self._no_ticket(error, peer) from None
         if token is None or context.complete:
             raise error_for(ReasonCode.KERBEROS_NO_TICKET, "the library offers no mutual authentication")
-        return InitiatorContext(context, token, peer)
+        # Its ticket is for its own host, and we never see it: what it is in says the directory.
+        groups = Groups() if self.groups is None else self.groups.of_peer(peer)
+        return InitiatorContext(context, token, peer, groups)
 
     def accept(self, token: bytes) -> "ResponderContext":
         gssapi = _library()
@@ -89,9 +96,40 @@ class HostKerberos:
         if not keytab.is_host(called):
             detail = f"the peer's ticket is for the service {called}, not for this computer"
             raise error_for(ReasonCode.KERBEROS_REFUSED, detail)
-        return ResponderContext(context, answer, str(context.initiator_name))
+        name = context.initiator_name
+        return ResponderContext(context, answer, str(name), self._groups_in(name))
 
     # ---- inside
+    def _groups_in(self, name: "gssapi.Name") -> Groups:
+        """Those of the ticket (its PAC, whose signature the library has checked); of a ticket without one,
+        those that the directory says."""
+        try:
+            found = name.attributes[_LOGON_INFO]
+            values = list(found.values) if found.authenticated else []
+        except (KeyError, TypeError, _library().exceptions.GSSError):
+            values = []
+        if not values:
+            return Groups() if self.groups is None else self.groups.of_peer(str(name))
+        try:
+            sids = read_logon_info(bytes(values[0])).groups
+        except StockadeError as error:
+            return Groups(unknown=f"the groups of the ticket cannot be read: {error.reason.detail}")
+        return Groups(sids) if self.groups is None else self.groups.named(sids)
+
+    def _no_ticket(self, error: "gssapi.exceptions.GSSError", peer: str) -> StockadeError:
+        """A peer of another realm: either there is no trust, or only theirs in us or ours in them."""
+        refused = _refused(error, ReasonCode.KERBEROS_NO_TICKET, peer=peer)
+        names = self._principals()
+        own = "" if isinstance(names, Reason) else names[0].rpartition("@")[2]
+        realm = peer.rpartition("@")[2]
+        if refused.reason.code is not ReasonCode.KERBEROS_NO_TICKET or not own or realm == own:
+            return refused
+        why = (
+            f"{refused.reason.detail}; either {realm} does not trust {own}, or it has no such computer:"
+            " Kerberos between two domains needs a trust in both directions"
+        )
+        return error_for(ReasonCode.KERBEROS_NO_TICKET, why, **dict(refused.reason.facts))
+
     @property
     def _cache(self) -> str:
         # Tickets of an earlier key of ours go with it.
@@ -120,11 +158,12 @@ class HostKerberos:
 class _Context:
     """What both sides share. Implements `GssContext`."""
 
-    def __init__(self, context: "gssapi.SecurityContext", token: bytes, peer: str) -> None:
+    def __init__(self, context: "gssapi.SecurityContext", token: bytes, peer: str, groups: Groups) -> None:
         self._context = context
         self.token = token
         self.peer = peer
-        self.groups: tuple[str, ...] = ()
+        self.groups = groups.names
+        self.groups_unknown = groups.unknown
 
     def wrap(self, data: bytes) -> bytes:
         try:

@@ -54,12 +54,14 @@ def run_agent(
         driver = make_driver(name, paths, settings.without if without is None else without)
         driver.start()
         try:
+            from stockade.agent.group_lookup import GroupLookup
             from stockade.agent.kerberos import HostKerberos
             from stockade.agent.service import Service
 
             _calm_collector()
-            kerberos = HostKerberos(settings.kerberos.keytab, settings.kerberos.principal)
-            asyncio.run(Service(paths, driver, ready, settings, stores, gate, kerberos).run())
+            groups = GroupLookup(settings.directory, settings.kerberos.keytab)
+            kerberos = HostKerberos(settings.kerberos.keytab, settings.kerberos.principal, groups)
+            asyncio.run(Service(paths, driver, ready, settings, stores, gate, kerberos, groups).run())
         finally:
             # After an orderly end this finds nothing to do; after any other what is in force stays in force.
             driver.stop(keep_filters=True)

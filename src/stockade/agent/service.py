@@ -25,6 +25,7 @@ from stockade.agent.core import HostCore
 from stockade.agent.domain import DomainPolicy
 from stockade.agent.event_store import EventQuery, EventStore, find, newest_number
 from stockade.agent.facts_keeper import FactsKeeper
+from stockade.agent.group_lookup import GroupLookup
 from stockade.agent.host_facts import present_addresses, source_address
 from stockade.agent.interfaces import InterfaceChanges
 from stockade.agent.journal import Entry, Journal
@@ -97,8 +98,10 @@ class Service:
         stores: Stores,
         gate: Gate,
         kerberos: GssSource | None = None,
+        groups: GroupLookup | None = None,
     ) -> None:
         self._kerberos = kerberos
+        self._groups = groups
         self._workers = Workers()
         fetch = settings.fetch_revocation_lists
         self._lists = ListFetcher(paths.certificates / "fetched") if fetch else None
@@ -582,7 +585,10 @@ class Service:
         """The access list as it is now. One that cannot be read closes the host: who may connect is then not
         known."""
         try:
-            return read_access(self._paths.access)
+            access = read_access(self._paths.access)
+            if self._groups is not None:
+                self._groups.follow(access)
+            return access
         except StockadeError as error:
             self._journal.write(Entry("access-list-not-read", error.reason))
             return closed_access(error.reason)

@@ -251,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     failover.add_argument("--scenario", metavar="WORD", help="those with this word in their name")
     failover.add_argument("--client", metavar="WORD", help="… clients")
     failover.add_argument("--seed", type=int, default=1, metavar="N", help="another story (default 1)")
-    failover.add_argument("--picture", metavar="FILE", help="write a picture too (SVG)")
+    failover.add_argument("--picture", metavar="FILE", help="a picture too: .svg, or .png (needs Pillow)")
     failover.add_argument("--time-lines", action="store_true", help="each client's story under the table")
     failover.set_defaults(command=_lab_failover)
 

@@ -39,7 +39,8 @@ class AccessKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Proof:
     """What a peer has proved. `authorities`: names of the certification authorities above its certificate.
-    `subject` and `issuer` of the certificate; `must_map`: the rule wants it to belong to an account."""
+    `subject` and `issuer` of the certificate; `must_map`: the rule wants it to belong to an account.
+    `groups_unknown`: why its groups may be more than these."""
 
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Proof:
     subject: str = ""
     issuer: str = ""
     must_map: bool = False
+    groups_unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,16 @@ class AccessList:
             for entry in fitting:
                 if not entry.allow:
                     return _denied(f"by “{entry}”", names, rule)
+            if proof.groups_unknown and any(
+                entry.kind is AccessKind.GROUP and not entry.allow for entry in entries
+            ):
+                return _denied(f"a group is denied, and {proof.groups_unknown}", names, rule)
             allowing = [entry for entry in entries if entry.allow]
             if allowing and not any(entry.allow for entry in fitting):
                 what = "no entry allows it" + (" for this rule" if scope else "")
                 there = ", ".join(f"“{entry}”" for entry in allowing[:4])
-                return _denied(f"{what}; there are {there}", names, rule)
+                why = f" ({proof.groups_unknown})" if proof.groups_unknown else ""
+                return _denied(f"{what}; there are {there}{why}", names, rule)
         return None
 
     def _groups_of(self, names: Iterable[str], told: Iterable[str]) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ READS_PER_TURN: Final = 8
 
 BATCHES_PER_TURN: Final = 4
 TICK_SECONDS: Final = 0.25
+PART_SECONDS: Final = 0.01
+"""Between two parts of a look at thousands of SAs."""
 MAXIMUM_OUTBOX: Final = 4 << 20
 """Bytes of events that may wait for a busy agent; refusals beyond that are dropped (they stay counted)."""
 
@@ -151,8 +153,7 @@ class Process:
                     handle()
             now = time.monotonic()
             if now >= next_tick:
-                self._datapath.tick(now)
-                next_tick = now + TICK_SECONDS
+                next_tick = now + (TICK_SECONDS if self._datapath.tick_some(now) else PART_SECONDS)
                 if self._control is None and not self._is_needed:
                     self._stopped = True
             for event in self._datapath.events():

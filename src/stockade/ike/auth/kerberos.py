@@ -67,6 +67,10 @@ class GssContext(Protocol):
     def groups(self) -> tuple[str, ...]:
         """The groups that the ticket says the peer is in, if it says any."""
 
+    @property
+    def groups_unknown(self) -> str:
+        """Why these are not all its groups; empty where they are."""
+
     def complete(self, token: bytes) -> None:
         """The initiator's last step: the responder's token."""
 
@@ -211,7 +215,12 @@ def _task(run: Callable[[], KerberosMethod], about: str) -> Task:
 def _proof(context: GssContext) -> Proof:
     name, _, realm = context.peer.rpartition("@")
     host = (name.removeprefix("host/"),) if name.startswith("host/") else ()
-    return Proof(names=(context.peer, *host), groups=context.groups, domains=(realm,))
+    return Proof(
+        names=(context.peer, *host),
+        groups=context.groups,
+        groups_unknown=context.groups_unknown,
+        domains=(realm,),
+    )
 
 
 def _name_in(attributes: Sequence[Attribute]) -> bytes:

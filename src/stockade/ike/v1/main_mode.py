@@ -480,7 +480,7 @@ def _note_vendor_ids(setup: MainModeSetup, message: Incoming) -> Variant | None:
     """Remember the peer's vendor ids; the variant of NAT traversal that both ends know."""
     vendor_ids = [payload.data for payload in message.all(VendorIdPayload)]
     setup.note_vendor_ids(vendor_ids)
-    return common_variant(vendor_ids) if setup.nat_traversal else None
+    return common_variant(setup.vendor_ids, vendor_ids) if setup.nat_traversal else None
 
 
 def _find_nat(

@@ -8,6 +8,7 @@ read to its end ([MS-ADTS] §3.1.1.3.1.3.3)."""
 import os
 import re
 import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -113,6 +114,7 @@ class Connection:
             client.set_raw_attributes(list(ATTRIBUTES))
             _authenticate(client, login)
             self._connection: bonsai.LDAPConnection = client.connect(timeout=timeout)
+            _bound_reads(self._connection.fileno())
         except library.LDAPError as error:
             raise _certificate_refused(error, controller, login) or _refused(
                 library, error, controller
@@ -262,6 +264,14 @@ ATTRIBUTES = (
     "configurationNamingContext", "dnsHostName", "serverName", "versionNumber",
 )  # fmt: skip
 """All attributes that we read: their values come as they are."""
+
+
+def _bound_reads(descriptor: int) -> None:
+    """The library waits for the beginning of an answer as long as it was told, and for the rest of one that
+    has begun for ever. With a limit of the socket it comes back, and looks at its clock."""
+    with socket.socket(fileno=os.dup(descriptor)) as same:
+        limit = struct.pack("@ll", 1, 0)  # struct timeval: one second
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
 
 def _octets(value: object) -> bytes:

@@ -1,5 +1,6 @@
 """A connection -> a snapshot: where the computer stands, what is linked there, and the IPsec objects."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address, ip_network
@@ -60,10 +61,12 @@ def read_snapshot(
     computer: str = "",
     unit: str = "",
     addresses: Iterable[Address] = (),
+    known: str = "",
     clock: Callable[[], float] = time.time,
 ) -> Snapshot:
     """What concerns one computer: by its account name (`ALPHA$`), its DN, or any computer of an
-    organizational unit. `addresses`: its own, for its site. HostError DIRECTORY_UNREADABLE, and those of
+    organizational unit. `addresses`: its own, for its site. `known`: the stamp of the objects that the caller
+    has; they are not read again where it still holds. HostError DIRECTORY_UNREADABLE, and those of
     the connection."""
     root = _required(
         directory.search("", Scope.BASE, ["defaultNamingContext", "configurationNamingContext"]), "the root"
@@ -86,7 +89,10 @@ def read_snapshot(
         for link in container.links:
             linked.setdefault(normal_dn(link.gpo), link.gpo)
     gpos = tuple(_gpo(directory, dn, sids) for dn in linked.values())
-    objects, hidden = read_ipsec_objects(directory, domain_dn)
+    # Before the objects: what changes while they are read makes the next look find another stamp.
+    stamp = read_stamp(directory, domain_dn)
+    unchanged = bool(known) and stamp == known
+    objects, hidden = ((), 0) if unchanged else read_ipsec_objects(directory, domain_dn)
     return Snapshot(
         clock(),
         domain_name(domain_dn),
@@ -98,7 +104,17 @@ def read_snapshot(
         gpos,
         objects,
         hidden,
+        stamp,
+        unchanged,
     )
+
+
+def read_stamp(directory: Directory, domain_dn: str) -> str:
+    """Another one whenever an IPsec object came, went or was changed, by whenChanged and the controller's own
+    count of updates (a time is the same for all changes of one second). Of this controller only."""
+    rows = directory.search(f"{CONTAINER},{domain_dn}", Scope.ONE, ["whenChanged", "uSNChanged"])
+    facts = sorted((normal_dn(row.dn), row.text("whenChanged"), row.text("uSNChanged")) for row in rows)
+    return f"{directory.controller} {hashlib.sha256(repr(facts).encode()).hexdigest()}"
 
 
 def domain_name(domain_dn: str) -> str:

@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from uuid import UUID
 
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
@@ -17,6 +17,7 @@ from stockade.policy.group_policy import Container, ContainerKind, GpoLink, Grou
 
 FORMAT = 1
 MAXIMUM_BYTES = 64 << 20
+_OF_A_CONTROLLER = frozenset({"usnchanged", "whenchanged"})
 Value = str | bytes
 
 
@@ -33,7 +34,8 @@ class DirectoryObject:
 class Snapshot:
     """`read`: Unix time. `target`: DN of the computer, or of the organizational unit that was asked about.
     `containers`: from the weakest on. `hidden`: how many entries of the IPsec container are listed to us
-    and not shown."""
+    and not shown. `stamp`: what the controller says of the times of change of all IPsec objects; while it
+    says the same they need not be read (`unchanged`: they were not, and are those of the look before)."""
 
     read: float
     domain: str
@@ -45,6 +47,14 @@ class Snapshot:
     gpos: tuple[GroupPolicyObject, ...] = ()
     objects: tuple[DirectoryObject, ...] = field(default=(), repr=False)
     hidden: int = 0
+    stamp: str = ""
+    unchanged: bool = False
+
+    def with_objects_of(self, before: "Snapshot") -> "Snapshot":
+        """Whole again: where the objects were not read, those that were there before."""
+        if not self.unchanged:
+            return self
+        return replace(self, objects=before.objects, hidden=before.hidden, unchanged=False)
 
     def same_content(self, other: "Snapshot") -> bool:
         """Equal but for when and from whom it was read."""
@@ -52,7 +62,12 @@ class Snapshot:
 
 
 def _content(one: Snapshot) -> tuple[object, ...]:
-    return (one.domain_dn, one.target, one.site, one.containers, one.gpos, one.objects, one.hidden)
+    # Each controller counts updates for itself.
+    objects = tuple(
+        (entry.dn, {name: value for name, value in entry.attributes.items() if name not in _OF_A_CONTROLLER})
+        for entry in one.objects
+    )
+    return (one.domain_dn, one.target, one.site, one.containers, one.gpos, objects, one.hidden)
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
@@ -61,7 +76,17 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         "format": FORMAT,
         **{
             name: getattr(snapshot, name)
-            for name in ("read", "domain", "domain_dn", "target", "controller", "site", "hidden")
+            for name in (
+                "read",
+                "domain",
+                "domain_dn",
+                "target",
+                "controller",
+                "site",
+                "hidden",
+                "stamp",
+                "unchanged",
+            )
         },
         "containers": [asdict(one) for one in snapshot.containers],
         "gpos": [{**asdict(one), "guid": str(one.guid) if one.guid else None} for one in snapshot.gpos],
@@ -104,6 +129,8 @@ def decode_snapshot(data: bytes) -> Snapshot:
             tuple(_gpo(one) for one in form["gpos"]),
             tuple(_object(one) for one in form["objects"]),
             int(form["hidden"]),
+            _text(form.get("stamp", "")),
+            bool(form.get("unchanged", False)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
         raise _damaged(f"it cannot be read ({type(error).__name__})") from None
