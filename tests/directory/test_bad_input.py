@@ -86,6 +86,38 @@ def test_a_controller_that_hangs_half_way_is_left_for_the_next(domain, stalling,
     assert len(found.objects) >= 22
 
 
+def test_a_command_at_a_controller_that_hangs_says_so(domain, stalling):
+    stalling(3000)
+    settings = f'[directory]\ndomain = "lab.test"\ncontrollers = ["{STALLING}"]\n'
+    script = "ipsec static\nset store location=domain\nshow policy all"
+    refused = domain.administer(script, settings=settings, good=False)
+    assert "no domain controller answers" in refused
+    assert STALLING in refused
+
+
+MORE = """
+from stockade.policy.objects import FilterList
+from stockade.store.directory.domain_store import DomainStore
+from stockade.store.directory.ldap import Connection, Login, Scope
+connection = Connection("dc1.lab.test", Login())
+base = "OU=Crowd,DC=lab,DC=test"
+connection.add(base, {"objectClass": ("top", "organizationalUnit")})
+for number in range(1010):
+    connection.add(f"CN=c{number},{base}", {"objectClass": ("top", "container")})
+found = connection.search(base, Scope.ONE, ["cn"])
+names = {row.text("cn") for row in found}
+print(len(found), len(names))
+for name in names:
+    connection.delete(f"CN={name},{base}")
+connection.delete(base)
+"""
+
+
+def test_more_entries_than_a_controller_gives_at_once_are_all_read(domain):
+    done = domain.python("alpha", MORE)
+    assert (done.returncode, done.stdout) == (0, "1010 1010\n"), done.stderr
+
+
 def test_a_controller_that_refuses_the_login_is_left_for_the_next(domain):
     """The name has an address, and Kerberos knows no such service."""
     hosts = NETNS_FILES / domain["alpha"].full_name / "hosts"
