@@ -92,26 +92,23 @@ def test_a_command_at_a_controller_that_hangs_says_so(domain, stalling):
 
 
 MORE = """
-from stockade.policy.objects import FilterList
-from stockade.store.directory.domain_store import DomainStore
 from stockade.store.directory.ldap import Connection, Login, Scope
-connection = Connection("dc1.lab.test", Login())
-base = "OU=Crowd,DC=lab,DC=test"
-connection.add(base, {"objectClass": ("top", "organizationalUnit")})
-for number in range(1010):
-    connection.add(f"CN=c{number},{base}", {"objectClass": ("top", "container")})
-found = connection.search(base, Scope.ONE, ["cn"])
-names = {row.text("cn") for row in found}
-print(len(found), len(names))
-for name in names:
-    connection.delete(f"CN={name},{base}")
-connection.delete(base)
+found = Connection("dc1.lab.test", Login()).search("CN=Crowd,DC=lab,DC=test", Scope.ONE, ["cn"])
+print(len(found), len({row.text("cn") for row in found}))
 """
 
 
 def test_more_entries_than_a_controller_gives_at_once_are_all_read(domain):
-    done = domain.python("alpha", MORE)
-    assert (done.returncode, done.stdout) == (0, "1010 1010\n"), done.stderr
+    crowd = f"CN=Crowd,{domain.controller.domain_dn}"
+    names = [crowd, *(f"CN=c{number},{crowd}" for number in range(1010))]
+    domain.controller.modify(
+        "\n".join(f"dn: {name}\nchangetype: add\nobjectClass: container\n" for name in names)
+    )
+    try:
+        done = domain.python("alpha", MORE)
+        assert (done.returncode, done.stdout) == (0, "1010 1010\n"), done.stderr
+    finally:
+        domain.controller.modify("\n".join(f"dn: {name}\nchangetype: delete\n" for name in reversed(names)))
 
 
 def test_a_controller_that_refuses_the_login_is_left_for_the_next(domain):

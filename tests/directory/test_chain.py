@@ -45,10 +45,12 @@ def test_links_blocks_and_enforcement_decide_as_group_policy_does(domain):
         policy, standing = chain(domain, "--computer", computer)
         assert (policy, standing["Wide"]) == (None, "inheritance blocked")
         # ... unless it is enforced.
+        controller.unlink_gpo(root, wide)
         controller.link_gpo(root, wide, "--enforce")
         policy, standing = chain(domain, "--computer", computer)
         assert (policy, standing["Wide"]) == ("Client (Respond Only)", "applied")
         # A link that is disabled is none.
+        controller.unlink_gpo(root, wide)
         controller.link_gpo(root, wide, "--disable")
         policy, standing = chain(domain, "--computer", computer)
         assert (policy, standing["Wide"]) == (None, "link disabled")
