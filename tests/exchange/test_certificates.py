@@ -11,6 +11,7 @@ alpha                                beta
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from certificate_maker import NOW, Made, root, root_name
@@ -238,6 +239,29 @@ def test_a_list_that_a_certificate_names_is_awaited_by_this_exchange_alone(who: 
         (report,) = host.reported(ReportKind.MAIN_MODE_FAILED)
         assert report.reason.code is ReasonCode.CERTIFICATE_REVOKED
         assert not other.sas
+
+
+@pytest.mark.parametrize("slow", ["initiator", "responder"])
+def test_a_clock_that_is_slow_is_named_where_a_new_certificate_is_not_valid_yet(slow: str) -> None:
+    """The host with the slow clock refuses the other's certificate, which was made ten minutes ago."""
+    fresh = ISSUING.issue("fresh", start=NOW - timedelta(minutes=10))
+    own = {"alpha": fresh, "beta": BETA_CERTIFICATE}
+    if slow == "initiator":
+        own = {"alpha": ALPHA_CERTIFICATE, "beta": fresh}
+    network, alpha, beta = hosts(**own)
+    late = alpha if slow == "initiator" else beta
+    late.engine._context.credentials._moment = lambda: NOW - timedelta(hours=1)  # type: ignore[attr-defined]
+    network.command(alpha, alpha.acquire(BETA))
+    network.run(30)
+    assert not alpha.sas
+    assert not beta.sas
+    reasons = [
+        report.reason for report in late.reports if report.reason.code is ReasonCode.CERTIFICATE_EXPIRED
+    ]
+    assert "not valid before 2026-06-01 11:50 UTC" in str(reasons[0])
+    assert "by this computer's clock it is 2026-06-01 11:00 UTC" in str(reasons[0])
+    other = beta if late is alpha else alpha
+    assert not any(view.established for view in other.engine.main_modes(network.now)), "both ends know"
 
 
 class BrokenLists:

@@ -145,10 +145,13 @@ def test_tunnel_mode_in_udp() -> None:
     assert str(sa.selector.destination) == str(INSIDE)  # the inner address is the peer's own
 
 
-def test_the_draft_is_spoken_where_the_peer_has_only_that() -> None:
+@pytest.mark.parametrize("old", ["initiator", "responder"])
+def test_the_draft_is_spoken_where_the_peer_has_only_that(old: str) -> None:
     """Windows 2000 to 2003: the draft's vendor id and numbers."""
-    network, _, (inside,), outside = world()
-    network.fate = lambda packet: [(0.01, packet.send.datagram.replace(RFC_3947, bytes(16)))]
+    server_2003 = replace(NAT_T, microsoft_version=4)
+    network, _, (inside,), outside = (
+        world(config=server_2003, other=NAT_T) if old == "initiator" else world(other=server_2003)
+    )
     established(network, inside, outside)
     assert outside.of(Direction.OUTBOUND)[0].udp == UdpEncapsulation(4500, 30_002)
     third = next(packet for packet in network.sent if packet.number == 3).send.datagram

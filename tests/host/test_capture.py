@@ -38,6 +38,7 @@ class Host:
         script = home.with_suffix(".netsh")
         script.write_text(POLICY.format(peer=peer, methods=methods))
         self.stockade("netsh", "-f", str(script), "--atomic")
+        (home / "agent.toml").write_text('driver = "userspace"\n')  # the one that has a clear side
         self.agent = Agent(namespace, home)
         self.agent.start()
 

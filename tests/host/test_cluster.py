@@ -98,6 +98,33 @@ def test_the_surviving_node_has_the_peers_at_once_when_it_gets_the_address(clust
     assert eventually(lambda: one.cluster()["members"][0]["quick_modes"] == 1)
 
 
+def test_a_node_that_never_heard_of_a_peer_proves_that_its_sas_are_gone(cluster: Cluster) -> None:
+    """The second node is started when the first is dead: nobody has told it whom it takes over."""
+    client, one, two = cluster.client, cluster.one, cluster.two
+    moving.give(one.namespace, VIRTUAL)
+    for host in (client, one):
+        host.agent.start()
+    for host in (client, one):
+        host.agent.wait_until_ready()
+    with Follower(client.namespace, str(VIRTUAL.ip)) as follower:
+        assert follower.wait_for_answer(0.0, PATIENCE) is not None
+        old = client.inbound_spis()
+        one.agent.kill()
+        moving.take(one.namespace, VIRTUAL)
+        moving.give(two.namespace, VIRTUAL)
+        two.agent.start()
+        two.agent.wait_until_ready()
+        ready = time.monotonic()
+        answered = follower.wait_for_answer(ready, PATIENCE)
+        assert answered is not None, cluster.story()
+        print(f"answered {answered - ready:.3f} s after the second node was ready")
+    assert not old & client.inbound_spis()
+    reasons = {entry["reason"] for entry in client.journal("quick-mode-deleted")}
+    assert reasons == {"peer-lost-state"}, cluster.story()
+    status = json.loads(two.stockade("status", "--format", "json"))
+    assert status["ike"]["proofs_sent"] >= 1
+
+
 def test_a_planned_failover_loses_nothing(cluster: Cluster) -> None:
     cluster.start()
     client, one, two = cluster.client, cluster.one, cluster.two

@@ -45,6 +45,8 @@ class Stream:
 
     def __init__(self, client: Namespace, server: Namespace, address: str) -> None:
         self.echoed = 0
+        self.longest_pause = 0.0
+        """Seconds between two numbers that came back; set it to 0 to measure anew."""
         self.trouble = ""
         self._going_on = True
         self._listener = server.call(lambda: socket.create_server((address, PORT)))
@@ -60,7 +62,7 @@ class Stream:
                 connection.sendall(data)
 
     def _talk(self) -> None:
-        number = 0
+        number, last = 0, time.monotonic()
         try:
             while self._going_on:
                 said = number.to_bytes(8, "big")
@@ -71,6 +73,8 @@ class Stream:
                 assert heard == said
                 number += 1
                 self.echoed = number
+                now = time.monotonic()
+                self.longest_pause, last = max(self.longest_pause, now - last), now
                 time.sleep(0.02)
         except (OSError, AssertionError) as error:
             self.trouble = repr(error)
@@ -104,7 +108,8 @@ def service_behind(network: Network) -> Iterator[Namespace]:
 
 
 @pytest.mark.timeout(150)
-def test_a_stream_to_a_service_behind_the_nodes_survives_the_death_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("planned", [False, True], ids=["death", "planned"])
+def test_a_stream_to_a_service_behind_the_nodes_survives_a_failover(tmp_path: Path, planned: bool) -> None:
     addresses = {"client": CLIENT, **NODES}
     with (
         Network({name: IPv4Interface(f"{one}/24") for name, one in addresses.items()}) as network,
@@ -142,7 +147,11 @@ def test_a_stream_to_a_service_behind_the_nodes_survives_the_death_of_one(tmp_pa
             assert stream.goes_on() is not None, stream.trouble
             told = eventually(lambda: nodes["two"].cluster()["members"][0]["quick_modes"] == 1)
             assert told, nodes["two"].cluster()
-            nodes["one"].agent.kill()
+            stream.longest_pause = 0.0
+            if planned:
+                nodes["one"].stockade("cluster", "release")
+            else:
+                nodes["one"].agent.kill()
             moving.take(nodes["one"].namespace, VIRTUAL)
             moving.take(nodes["one"].namespace, INSIDE, "lan")
             moving.give(nodes["two"].namespace, VIRTUAL)
@@ -150,6 +159,11 @@ def test_a_stream_to_a_service_behind_the_nodes_survives_the_death_of_one(tmp_pa
             seconds = stream.goes_on()
             assert seconds is not None, (stream.trouble, nodes["two"].journal("cluster-address-came"))
             print(f"the stream went on {seconds:.2f} s after the addresses had moved (with ten echoes)")
+            print(f"longest pause of the stream {stream.longest_pause:.3f} s")
+            if planned:  # the peer was told: nothing of it waited for a time-out
+                failed = {entry["reason"] for entry in client.journal("main-mode-failed")}
+                assert failed <= {"sa-replaced"}, failed
+                assert nodes["one"].journal("cluster-address-released")
         finally:
             stream.close()
 

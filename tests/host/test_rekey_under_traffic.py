@@ -1,12 +1,13 @@
-"""Both phases made anew between two agents while a flood of packets passes: none may be lost.
+"""Both phases made anew between two agents while packets pass: none may be lost.
 
-Quick modes live for 4 seconds (or 350 kilobytes), and every main mode makes two of them, so that a third
-needs a new one. Soft lifetimes come from the data plane, the old pair goes on until the new one is in."""
+Quick modes live for some seconds (or kilobytes), and a main mode makes one of them, so that each needs a new
+one. Soft lifetimes come from the data plane, the old pair goes on until the new one is in. Packets pass until
+enough was made anew, however long a busy machine takes for it."""
 
 import json
 import re
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,15 @@ ipsec static
 add filterlist name=secured
 add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=ICMP
 add filteraction name=require qmsecmethods="ESP[AES128,SHA256]:{lifetime}"
-add policy name=test activatedefaultrule=no mmsecmethods="AES128-SHA256-ECP256" qmpermm=2
+add policy name=test activatedefaultrule=no mmsecmethods="AES128-SHA256-ECP256" qmpermm=1
 add rule name=secure policy=test filterlist=secured filteraction=require psk="a key"
 set policy name=test assign=yes
 """
-PACKETS = 1000
-INTERVAL = 0.01  # seconds
+PACKETS = 100
+INTERVAL = 0.02  # seconds
+PATIENCE = 90.0
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 
 class Host:
@@ -44,14 +46,18 @@ class Host:
         lines = (self.home / "journal" / "journal.jsonl").read_text().splitlines()
         return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
 
-    def flood(self, target: str) -> subprocess.Popen[str]:
-        argv = ["ping", "-q", "-i", str(INTERVAL), "-c", str(PACKETS), "-s", "1000", "-W", "5", target]
-        return self.namespace.popen(argv, stdout=subprocess.PIPE)
+    def send(self, target: str) -> None:
+        """Some packets, each of which must be answered."""
+        argv = ["ping", "-q", "-i", str(INTERVAL), "-c", str(PACKETS), "-s", "1000", "-W", "20", target]
+        output = self.namespace.run(argv, check=False, timeout=60).stdout
+        found = re.search(r"(\d+) packets transmitted, (\d+) received", output)
+        assert found is not None, output
+        assert found[1] == found[2] == str(PACKETS), output
 
 
-@pytest.mark.parametrize("lifetime", ["100000k/4s", "350k/3600s"])
+@pytest.mark.parametrize(("lifetime", "pairs"), [("100000k/10s", 3), ("600k/3600s", 2)])
 def test_no_packet_is_lost_while_both_phases_are_made_anew(
-    wire: Network, tmp_path: Path, lifetime: str
+    wire: Network, tmp_path: Path, lifetime: str, pairs: int
 ) -> None:
     alpha = Host(wire["alpha"], tmp_path / "alpha", BETA, lifetime)
     beta = Host(wire["beta"], tmp_path / "beta", ALPHA, lifetime)
@@ -59,14 +65,12 @@ def test_no_packet_is_lost_while_both_phases_are_made_anew(
         host.agent.start()
     for host in (alpha, beta):
         host.agent.wait_until_ready()
-    output, _ = alpha.flood(BETA).communicate(timeout=60)
-    found = re.search(r"(\d+) packets transmitted, (\d+) received", output)
-    assert found is not None, output
-    assert found[1] == found[2] == str(PACKETS), output
+    deadline = time.monotonic() + PATIENCE
+    while any(len(host.told("quick-mode-established")) < pairs for host in (alpha, beta)):
+        assert time.monotonic() < deadline, (alpha.told("quick-mode-established"), alpha.agent.last_words())
+        alpha.send(BETA)
     for host in (alpha, beta):
-        quick_modes, main_modes = host.told("quick-mode-established"), host.told("main-mode-established")
-        assert len(quick_modes) >= 3, quick_modes
-        assert len(main_modes) >= 2, main_modes
+        assert len(host.told("main-mode-established")) >= pairs
         assert not host.told("quick-mode-failed")
         assert not host.told("main-mode-failed")
         assert not host.told("packets-refused")

@@ -28,9 +28,10 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 from stockade.crypto.registry import encryption_algorithm, hash_algorithm
-from stockade.driver.contract import Acquire, PacketRefused, SaExpired, SaIdle
+from stockade.driver.contract import Acquire, PacketRefused, PeerMoved, SaExpired, SaIdle
 from stockade.driver.datapath import Datapath
 from stockade.driver.kernel.driver import KernelDriver
+from stockade.driver.kernel.listener import bypass_socket, take_esp_in_udp
 from stockade.driver.netlink import NetlinkSocket
 from stockade.driver.probe import kernel_capabilities
 from stockade.lab.capture import Capture, WireWatch
@@ -46,7 +47,7 @@ from stockade.model.negotiation import (
     PresharedKey,
     QuickModePolicy,
 )
-from stockade.model.reasons import HostError, ReasonCode
+from stockade.model.reasons import HostError, Reason, ReasonCode
 from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
@@ -771,6 +772,65 @@ def secure_both(
     return 0x1000, 0x1010, 0x1001, 0x1011
 
 
+def a_changed_mapping_is_followed(world: World) -> None:
+    """alpha's NAT gives it another port: beta's kernel tells, and beta's packets go there."""
+    proposal = SUITES[6]
+    with two_drivers(world) as (alpha, beta):
+        sockets = []
+        for driver, address, port in ((alpha, ALPHA, 4500), (alpha, ALPHA, 4777), (beta, BETA, 4500)):
+            sock = driver.namespace.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.bind((address, port))
+            driver.namespace.call(lambda sock=sock: bypass_socket(sock))
+            take_esp_in_udp(sock)
+            sockets.append(sock)
+        beta.install_filters(table_of(BETA, ALPHA, ICMP, proposal))
+        alpha.install_filters(table_of(ALPHA, BETA, ICMP, proposal))
+        forth, back = 0x1000, 0x1001
+        moved, known = UdpEncapsulation(4777, 4500), UdpEncapsulation(4500, 4500)
+        to_beta = sas_of(ALPHA, BETA, ICMP, proposal, forth)
+        to_alpha = sas_of(BETA, ALPHA, ICMP, proposal, back)
+        beta.add_sa(replace(to_beta[0], udp=known))
+        alpha.add_sa(replace(to_alpha[0], udp=UdpEncapsulation(4500, 4777)))
+        beta.add_sa(replace(to_alpha[1], udp=known))
+        alpha.add_sa(replace(to_beta[1], udp=moved))
+        ping(world.alpha, BETA, 1, 1)
+        event = beta.wait_for(PeerMoved, spi=forth)
+        assert (str(event.peer), event.port) == (ALPHA, 4777)
+        assert ping(world.alpha, BETA, 3) == 3
+        listed = xfrm(world.beta, "state")
+        assert sum("4777" in line for line in listed) == 2, listed
+        for sock in sockets:
+            sock.close()
+
+
+def what_began_a_negotiation_goes_in_clear_where_the_way_is_open(world: World) -> None:
+    """Negotiation discovery: a permit filter comes above the one that asked, and the held packet leaves."""
+    with two_drivers(world) as (alpha, _):
+        asks = table_of(ALPHA, BETA, ICMP, SUITES[6], accept_clear=True)
+        alpha.install_filters(asks)
+        answered: list[int] = []
+        thread = threading.Thread(target=lambda: answered.append(ping(world.alpha, BETA, 1, 30)))
+        thread.start()
+        acquired = alpha.wait_for(Acquire)
+        opened = tuple(
+            make_filter(
+                entry.selector,
+                entry.direction,
+                Action.PERMIT,
+                entry.weight,
+                entry.provenance,
+                allow_soft=True,
+            )
+            for entry in asks.filters
+        )
+        alpha.install_filters(replace(asks, filters=(*opened, *asks.filters)))
+        alpha.release(acquired.filter_id, ip_address(BETA), Reason.of(ReasonCode.SOFT_FALLBACK))
+        thread.join(60)
+        assert answered == [1]
+        # what the kernel keeps of an acquire goes by itself
+        assert eventually(lambda: not xfrm(world.alpha, "state"))
+
+
 def loopback_is_left_alone(world: World) -> None:
     """Everything is blocked, but for what does not leave the host."""
     ranges = [AddressRange.everything(version) for version in (4, 6)]
@@ -996,6 +1056,8 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "tunnels-carry-packets": tunnels_carry_packets,
     "the-kernel-reports-what-happens": the_kernel_reports_what_happens,
     "esp-in-udp-passes": esp_in_udp_passes,
+    "a-changed-mapping-is-followed": a_changed_mapping_is_followed,
+    "what-began-a-negotiation-goes-in-clear": what_began_a_negotiation_goes_in_clear_where_the_way_is_open,
     "extended-sequence-numbers": extended_sequence_numbers_pass_the_end_of_32_bits,
     "ah-around-esp": ah_around_esp_carries_packets,
     "loopback-is-left-alone": loopback_is_left_alone,

@@ -15,6 +15,7 @@ import pytest
 from engine_runner import QUICK_TIMERS, EngineHost
 from strongswan_node import Connection, StrongSwan
 
+from stockade.ike.config import NatScope
 from stockade.ike.contract import ReportKind
 from stockade.lab.netns import Network
 from stockade.model.negotiation import MainModePolicy, Negotiation, PresharedKey, QuickModePolicy
@@ -73,6 +74,7 @@ class Pair:
         *proposals: MainModeProposal,
         our_key: str = PRESHARED_KEY,
         nat_traversal: bool = False,
+        microsoft_version: int = 8,
     ) -> tuple[EngineHost, StrongSwan]:
         negotiation = Negotiation(
             "local/peers/main-mode",
@@ -82,7 +84,12 @@ class Pair:
         )
         theirs = self._network["theirs"]
         connection = Connection(THEIRS, OURS, PRESHARED_KEY, ike_proposal, encapsulation=nat_traversal)
-        config = replace(QUICK_TIMERS, nat_traversal=nat_traversal)
+        config = replace(
+            QUICK_TIMERS,
+            nat_traversal=nat_traversal,
+            nat_scope=NatScope.BOTH,
+            microsoft_version=microsoft_version,
+        )
         ours = EngineHost(self._network["ours"], theirs.addresses[0], negotiation, config=config)
         return (
             self._stack.enter_context(ours),
@@ -204,10 +211,15 @@ def test_strongswan_deletes_the_main_mode(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("we_initiate", [True, False])
-def test_with_a_nat_in_between_both_go_to_port_4500(pair: Pair, we_initiate: bool) -> None:
-    """RFC 3947 with a strongSwan that behaves as behind a NAT."""
+@pytest.mark.parametrize(
+    ("version", "says"), [(8, "received NAT-T (RFC 3947) vendor ID"), (4, "nat-t-ike-02\\n vendor ID")]
+)
+def test_with_a_nat_in_between_both_go_to_port_4500(
+    pair: Pair, we_initiate: bool, version: int, says: str
+) -> None:
+    """With a strongSwan that behaves as behind a NAT: RFC 3947, and the draft as Windows 2003 speaks it."""
     suite = MainModeProposal(Encryption.AES_CBC_128, Hash.SHA_256, Group.MODP_2048)
-    ours, theirs = pair.start("aes128-sha256-modp2048", suite, nat_traversal=True)
+    ours, theirs = pair.start("aes128-sha256-modp2048", suite, nat_traversal=True, microsoft_version=version)
     if we_initiate:
         ours.acquire()
     else:
@@ -218,4 +230,5 @@ def test_with_a_nat_in_between_both_go_to_port_4500(pair: Pair, we_initiate: boo
     (entry,) = theirs.established()
     assert (view.local.port, view.remote.port) == (4500, 4500)
     assert entry["remote-port"] == entry["local-port"] == "4500"
-    assert "received NAT-T (RFC 3947) vendor ID" in theirs.log()
+    assert says in theirs.log()
+    assert ("received NAT-T (RFC 3947) vendor ID" in theirs.log()) is (version == 8)

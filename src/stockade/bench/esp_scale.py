@@ -1,6 +1,6 @@
-"""Many SAs in the user-space data plane: how fast they are installed, what memory one takes, and what a
-packet costs beside them. In this process, without a network: the data path and the burst path where there is
-one.
+"""Many SAs and filters in the user-space data plane: how fast they are installed, what memory one takes, what
+a packet costs beside them, and for how long packets wait while lifetimes are looked at. In this process,
+without a network: the data path and the burst path where there is one.
 """
 
 import gc
@@ -12,15 +12,15 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from stockade.bench.esp_node import HOSTS, RULE, SUITES, sas_of, secure_everything
+from stockade.bench.esp_node import HOSTS, RULE, SUITES, sas_of
 from stockade.bench.report import Report
 from stockade.driver.burst.engine import Burst, load
 from stockade.driver.datapath import Datapath
 from stockade.driver.userspace import virtio
 from stockade.model.addresses import AddressRange, Endpoint
-from stockade.model.filters import Direction
+from stockade.model.filters import Action, Direction, Provenance, SpecificFilter
 from stockade.model.sa import SecurityAssociation
-from stockade.model.traffic import TrafficSelector
+from stockade.model.traffic import TCP, Flow, TrafficSelector
 from stockade.wire.transport import build_tcp
 
 PACKETS = 4000
@@ -28,7 +28,7 @@ NOW = 1.0
 
 
 def run(count: int, report: Report) -> None:
-    report.line(f"\n{count} SAs, half of them inbound")
+    report.line(f"\n{count} SAs, half of them inbound, and {count} filters")
     burst = load(plain=True)
     if burst is None:
         report.line("the burst path was not built")
@@ -36,10 +36,19 @@ def run(count: int, report: Report) -> None:
         if name == "burst path" and engine is None:
             continue
         path = Datapath(burst=engine)
-        path.install_filters(secure_everything("alpha", "transport").filters, 0.0)
+        path.install_filters(_filters(1), 0.0)
         for sa in _pair(0):
             path.add_sa(sa, 0.0)
         few = _packet_cost(path, engine, _pair(0)[1])
+        few_first = _first_packet_cost(path, _pair(0)[1])
+        gc.collect()
+        before = _memory()
+        filters = _filters(count // 2)
+        began = time.process_time()
+        path.install_filters(filters, 0.0)
+        path.lookup(_flow(_pair(0)[1], 1), Direction.OUTBOUND)
+        took = time.process_time() - began
+        report.figure(f"{name}: filters installed in a second", len(filters) / took, "filters/s")
         gc.collect()
         before = _memory()
         began = time.process_time()
@@ -51,12 +60,78 @@ def run(count: int, report: Report) -> None:
         report.figure(f"{name}: SAs installed in a second", count / took, "SAs/s")
         report.figure(f"{name}: memory of one SA", size / count, "bytes")
         many = _packet_cost(path, engine, _pair(count // 2)[1])
-        report.figure(f"{name}: a packet beside {count} SAs", many, "µs", few, "a packet beside 2")
+        report.figure(f"{name}: a packet beside {count} of both", many, "µs", few, "a packet beside 2")
+        first = _first_packet_cost(path, _pair(count // 2)[1])
+        report.figure(f"{name}: the first packet of a flow", first, "µs", few_first, "the same beside 2")
+        longest, whole = _looks(path)
+        report.figure(f"{name}: longest wait for a look at lifetimes", longest, "ms")
+        report.figure(f"{name}: processor time of all looks, each second or two", whole, "ms")
+
+
+def _filters(peers: int) -> tuple[SpecificFilter, ...]:
+    """One for each peer and direction, and one for the peer that is there from the start."""
+    made = []
+    for number in range(peers + 1):
+        for direction in Direction:
+            inbound, outbound = _pair_selectors(number)
+            made.append(
+                SpecificFilter(
+                    f"{2 * number + (direction is Direction.OUTBOUND):016x}",
+                    outbound if direction is Direction.OUTBOUND else inbound,
+                    direction,
+                    Action.NEGOTIATE,
+                    1,
+                    Provenance("benchmark", "policy", RULE),
+                    negotiation=RULE,
+                )
+            )
+    return tuple(made)
+
+
+def _peer(number: int) -> IPv4Address:
+    return IPv4Address(int(IPv4Address("10.128.0.0")) + number)
+
+
+def _pair_selectors(number: int) -> tuple[TrafficSelector, TrafficSelector]:
+    """Inbound and outbound."""
+    peer, local = AddressRange.host(_peer(number)), AddressRange.host(HOSTS["alpha"])
+    return TrafficSelector(peer, local), TrafficSelector(local, peer)
+
+
+def _flow(sa: SecurityAssociation, port: int) -> Flow:
+    return Flow(sa.source, sa.destination, TCP, port, 2)
+
+
+def _first_packet_cost(path: Datapath, sa: SecurityAssociation, flows: int = 2000) -> float:
+    """Microseconds of processor time for a packet whose flow nobody has looked up yet."""
+    packets = [
+        build_tcp(Endpoint(sa.source, 1000 + number), Endpoint(sa.destination, 2), bytes(100))
+        for number in range(flows)
+    ]
+    began = time.process_time()
+    sealed = path.outbound(packets, NOW).wire
+    took = time.process_time() - began
+    if len(sealed) != flows:
+        raise RuntimeError("the benchmark's packets are not secured")
+    return took / flows * 1e6
+
+
+def _looks(path: Datapath) -> tuple[float, float]:
+    """Milliseconds: the longest part of a look at all SAs, and the whole of it."""
+    while not path.tick_some(NOW):
+        pass
+    parts = []
+    done = False
+    while not done:
+        began = time.process_time()
+        done = path.tick_some(NOW)
+        parts.append((time.process_time() - began) * 1e3)
+    return max(parts), sum(parts)
 
 
 def _pair(number: int) -> tuple[SecurityAssociation, SecurityAssociation]:
     """The SAs with one more peer, inbound first."""
-    peer = IPv4Address(int(IPv4Address("10.128.0.0")) + number)
+    peer = _peer(number)
     local = HOSTS["alpha"]
     made = []
     for sa in sas_of("alpha", SUITES["aes-gcm-128"], "transport", f"{number}"):
@@ -70,6 +145,8 @@ def _pair(number: int) -> tuple[SecurityAssociation, SecurityAssociation]:
                 destination=destination,
                 selector=TrafficSelector(AddressRange.host(source), AddressRange.host(destination)),
                 negotiation=RULE,
+                idle_seconds=300.0,
+                silence_seconds=60.0,
             )
         )
     return made[0], made[1]

@@ -1,10 +1,12 @@
 """`stockade lab`: the laboratories on virtual time."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from stockade.lab.laboratory import CLIENTS, SCENARIOS, run_all
-from stockade.lab.laboratory_report import as_json, as_svg, as_text
+from stockade.lab.laboratory import CLIENTS, SCENARIOS, Outcome, run_all
+from stockade.lab.laboratory_picture import as_png, as_svg
+from stockade.lab.laboratory_report import as_json, as_text
 from stockade.model.reasons import ReasonCode, error_for
 
 
@@ -18,11 +20,25 @@ def run_failover(options: argparse.Namespace) -> int:
             f"there are the scenarios {', '.join(SCENARIOS)} and the clients "
             f"{', '.join(client.name for client in CLIENTS)}",
         )
+    if options.picture is not None:
+        _check_ending(options.picture)
     outcomes = run_all(scenarios, clients, options.seed)
     if options.picture is not None:
-        try:
-            Path(options.picture).write_text(as_svg(outcomes), encoding="utf-8")
-        except OSError as error:
-            raise error_for(ReasonCode.NOT_PRIVILEGED, f"{options.picture}: {error.strerror}") from error
+        _draw(outcomes, Path(options.picture))
     print(as_json(outcomes) if options.format == "json" else as_text(outcomes, time_lines=options.time_lines))
     return 0 if all(outcome.reconnect_s is not None for outcome in outcomes) else 1
+
+
+def _check_ending(name: str) -> None:
+    if Path(name).suffix.lower() not in (".svg", ".png"):
+        raise error_for(
+            ReasonCode.SYNTAX, f"--picture {name}: the name must end in .svg or .png", expected=".svg or .png"
+        )
+
+
+def _draw(outcomes: Sequence[Outcome], path: Path) -> None:
+    content = as_png(outcomes) if path.suffix.lower() == ".png" else as_svg(outcomes).encode()
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise error_for(ReasonCode.NOT_PRIVILEGED, f"{path}: {error.strerror}") from error

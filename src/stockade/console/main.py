@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from stockade import __version__
 from stockade.agent.paths import Paths
 from stockade.bench import BENCHMARKS
+from stockade.console.help import Parser, finish
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
 if TYPE_CHECKING:
@@ -65,9 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--home", metavar="DIR", help="one folder for store, socket and journal (or $STOCKADE_HOME)"
     )
-    shared.add_argument("--format", choices=("text", "json"), help="how to print (default: text)")
+    shared.add_argument(
+        "--format",
+        choices=("text", "table", "list", "json"),
+        help="how to print (default: text); table and list have every field of the agent's answers",
+    )
 
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog="stockade", description="The IPsec system of Windows for Linux.", parents=[shared]
     )
     parser.add_argument("--version", action="version", version=f"stockade {__version__}")
@@ -88,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         help="offloads of the user-space data plane to do without (see doctor); outweighs agent.toml",
     )
     run.set_defaults(command=_agent_run)
+    text = "end the data plane that an agent left which was killed; filters stay, closed"
+    end = agent_commands.add_parser("end", help=text, description=text, parents=[shared])
+    end.set_defaults(command=_agent_end)
 
     boot = commands.add_parser(
         "boot-filters", help="what protects this computer before an agent runs", parents=[shared]
@@ -246,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     failover.add_argument("--scenario", metavar="WORD", help="those with this word in their name")
     failover.add_argument("--client", metavar="WORD", help="… clients")
     failover.add_argument("--seed", type=int, default=1, metavar="N", help="another story (default 1)")
-    failover.add_argument("--picture", metavar="FILE", help="write a picture too (SVG)")
+    failover.add_argument("--picture", metavar="FILE", help="a picture too: .svg, or .png (needs Pillow)")
     failover.add_argument("--time-lines", action="store_true", help="each client's story under the table")
     failover.set_defaults(command=_lab_failover)
 
@@ -286,7 +294,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("benchmark", choices=tuple(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS))
     bench.add_argument("words", nargs=argparse.REMAINDER, help="its options (NAME --help lists them)")
     add("demo", _demo, "two hosts, one policy, real packets: the whole story in a minute")
-    return parser
+    shell = add("completion", _completion, "a script that lets your shell complete this command's words")
+    shell.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    pages = add("man", _man, "write the manual's pages (stockade.1 and one for each command)")
+    pages.add_argument("folder", metavar="FOLDER", help="where to, such as /usr/local/share/man/man1")
+    return finish(parser)
 
 
 def _add_policy_file(command: argparse.ArgumentParser) -> None:
@@ -315,6 +327,13 @@ def _agent_run(options: argparse.Namespace) -> int:
 
     without = None if options.no_offload is None else read_offloads(options.no_offload.split(","))
     run_agent(Paths.of(options.home), options.driver, ready, without)
+    return 0
+
+
+def _agent_end(options: argparse.Namespace) -> int:
+    from stockade.agent.launch import end_left
+
+    end_left(Paths.of(options.home))
     return 0
 
 
@@ -631,11 +650,32 @@ def _client(options: argparse.Namespace) -> "AgentClient":
     return AgentClient(Paths.of(options.home).socket)
 
 
+def _completion(options: argparse.Namespace) -> int:
+    from stockade.console.manual import completion
+
+    print(completion(_parser(), options.shell))
+    return 0
+
+
+def _man(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from stockade.console.manual import write_pages
+
+    written = write_pages(_parser(), Path(options.folder))
+    print(f"{len(written)} pages in {options.folder}")
+    return 0
+
+
 def _print(
     options: argparse.Namespace, answer: dict[str, object], text: Callable[[dict[str, object]], None]
 ) -> int:
     if options.format == "json":
         print(json.dumps(answer, indent=2, ensure_ascii=False))
+    elif options.format in ("table", "list"):
+        from stockade.console import whole_answers
+
+        whole_answers.show(answer, options.format)
     else:
         text(answer)
     return 0

@@ -25,7 +25,8 @@ which link).
 """
 
 import os
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from stockade.driver.audit import Audit
@@ -44,6 +45,8 @@ from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import Flow
 
 DEFAULT_MTU: Final = 1500
+LOOKS: Final = 128
+"""SAs that `tick_some` looks at: a fraction of a millisecond."""
 
 
 class Datapath:
@@ -53,6 +56,7 @@ class Datapath:
 
     def __init__(self, random: Callable[[int], bytes] = os.urandom, burst: Burst | None = None) -> None:
         self._random = random
+        self._unseen: Iterator[InboundEntry | OutboundEntry] = iter(())
         self._policies = PolicyDatabase()
         self._sad = SaDatabase(burst)
         self._audit = Audit()
@@ -126,8 +130,7 @@ class Datapath:
     def tell_again(self) -> None:
         """Whoever was told of soft lifetimes and idle times is gone: tell them anew to who comes now."""
         for entry in self._sad:
-            entry.soft_reported = entry.idle_reported = False
-            entry.unanswered = None
+            entry.tell_again()
 
     def release(self, filter_id: str, peer: Address, now: float) -> Output:
         """Drop what is held for this filter and peer, but for what may go in clear by now (negotiation
@@ -182,15 +185,24 @@ class Datapath:
 
     def tick(self, now: float) -> None:
         """What time alone brings about; to be called about once a second."""
-        for entry in self._sad:
-            self._lifetimes.check(entry, now)
-        for entry in self._sad:
-            self._lifetimes.check_idle(entry, now)
-            if isinstance(entry, OutboundEntry):
-                self._lifetimes.check_silence(entry, now)
+        self._unseen = iter(self._sad)
+        while not self.tick_some(now, LOOKS):
+            pass
+
+    def tick_some(self, now: float, at_most: int = LOOKS) -> bool:
+        """A part of `tick`: looks at so many SAs, and goes on behind them at the next call, so that packets
+        need not wait for thousands. Whether that was the last part."""
+        part = list(islice(self._unseen, at_most))
+        for entry in part:
+            if entry.alive:
+                self._lifetimes.look(entry, now)
+        if len(part) == at_most:
+            return False
+        self._unseen = iter(self._sad)
         self._outbound.tick(now)
         self._path_mtu.tick(now)
         self._audit.collect(now)
+        return True
 
     def events(self) -> list[DriverEvent]:
         """What happened since the last call."""

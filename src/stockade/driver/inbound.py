@@ -162,11 +162,13 @@ class Inbound:
         for packet, number, opened in zip(
             packets, numbers, entry.opener.open(packets, at, numbers), strict=True
         ):
-            if opened is None:
+            # A number that a packet before it in this batch has used makes it a replay, forged or not, as if
+            # it came alone.
+            if opened is None and entry.window.check(number):
                 entry.integrity_failures += 1
                 self._audit.refuse_packet(ReasonCode.INTEGRITY_FAILED, packet, now, entry.sa.spi)
                 continue
-            if not accept(number):
+            if opened is None or not accept(number):
                 entry.replays += 1
                 self._audit.refuse_packet(ReasonCode.REPLAYED, packet, now, entry.sa.spi)
                 continue

@@ -28,8 +28,25 @@ class Lifetimes:
                 self._remove(each.spi, each.direction, each.peer)
                 self._audit.tell(SaExpired(each.spi, each.direction, True, each.peer))
         elif not entry.soft_reported and entry.is_past(now, hard=False):
-            entry.soft_reported = True
+            entry.soft_is_told()
             self._audit.tell(SaExpired(sa.spi, sa.direction, False, sa.peer))
+
+    def look(self, entry: InboundEntry | OutboundEntry, now: float) -> None:
+        """What time alone brings about for this SA. Cheap for one where nothing is due: there may be
+        thousands."""
+        if now >= entry.due:
+            self.check(entry, now)
+            if not entry.alive:
+                return
+        sa = entry.sa
+        if sa.idle_seconds is not None and now - entry.used >= sa.idle_seconds:
+            self.check_idle(entry, now)
+        if not isinstance(entry, OutboundEntry) or sa.silence_seconds is None:
+            return
+        # Answers alone never begin a silence: where nothing new went out, nothing is to be asked.
+        if entry.unanswered is not None or entry.used != entry.seen_used:
+            entry.seen_used = entry.used
+            self.check_silence(entry, now)
 
     def check_idle(self, entry: InboundEntry | OutboundEntry, now: float) -> None:
         """One event for a pair: by its outbound half, or by the inbound one where that is alone; for a bundle

@@ -127,8 +127,11 @@ class Outbound:
             del self._acquired[key]
 
     def send_held(self, peer: Address, negotiation: str, now: float) -> Output:
-        """What waits for an SA of this negotiation with this peer, in order."""
+        """What waits for an SA of this negotiation with this peer, in order. Its acquires are answered: where
+        the SA goes a moment later, the next packet asks at once."""
         waiting = self.hold.take(lambda held: held.peer == peer and held.negotiation == negotiation)
+        for held in waiting:
+            self._acquired.pop((held.filter_id, addresses_of(held.packet)[0], peer), None)
         return self.send([held.packet for held in waiting], now)
 
     def send_all_held(self, now: float) -> Output:

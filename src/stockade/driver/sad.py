@@ -48,8 +48,10 @@ class Entry:
     """What both directions of an SA have in common. Times in seconds of the caller's clock."""
 
     __slots__ = (
+        "alive",
         "burst",
         "bytes",
+        "due",
         "idle_reported",
         "installed",
         "integrity_failures",
@@ -78,6 +80,26 @@ class Entry:
         self.unanswered: float | None = None
         """Since when packets go out and nothing comes back (`silence.py`)."""
         self.idle_reported = False
+        self.alive = True
+        """False once it is out of the database."""
+        self.due = self._next_end()
+        """When time alone ends a lifetime of this SA, the soft one first."""
+
+    def soft_is_told(self) -> None:
+        """The soft lifetime is over, and that has been said."""
+        self.soft_reported = True
+        self.due = self._next_end()
+
+    def tell_again(self) -> None:
+        """Nobody knows any more what has been said."""
+        self.soft_reported = self.idle_reported = False
+        self.unanswered = None
+        self.due = self._next_end()
+
+    def _next_end(self) -> float:
+        lifetime = self.sa.lifetime
+        ends = [lifetime.hard_seconds, None if self.soft_reported else lifetime.soft_seconds]
+        return self.installed + min((end for end in ends if end is not None), default=float("inf"))
 
     def count(self, packets: int, size: int, now: float) -> None:
         """`size` in bytes of protected payload."""
@@ -166,7 +188,7 @@ class OutboundEntry(Entry):
     peer, in bytes of IP packet, `first_mtu` what it was when the SA came. `told`: when a sender was last told
     that its packets do not fit."""
 
-    __slots__ = ("_mtu", "_number", "authenticator", "first_mtu", "is_tunnel", "sealer", "told")
+    __slots__ = ("_mtu", "_number", "authenticator", "first_mtu", "is_tunnel", "sealer", "seen_used", "told")
 
     def __init__(self, sa: SecurityAssociation, now: float, mtu: int, random: Callable[[int], bytes]) -> None:
         super().__init__(sa, now)
@@ -174,6 +196,8 @@ class OutboundEntry(Entry):
         self.is_tunnel = sa.mode is Mode.TUNNEL
         self._number = 0
         self.told = float("-inf")
+        self.seen_used = now
+        """`used` when it was last asked whether the peer is silent."""
         self.sealer: Sealer | None = None
         self.authenticator: Authenticator | None = None
         if sa.ah is not None:
@@ -335,6 +359,7 @@ class SaDatabase:
         for entry in entries:
             if entry is None:
                 continue
+            entry.alive = False
             if entry.burst is not None:
                 del self.in_burst[entry.burst.id]
                 entry.burst.remove()

@@ -2,11 +2,16 @@
 §5.1.2).
 
     outer          made from the inner packet            given back to it
+
     DSCP           copied                                never (§5.1.2.1, note 5)
-    ECN            copied                                CE if the inner one is ECN-capable, else dropped (RFC
-    6040) DF (IPv4)      copied from IPv4, off for IPv6 (§8.1)  never TTL            64
-    never; forwarding has counted the inner one down flow label     0
-    never
+
+    ECN            copied                                as RFC 6040 §4.2 says, see `_joined`
+
+    DF (IPv4)      copied from IPv4, off for IPv6 (§8.1) never
+
+    TTL            64                                    never; forwarding has counted the inner one down
+
+    flow label     0                                     never
 
 Any family in any other. A packet that must not be fragmented and does not fit is answered with ICMP instead.
 """
@@ -23,7 +28,10 @@ IP_IN_IP: Final = {4: 4, 6: 41}
 """The next header of a packet of this version (RFC 2003, RFC 2473)."""
 
 HOP_LIMIT: Final = 64
-_CONGESTION: Final = 3
+NOT_CAPABLE, CAPABLE_1, CAPABLE_0, CONGESTION = 0, 1, 2, 3
+"""The ECN field (RFC 3168 §5): Not-ECT, ECT(1), ECT(0), CE."""
+
+_ECN: Final = 3
 _IPV4_START: Final = Struct(">BBHHHBBH")
 _IPV6_START: Final = Struct(">IHBB")
 
@@ -66,16 +74,23 @@ def take_out(outer: bytes, next_header: int, payload: bytes) -> bytes | None:
     except PeerError:
         return None
     outer_class = outer[1] if outer[0] >> 4 == 4 else outer[1] >> 4
-    if outer_class & _CONGESTION != _CONGESTION:
-        return packet
-    ecn = shape_of(packet)[1] & _CONGESTION
-    if ecn == 0:
-        return None
-    if ecn == _CONGESTION:
-        return packet
+    ecn = shape_of(packet)[1] & _ECN
+    joined = _joined(ecn, outer_class & _ECN)
+    if joined is None or joined == ecn:
+        return None if joined is None else packet
     if version == 6:
-        return packet[:1] + bytes((packet[1] | _CONGESTION << 4,)) + packet[2:]
-    tos = packet[1] | _CONGESTION
+        return packet[:1] + bytes((packet[1] & ~(_ECN << 4) | joined << 4,)) + packet[2:]
+    tos = packet[1] & ~_ECN | joined
     # RFC 1624: a wrong checksum stays wrong.
     value = ((packet[10] << 8 | packet[11]) + packet[1] - tos) % 65535
     return packet[:1] + bytes((tos,)) + packet[2:10] + value.to_bytes(2, "big") + packet[12:]
+
+
+def _joined(inner: int, outer: int) -> int | None:
+    """The ECN field of what leaves the tunnel (RFC 6040 §4.2, figure 4); None: dropped, for the network
+    reports congestion to somebody who does not listen."""
+    if inner == NOT_CAPABLE:
+        return None if outer == CONGESTION else NOT_CAPABLE
+    if outer == CONGESTION or inner == CONGESTION:
+        return CONGESTION
+    return CAPABLE_1 if outer == CAPABLE_1 else inner

@@ -556,7 +556,7 @@ def _vendor_ids(
         (initial_contact, (VID_INITIAL_CONTACT,)),
         (fragmentation, (FRAGMENTATION,)),
         (dead_peer_detection, (DEAD_PEER_DETECTION,)),
-        (nat, nat_traversal.VENDOR_IDS),
+        (nat, nat_traversal.vendor_ids(microsoft_version)),
         (kerberos, (GSSAPI,)),
         (proofs, (STOCKADE_PROOFS,)),
         (negotiation_discovery, (MS_NEGOTIATION_DISCOVERY,)),

@@ -43,6 +43,8 @@ from stockade.wire.udp_encapsulation import IKE_PORT
 CLIENT, SERVICE = ip_address("10.66.0.1"), ip_address("10.66.0.100")
 LIMIT_SECONDS = 420.0
 SOON_SECONDS, SOON_INTERVAL, LATER_INTERVAL = 1.0, 0.04, 2.0
+CALM_SECONDS = 0.2
+"""How long the client speaks with the service before the failure."""
 MOVE_SECONDS = 1.0
 """How long the surviving node takes to notice and to take the address over."""
 PLANNED_MOVE_SECONDS = 0.05
@@ -172,7 +174,7 @@ class Scene:
         self._ask()
         if not self.clock.run(10.0, lambda: bool(self.answers)):
             raise LabError(f"{client.name} does not reach the service in the beginning")
-        self.clock.run(SOON_SECONDS)
+        self.clock.run(CALM_SECONDS)
 
     # ---- what scenarios do
 
@@ -337,4 +339,5 @@ def run_all(
     """All of them, on every processor that there is."""
     work = [(scenario, client, seed) for scenario in scenarios for client in clients]
     with ProcessPoolExecutor(min(len(work), os.cpu_count() or 1)) as pool:
-        return list(pool.map(run_one, *zip(*work, strict=True), chunksize=2))
+        # Four at a time: fewer would be more talk than work, more would leave one processor idle in the end.
+        return list(pool.map(run_one, *zip(*work, strict=True), chunksize=4))

@@ -24,7 +24,7 @@ from stockade.model.addresses import Address, Endpoint
 from stockade.policy.objects import PolicySet
 from stockade.wire.udp_encapsulation import IKE_PORT, NAT_TRAVERSAL_PORT
 
-TICK_SECONDS = 0.5
+TICK_SECONDS = 1.0
 RandomBytes = Callable[[int], bytes]
 
 

@@ -146,11 +146,14 @@ def _fault(path: Chain, index: int, trust: Trust, rules: ChainRules, moment: dat
 
 def _validity(link: Certificate, moment: datetime) -> Reason | None:
     if moment > link.not_after:
-        return Reason.of(ReasonCode.CERTIFICATE_EXPIRED, f"expired {link.not_after:%Y-%m-%d %H:%M} UTC")
-    if moment < link.not_before:
+        detail = f"expired {link.not_after:%Y-%m-%d %H:%M} UTC"
+    elif moment < link.not_before:
         detail = f"not valid before {link.not_before:%Y-%m-%d %H:%M} UTC"
-        return Reason.of(ReasonCode.CERTIFICATE_EXPIRED, detail)
-    return None
+    else:
+        return None
+    # Which clock is wrong only people can tell.
+    clock = f"by this computer's clock it is {moment:%Y-%m-%d %H:%M} UTC"
+    return Reason.of(ReasonCode.CERTIFICATE_EXPIRED, f"{detail}; {clock}")
 
 
 def _key(link: Certificate, rules: ChainRules) -> Reason | None:

@@ -7,6 +7,7 @@ A message is one fixed structure, then attributes; `wire/netlink.py` has the fra
     ALLOCSPI            allocate_spi(…)    MIGRATE                migrate(…)
     ACQUIRE             Acquired           EXPIRE                 Expired
     NEWSADINFO          SaStatistics       NEWSPDINFO             PolicyStatistics
+    MAPPING             Mapped
 
 Numbers are in the host's byte order, but for addresses, SPIs and ports, which are in the network's. `bytes`
 here are the bodies behind the netlink header; `xfrm_decode` reads what the kernel sends. Selectors have
@@ -45,6 +46,7 @@ class MessageType(IntEnum):
     GET_SA_STATISTICS = 0x23
     NEW_POLICY_STATISTICS = 0x24
     GET_POLICY_STATISTICS = 0x25
+    MAPPING = 0x26
 
 
 class Group(IntEnum):
@@ -52,6 +54,7 @@ class Group(IntEnum):
 
     ACQUIRE = 1
     EXPIRE = 2
+    MAPPING = 8
 
 
 class Attribute(IntEnum):
@@ -396,6 +399,20 @@ class Expired:
 
     state: State
     hard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """An authentic packet of an inbound SA came in UDP from elsewhere: its sender's NAT has another mapping.
+    `destination` is the SA's, which is us."""
+
+    destination: Address
+    spi: int
+    protocol: int
+    old_source: Address
+    old_port: int
+    source: Address
+    port: int
 
 
 @dataclass(frozen=True, slots=True)

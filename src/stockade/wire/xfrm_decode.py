@@ -16,6 +16,7 @@ from stockade.wire.xfrm import (
     Encapsulation,
     Expired,
     Limits,
+    Mapped,
     Offload,
     OffloadFlag,
     Policy,
@@ -127,6 +128,21 @@ def decode_expire(body: bytes) -> Expired:
     fields = _unpack(layout.EXPIRE, body)
     attributes = decode_attributes(body[layout.EXPIRE.size :])
     return Expired(_state(layout.STATE.unpack(_bytes(fields[0])), attributes), bool(fields[1]))
+
+
+def decode_mapping(body: bytes) -> Mapped:
+    """The body of a MAPPING message."""
+    destination, spi, family, protocol, _, old, new, old_port, port = _unpack(layout.MAPPING, body)
+    version = _version(_int(family))
+    return Mapped(
+        _address(_bytes(destination), version),
+        int.from_bytes(_bytes(spi), "big"),
+        _int(protocol),
+        _address(_bytes(old), version),
+        int.from_bytes(_bytes(old_port), "big"),
+        _address(_bytes(new), version),
+        int.from_bytes(_bytes(port), "big"),
+    )
 
 
 def decode_sa_statistics(body: bytes) -> SaStatistics:

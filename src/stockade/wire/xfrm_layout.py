@@ -17,6 +17,8 @@ POLICY_ID = Struct(f"={SELECTOR.size}sIB3x")
 TEMPLATE = Struct(f"={ID.size}sH2x16sIBBBxIII")
 ACQUIRE = Struct(f"={ID.size}s16s{SELECTOR.size}s{POLICY.size}sIIII")
 EXPIRE = Struct(f"={STATE.size}sB7x")
+# id of the SA (address, SPI, family, protocol), request id, old and new source, old and new port
+MAPPING = Struct("=16s4sHBxI16s16s2s2s")
 ALLOCATE = Struct(f"={STATE.size}sII")
 ALGORITHM = Struct(f"={NAME_SIZE}sI")
 ALGORITHM_WITH_ICV = Struct(f"={NAME_SIZE}sII")

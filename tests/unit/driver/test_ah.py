@@ -107,14 +107,15 @@ def test_we_accept_what_scapy_protects(
 
 
 def gmac_of(integrity: Gmac, key: bytes, packet: bytes, at: int) -> bytes:
-    """The IV and ICV that RFC 4543 asks for, with the header's field zero (RFC 4302 §3.3.3), made by GCM's
-    other interface."""
+    """The IV and ICV that RFC 4543 asks for, by others: scapy says what of the packet may change on the way
+    and is zero (RFC 4302 §3.3.3), GCM's other interface makes the ICV."""
     field = at + 12
     iv = packet[field : field + 8]
     cipher = Cipher(algorithms.AES(key[:-4]), modes.GCM(key[-4:] + iv)).encryptor()
-    cipher.authenticate_additional_data(
-        immutable_header(packet[:at]) + packet[at:field] + bytes(24) + packet[field + 24 :]
-    )
+    fixed = bytes(scapy_ipsec.zero_mutable_fields(parse(packet)))
+    assert len(fixed) == len(packet)
+    assert fixed[field : field + 24] == bytes(24)
+    cipher.authenticate_additional_data(fixed)
     cipher.finalize()
     return iv + cipher.tag
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from stockade.driver.burst import build
 from stockade.driver.burst.engine import ABI, Batch, Burst, Verdict, Watch, load, load_library
 from stockade.driver.datapath import Datapath
-from stockade.driver.packets import exchange_payload, flow_key, locate
+from stockade.driver.packets import big_sum, exchange_payload, flow_key, locate
 from stockade.driver.replay import ReplayWindow
 from stockade.driver.sad import OutboundEntry
 from stockade.driver.userspace import virtio
@@ -771,3 +771,49 @@ def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CC", "no-such-compiler")
     assert build.build(tmp_path / "x.so") == "no C compiler"
     assert not (tmp_path / "x.so").exists()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("outer_version", [4, 6])
+def test_the_ecn_field_of_a_tunnel_is_that_of_the_python_path(
+    hosts: SimpleNamespace, library: Path, version: int, outer_version: int
+) -> None:
+    """RFC 6040, figure 4, whatever routers made of the outer header."""
+    sa = sa_of(hosts, hosts.GCM, "tunnel", outer_version)
+    everyone = AddressRange.everything(version)
+    sa = replace(sa, selector=TrafficSelector(everyone, everyone))
+    one, other = ends(hosts, version)
+
+    def paths(path: Datapath, *sas: SecurityAssociation) -> None:
+        peer = hosts.BETA if outer_version == 4 else hosts.BETA6
+        filters = hosts.make_filters(("negotiate", 0, 0), version=version)
+        path.install_filters(filters, 0.0, {"rule": peer})
+        for each in sas:
+            path.add_sa(each, 0.0)
+
+    sender = Datapath()
+    paths(sender, sa)
+    with side(library, merge=False) as receiver:
+        paths(receiver.path, hosts.mirror(sa))
+        reference = Datapath()
+        paths(reference, hosts.mirror(sa))
+        for inside in range(4):
+            for outside in range(4):
+                clear = bytearray(build_udp(one, other, b"data"))
+                if version == 4:
+                    clear[1] = inside
+                    clear[10:12] = bytes(2)
+                    clear[10:12] = (~big_sum(bytes(clear[:20])) & 0xFFFF).to_bytes(2, "big")
+                else:
+                    clear[1] = clear[1] & 0x0F | inside << 4
+                (sealed,) = sender.outbound([bytes(clear)], 1.0).wire
+                arrived = bytearray(sealed)
+                if outer_version == 4:
+                    arrived[1] = outside
+                else:
+                    arrived[1] = arrived[1] & 0x0F | outside << 4
+                receiver.teach(key_of(bytes(clear)))
+                got, _ = receiver.receive([bytes(arrived)], version=outer_version)
+                wanted = reference.inbound([bytes(arrived)], 1.0)
+                assert [frame[10:] for frame in got] == wanted, (inside, outside)
+        assert counters(receiver.path) == counters(reference)

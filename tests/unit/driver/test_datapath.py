@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stockade.driver import hold
 from stockade.driver.contract import Acquire, PacketRefused, SaExpired, SaIdle
-from stockade.driver.datapath import Datapath
+from stockade.driver.datapath import LOOKS, Datapath
 from stockade.driver.packets import with_payload
 from stockade.driver.refusals import SOURCES, Refusals
 from stockade.model.addresses import AddressRange
@@ -150,6 +150,18 @@ def test_a_failed_negotiation_drops_what_waits_and_asks_anew(hosts: SimpleNamesp
     assert alpha.statistics(0.1).held_packets == 0
     alpha.outbound([hosts.udp()], 0.2)
     assert isinstance(alpha.events()[0], Acquire)
+
+
+def test_an_sa_that_goes_soon_after_it_came_is_asked_for_again_at_once(
+    hosts: SimpleNamespace, alpha: Datapath
+) -> None:
+    alpha.outbound([hosts.udp()], 0.0)
+    sa = hosts.make_sa()
+    assert len(alpha.add_sa(sa, 0.1).wire) == 1
+    alpha.events()
+    alpha.remove_sa(sa.spi, Direction.OUTBOUND, hosts.BETA)
+    alpha.outbound([hosts.udp()], 0.2)
+    assert [type(event) for event in alpha.events()] == [Acquire]
 
 
 def test_an_sa_of_another_selector_releases_nothing(hosts: SimpleNamespace, alpha: Datapath) -> None:
@@ -407,3 +419,72 @@ def test_a_million_sources_need_bounded_memory(hosts: SimpleNamespace) -> None:
     )
     assert told == SOURCES
     assert refusals.totals["unknown-spi"] == 5000
+
+
+def test_thousands_of_sas_are_looked_at_in_parts_and_none_is_forgotten(hosts: SimpleNamespace) -> None:
+    path = Datapath()
+    count = 3 * LOOKS + 5
+    for number in range(count):
+        life = Lifetime(soft_seconds=10.0, hard_seconds=20.0)
+        path.add_sa(hosts.make_sa(spi=0x1000 + 2 * number, lifetime=life), 0.0)
+
+    def sweep(now: float) -> tuple[int, list[SaExpired]]:
+        calls = 1
+        while not path.tick_some(now):
+            calls += 1
+        return calls, [event for event in path.events() if isinstance(event, SaExpired)]
+
+    sweep(0.0)
+    assert sweep(9.0) == (4, [])
+    calls, told = sweep(10.0)
+    assert calls == 4
+    assert sorted(event.spi for event in told) == [0x1000 + 2 * number for number in range(count)]
+    assert not any(event.hard for event in told)
+    assert sweep(11.0) == (4, [])  # told once
+    # One that goes in the middle of a look is not looked at.
+    assert not path.tick_some(20.0)
+    expired = {event.spi for event in path.events() if isinstance(event, SaExpired)}
+    gone = 0x1000 + 2 * (count - 1)
+    assert gone not in expired
+    path.remove_sa(gone, Direction.OUTBOUND, hosts.BETA)
+    _, told = sweep(20.0)
+    assert {event.spi for event in told} | expired == {0x1000 + 2 * number for number in range(count - 1)}
+    assert all(event.hard for event in told)
+    assert sweep(21.0)[1] == []
+    assert path.statistics(21.0).sas == ()
+
+
+def test_what_nobody_was_told_is_told_again(hosts: SimpleNamespace) -> None:
+    path = Datapath()
+    path.add_sa(hosts.make_sa(lifetime=Lifetime(soft_seconds=10.0, hard_seconds=20.0)), 0.0)
+    for _ in range(2):
+        path.tick(12.0)
+        assert [event.hard for event in path.events() if isinstance(event, SaExpired)] == [False]
+        path.tick(13.0)
+        assert not path.events()
+        path.tell_again()
+
+
+def test_a_forged_packet_with_a_number_of_its_own_batch_is_a_replay_as_if_it_came_alone(
+    hosts: SimpleNamespace,
+) -> None:
+    sa = hosts.make_sa()
+    sender = Datapath()
+    sender.install_filters(hosts.make_filters(("negotiate", 0, 0)), 0.0)
+    sender.add_sa(sa, 0.0)
+    good, other = sender.outbound([hosts.udp(), hosts.udp()], 0.0).wire
+    forged = good[:-1] + bytes((good[-1] ^ 1,))
+    renumbered = other[:24] + good[24:28] + other[28:]
+    packets = [good, forged, renumbered, other]
+    counted = []
+    for batch in (1, 4):
+        receiver = Datapath()
+        receiver.install_filters(hosts.make_filters(("negotiate", 0, 0)), 0.0)
+        receiver.add_sa(hosts.mirror(sa), 0.0)
+        clear = []
+        for start in range(0, 4, batch):
+            clear += receiver.inbound(packets[start : start + batch], 1.0)
+        assert len(clear) == 2
+        counted.append(receiver.statistics(1.0))
+    assert counted[0] == counted[1]
+    assert dict(counted[0].refused) == {"replayed": 2}

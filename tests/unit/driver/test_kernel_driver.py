@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import pytest
 
-from stockade.driver.contract import Acquire, Capabilities, Driver, SaExpired, SaIdle, prepare_with
+from stockade.driver.contract import Acquire, Capabilities, Driver, PeerMoved, SaExpired, SaIdle, prepare_with
 from stockade.driver.kernel import driver as driver_module
 from stockade.driver.kernel import policies
 from stockade.driver.kernel.driver import KernelDriver
@@ -31,6 +31,7 @@ from stockade.wire.xfrm import (
     Acquired,
     Expired,
     Limits,
+    Mapped,
     MessageType,
     Policy,
     PolicyAction,
@@ -61,7 +62,7 @@ class PaperKernel:
         self.states: dict[bytes, State] = {}
         self.requests: list[MessageType] = []
         self.refuse: set[int] = set()
-        self.to_say: list[Acquired | Expired] = []
+        self.to_say: list[Acquired | Expired | Mapped] = []
 
     # the netlink socket
     def close(self) -> None: ...
@@ -126,7 +127,7 @@ class PaperKernel:
     def fileno(self) -> int:
         return self.pipe[0]
 
-    def read(self) -> Iterator[Acquired | Expired]:
+    def read(self) -> Iterator[Acquired | Expired | Mapped]:
         while self.to_say:
             yield self.to_say.pop(0)
 
@@ -574,3 +575,30 @@ def test_loopback_is_permitted_where_ipv6_is_filtered(driver, kernel, monkeypatc
         (PolicyAction.BLOCK, 0),
     ]
     assert str(ordered[2].selector.destination) == "fd00::1/128"
+
+
+def test_a_nat_that_changed_is_followed_by_both_sas_and_told(
+    driver: KernelDriver, kernel: PaperKernel
+) -> None:
+    driver.install_filters(table(Action.NEGOTIATE))
+    driver.add_sa(sa(Direction.INBOUND, 0x1001, udp=UdpEncapsulation(30_001, 4500)))
+    driver.add_sa(sa(Direction.OUTBOUND, 0x1000, udp=UdpEncapsulation(4500, 30_001)))
+    driver.add_sa(sa(Direction.OUTBOUND, 0x2000, udp=UdpEncapsulation(4500, 30_001)))
+    mapped = Mapped(US, 0x1001, 50, PEER, 30_001, PEER, 30_002)
+    kernel.to_say = [mapped, mapped]
+    assert driver.events() == [PeerMoved(0x1001, PEER, 30_002)]
+
+    def ports() -> dict[int, tuple[int, int]]:
+        ways = {state.spi: state.encapsulation for state in kernel.states.values()}
+        return {spi: (way.source_port, way.destination_port) for spi, way in ways.items() if way is not None}
+
+    after = {0x1001: (30_002, 4500), 0x1000: (4500, 30_002), 0x2000: (4500, 30_001)}
+    assert ports() == after, "the other pair follows when a packet of its own proves it"
+    stranger = ip_address("10.0.0.66")
+    kernel.to_say = [
+        replace(mapped, source=stranger, port=30_003),
+        replace(mapped, spi=0x7777, port=30_003),
+        replace(mapped, protocol=51, port=30_003),
+    ]
+    assert driver.events() == []
+    assert ports() == after

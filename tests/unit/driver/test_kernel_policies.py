@@ -218,7 +218,7 @@ filters = st.builds(
 tables = st.lists(filters, max_size=8).map(table)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(tables, min_size=2, max_size=4), st.data())
 def test_every_packet_meets_the_old_or_the_new_verdict_at_every_moment(wanted_tables, data):
     kernel = Kernel()
@@ -251,7 +251,7 @@ def test_an_added_filter_costs_one_change():
     assert steps[0].policy.priority == FIRST_PRIORITY + STEP * 50 - STEP // 2
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(tables, min_size=2, max_size=6))
 def test_few_changes_lead_where_the_whole_difference_leads(wanted_tables):
     kernel, in_force, done = Kernel(), table([]), 0

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockade.driver.contract import Acquire, DriverFailed, PacketRefused, SaExpired, SaIdle, SaSilent
@@ -86,6 +86,7 @@ def test_a_refusal_becomes_the_error_that_it_was() -> None:
         messages.raise_refused(reply)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 40), max_size=30))
 def test_frames_come_out_whole_however_the_stream_is_cut(cuts: list[int]) -> None:
     stream = b"".join(messages.encode(messages.Release(str(number), "10.0.0.1")) for number in range(9))

@@ -61,7 +61,7 @@ def right(packet: IP) -> bytes:
 
 @pytest.mark.parametrize("original", [(PRIVATE, SERVER), None], ids=["told", "not-told"])
 @given(data=st.binary(max_size=60), port=st.integers(1, 65535), tcp=st.booleans())
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_the_checksum_fits_the_addresses_on_this_side(
     original: tuple[str, str] | None, data: bytes, port: int, tcp: bool
 ) -> None:

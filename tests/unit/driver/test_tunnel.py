@@ -193,19 +193,48 @@ def test_the_first_packet_waits_for_the_tunnel() -> None:
     assert alpha.statistics(2.1).held_packets == 0
 
 
+NOT_ECT, ECT_1, ECT_0, CE = range(4)
+DECAPSULATION = {  # RFC 6040, figure 4: by the inner field, for the outer ones Not-ECT, ECT(0), ECT(1), CE
+    NOT_ECT: (NOT_ECT, NOT_ECT, NOT_ECT, None),
+    ECT_0: (ECT_0, ECT_0, ECT_1, CE),
+    ECT_1: (ECT_1, ECT_1, ECT_1, CE),
+    CE: (CE, CE, CE, CE),
+}
+
+
 @pytest.mark.parametrize(("inner", "outer"), FAMILIES)
-def test_congestion_is_carried_inward_or_the_packet_dropped(inner: int, outer: int) -> None:
-    for ecn, result in ((0, None), (1, 3), (2, 3), (3, 3)):
-        clear = packet(inner, traffic_class=0xB8 | ecn)
-        congested = build_packet(*map(ip_address, GATES[outer]), 50, b"", traffic_class=3)
-        found = take_out(congested, 4 if inner == 4 else 41, clear)
-        if result is None:
-            assert found is None
-        else:
+def test_congestion_leaves_the_tunnel_as_rfc_6040_says(inner: int, outer: int) -> None:
+    at = 20 if inner == 4 else 40
+    for inside, row in DECAPSULATION.items():
+        for outside, result in zip((NOT_ECT, ECT_0, ECT_1, CE), row, strict=True):
+            clear = packet(inner, traffic_class=0xB8 | inside)
+            header = build_packet(*map(ip_address, GATES[outer]), 50, b"", traffic_class=0x20 | outside)
+            found = take_out(header, 4 if inner == 4 else 41, clear)
+            if result is None:
+                assert found is None
+                continue
             assert found is not None
-            assert parse_packet(found).traffic_class == 0xB8 | result
+            assert parse_packet(found).traffic_class == 0xB8 | result, (inside, outside)
             assert inner == 6 or ipv4_checksum_is_right(found)
-            assert found[20 if inner == 4 else 40 :] == clear[20 if inner == 4 else 40 :]
+            assert found[at:] == clear[at:]
+            assert (found == clear) is (result == inside)
+
+
+@pytest.mark.parametrize(("inner", "outer"), FAMILIES)
+def test_the_outer_header_says_what_the_inner_one_does_about_congestion_and_fragments(
+    inner: int, outer: int
+) -> None:
+    """RFC 6040 §4.1 (normal mode), RFC 4301 §5.1.2.1 and §8.1, with real packets."""
+    alpha, _ = make_paths(inner, outer, make_sa(inner, outer))
+    for traffic_class in (0x00, 0x01, 0x02, 0x03, 0xB8, 0xBB):
+        for forbids in (False, True) if inner == 4 else (True,):
+            words = {"dont_fragment": forbids} if inner == 4 else {}
+            clear = packet(inner, traffic_class=traffic_class, **words)
+            (sealed,) = alpha.outbound([clear], 1.0).wire
+            seen = parse_packet(sealed)
+            assert seen.traffic_class == traffic_class
+            if outer == 4:
+                assert seen.dont_fragment is (inner == 4 and forbids)
 
 
 def test_padding_behind_the_packet_goes_and_other_things_are_refused() -> None:

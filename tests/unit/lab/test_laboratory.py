@@ -1,6 +1,8 @@
 """The failover laboratory. Virtual time: the figures are exact, and the same in every run."""
 
+import io
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from functools import cache
 
@@ -8,7 +10,9 @@ import pytest
 
 from stockade.console.main import main
 from stockade.lab.laboratory import CLIENTS, SCENARIOS, Outcome, Scene, run_one
-from stockade.lab.laboratory_report import as_json, as_svg, as_text, shortened
+from stockade.lab.laboratory_picture import SCALE, as_png, as_svg, draw
+from stockade.lab.laboratory_report import as_json, as_text, shortened
+from stockade.model.reasons import HostError, ReasonCode
 
 BY_NAME = {client.name: client for client in CLIENTS}
 
@@ -89,7 +93,7 @@ def test_what_is_printed_can_be_read_back() -> None:
     assert [entry["client"] for entry in read] == ["Windows 2003", "Stockade"]
     assert read[0]["events"][0]["what"] == "node a crashes"
     picture = ElementTree.fromstring(as_svg(outcomes))
-    assert sum(element.tag.endswith("rect") for element in picture.iter()) == 3
+    assert sum(element.get("fill") in ("#2f855a", "#4a5568") for element in picture.iter()) == 2
     text = as_text(outcomes)
     assert "2 min" in text
     assert "first packet secured and answered" in text
@@ -104,3 +108,32 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: object) -> No
     assert found["reconnect_s"] < 1
     assert main(["lab", "failover", "--client", "nobody"]) != 0
     assert "Windows 2000" in capsys.readouterr().err
+
+
+def test_the_picture_as_png_has_the_same_bars() -> None:
+    image = pytest.importorskip("PIL.Image")
+    outcomes = [outcome("cluster node crash", name) for name in ("Windows 2003", "Stockade")]
+    drawing = draw(outcomes)
+    with image.open(io.BytesIO(as_png(outcomes))) as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (drawing.width * SCALE, drawing.height * SCALE)
+        counted = {colour: count for count, colour in picture.convert("RGB").getcolors(1 << 20)}
+        for bar in drawing.strokes:
+            if hasattr(bar, "width") and bar.width > 1:
+                colour = tuple(bytes.fromhex(bar.colour[1:]))
+                found = counted[colour]
+                assert found == pytest.approx(bar.width * bar.height * SCALE * SCALE, rel=0.1)
+
+
+def test_without_pillow_a_png_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(HostError, match=r"stockade\[pictures\]") as refusal:
+        as_png([outcome("cluster node crash", "Stockade")])
+    assert refusal.value.reason.code is ReasonCode.MISSING_PROGRAM
+
+
+def test_another_ending_of_the_picture_is_refused_before_anything_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: object
+) -> None:
+    assert main(["lab", "failover", "--picture", f"{tmp_path}/failover.gif"]) != 0
+    assert ".svg or .png" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """XFRM messages: their layout octet by octet (linux/xfrm.h), and round trips. The kernel itself is asked in
 tests/kernel, with `ip xfrm` as the other reader."""
 
+import sys
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -16,6 +17,7 @@ from stockade.wire.xfrm import (
     Attribute,
     Encapsulation,
     Limits,
+    Mapped,
     Move,
     Offload,
     OffloadFlag,
@@ -35,6 +37,7 @@ from stockade.wire.xfrm import (
 from stockade.wire.xfrm_decode import (
     decode_acquire,
     decode_expire,
+    decode_mapping,
     decode_policy,
     decode_policy_statistics,
     decode_sa_statistics,
@@ -229,6 +232,20 @@ def test_statistics_are_read():
     numbers = b"".join(number.to_bytes(4, "little") for number in (1, 2, 3, 4, 5, 6))
     spds = decode_policy_statistics(bytes(4) + bytes.fromhex("1c000100") + numbers)
     assert (spds.inbound, spds.outbound, spds.forward, spds.sockets) == (1, 2, 3, 15)
+
+
+def test_a_mapping_as_the_kernel_lays_it_out() -> None:
+    """struct xfrm_user_mapping: the SA's id, a request id, old and new source address, old and new port."""
+    addresses = [bytes((10, 9, 0, last)) + bytes(12) for last in (2, 1, 1)]
+    identity = addresses[0] + bytes.fromhex("00001001") + (2).to_bytes(2, sys.byteorder) + bytes((50, 0))
+    ports = (30_001).to_bytes(2, "big") + (30_002).to_bytes(2, "big")
+    body = identity + (7).to_bytes(4, sys.byteorder) + addresses[1] + addresses[2] + ports
+    assert len(body) == 64
+    us, peer = ip_address("10.9.0.2"), ip_address("10.9.0.1")
+    assert decode_mapping(body) == Mapped(us, 0x1001, 50, peer, 30_001, peer, 30_002)
+    for size in range(64):
+        with pytest.raises(HostError):
+            decode_mapping(body[:size])
 
 
 @pytest.mark.parametrize("decode", [decode_state, decode_policy, decode_acquire, decode_expire])

@@ -14,7 +14,7 @@
 #define UDP_GRO 104
 #endif
 
-enum { CONGESTION = 3 };
+enum { ECN = 3, CAPABLE_1 = 1, CAPABLE_0 = 2, CONGESTION = 3 };
 
 /* The header of an IPv6 packet, which its raw socket leaves out, from what the kernel says about it. */
 static uint8_t *with_ipv6_header(burst_t *b, uint32_t slot, size_t *size, uint8_t protocol)
@@ -120,9 +120,12 @@ static uint32_t open_esp(burst_t *b, const uint8_t *packet, place_t place, const
         goto hold;
     if (sa->tunnel) {
         uint8_t class = place.version == 4 ? packet[1] : packet[1] >> 4;
-        if ((class & CONGESTION) == CONGESTION || plain < IPV4_HEADER)
+        if ((class & ECN) == CONGESTION || plain < IPV4_HEADER)
             goto hold;
         bool is_v4 = out[0] >> 4 == 4;
+        /* As `_joined` in tunnel.py: the other case in which the inner field changes. */
+        if ((class & ECN) == CAPABLE_1 && ((is_v4 ? out[1] : out[1] >> 4) & ECN) == CAPABLE_0)
+            goto hold;
         whole = is_v4 ? get16(out + 2) : IPV6_HEADER + (size_t)get16(out + 4);
         if (next_header != (is_v4 ? 4 : 41) || whole > plain || !locate(out, whole, &inside))
             goto hold;

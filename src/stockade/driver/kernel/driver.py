@@ -1,7 +1,7 @@
 """The kernel driver: the filter table and the SAs live in the kernel's XFRM, this process only writes and
 listens.
 
-    install_filters ──▶ policies (see `policies`)        ACQUIRE ──▶ Acquire
+    install_filters ──▶ policies (see `policies`)        ACQUIRE ──▶ Acquire      MAPPING ──▶ PeerMoved
     add_sa, remove_sa ──▶ states (see `states`)          EXPIRE  ──▶ SaExpired
     statistics ◀── dump of the states                    look every second ──▶ SaIdle, PacketRefused
 
@@ -29,7 +29,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,7 @@ from stockade.driver.contract import (
     DriverStatistics,
     FilterCounters,
     PacketRefused,
+    PeerMoved,
     SaExpired,
     SaIdle,
     SaSilent,
@@ -63,7 +64,16 @@ from stockade.model.sa import MAXIMUM_SPI, MINIMUM_SPI, SaCounters, SecurityAsso
 from stockade.model.traffic import ESP, PROTOCOLS_WITH_PORTS, Flow
 from stockade.wire import xfrm, xfrm_decode
 from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
-from stockade.wire.xfrm import Acquired, Encapsulation, Expired, MessageType, Policy, PolicyDirection, State
+from stockade.wire.xfrm import (
+    Acquired,
+    Encapsulation,
+    Expired,
+    Mapped,
+    MessageType,
+    Policy,
+    PolicyDirection,
+    State,
+)
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at what the kernel does not tell by itself. With many SAs less often: a look may take a
@@ -231,6 +241,7 @@ class KernelDriver:
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
+        self._ledger.close()
         self._claim.release()
 
     def survivors(self) -> Sequence[Survivor]:
@@ -259,6 +270,10 @@ class KernelDriver:
             and state.request_id == self._request_ids.get(sa.negotiation)
             and state.encapsulation == ports
         )
+
+    def leave(self) -> None:
+        """States, policies and the ledger stay."""
+        self._let_go()
 
     def free_ike_ports(self) -> None:
         """Nobody has them: the kernel takes ESP in UDP from the sockets of the key exchange."""
@@ -409,8 +424,10 @@ class KernelDriver:
             for event in self._listener.read():
                 if isinstance(event, Acquired):
                     self._on_acquire(event, now)
-                else:
+                elif isinstance(event, Expired):
                     self._on_expire(event)
+                else:
+                    self._on_mapping(event)
             self._read_watch(now)
             if now >= self._next_look:
                 self._look(now)
@@ -496,6 +513,33 @@ class KernelDriver:
             entry.usage = expired.state.usage
             self._forget(key, entry)
         self._events.append(SaExpired(entry.sa.spi, entry.sa.direction, expired.hard, entry.sa.peer))
+
+    def _on_mapping(self, mapped: Mapped) -> None:
+        """Both SAs of the pair follow to the new port; the kernel has verified the packet that tells. Another
+        address is not followed: it is what policy chose the credentials by."""
+        entry = self._entries.get((mapped.destination, mapped.spi, mapped.protocol))
+        if entry is None or entry.sa.udp is None or mapped.source != entry.sa.peer:
+            return
+        if entry.sa.udp.source_port == mapped.port:
+            return  # said more than once
+        moved = [(entry, replace(entry.sa.udp, source_port=mapped.port))]
+        for other in self._entries.values():
+            sa = other.sa
+            is_partner = (sa.spi, sa.peer, sa.direction) == (entry.sa.pair, entry.sa.peer, Direction.OUTBOUND)
+            if is_partner and sa.udp is not None:
+                moved.append((other, replace(sa.udp, destination_port=mapped.port)))
+        try:
+            for each, udp in moved:
+                sa = replace(each.sa, udp=udp)
+                ids = policies.request_ids([sa.negotiation], self._request_ids)
+                state = states.state_of(sa, ids[sa.negotiation])
+                self._open_netlink().change(MessageType.UPDATE_SA, state.encode())
+                each.sa = sa
+        except NetlinkError as error:
+            if error.number != errno.ESRCH:  # it has just expired
+                self._events.append(DriverFailed(error.reason))
+                return
+        self._events.append(PeerMoved(entry.sa.spi, entry.sa.peer, mapped.port))
 
     def _look(self, now: float) -> None:
         """What the kernel does not tell: idle SAs, packets that SAs refused, SPIs that nobody knows."""

@@ -1,4 +1,5 @@
-"""What the kernel says by itself: acquires, expiries, and ESP packets whose SPI nobody knows."""
+"""What the kernel says by itself: acquires, expiries, NATs that changed, and ESP packets whose SPI nobody
+knows."""
 
 import socket
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from stockade.wire.xfrm import (
     Acquired,
     Expired,
     Group,
+    Mapped,
     MessageType,
     Policy,
     PolicyAction,
@@ -23,6 +25,7 @@ from stockade.wire.xfrm import (
 from stockade.wire.xfrm_decode import (
     decode_acquire,
     decode_expire,
+    decode_mapping,
 )
 
 BATCH: Final = 256
@@ -39,9 +42,12 @@ _UDP_ENCAP: Final = 100
 _UDP_ENCAP_ESP_IN_UDP: Final = 2
 
 
+Told = Acquired | Expired | Mapped
+
+
 class Listener:
-    """A netlink socket in the groups ACQUIRE and EXPIRE. Where it overflows, messages are lost: the kernel
-    asks again for what it still needs, and SAs that are gone are found missing at the next look."""
+    """A netlink socket in all groups of `Group`. Where it overflows, messages are lost: the kernel asks again
+    for what it still needs, and SAs that are gone are found missing at the next look."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -57,7 +63,7 @@ class Listener:
     def close(self) -> None:
         self._socket.close()
 
-    def read(self) -> Iterator[Acquired | Expired]:
+    def read(self) -> Iterator[Told]:
         for _ in range(BATCH):
             try:
                 data, sender = self._socket.recvfrom(_RECEIVE_BYTES)
@@ -70,13 +76,15 @@ class Listener:
             yield from _decode(data)
 
 
-def _decode(data: bytes) -> Iterator[Acquired | Expired]:
+def _decode(data: bytes) -> Iterator[Told]:
     try:
         for message in decode_messages(data):
             if message.type == MessageType.ACQUIRE:
                 yield decode_acquire(message.body)
             elif message.type == MessageType.EXPIRE:
                 yield decode_expire(message.body)
+            elif message.type == MessageType.MAPPING:
+                yield decode_mapping(message.body)
     except StockadeError:
         return  # of a kind that we do not use
 

@@ -320,6 +320,9 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
         lambda message: _authenticate_any(message, alternatives, sa_body, setup),
     )
     conversation.protection, conversation.alternatives = agreement.protection, ()
+    for entry in alternatives:
+        if entry.protection is not agreement.protection:
+            entry.protection.cipher.rest()
     if agreement.choice.candidate is not choice.candidate:
         setup.note_choice(agreement.choice)
     yield from performed(peer.pending, peer.method)
@@ -480,7 +483,7 @@ def _note_vendor_ids(setup: MainModeSetup, message: Incoming) -> Variant | None:
     """Remember the peer's vendor ids; the variant of NAT traversal that both ends know."""
     vendor_ids = [payload.data for payload in message.all(VendorIdPayload)]
     setup.note_vendor_ids(vendor_ids)
-    return common_variant(vendor_ids) if setup.nat_traversal else None
+    return common_variant(setup.vendor_ids, vendor_ids) if setup.nat_traversal else None
 
 
 def _find_nat(

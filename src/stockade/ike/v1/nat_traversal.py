@@ -23,7 +23,13 @@ from stockade.wire.isakmp.constants import EncapsulationMode, PayloadType
 from stockade.wire.isakmp.payloads import NatDetectionPayload, NatOriginalAddressPayload, Payload
 from stockade.wire.vendor_ids import DRAFT_NATT_02, DRAFT_NATT_02_N, RFC_3947
 
-VENDOR_IDS = (RFC_3947, DRAFT_NATT_02_N)
+FIRST_WITH_RFC = 5
+"""The version in the implementation id that is Windows Vista's; those before it know the draft only."""
+
+
+def vendor_ids(microsoft_version: int) -> tuple[bytes, ...]:
+    """What a host says that it can, which is what the Windows that it calls itself can."""
+    return (RFC_3947, DRAFT_NATT_02_N) if microsoft_version >= FIRST_WITH_RFC else (DRAFT_NATT_02_N,)
 
 
 class Variant(Enum):
@@ -94,9 +100,10 @@ def encapsulation(nat: Nat | None, mode: Mode) -> EncapsulationMode:
     return PLAIN[mode] if nat is None else nat.encapsulation(mode)
 
 
-def common_variant(peer_vendor_ids: Sequence[bytes]) -> Variant | None:
-    """The variant that both ends know, the RFC's before the draft's; None where the peer knows none."""
-    if RFC_3947 in peer_vendor_ids:
+def common_variant(own: Sequence[bytes], peer_vendor_ids: Sequence[bytes]) -> Variant | None:
+    """The variant that both ends know, the RFC's before the draft's; None where the peer knows none. `own`:
+    what we say."""
+    if RFC_3947 in own and RFC_3947 in peer_vendor_ids:
         return Variant.RFC
     if DRAFT_NATT_02_N in peer_vendor_ids or DRAFT_NATT_02 in peer_vendor_ids:
         return Variant.DRAFT
