@@ -318,7 +318,10 @@ def test_the_local_api_answers_as_its_own_document_says(hosts):
         assert endpoint.method.lower() in document["paths"][endpoint.path]
         if endpoint.path.startswith("/v1/cluster"):
             continue  # these hosts are no nodes of a cluster
-        wanted = {entry.name: parameters[entry.name] for entry in endpoint.parameters if entry.required}
+        required = {entry.name for entry in endpoint.parameters if entry.required}
+        if not required <= parameters.keys():
+            continue  # about a revision, which these stores need not have
+        wanted = {name: parameters[name] for name in required}
         ask = client.get if endpoint.method == "GET" else client.post
         if endpoint.answer is not None and endpoint.body is None:
             msgspec.convert(ask(endpoint.path, wanted), endpoint.answer, strict=True)
