@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from stockade.lab.needs import TIERS, missing_for
 
@@ -13,6 +14,9 @@ TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS / "support"))  # helpers that several tiers share
 # what mostly waits starts first, beside what computes
 SLOWEST_FIRST = ("peers", "directory", "kernel", "host")
+# On a busy machine a slow example says nothing about the code: no test depends on time.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 WORDS = ("passed", "failed", "error", "xpassed", "xfailed", "skipped")
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Mapping
 from ipaddress import IPv4Interface
 from pathlib import Path
 
@@ -18,7 +19,7 @@ PATIENCE = 20.0
 POLICY = """
 ipsec static
 add filterlist name=secured
-add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=ICMP
+add filter filterlist=secured srcaddr=me dstaddr={peer} protocol={icmp}
 add filter filterlist=secured srcaddr=me dstaddr={peer} protocol=TCP
 add filteraction name=require qmsecmethods="ESP[AES128,SHA256]"
 add policy name=test activatedefaultrule=no mmsecmethods="AES128-SHA256-ECP256"
@@ -42,7 +43,7 @@ class Host:
 
     def write_policy(self, peer: str) -> None:
         script = self.home.with_suffix(".netsh")
-        script.write_text(POLICY.format(peer=peer))
+        script.write_text(POLICY.format(peer=peer, icmp="58" if ":" in peer else "ICMP"))
         self.stockade("netsh", "-f", str(script), "--atomic")
 
     def journal(self, kind: str) -> list[dict]:
@@ -69,17 +70,24 @@ def eventually(question, patience: float = PATIENCE):
     return answer
 
 
-def write_cluster(host: Host, node: str, hook: Path | None = None) -> None:
+def write_cluster(
+    host: Host,
+    node: str,
+    hook: Path | None = None,
+    *,
+    members: Mapping[str, str] = NODES,
+    virtual: str = str(VIRTUAL.ip),
+) -> None:
     secret = host.home.parent / "cluster.key"
     if not secret.exists():
         secret.write_text("the nodes' very own secret\n")
         secret.chmod(0o600)
-    members = ", ".join(f'{name} = "{address}"' for name, address in NODES.items())
+    named = ", ".join(f'{name} = "{address}"' for name, address in members.items())
     lines = [
         "[cluster]",
         f'node = "{node}"',
-        f'addresses = ["{VIRTUAL.ip}"]',
-        f"members = {{ {members} }}",
+        f'addresses = ["{virtual}"]',
+        f"members = {{ {named} }}",
         f'secret_file = "{secret}"',
     ]
     if hook is not None:

@@ -160,9 +160,11 @@ class PeerTable:
                 found = responded
         else:
             found = self._first_messages.get((_ends(local, remote), header.initiator_cookie))
-        if found is None or _ends(found.local.address, found.remote.address) != _ends(local, remote):
+        if found is None:
             return None
-        return found
+        if found.remote.address is remote and found.local.address is local:
+            return found  # the sockets give the same objects for the same ends, mostly
+        return found if _ends(found.local.address, found.remote.address) == _ends(local, remote) else None
 
     def _own(self, cookie: bytes) -> MainMode | None:
         return self._by_own_cookie.get(cookie) or self._departed.get(cookie)

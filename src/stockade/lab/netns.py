@@ -195,7 +195,11 @@ class Network:
                 f" netns {namespace.full_name}",
                 f"link set {port} master wire up",
             )
-            namespace.ip(f"address add {interface} dev {INTERFACE}", f"link set {INTERFACE} up")
+            only_once = ""
+            if interface.version == 6:
+                namespace.run(["sysctl", "-qw", f"net.ipv6.conf.{INTERFACE}.disable_ipv6=0"])
+                only_once = " nodad"  # nobody else has it, and it is there at once
+            namespace.ip(f"address add {interface} dev {INTERFACE}{only_once}", f"link set {INTERFACE} up")
             namespace.addresses = (interface.ip,)
 
 

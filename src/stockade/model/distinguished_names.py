@@ -7,6 +7,8 @@ The text has the parts in their encoded order, as Windows writes them: `C=US, O=
 Reading only; whatever is not exactly such a name gives None. Nothing is verified: this is for showing and
 comparing names."""
 
+from functools import lru_cache
+
 KEYWORDS = {
     "2.5.4.3": "CN",
     "2.5.4.4": "SN",
@@ -51,6 +53,10 @@ def name_text(der: bytes) -> str | None:
     """The name as text, or None where the bytes are no name (or an empty one)."""
     if len(der) > _MAXIMUM_SIZE:
         return None
+    return _remembered(der) if len(der) <= _REMEMBERED_SIZE else _text(der)
+
+
+def _text(der: bytes) -> str | None:
     try:
         parts = [
             "+".join(_attribute(pair) for pair in _items(part, _SEQUENCE))
@@ -59,6 +65,11 @@ def name_text(der: bytes) -> str | None:
     except ValueError:
         return None
     return ", ".join(parts) or None
+
+
+# The same peers come again, and each handshake names its peer some times. Bounded in number and size.
+_REMEMBERED_SIZE = 512
+_remembered = lru_cache(maxsize=256)(_text)
 
 
 def _items(data: bytes, tag: int) -> list[bytes]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -187,8 +188,12 @@ class Credentials:
         return self._fetched.due(list(dict.fromkeys(urls))[:MAXIMUM_WANTED], moment)
 
 
+_parsed = lru_cache(maxsize=128)(parse_name)
+"""The names in rules are few, and every handshake with certificates asks for some."""
+
+
 def _named(roots: Sequence[str]) -> list[tuple[Part, ...]] | Reason:
     try:
-        return [parse_name(root) for root in roots]
+        return [_parsed(root) for root in roots]
     except CallerError as error:
         return error.reason

@@ -578,6 +578,8 @@ class MainMode:
             self.outcome.keys.encryption_key,
             self._last_block,
             message_id,
+            # only quick modes say when they are done with it
+            self.outcome.protection.cipher if exchange_type is ExchangeType.QUICK_MODE else None,
         )
         conversation = self.conversation
         return Conversation(

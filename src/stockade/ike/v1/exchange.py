@@ -9,8 +9,8 @@ path can send rubbish. But where the rubbish is the peer's honest answer, waitin
 nobody. So a refused answer, like an unprotected error notification, leaves a *suspicion*: if nothing better
 comes within some seconds (`confirmation_seconds`), the exchange fails with that reason."""
 
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from stockade.crypto.hashing import digest, equal
@@ -41,6 +41,7 @@ P = TypeVar("P", bound=Payload)
 
 NO_COOKIE = bytes(8)
 _COMMIT, _ENCRYPTION = int(HeaderFlag.COMMIT), int(HeaderFlag.ENCRYPTION)
+_REMEMBERED = 64
 TOLERATED = frozenset({PayloadType.VENDOR_ID, PayloadType.NOTIFICATION})
 _KNOWN = frozenset(int(kind) for kind in PayloadType) - {PayloadType.ATTRIBUTES}
 
@@ -59,9 +60,14 @@ class Expectation:
     protected: bool = False
     silence: ReasonCode = ReasonCode.NEGOTIATION_TIMED_OUT
     garbled: ReasonCode = ReasonCode.DECRYPTION_FAILED
+    _accepted: set[tuple[int, ...]] = field(default_factory=set, init=False, compare=False, repr=False)
+    """Some of the sequences of payloads that fit, as types: most messages of a kind have one of a few."""
 
-    def check(self, payloads: Iterable[ReceivedPayload]) -> None:
+    def check(self, payloads: Sequence[ReceivedPayload]) -> None:
         """`PeerError` UNEXPECTED_MESSAGE naming the payload that is missing, doubled or out of place."""
+        kinds = tuple([entry.type for entry in payloads])
+        if kinds in self._accepted:
+            return
         seen: set[int] = set()
         for received in payloads:
             kind = received.type
@@ -74,6 +80,9 @@ class Expectation:
         for kind in self.needs:
             if kind not in seen:
                 raise self._refusal(f"lacks the {payload_name(kind)} payload", kind)
+        if len(self._accepted) >= _REMEMBERED:
+            self._accepted.clear()
+        self._accepted.add(kinds)
 
     def _refusal(self, what: str, kind: int) -> StockadeError:
         return error_for(ReasonCode.UNEXPECTED_MESSAGE, f"{self.message} {what}", payload=payload_name(kind))

@@ -320,6 +320,9 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
         lambda message: _authenticate_any(message, alternatives, sa_body, setup),
     )
     conversation.protection, conversation.alternatives = agreement.protection, ()
+    for entry in alternatives:
+        if entry.protection is not agreement.protection:
+            entry.protection.cipher.rest()
     if agreement.choice.candidate is not choice.candidate:
         setup.note_choice(agreement.choice)
     yield from performed(peer.pending, peer.method)

@@ -279,6 +279,7 @@ class QuickModes:
                 *((("the peer", outcome.info),) if outcome.info is not None else ()),
                 ("rekeyed after", f"{life.soft_seconds:.0f} s or {life.soft_bytes} bytes"),
             )
+        self._rest()
         used = {sa.spi for sa in outcome.of(Direction.INBOUND)}
         run.spis = [spi for spi in run.spis if spi not in used]  # those belong to the pair now
         run.installed.clear()
@@ -290,6 +291,13 @@ class QuickModes:
         self._host.quick_mode_established(self._main_mode, run, outcome, now)
         self.start_waiting(now)
 
+    def _rest(self) -> None:
+        outcome = self._main_mode.outcome
+        if outcome is not None and all(
+            run.exchange is None or run.exchange.done for run in self._runs.values()
+        ):
+            outcome.protection.cipher.rest()
+
     def _down(self, run: QuickModeRun, reason: Reason, now: float) -> None:
         main_mode = self._main_mode
         if run.initiator and run.installed and not main_mode.closed:
@@ -299,6 +307,7 @@ class QuickModes:
                     protocol = ProtocolId.AH if sa.esp is None else ProtocolId.ESP
                     main_mode.notices.deletes.send(informational.delete_quick_modes(protocol, [sa.spi]), now)
         self._withdraw(run, reason)
+        self._rest()
         self._linger(run, now)
         if run.story is not None:
             run.story.refuse(StoryEvent.FAILED, reason)

@@ -12,6 +12,7 @@ header.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.wire.cursor import Cursor
@@ -97,8 +98,7 @@ class Header:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedPayload:
+class ReceivedPayload(NamedTuple):
     """A decoded payload with its bytes as they were received: `body` without the generic header, `start` and
     `end` of the whole payload in the bytes given to `decode_payloads`. HASH inputs use these."""
 
@@ -229,8 +229,11 @@ def encode_payloads(payloads: Sequence[Payload]) -> tuple[int, bytes]:
         if payload.__class__ is FragmentPayload and len(payloads) > 1:
             raise ValueError("a fragment stands alone in its message")
         body = payload.encode_body()
+        size = len(body) + GENERIC_HEADER_SIZE
+        if size > 0xFFFF:
+            raise ValueError(f"a {payload_name(payload.payload_type)} payload of {size} bytes is too long")
         chain.append(body)
-        chain.append(_generic_header(payload, following, len(body)))
+        chain.append(_GENERIC_HEADER.pack(following, size))
         following = payload.payload_type
     chain.reverse()
     data = b"".join(chain)
@@ -242,14 +245,10 @@ def encode_payloads(payloads: Sequence[Payload]) -> tuple[int, bytes]:
 def encode_payload(payload: Payload, next_payload: int = PayloadType.NONE) -> bytes:
     """One payload with its generic header."""
     body = payload.encode_body()
-    return _generic_header(payload, next_payload, len(body)) + body
-
-
-def _generic_header(payload: Payload, next_payload: int, body_size: int) -> bytes:
-    size = body_size + GENERIC_HEADER_SIZE
+    size = len(body) + GENERIC_HEADER_SIZE
     if size > 0xFFFF:
         raise ValueError(f"a {payload_name(payload.payload_type)} payload of {size} bytes is too long")
-    return _GENERIC_HEADER.pack(next_payload, size)
+    return _GENERIC_HEADER.pack(next_payload, size) + body
 
 
 def encode_datagram(
