@@ -153,13 +153,39 @@ def test_a_pair_that_is_older_than_the_access_list_is_ended_and_made_anew():
     assert not talk.world.clear
 
 
-def test_half_a_pair_is_ended():
+def half(talk: Talk, gone: Direction) -> None:
+    """What is left when the agent died in the middle of a quick mode."""
+    lost = next(sa for sa in talk.alpha.driver.statistics().sas if sa.direction is gone)
+    talk.alpha.driver.remove_sa(lost.spi, gone, BETA)
+
+
+def test_an_outbound_half_is_ended():
     talk = Talk()
     talk.end()
     talk.die()
-    outbound = next(sa for sa in talk.alpha.driver.statistics().sas if sa.direction is Direction.OUTBOUND)
-    talk.alpha.driver.remove_sa(outbound.spi, Direction.OUTBOUND, BETA)
+    half(talk, Direction.INBOUND)
     assert talk.come_back() == 0
+    assert not talk.spis(talk.alpha)
+
+
+def test_an_inbound_half_takes_what_the_peer_sends_until_there_is_a_new_pair():
+    talk = Talk()
+    talk.die()
+    half(talk, Direction.OUTBOUND)
+    before = talk.spis(talk.alpha)
+    assert talk.come_back() == 0
+    assert talk.spis(talk.alpha) >= before
+    assert talk.world.run(60, lambda: not before & talk.spis(talk.alpha))
+    assert len(talk.alpha.core.engine.quick_modes(talk.world.clock.now)) == 1
+    talk.assert_nothing_lost()
+
+
+def test_an_inbound_half_that_policy_would_not_make_is_ended():
+    talk = Talk()
+    talk.end()
+    talk.die()
+    half(talk, Direction.OUTBOUND)
+    talk.come_back(policy_set((replace(secure(), methods=(STRONGER,)), (me_to(BETA),), {})))
     assert not talk.spis(talk.alpha)
 
 

@@ -40,8 +40,8 @@ def end(process: "subprocess.Popen[str]") -> None:
     process.wait(5)
 
 
-def ping(namespace: Namespace, peer: str) -> bool:
-    argv = ["ping", "-q", "-c", "1", "-W", "10", peer]
+def ping(namespace: Namespace, peer: str, seconds: int = 10) -> bool:
+    argv = ["ping", "-q", "-c", "1", "-W", str(seconds), peer]
     return namespace.run(argv, check=False, timeout=15).returncode == 0
 
 

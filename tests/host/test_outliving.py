@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from contextlib import ExitStack
@@ -87,15 +88,55 @@ def test_no_ping_is_lost_when_the_agent_is_killed_and_started(wire, agents, tmp_
     assert tally.esp > 2 * len(answered) - 5
 
 
-def test_an_orderly_stop_ends_the_data_plane_too(wire, agents):
+def test_an_orderly_stop_or_a_command_ends_the_data_plane_too(wire, agents):
     alpha, _ = agents
+    command = [sys.executable, "-m", "stockade.console.main", "--home", str(alpha.home), "agent", "end"]
+    said = wire["alpha"].run(command, check=False)
+    assert said.returncode != 0, "an agent runs"
+    assert data_plane_of(wire["alpha"]) is not None
     alpha.kill()
     assert data_plane_of(wire["alpha"]) is not None
+    wire["alpha"].run(command)
+    assert data_plane_of(wire["alpha"]) is None
+    assert not ping(wire["alpha"], BETA, 1), "closed"
     alpha.start()
     alpha.wait_until_ready()
+    assert ping(wire["alpha"], BETA)
     assert alpha.terminate() == 0
     assert data_plane_of(wire["alpha"]) is None
     assert wire["alpha"].run(["ip", "link", "show", "stockade0"], check=False).returncode != 0
+
+
+def test_an_agent_that_fails_leaves_the_sas_to_the_next(wire, agents, tmp_path):
+    """Killed, and the next one cannot start: a port is taken. The one after that goes on all the same."""
+    alpha, _ = agents
+    first = data_plane_of(wire["alpha"])
+    output = tmp_path / "ping.txt"
+    with output.open("w") as file:
+        pinging = wire["alpha"].popen(["ping", "-i", "0.05", BETA], stdout=file.fileno())
+    alpha.kill()
+
+    def take_port() -> socket.socket:
+        taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        taken.bind(("", 500))
+        return taken
+
+    with wire["alpha"].call(take_port):
+        alpha.start()
+        process = alpha._process
+        assert process is not None
+        assert process.wait(PATIENCE) != 0
+    assert data_plane_of(wire["alpha"]) == first
+    alpha.start()
+    alpha.wait_until_ready()
+    assert data_plane_of(wire["alpha"]) == first
+    assert "quick-mode-adopted" in kinds(alpha)
+    said = output.read_text().count("bytes from")
+    wait_for("answers", lambda: output.read_text().count("bytes from") > said + 20)
+    pinging.send_signal(signal.SIGINT)
+    pinging.wait(PATIENCE)
+    answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", output.read_text())}
+    assert answered == set(range(1, max(answered) + 1))
 
 
 def test_a_data_plane_without_sas_ends_with_its_agent(wire, tmp_path):
@@ -174,8 +215,9 @@ def test_a_data_plane_that_dies_without_an_agent_leaves_the_host_closed(wire, ag
     assert kinds(beta)
 
 
-def test_nothing_is_lost_through_a_nat(tmp_path):
-    """ESP in UDP: the sockets of port 4500 belong to the agent, and one to the data plane."""
+def test_hardly_a_packet_is_lost_through_a_nat(tmp_path):
+    """ESP in UDP: the sockets of port 4500 belong to the agent, and one to the data plane, which is exchanged
+    when the next agent comes."""
     with ExitStack() as stack:
         world = stack.enter_context(NatWorld())
         nodes = []
@@ -202,4 +244,4 @@ def test_nothing_is_lost_through_a_nat(tmp_path):
         pinging.wait(PATIENCE)
         assert wire.tally().protected_clear == 0
     answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", output.read_text())}
-    assert answered == set(range(1, max(answered) + 1))
+    assert len(answered) >= 0.8 * max(answered)

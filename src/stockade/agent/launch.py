@@ -15,7 +15,7 @@ from stockade.agent.boot import close_gate
 from stockade.agent.paths import Paths
 from stockade.agent.settings import read_settings
 from stockade.agent.stores import Stores
-from stockade.driver.contract import Driver
+from stockade.driver.contract import Driver, leave
 from stockade.driver.probe import esp_refusal
 from stockade.model.reasons import ReasonCode, error_for
 
@@ -63,8 +63,20 @@ def run_agent(
             kerberos = HostKerberos(settings.kerberos.keytab, settings.kerberos.principal, groups)
             asyncio.run(Service(paths, driver, ready, settings, stores, gate, kerberos, groups).run())
         finally:
-            # After an orderly end this finds nothing to do; after any other what is in force stays in force.
-            driver.stop(keep_filters=True)
+            leave(driver)  # after an orderly end there is nothing to let go
+    finally:
+        os.close(lock)
+
+
+def end_left(paths: Paths) -> None:
+    """End the data plane that an agent left which died, and with it its SAs. Filters stay: what must be
+    secured is closed. Errors: AGENT_RUNNING."""
+    paths.make_folders()
+    lock = _lock(paths.lock)
+    try:
+        from stockade.driver.userspace.survival import end_orphan
+
+        end_orphan(paths.data_plane)
     finally:
         os.close(lock)
 

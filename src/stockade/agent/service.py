@@ -42,7 +42,7 @@ from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, Udp
 from stockade.agent.unreachable import UnreachableReports
 from stockade.agent.web_desk import WebDesk
 from stockade.agent.workers import Workers
-from stockade.driver.contract import Driver, OutlivesAgents, prepare_with
+from stockade.driver.contract import Driver, OutlivesAgents, leave, prepare_with
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import (
@@ -172,14 +172,17 @@ class Service:
             lambda: self._facts.facts.local,
         )
         self._stores.domain = self._domain.policy_sets
-        keep = True
+        keep = orderly = False
         try:
             self._start_policy()
             await self._serve_network()
-            keep = self._stay_persistent()
+            keep, orderly = self._stay_persistent(), True
         finally:
             names.close()
-            self._driver.stop(keep_filters=keep)
+            if orderly:
+                self._driver.stop(keep_filters=keep)
+            else:
+                leave(self._driver)
             self._journal.write(Entry("agent-stopped", Reason.of(ReasonCode.SHUTTING_DOWN)))
             self._workers.stop()
             self._known.close()

@@ -27,6 +27,7 @@ DOOR = frozenset(
         ("GET", "/v1/explain"),
         ("GET", "/v1/explain/peer"),
         ("GET", "/v1/journal"),
+        ("GET", "/v1/events/history"),
         ("GET", "/v1/policy"),
         ("GET", "/v1/policy/history"),
         ("GET", "/v1/policy/difference"),

@@ -93,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         help="offloads of the user-space data plane to do without (see doctor); outweighs agent.toml",
     )
     run.set_defaults(command=_agent_run)
+    text = "end the data plane that an agent left which was killed; filters stay, closed"
+    end = agent_commands.add_parser("end", help=text, description=text, parents=[shared])
+    end.set_defaults(command=_agent_end)
 
     boot = commands.add_parser(
         "boot-filters", help="what protects this computer before an agent runs", parents=[shared]
@@ -324,6 +327,13 @@ def _agent_run(options: argparse.Namespace) -> int:
 
     without = None if options.no_offload is None else read_offloads(options.no_offload.split(","))
     run_agent(Paths.of(options.home), options.driver, ready, without)
+    return 0
+
+
+def _agent_end(options: argparse.Namespace) -> int:
+    from stockade.agent.launch import end_left
+
+    end_left(Paths.of(options.home))
     return 0
 
 

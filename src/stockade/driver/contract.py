@@ -192,6 +192,10 @@ class OutlivesAgents(Protocol):
         """What an earlier agent left, once, to be asked when filters are installed. Whoever asks keeps each
         by doing nothing, or ends it by `remove_sa`. `HostError(DRIVER_FAILED)`."""
 
+    def leave(self) -> None:
+        """Let go instead of `stop`, when the agent ends and was not told to: SAs and filters go on, for the
+        next agent."""
+
     def free_ike_ports(self) -> None:
         """Called before the sockets of the key exchange are opened, after `start`.
         `HostError(DRIVER_FAILED)`."""
@@ -204,6 +208,15 @@ class PreparesSockets(Protocol):
 
     def prepare_ike_socket(self, sock: socket.socket) -> None:
         """Called once for each bound socket, after `start`. `HostError(DRIVER_FAILED)`."""
+
+
+def leave(driver: Driver) -> None:
+    """Let go of a driver after a failure: what is in force stays in force, SAs too where the data plane can
+    do without an agent. May be called more than once."""
+    if isinstance(driver, OutlivesAgents):
+        driver.leave()
+    else:
+        driver.stop(keep_filters=True)
 
 
 def prepare_with(driver: Driver) -> Callable[[socket.socket], None]:

@@ -146,6 +146,10 @@ class MemoryDriver:
             for sa, age in self._datapath.held(self._now)
         ]
 
+    def leave(self) -> None:
+        """Nobody can come after."""
+        self.stop(keep_filters=True)
+
     def free_ike_ports(self) -> None:
         """It has none."""
 

@@ -9,7 +9,7 @@ concerns more than one main mode, `pairs.py` the pairs of SAs, `v1/` the protoco
 
 from collections.abc import Callable, Collection
 
-from stockade.ike.adoption import adopted_outcome
+from stockade.ike.adoption import adopted_outcome, why_not
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
@@ -180,6 +180,12 @@ class Engine:
         ends = (Endpoint(local, ports[0]), Endpoint(peer, ports[1]))
         self._pairs.adopt(outcome, ends, age, now, replaced=replaced)
         return None
+
+    def would_make(self, inbound: SecurityAssociation) -> bool:
+        """Whether today's policy would make this inbound half of a pair."""
+        local, peer, outbound = inbound.destination, inbound.source, inbound.selector.reversed()
+        match = self._context.lookup.for_quick_mode(local, peer, outbound)
+        return not isinstance(match, Reason) and why_not(inbound, outbound, inbound.ah, match) is None
 
     def awaits_replacement(self, inbound_spi: int) -> bool:
         """Whether this pair is there, and no newer one has taken its place."""

@@ -308,7 +308,9 @@ def _explain(console: Console, request: Request, templates: Templates) -> Respon
 
 
 def _time_line(console: Console, request: Request, templates: Templates) -> Response:
-    marks = pictures.marks_of(console.client.get("/v1/journal", {"last": "1000"})["entries"])
+    # of the events that outlive the agent: what led to its restart is what one looks for
+    asked = {"last": str(pictures.MAXIMUM_MARKS), "kind": ",".join(pictures.KINDS)}
+    marks = pictures.marks_of(console.client.get("/v1/events/history", asked)["entries"])
     cluster = console.client.get("/v1/status")["cluster"]
     return templates.page(
         request,
@@ -321,7 +323,7 @@ def _time_line(console: Console, request: Request, templates: Templates) -> Resp
 
 
 def _journal(console: Console, request: Request, templates: Templates) -> Response:
-    entries = console.client.get("/v1/journal", {"last": "1000"})["entries"]
+    entries = console.client.get("/v1/events/history", {"last": "1000"})["entries"]
     words = _query(request, "q").lower().split()
     rows = [entry for entry in reversed(entries) if _has(entry, words)]
     return templates.page(request, "journal.html", title="Journal", **_paged(request, rows))

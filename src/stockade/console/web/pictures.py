@@ -138,6 +138,7 @@ _MARKS = {
     "cluster-member-lost": "bad",
     "cluster-peer": "warn",
 }
+KINDS = tuple(_MARKS)
 THIS_HOST = "this host"
 
 

@@ -241,6 +241,7 @@ class KernelDriver:
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
+        self._ledger.close()
         self._claim.release()
 
     def survivors(self) -> Sequence[Survivor]:
@@ -269,6 +270,10 @@ class KernelDriver:
             and state.request_id == self._request_ids.get(sa.negotiation)
             and state.encapsulation == ports
         )
+
+    def leave(self) -> None:
+        """States, policies and the ledger stay."""
+        self._let_go()
 
     def free_ike_ports(self) -> None:
         """Nobody has them: the kernel takes ESP in UDP from the sockets of the key exchange."""

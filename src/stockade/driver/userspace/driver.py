@@ -269,6 +269,21 @@ class UserspaceDriver:
         self._forget(spi, direction, peer)
         self._tell(messages.RemoveSa(spi, direction, str(peer)))
 
+    def leave(self) -> None:
+        """The data plane goes on where it can be found and has SAs; else it ends by itself."""
+        if not self._started:
+            return
+        for entry in (self._event_socket, self._control):
+            if entry is not None:
+                with suppress(OSError, ValueError):
+                    self._epoll.unregister(entry.fileno())
+                entry.close()
+        if isinstance(self._child, survival.Foreign):
+            self._child.close()
+        self._event_socket = self._control = self._child = None
+        self._let_go()
+        self._started = False
+
     def free_ike_ports(self) -> None:
         """A data plane that was found has a socket on port 4500, beside which nobody can open others."""
         if self._inherits and "udp4" in self._sockets:

@@ -46,6 +46,9 @@ READS_PER_TURN: Final = 8
 """Packets (or TSO bursts of up to 64 KiB) that are taken from the TUN device before the others get a turn."""
 
 BATCHES_PER_TURN: Final = 4
+LAST_READS: Final = 64
+"""Batches that are taken from a socket before it is closed, at most."""
+
 TICK_SECONDS: Final = 0.25
 PART_SECONDS: Final = 0.01
 """Between two parts of a look at thousands of SAs."""
@@ -211,6 +214,13 @@ class Process:
         if self._datagrams is not None and self._burst is not None:
             self._burst.use_udp(-1)
             self._burst.unwatch(self._datagrams.fileno())
+            for _ in range(LAST_READS):  # what waits in it would be lost
+                batch = self._burst.inbound_gro(self._datagrams.fileno(), self._device)
+                if not batch.received:
+                    break
+                now = time.monotonic()
+                rest = self._datapath.account(batch.carried, batch.returned, now)
+                self._deliver(self._datapath.inbound_udp(rest, now))
             self._datagrams.close()
             self._datagrams = None
 
