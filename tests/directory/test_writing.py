@@ -188,24 +188,20 @@ def test_tls_is_taken_with_the_right_certificate_only(domain, tmp_path, security
     words = "ipsec static\nset store location=domain\nshow policy all"
     good = settings.format(authority=domain.controller.authority)
     assert "Client (Respond Only)" in domain.administer(words, settings=good, tickets=False)
-    told = domain.stockade(
-        "alpha",
-        "rsop",
-        "--ou",
-        domain.servers,
-        settings=good.replace("[directory]", '[kerberos]\nkeytab = "/none"\n[directory]'),
-        tickets=True,
-    )
-    assert "Default Domain Policy" in told
     other = tmp_path / "other.pem"
     domain.other_authority(other)
     refused = domain.administer(words, settings=settings.format(authority=other), good=False, tickets=False)
     assert "certificate" in refused
     assert str(other) in refused
-    password.write_text("wrong\n")
-    assert "refuses us" in domain.administer(words, settings=good, good=False, tickets=False)
-    password.chmod(0o644)
-    assert "others may read" in domain.administer(words, settings=good, good=False, tickets=False)
+    if security == "starttls":
+        # The other way to read, that of an agent: and with a wrong password.
+        told = domain.stockade(
+            "alpha", "rsop", "--ou", domain.servers,
+            settings=good.replace("[directory]", '[kerberos]\nkeytab = "/none"\n[directory]'),
+        )  # fmt: skip
+        assert "Default Domain Policy" in told
+        password.write_text("wrong\n")
+        assert "refuses us" in domain.administer(words, settings=good, good=False, tickets=False)
 
 
 def test_without_tickets_the_command_says_what_to_do(domain):

@@ -54,7 +54,7 @@ class ReasonCode(Enum):
         "an object of this kind has the name already",
         "choose another name or use set",
     )
-    IN_USE = ("in-use", Fault.CALLER, None, "the object is used by a rule", "delete or change the rule first")
+    IN_USE = ("in-use", Fault.CALLER, None, "the object is in use", "delete or change what uses it first")
     INVALID_POLICY = (
         "invalid-policy",
         Fault.CALLER,

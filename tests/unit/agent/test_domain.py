@@ -3,13 +3,17 @@
 import asyncio
 import json
 import os
+import signal
+import time
 
 import pytest
 
+from stockade.agent import domain_fetch
 from stockade.agent.domain import DomainPolicy, next_retry, read_in_process
 from stockade.agent.domain_settings import DomainSettings, Request
 from stockade.agent.journal import Entry
 from stockade.model.reasons import HostError, Reason, ReasonCode
+from stockade.store.directory.ldap import Login
 from stockade.store.directory.snapshot import Snapshot, encode_snapshot
 
 
@@ -95,6 +99,35 @@ def test_the_process_says_what_is_missing(tmp_path):
         asyncio.run(read_in_process(request))
     assert caught.value.reason.code is ReasonCode.KERBEROS_UNAVAILABLE
     assert "none.keytab" in str(caught.value)
+
+
+def test_a_controller_whose_answer_kills_or_stops_the_reader_is_left_for_the_next(monkeypatch):
+    def tried(controller, login, read):
+        if controller == "falls":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if controller == "hangs":
+            time.sleep(600)
+        if controller == "refuses":
+            reason = Reason.of(ReasonCode.DIRECTORY_REFUSED, "no", controller=controller)
+            return b"refused\n" + domain_fetch.refusal_form(reason)
+        return b"answer\n" + controller.encode()
+
+    monkeypatch.setattr(domain_fetch, "_tried", tried)
+    monkeypatch.setattr(domain_fetch, "CONTROLLER_SECONDS", 3.0)
+
+    def ask(*controllers: str) -> bytes:
+        return domain_fetch._from_any(Request("lab.test", controllers=controllers), Login(), lambda one: b"")
+
+    assert ask("falls", "hangs", "refuses", "good", "better") == b"good"
+    for controller, code in (
+        ("falls", ReasonCode.DIRECTORY_UNREACHABLE),
+        ("hangs", ReasonCode.DIRECTORY_UNREACHABLE),
+        ("refuses", ReasonCode.DIRECTORY_REFUSED),
+    ):
+        with pytest.raises(HostError) as caught:
+            ask(controller)
+        assert caught.value.reason.code is code
+        assert controller in str(caught.value.reason)
 
 
 def test_a_process_that_hangs_is_ended_and_one_that_dies_is_no_answer(monkeypatch, tmp_path):

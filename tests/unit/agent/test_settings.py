@@ -58,3 +58,40 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path, text, named):
     assert refusal.value.reason.code is ReasonCode.INVALID_SETTING
     assert named in str(refusal.value)
     assert str(file) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ('security = "clear"', "gssapi, ldaps or starttls"),
+        ('user = "a@LAB"', "go together"),
+        ('user = "a@LAB"\npassword_file = "/p"', "over ldaps or starttls only"),
+        ("domain = 3", "must be text"),
+    ],
+)
+def test_a_directory_is_never_asked_in_clear(tmp_path, words, named):
+    file = tmp_path / "agent.toml"
+    file.write_text(f"[directory]\n{words}\n")
+    with pytest.raises(CallerError) as refusal:
+        read_settings(file)
+    assert refusal.value.reason.code is ReasonCode.INVALID_SETTING
+    assert named in str(refusal.value.reason)
+
+
+def test_a_password_of_the_directory_is_read_from_its_owners_file_only(tmp_path):
+    password, file = tmp_path / "password", tmp_path / "agent.toml"
+    file.write_text(
+        f'[directory]\ndomain = "lab.test"\nsecurity = "ldaps"\nuser = "a@LAB"\n'
+        f'password_file = "{password}"\n'
+    )
+    settings = read_settings(file).directory
+    for content, mode, named in (("", 0o600, "empty"), ("secret\n", 0o640, "others may read")):
+        password.write_text(content)
+        password.chmod(mode)
+        with pytest.raises(CallerError, match=named):
+            settings.login(None)
+    password.chmod(0o600)
+    login = settings.login(None)
+    assert login.password is not None
+    assert login.password.reveal() == b"secret"
+    assert "secret" not in repr(login)

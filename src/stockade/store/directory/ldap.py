@@ -140,14 +140,16 @@ class Connection:
         library = _library()
         found: list[Entry] = []
         try:
-            if scope is Scope.BASE:
+            try:
                 rows = self._connection.search(base, int(scope), expression, list(attributes), self._timeout)
                 found += (self._entry(row) for row in rows)
-            else:
+            except library.errors.SizeLimitError:
+                # More than a controller gives at once (1000). Not from the start: the library falls with a
+                # memory fault where a controller stops in the middle of a page.
                 for row in self._pages(base, scope, attributes, expression):
                     found.append(self._entry(row))
                     if len(found) > MAXIMUM_ENTRIES:
-                        raise self._too_much(f"more than {MAXIMUM_ENTRIES} entries in {base}")
+                        raise self._too_much(f"more than {MAXIMUM_ENTRIES} entries in {base}") from None
         except library.errors.NoSuchObjectError:
             return []
         except library.LDAPError as error:
