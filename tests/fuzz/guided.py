@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing with atheris (libFuzzer): the same targets as the tests, for as long as one likes.
 
-    python tests/fuzz/guided.py engine --seconds 60        # or: wire
+    python tests/fuzz/guided.py engine --seconds 60        # or: wire, formats, netsh
     python tests/fuzz/guided.py engine FILE                # one input again
 
 The corpus (`corpus/TARGET`) is kept in the repository and small: inputs that reach new code are added to it
@@ -18,8 +18,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
-TARGETS = {"engine": ("engine_target", "fuzz_engine"), "wire": ("test_wire_fuzz", "fuzz_one")}
-LONGEST = {"engine": 600, "wire": 2000}
+TARGETS = {
+    "engine": ("engine_target", "fuzz_engine"),
+    "wire": ("test_wire_fuzz", "fuzz_one"),
+    "formats": ("test_formats_fuzz", "fuzz_one"),
+    "netsh": ("test_netsh_fuzz", "fuzz_script"),
+}
+LONGEST = {"engine": 600, "wire": 2000, "formats": 4000, "netsh": 1500}
 SLOW_SECONDS = 20
 """An input that takes longer counts as one that hangs; generous, for a machine that does other things too."""
 

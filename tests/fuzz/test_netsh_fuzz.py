@@ -106,6 +106,11 @@ def script_is_handled(content: bytes, *, atomic: bool) -> None:
         outcome.text.encode()  # can be printed
 
 
+def fuzz_script(data: bytes) -> None:
+    """The target of the guided harness: the first byte says whether all or nothing is applied."""
+    script_is_handled(data[1:], atomic=bool(data[:1] and data[0] & 1))
+
+
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), atomic=st.booleans())
 def test_mutated_scripts(seed: int, atomic: bool) -> None:

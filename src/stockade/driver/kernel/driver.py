@@ -535,6 +535,7 @@ class KernelDriver:
                 state = states.state_of(sa, ids[sa.negotiation])
                 self._open_netlink().change(MessageType.UPDATE_SA, state.encode())
                 each.sa = sa
+                self._ledger.add(sa, each.installed)  # a next agent finds it as it is now
         except NetlinkError as error:
             if error.number != errno.ESRCH:  # it has just expired
                 self._events.append(DriverFailed(error.reason))
