@@ -71,6 +71,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("stockade demo",),
     "doctor": ("stockade doctor",),
     "agent run": ("stockade agent run", "stockade --home /tmp/try agent run --driver userspace"),
+    "agent end": ("stockade agent end",),
     "boot-filters install": ("stockade boot-filters install",),
     "boot-filters remove": ("stockade boot-filters remove",),
     "boot-filters show": ("stockade boot-filters show",),
