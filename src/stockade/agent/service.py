@@ -15,7 +15,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stockade import __version__
@@ -34,10 +33,9 @@ from stockade.agent.measuring import FEW_FILTERS, Measuring
 from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
-from stockade.agent.restart_secret import next_restart_secret
-from stockade.agent.service_settings import SIMPLE_POLICY_FALLBACK, ServiceSettings, with_asked
+from stockade.agent.policy_keeper import PolicyKeeper
 from stockade.agent.settings import Settings
-from stockade.agent.stores import Configuration, Stores, Versions
+from stockade.agent.stores import Stores
 from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, UdpSockets
 from stockade.agent.unreachable import UnreachableReports
 from stockade.agent.web_desk import WebDesk
@@ -55,19 +53,12 @@ from stockade.ike.contract import (
     StoryLine,
     perform,
 )
-from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import Flow
-from stockade.pki.access import AccessList
-from stockade.pki.access_file import closed_access, read_access, seconds_unchanged
-from stockade.pki.credentials import Credentials
-from stockade.pki.distribution import ListFetcher
-from stockade.pki.machine_store import MachineStore
-from stockade.pki.revocation import RevocationCheck
+from stockade.pki.access_file import seconds_unchanged
 from stockade.policy.dynamic import DynamicSet
-from stockade.policy.objects import PolicySet
 from stockade.store.dynamic import dynamic_form
 
 if TYPE_CHECKING:
@@ -78,11 +69,13 @@ STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
 
 FAREWELL_SECONDS = 1.0
+"""How long a stopping agent waits for its deletes to be acknowledged ([MS-IKEE] §3.8.7.1: 1 s)."""
+
 QUIET_SECONDS = 0.05
 """Without a message for so long the key exchange may work ahead."""
+
 AHEAD_SECONDS = 0.005
 """Between two pieces of such work, each a millisecond at most: nobody waits long behind one."""
-"""How long a stopping agent waits for its deletes to be acknowledged ([MS-IKEE] §3.8.7.1: 1 s)."""
 
 
 class Service:
@@ -103,11 +96,7 @@ class Service:
         self._kerberos = kerberos
         self._groups = groups
         self._workers = Workers()
-        fetch = settings.fetch_revocation_lists
-        self._lists = ListFetcher(paths.certificates / "fetched") if fetch else None
         self._settings = settings
-        self._asked = ServiceSettings()
-        self._persistent: tuple[PolicySet, ...] = ()
         self._gate = gate
         self._paths = paths
         self._driver = driver
@@ -120,10 +109,6 @@ class Service:
         self._ahead: asyncio.TimerHandle | None = None
         self._quiet_since = 0.0
         self._settling: asyncio.TimerHandle | None = None
-        self._refusal: Reason | None = None
-        self._facts_refusal: Reason | None = None
-        self._store_refused = False  # it is a store that cannot be read
-        self._versions: Versions = ()
         self._loop: asyncio.AbstractEventLoop
         self._measuring = Measuring()
         self._outputs: Outputs | None = None
@@ -134,6 +119,7 @@ class Service:
         self._oakley = OakleyLog(paths.journal)
         self._facts: FactsKeeper
         self._domain: DomainPolicy
+        self._policy: PolicyKeeper
         self._core: HostCore
         self._desk: WebDesk
         self._cluster: ClusterNode | None = None
@@ -168,15 +154,26 @@ class Service:
             self._settings.kerberos.keytab,
             self._paths.domain,
             self._journal.write,
-            self._load_quietly,
+            lambda: self._policy.load_quietly(),
             lambda: self._facts.facts.local,
+        )
+        self._policy = PolicyKeeper(
+            self._paths,
+            self._settings,
+            self._stores,
+            self._gate,
+            self._groups,
+            self._facts,
+            self._domain,
+            self._journal.write,
+            self._pump,
         )
         self._stores.domain = self._domain.policy_sets
         keep = orderly = False
         try:
             self._start_policy()
             await self._serve_network()
-            keep, orderly = self._stay_persistent(), True
+            keep, orderly = self._policy.stay_persistent(), True
         finally:
             names.close()
             if orderly:
@@ -193,9 +190,7 @@ class Service:
             self._journal.close()
 
     def _start_policy(self) -> None:
-        """Put the policy in force, or the last good one. Where neither can be, the boot filters stay, under
-        the persistent policy: the host is as closed as the administrator asked for, and the agent waits for
-        a better policy."""
+        """Make the core, and put the policy in force."""
         self._facts.refresh()
         self._domain.start()
         self._core = HostCore(
@@ -205,88 +200,21 @@ class Service:
             journal=self._journal.write,
             known_peers=self._known,
             config=self._settings.ike,
-            credentials=self._read_certificates(),
+            credentials=self._policy.read_certificates(),
             kerberos=self._kerberos,
             perform=self._perform,
             soft=self._settings.soft,
             source_for=source_address,
-            restart_secret=self._read_restart_secret(),
+            restart_secret=self._policy.read_restart_secret(),
         )
-        self._core.engine.set_access(self._read_access(), time.monotonic())
+        self._core.engine.set_access(self._policy.read_access_list(), time.monotonic())
         self._desk = WebDesk(self._stores, self._journal.write, self._core.log_key_exchange)
         self._core.oakley = self._on_story
         if self._settings.cluster is not None:
             from stockade.agent.cluster import ClusterNode
 
             self._cluster = ClusterNode(self._settings.cluster, self._core, self._journal.write)
-        if self._gate.trouble is not None:
-            self._journal.write(Entry("boot-filters-failed", self._gate.trouble))
-        self._begin_persistent()
-        try:
-            configuration = self._read_policy()
-        except StockadeError as error:
-            self._refuse_store(error.reason)
-        else:
-            self._enforce(configuration)
-            if self._refusal is None or self._store_refused:
-                self._open_gate()
-                return
-        refusal = self._refusal
-        try:
-            last = self._stores.read_last_good()
-            if self._core.load(last.policy_sets, time.monotonic(), self._facts.facts).refusal is None:
-                self._take_settings(last)
-                self._open_gate()
-                return
-        except StockadeError as error:
-            self._journal.write(Entry("last-good-refused", error.reason))
-        finally:
-            self._refusal = refusal
-        self._hold_at_boot()
-
-    def _begin_persistent(self) -> None:
-        """The persistent policy comes first, over the boot filters: reading and compiling the rest may take
-        seconds. Only where boot filters hold: over the filters of a killed agent it would open what they
-        close. One that is refused, or cannot be read, is told of when the whole policy is."""
-        if not self._gate.is_closed:
-            return
-        try:
-            persistent = self._stores.read_persistent()
-        except StockadeError:
-            return
-        if persistent.assigned is None:
-            return
-        if self._core.load([persistent], time.monotonic(), self._facts.facts).refusal is None:
-            self._gate.stand_under(self._core.table)
-
-    def _open_gate(self) -> None:
-        """A policy is in force: the boot filters go."""
-        try:
-            self._gate.open()
-        except StockadeError as error:  # more closed than the policy says, and told
-            self._journal.write(Entry("boot-filters-failed", error.reason))
-
-    def _hold_at_boot(self) -> None:
-        """No policy can be put in force: the persistent one alone, and the boot filters below it."""
-        try:
-            persistent = self._stores.read_persistent()
-            if persistent.assigned is not None:
-                result = self._core.load([persistent], time.monotonic(), self._facts.facts)
-                if result.refusal is not None:
-                    raise StockadeError(result.refusal)
-            self._gate.stand_under(self._core.table)
-        except StockadeError as error:
-            self._journal.write(Entry("persistent-refused", error.reason))
-            self._gate.close_all()
-        mode = Reason.of(ReasonCode.NO_POLICY, "no policy is in force", boot_mode=self._gate.table.mode)
-        self._journal.write(Entry("boot-filters-stay", mode))
-
-    def _stay_persistent(self) -> bool:
-        """At an orderly stop: an assigned persistent policy stays in force (what it secures is closed, for
-        there is nobody to negotiate), everything else is taken out."""
-        if not self._persistent:
-            return False
-        return self._core.load(self._persistent, time.monotonic()).refusal is None
+        self._policy.begin(self._core, self._desk)
 
     async def _serve_network(self) -> None:
         loop = asyncio.get_running_loop()
@@ -310,8 +238,8 @@ class Service:
             self._pump()
             if self._cluster is not None:
                 self._cluster.start()
-            if self._refusal is None:
-                self._keep_good_copy()
+            if self._policy.refusal is None:
+                self._policy.keep_good_copy()
             started = Reason.of(ReasonCode.AGENT_STARTED, version=__version__, pid=os.getpid())
             self._journal.write(Entry("agent-started", started))
             tasks = [asyncio.create_task(self._watch())]
@@ -382,7 +310,7 @@ class Service:
     # ---- what happens
 
     def _on_story(self, line: StoryLine) -> None:
-        if self._asked.ike_logging:
+        if self._policy.asked.ike_logging:
             self._oakley.write(line)
         self._desk.remember(line)
 
@@ -466,15 +394,13 @@ class Service:
             self._apply_facts()
 
     def _apply_facts(self) -> None:
-        """The facts changed: only the difference that they make goes to the driver."""
-        facts, now = self._facts.facts, time.monotonic()
+        now = time.monotonic()
         if self._cluster is not None:
-            self._cluster.before_facts(set(facts.local), now)
-        self._facts_refusal = self._core.set_facts(facts, now).refusal
+            self._cluster.before_facts(set(self._facts.facts.local), now)
+        self._policy.apply_facts(now)
         if self._cluster is not None:
             self._cluster.after_facts(now)
-        if self._gate.is_closed:  # the persistent policy alone is in force
-            self._gate.stand_under(self._core.table)
+        self._policy.settle_gate()
         self._pump()
 
     def _pump(self) -> None:
@@ -533,128 +459,14 @@ class Service:
             self._timer_at = wanted
             self._timer = loop.call_later(max(0.0, wanted - now), self._on_timer)
 
-    # ---- policy
-
     async def _watch(self) -> None:
         """What tells no event: other processes' changes of the stores and files, names that are due."""
         while True:
             await asyncio.sleep(STORE_POLL)
-            with suppress(StockadeError):  # in the journal; the last good policy stays
-                if self._store_versions() != self._versions or self._store_refused:
-                    self._load()
+            self._policy.look()
             if self._facts.files_changed():
                 self._reread_facts()
             self._facts.names.ask_due(time.monotonic())
-
-    def _read_policy(self) -> Configuration:
-        """The stores' content at start; where one cannot be read, its last good copy."""
-        configuration = self._stores.read_at_start(self._refuse_store)
-        if not self._store_refused:
-            self._versions = self._stores.versions()
-        return configuration
-
-    def _store_versions(self) -> Versions:
-        try:
-            return self._stores.versions()
-        except StockadeError as error:
-            self._refuse_store(error.reason)
-            raise
-
-    def _refuse_store(self, reason: Reason) -> None:
-        """A store cannot be read: what was in force stays."""
-        if self._refusal != reason:
-            self._journal.write(Entry("policy-refused", reason))
-        self._refusal, self._store_refused = reason, True
-
-    def _read_certificates(self) -> Credentials:
-        """The machine store as it is now; files that cannot be read are told and left out."""
-        rules = self._settings.chains
-        if self._asked.strong_crl_check is not None:
-            rules = replace(rules, revocation=RevocationCheck(self._asked.strong_crl_check))
-        credentials, problems = MachineStore(self._paths.certificates).credentials(rules, self._lists)
-        for problem in problems:
-            self._journal.write(Entry("certificate-not-read", problem))
-        return credentials
-
-    def _read_restart_secret(self) -> RestartSecret | None:
-        """What proves to peers that we lost state; without it they find out by their timers."""
-        try:
-            return next_restart_secret(self._paths.restart, self._settings.cluster)
-        except StockadeError as error:
-            self._journal.write(Entry("restart-secret-lost", error.reason))
-            return None
-
-    def _read_access(self) -> AccessList:
-        """The access list as it is now. One that cannot be read closes the host: who may connect is then not
-        known."""
-        try:
-            access = read_access(self._paths.access)
-            if self._groups is not None:
-                self._groups.follow(access)
-            return access
-        except StockadeError as error:
-            self._journal.write(Entry("access-list-not-read", error.reason))
-            return closed_access(error.reason)
-
-    def _load(self) -> None:
-        """Read and enforce the stores' present content; on failure the last good policy stays and the error
-        says why."""
-        versions = self._store_versions()
-        try:
-            configuration = self._stores.read()
-        except StockadeError as error:
-            self._refuse_store(error.reason)
-            raise
-        self._versions, self._store_refused = versions, False
-        self._enforce(configuration)
-        self._pump()
-        if self._refusal is None:
-            self._open_gate()
-            self._keep_good_copy()
-
-    def _load_quietly(self) -> None:
-        with suppress(StockadeError):  # in the journal and in the status
-            self._load()
-
-    def _enforce(self, configuration: Configuration) -> None:
-        """Put a configuration in force; `_refusal` says why it is not, where it is not."""
-        self._take_settings(configuration)
-        with suppress(StockadeError):  # a policy that names what is not there: the core says so
-            self._facts.want_names(configuration.policy_sets, configuration.dynamic)
-        result = self._core.load(
-            configuration.policy_sets,
-            time.monotonic(),
-            self._facts.facts,
-            dynamic=configuration.dynamic,
-            level=configuration.settings.exempt_level,
-        )
-        if result.refusal is None:
-            self._facts_refusal = None
-            self._persistent = configuration.persistent
-        if result.refusal is not None or not self._store_refused:
-            self._refusal = result.refusal
-
-    def _take_settings(self, configuration: Configuration) -> None:
-        """What `set config` says, of as much as acts at once."""
-        asked = self._asked = configuration.settings
-        now = time.monotonic()
-        self._desk.set_always(asked.ike_logging)
-        self._core.packet_log.set(asked.diagnostics, asked.log_interval, now)
-        soft = self._settings.soft
-        if asked.simple_policy:
-            soft = replace(soft, fallback_seconds=SIMPLE_POLICY_FALLBACK)
-        self._core.soft.settings = soft
-        self._core.engine.set_config(with_asked(self._settings.ike, asked))
-        self._core.engine.set_credentials(self._read_certificates())
-        self._core.engine.set_access(self._read_access(), now)
-
-    def _keep_good_copy(self) -> None:
-        """Remember what is in force, for a start that finds a store damaged."""
-        try:
-            self._stores.keep_good_copies()
-            self._domain.keep()
-        except StockadeError as error:
-            self._journal.write(Entry("last-good-not-kept", error.reason))
 
     # ---- what the API asks (api.AgentOperations)
 
@@ -665,7 +477,7 @@ class Service:
     def status(self) -> messages.Status:
         now = time.monotonic()
         statistics = self._driver.statistics(filters=False)
-        refusal = self._refusal or self._facts_refusal
+        refusal = self._policy.trouble
         return messages.Status(
             version=__version__,
             pid=os.getpid(),
@@ -708,12 +520,12 @@ class Service:
     def reload(self) -> messages.Loaded:
         self._domain.refresh()
         with suppress(StockadeError):  # told by `refused`
-            self._load()
+            self._policy.load()
             self._journal.write(Entry("policy-reloaded", Reason.of(ReasonCode.POLICY_LOADED, "as asked for")))
         return messages.Loaded(
             policy=self._core.table.policy_name,
             filters=len(self._core.table.filters),
-            refused=views.reason_message(self._refusal) if self._refusal else None,
+            refused=views.reason_message(self._policy.refusal) if self._policy.refusal else None,
         )
 
     def dynamic(self, *, with_keys: bool) -> messages.Dynamic:
@@ -729,13 +541,13 @@ class Service:
         before = memory.read()
         memory.replace(objects)
         try:
-            self._load()
-            if self._refusal is not None:
-                raise StockadeError(self._refusal)
+            self._policy.load()
+            if self._policy.refusal is not None:
+                raise StockadeError(self._policy.refusal)
         except StockadeError as error:
             memory.replace(before)
             with suppress(StockadeError):  # it was in force a moment ago
-                self._load()
+                self._policy.load()
             raise StockadeError(error.reason) from None
         return messages.Loaded(
             policy=self._core.table.policy_name, filters=len(self._core.table.filters), refused=None
@@ -801,7 +613,7 @@ class Service:
     def metrics(self) -> bytes:
         from stockade.agent.metrics import Figures, render  # late: only those who ask pay for the library
 
-        refusal = self._refusal or self._facts_refusal
+        refusal = self._policy.trouble
         statistics = self._driver.statistics(filters=len(self._core.table.filters) <= FEW_FILTERS)
         self._measuring.look(self._core, statistics)
         snapshot, cluster = self._domain.snapshot, self._cluster
