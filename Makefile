@@ -40,7 +40,7 @@ contracts: ## the arrows between the rooms (import-linter)
 
 docs: ## the manual, into site/
 	@scripts/bootstrap tools
-	@$(BIN)/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 package: ## the wheel and the Debian package, into dist/ (minutes, where gssapi and bonsai are built anew)
 	@scripts/bootstrap demo
