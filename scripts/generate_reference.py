@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from stockade.agent.metric_table import METRICS
-from stockade.console.main import _parser
 from stockade.console.manual import commands_page
+from stockade.console.parser import make_parser
 from stockade.ike.config import EngineConfig
 from stockade.ike.liveness import PeerTraits, plan_for
 from stockade.model.reasons import Fault, ReasonCode
@@ -167,7 +167,7 @@ PAGES = {
     "reasons.md": reasons_page,
     "event-ids.md": events_page,
     "metric-list.md": metrics_page,
-    "commands.md": lambda: commands_page(_parser()),
+    "commands.md": lambda: commands_page(make_parser()),
     "timers.md": timers_page,
 }
 

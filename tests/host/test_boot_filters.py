@@ -138,7 +138,9 @@ def test_the_units_are_what_systemd_takes(unit: Path, tmp_path: Path) -> None:
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read(unit)
     words = parser["Service"]["ExecStart"].split()
-    program = "import sys; from stockade.console.main import _parser; _parser().parse_args(sys.argv[1:])"
+    program = (
+        "import sys; from stockade.console.parser import make_parser; make_parser().parse_args(sys.argv[1:])"
+    )
     subprocess.run([sys.executable, "-c", program, *words[1:]], check=True)
     if unit.name == "stockade-boot-filters.service":
         assert "network-pre.target" in parser["Unit"]["Before"]

@@ -13,11 +13,12 @@ import pytest
 
 from stockade.console import whole_answers
 from stockade.console.help import EXAMPLES, EXIT_CODES, GROUPS, leaves, names, one_screen
-from stockade.console.main import _guarded, _parser, main
+from stockade.console.main import _guarded, main
 from stockade.console.manual import completion, pages
+from stockade.console.parser import make_parser
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
-LEAVES = sorted(path for path, _ in leaves(_parser()))
+LEAVES = sorted(path for path, _ in leaves(make_parser()))
 
 
 def test_help_fits_one_screen_and_names_every_command(capsys):
@@ -28,18 +29,18 @@ def test_help_fits_one_screen_and_names_every_command(capsys):
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     grouped = [name for _, rows in GROUPS for commands, _ in rows for name in commands.split(", ")]
-    assert sorted(grouped) == sorted(names(_parser())), "each in exactly one group"
+    assert sorted(grouped) == sorted(names(make_parser())), "each in exactly one group"
 
 
 @pytest.mark.parametrize("path", LEAVES)
 def test_every_command_has_an_example_that_can_be_read(path, capsys):
-    command = dict(leaves(_parser()))[path]
+    command = dict(leaves(make_parser()))[path]
     assert (command.epilog or "").startswith("example"), f"give `{path}` an example in help.py"
     assert "example" in command.format_help()
     for line in EXAMPLES.get(path, ()):
         words = shlex.split(line.partition(" > ")[0])
         assert words[0] == "stockade"
-        _parser().parse_args(_guarded(words[1:]))
+        make_parser().parse_args(_guarded(words[1:]))
 
 
 def test_examples_are_of_commands_that_there_are():
@@ -68,7 +69,7 @@ def test_a_wrong_command_line_is_told_as_all_errors_are(words, told, capsys):
 
 
 def test_exit_codes_are_documented():
-    text = one_screen(_parser()) + pages(_parser())["stockade.1"]
+    text = one_screen(make_parser()) + pages(make_parser())["stockade.1"]
     for code, _ in EXIT_CODES:
         assert re.search(rf"\b{code}\b", text)
 
@@ -76,7 +77,7 @@ def test_exit_codes_are_documented():
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_completes_commands_and_options(tmp_path):
     script = tmp_path / "stockade.bash"
-    script.write_text(completion(_parser(), "bash"))
+    script.write_text(completion(make_parser(), "bash"))
     function = re.search(r"complete .*-F (\w+) stockade", script.read_text())
     assert function
 
@@ -123,10 +124,10 @@ def test_table_and_list_have_every_field(capsys):
 
 REFUSING = """
 import sys
-from stockade.console import main as m
+from stockade.console import handlers, main as m
 from stockade.console import printing
 answer = {"policy": "p", "warnings": [], "filters": []}
-m._client = lambda options: type("C", (), {"get": lambda self, *w: answer})()
+handlers._client = lambda options: type("C", (), {"get": lambda self, *w: answer})()
 sys.exit(m.main(["show", "filters"]))
 """
 
@@ -157,7 +158,7 @@ def test_a_refusal_says_what_and_what_to_do_in_json_too(monkeypatch, capsys):
     def refuse(options):
         raise error_for(ReasonCode.AGENT_NOT_RUNNING, "nothing listens at /x")
 
-    monkeypatch.setattr("stockade.console.main._client", refuse)
+    monkeypatch.setattr("stockade.console.handlers._client", refuse)
     assert main(["status"]) == 1
     text = capsys.readouterr().err
     assert "nothing listens at /x" in text

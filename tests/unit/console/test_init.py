@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stockade.console.init_command import questions
-from stockade.console.main import _parser, main
+from stockade.console.main import main
+from stockade.console.parser import make_parser
 from stockade.model.reasons import CallerError
 
 
@@ -106,7 +107,7 @@ def test_three_questions_are_enough(tmp_path: Path) -> None:
         asked.append(question)
         return next(replies)
 
-    answers, path = questions(_parser().parse_args(["init"]), ask)
+    answers, path = questions(make_parser().parse_args(["init"]), ask)
     assert len(asked) == 3
     assert [str(peer) for peer in answers.peers] == ["10.0.0.2/32", "10.1.0.0/16"]
     assert answers.require
@@ -118,4 +119,4 @@ def test_three_questions_are_enough(tmp_path: Path) -> None:
 def test_an_answer_that_is_none_of_the_words_is_refused() -> None:
     replies = iter(["10.0.0.2", "kerberos", "maybe"])
     with pytest.raises(CallerError, match="require or request"):
-        questions(_parser().parse_args(["init"]), lambda question: next(replies))
+        questions(make_parser().parse_args(["init"]), lambda question: next(replies))

@@ -144,7 +144,7 @@ def test_sparklines_and_rates(snapshot: Snapshot) -> None:
 def test_once_prints_it_all_and_a_pipe_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("stockade.console.main._client", lambda options: Client())
+    monkeypatch.setattr("stockade.console.handlers._client", lambda options: Client())
     assert main(["monitor", "--once"]) == 0
     printed = capsys.readouterr().out
     for title in (
