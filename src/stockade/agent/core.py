@@ -20,6 +20,7 @@ from stockade.agent.survivors import SurvivingPair
 from stockade.agent.temporary import SoftAssociation, TemporaryFilters
 from stockade.driver import contract as driver_contract
 from stockade.driver.contract import Driver
+from stockade.driver.limits import without_choice
 from stockade.ike import contract as ike
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
@@ -210,8 +211,10 @@ class HostCore:
         """Compile and put in force; the refusal, after which everything is as it was."""
         policy_sets, dynamic = policy
         try:
-            versions = self.driver.capabilities.ip_versions
-            compiled = self._compiler.compile(policy_sets, self.facts, self.exempt_level, versions, dynamic)
+            able = self.driver.capabilities
+            level, versions = self.exempt_level, able.ip_versions
+            compiled = self._compiler.compile(policy_sets, self.facts, level, versions, dynamic)
+            compiled = without_choice(compiled, able)
             self._install_table(compiled)
         except StockadeError as error:
             self._note("policy-refused", error.reason, now, stores=_stores(policy_sets))

@@ -23,7 +23,7 @@ from stockade.model.traffic import Flow
 class Capabilities:
     """What a data plane can express. A policy that asks for more is refused whole, with the rule's name.
     `udp_versions`: the IP versions over which it has ESP in UDP (nobody knows about NATs before the key
-    exchange)."""
+    exchange). `protocol_choice`: a rule may leave open whether ESP, AH or both secure its traffic."""
 
     name: str
     modes: frozenset[Mode]
@@ -33,6 +33,7 @@ class Capabilities:
     ip_versions: frozenset[int]
     extended_sequence: bool = False
     udp_versions: frozenset[int] = frozenset({4})
+    protocol_choice: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,14 @@
 """Whether a data plane can do what is asked of it: the checks that every driver makes before it changes
 anything."""
 
+from dataclasses import replace
 from ipaddress import IPv6Address
+from types import MappingProxyType
 
 from stockade.driver.contract import Capabilities
 from stockade.model.addresses import Address
 from stockade.model.filters import Action, Direction, FilterTable
-from stockade.model.negotiation import Mode
+from stockade.model.negotiation import Mode, Negotiation
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Encryption, Gmac, Hash, Integrity, QuickModeProposal
@@ -47,6 +49,37 @@ def tunnels_of(table: FilterTable) -> dict[str, Address]:
         for name, negotiation in table.negotiations.items()
         if negotiation.quick_mode.tunnel_endpoint is not None
     }
+
+
+def without_choice(table: FilterTable, capabilities: Capabilities) -> FilterTable:
+    """The table as a data plane can have it whose rules each need one protocol: methods with other protocols
+    than a rule's first one has are left out, with a warning. Never is anything secured less than by one of
+    the rule's own methods; a peer that has only what is left out is refused."""
+    if capabilities.protocol_choice:
+        return table
+    narrowed: dict[str, Negotiation] = {}
+    for name, negotiation in table.negotiations.items():
+        methods = negotiation.quick_mode.proposals
+        kept = tuple(method for method in methods if _protocols(method) == _protocols(methods[0]))
+        if len(kept) < len(methods):
+            narrowed[name] = replace(negotiation, quick_mode=replace(negotiation.quick_mode, proposals=kept))
+    if not narrowed:
+        return table
+    rules = {
+        entry.negotiation: entry.provenance.rule for entry in table.filters if entry.negotiation in narrowed
+    }
+    warnings = tuple(
+        f"rule {rules.get(name, name)!r} leaves open whether ESP, AH or both secure its traffic, which the"
+        f" {capabilities.name} data plane cannot: only methods with {_protocols(one.quick_mode.proposals[0])}"
+        " are used"
+        for name, one in narrowed.items()
+    )
+    negotiations = MappingProxyType({**table.negotiations, **narrowed})
+    return replace(table, negotiations=negotiations, warnings=(*table.warnings, *warnings))
+
+
+def _protocols(method: QuickModeProposal) -> str:
+    return " and ".join(word for word, part in (("ESP", method.esp), ("AH", method.ah)) if part is not None)
 
 
 def check_table(table: FilterTable, capabilities: Capabilities) -> None:

@@ -122,6 +122,7 @@ def kernel_capabilities() -> Capabilities:
                     )
                 )
             ),
+            protocol_choice=False,  # a policy's template names its protocols
             extended_sequence=has_esp
             and takes(
                 replace(

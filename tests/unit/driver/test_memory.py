@@ -6,7 +6,7 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 
 from stockade.driver.contract import Acquire, Driver, PacketRefused
-from stockade.driver.limits import check_table, software_capabilities
+from stockade.driver.limits import check_table, software_capabilities, without_choice
 from stockade.driver.memory import MemoryDriver
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.negotiation import Mode
@@ -132,9 +132,9 @@ def test_release_is_for_one_filter_and_peer(host: Host, hosts: SimpleNamespace) 
     assert host.driver.statistics().held_packets == 0
 
 
-def with_proposal(table: FilterTable, proposal: QuickModeProposal, **values: object) -> FilterTable:
+def with_proposals(table: FilterTable, *proposals: QuickModeProposal, **values: object) -> FilterTable:
     negotiation = table.negotiations["rule"]
-    quick_mode = replace(negotiation.quick_mode, proposals=(proposal,), **values)
+    quick_mode = replace(negotiation.quick_mode, proposals=proposals, **values)
     return replace(
         table, negotiations=MappingProxyType({"rule": replace(negotiation, quick_mode=quick_mode)})
     )
@@ -150,7 +150,7 @@ def test_what_the_driver_lacks_is_refused_whole_with_the_rules_name(
         MemoryDriver, "capabilities", software_capabilities("memory", ip_versions=frozenset({4}))
     )
     over_ipv6 = {"mode": Mode.TUNNEL, "tunnel_endpoint": hosts.BETA6}
-    tunnel = with_proposal(good, QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None)), **over_ipv6)
+    tunnel = with_proposals(good, QuickModeProposal(EspSuite(Encryption.AES_GCM_128, None)), **over_ipv6)
     with pytest.raises(CallerError, match="rule 0"):
         host.driver.install_filters(tunnel)
     with pytest.raises(CallerError, match="rule 0") as caught:
@@ -171,7 +171,7 @@ def test_what_the_driver_lacks_is_refused_whole_with_the_rules_name(
 def test_a_suite_that_a_data_plane_lacks_is_refused_with_its_name_and_the_rules(
     hosts: SimpleNamespace, method: QuickModeProposal
 ) -> None:
-    table = with_proposal(hosts.make_table(("negotiate", 0, 0)), method)
+    table = with_proposals(hosts.make_table(("negotiate", 0, 0)), method)
     has = software_capabilities("software")
     check_table(table, has)
     wanted = method.ah if method.esp is None else method.esp.encryption
@@ -184,11 +184,33 @@ def test_extended_sequence_numbers_that_a_data_plane_lacks_are_refused_with_the_
     hosts: SimpleNamespace,
 ) -> None:
     method = QuickModeProposal(ah=Hash.SHA1, extended_sequence=True)
-    table = with_proposal(hosts.make_table(("negotiate", 0, 0)), method)
+    table = with_proposals(hosts.make_table(("negotiate", 0, 0)), method)
     has = software_capabilities("software")
     check_table(table, has)
     with pytest.raises(CallerError, match=r"no extended sequence numbers.*rule 0"):
         check_table(table, replace(has, extended_sequence=False))
+
+
+def test_a_data_plane_without_a_choice_of_protocols_gets_the_methods_of_the_first_one(
+    hosts: SimpleNamespace,
+) -> None:
+    """Windows' predefined policies leave it open whether ESP or AH secures their traffic."""
+    esp = QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, Hash.SHA1))
+    short = replace(esp, lifetime_seconds=60)
+    ah = QuickModeProposal(ah=Hash.SHA1)
+    both = QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, None), ah=Hash.SHA1)
+    table = with_proposals(hosts.make_table(("negotiate", 0, 0)), esp, ah, short, both)
+    has = software_capabilities("software")
+    assert without_choice(table, has) is table
+    lacks = replace(has, name="other", protocol_choice=False)
+    narrow = without_choice(table, lacks)
+    (negotiation,) = narrow.negotiations.values()
+    assert negotiation.quick_mode.proposals == (esp, short)
+    (warning,) = narrow.warnings
+    assert "'rule 0'" in warning
+    assert "the other data plane cannot: only methods with ESP are used" in warning
+    assert narrow.filters == table.filters
+    assert without_choice(narrow, lacks) is narrow
 
 
 def test_an_sa_beyond_the_capabilities_is_refused(host: Host, hosts: SimpleNamespace) -> None:
