@@ -122,7 +122,7 @@ def _forge(network: Network, peer: Node, form: Form, data: bytes) -> tuple[bytes
             body = encode_payload(HashPayload(proof), first) + body
             first = 8
             authentic = True
-        body = conversation.protection.seal(body)
+        body = conversation.protection.seal(body or bytes(1))
         flags |= 1
         cookie = mode.conversation.responder_cookie
     kind_of = EXCHANGES[exchange % len(EXCHANGES)]

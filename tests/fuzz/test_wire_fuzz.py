@@ -8,10 +8,12 @@ an ISAKMP decoder accepts must also survive a second trip over the wire.
 import importlib
 import inspect
 import pkgutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -30,6 +32,7 @@ from stockade.wire.isakmp.message import (
     HEADER_SIZE,
     MAXIMUM_PAYLOADS,
     Header,
+    decode_clear_payloads,
     decode_header,
     decode_payloads,
     encode_message,
@@ -66,6 +69,7 @@ from stockade.wire.netlink import (
     decode_messages,
     encode_attributes,
 )
+from stockade.wire.pac import read_logon_info
 from stockade.wire.pcap import (
     LinkType,
     pcap_header,
@@ -112,6 +116,7 @@ from stockade.wire.xfrm import (
 from stockade.wire.xfrm_decode import (
     decode_acquire,
     decode_expire,
+    decode_mapping,
     decode_policy,
     decode_policy_statistics,
     decode_sa_statistics,
@@ -227,6 +232,14 @@ def capture(data: bytes) -> None:
     assert len(list(read_capture(data))) == cut
 
 
+LOGON_INFO = Path(__file__).parents[1] / "data" / "kerberos" / "samba-logon-info.bin"
+
+
+def clear_chain(data: bytes) -> None:
+    for _ in range(2 if data else 0):  # the second time from memory
+        assert decode_clear_payloads(data[0], data[1:]) == decode_payloads(data[0], data[1:])
+
+
 def esp_trailer(data: bytes) -> None:
     size, _ = remove_esp_trailer(data)
     assert 0 <= size <= len(data) - 2
@@ -249,6 +262,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "transform": nested(TransformPayload.decode),
     "chain": chain_decoder(False),
     "padded chain": chain_decoder(True),
+    "clear chain": clear_chain,
     "message": message,
     "encapsulated message": encapsulated_message,
     "IP packet": ip_packet,
@@ -273,7 +287,9 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "XFRM expire": netlink(decode_expire),
     "XFRM SA statistics": netlink(decode_sa_statistics),
     "XFRM policy statistics": netlink(decode_policy_statistics),
+    "XFRM mapping": netlink(decode_mapping),
     "ICMP unreachable": read_unreachable,
+    "PAC": read_logon_info,
 }
 NAMES = list(DECODERS)
 
@@ -325,7 +341,9 @@ def seeds() -> dict[str, list[bytes]]:
     table["proposal"] = [proposal.encode_body()]
     table["transform"] = [transform.encode_body()]
     chains = [encode_payloads(payloads), encode_payloads([fragment]), encode_payloads(payloads[5:9])]
-    table["chain"] = table["padded chain"] = [bytes((first,)) + body for first, body in chains]
+    table["chain"] = table["padded chain"] = table["clear chain"] = [
+        bytes((first,)) + body for first, body in chains
+    ]
     table["message"] = [
         encode_message(Header(b"initiate", b"respond.", first, 0x10, 32, 0, 1), body)
         for first, body in chains
@@ -345,6 +363,7 @@ def seeds() -> dict[str, list[bytes]]:
     table["TCP"] = [table["IP packet"][0][20:]]
     table["ICMP"] = [table["IP packet"][2][20:]]
     table["ICMP unreachable"] = ICMP_UNREACHABLE
+    table["PAC"] = [LOGON_INFO.read_bytes()]
     longest = AuthenticationHeader(6, 256, 1, bytes(1016)).encode()
     table["AH"] = [AuthenticationHeader(6, 256, 1, bytes(12)).encode(), longest]
     table["ESP header"] = [EspHeader(256, 1).encode()]
@@ -395,7 +414,10 @@ def xfrm_seeds() -> dict[str, list[bytes]]:
     )
     identity = ends[1].packed + bytes(12) + bytes(4) + bytes((50, 0, 0, 0))
     acquire = identity + ends[0].packed + bytes(12) + selector.encode() + policy.encode_fixed() + bytes(16)
+    changed = ends[1].packed + bytes(16) + (2).to_bytes(2, sys.byteorder) + bytes((50, 0)) + bytes(4)
+    changed += 2 * (ends[0].packed + bytes(12)) + bytes(4)
     return {
+        "XFRM mapping": [changed],
         "XFRM state": [state.encode()],
         "XFRM policy": [policy.encode()],
         "XFRM acquire": [acquire + encode_attributes({5: template.encode()})],
@@ -483,12 +505,14 @@ def test_every_decoder_of_the_room_is_fuzzed() -> None:
         "decode_body",
         "decode_header",
         "decode_payloads",
+        "decode_clear_payloads",
         "decode_esp_header",
         "remove_esp_trailer",
         "decode_udp",
         "decode_tcp",
         "decode_icmp",
         "read_unreachable",
+        "read_logon_info",
         "parse_packet",
         "flow_of",
         "flow_of_packet",
@@ -507,6 +531,7 @@ def test_every_decoder_of_the_room_is_fuzzed() -> None:
         "decode_policy",
         "decode_acquire",
         "decode_expire",
+        "decode_mapping",
         "decode_sa_statistics",
         "decode_policy_statistics",
         "remove_marker",

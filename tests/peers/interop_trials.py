@@ -222,7 +222,8 @@ def carries_traffic(laboratory: Laboratory, case: Case, peer: str, role: str) ->
     # behind a NAT in transport mode each end knows itself, and the other as the NAT shows it
     theirs = laboratory.peers[peer].host
     seen = ends if case.tunnel else (case.our_address(role), case.own_address(peer, role))
-    beside = frozenset(other.own_address(peer, role) for other in CASES if other is not case)
+    here = case.own_address(peer, role)
+    beside = frozenset(other.own_address(one, role) for one in PEERS for other in CASES) - {here}
     with laboratory.capture(peer, only_ours=role == "initiator", beside=beside) as wire:
         bring_up(laboratory, case, peer, role)
         assert ping(laboratory.our_host, ends, 3) == 3, "echo requests were lost"
