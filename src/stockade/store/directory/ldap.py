@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 TIMEOUT = 20.0
 """Seconds that a controller has for one answer."""
-PAGE = 500
 MAXIMUM_ENTRIES = 60_000
 MAXIMUM_BYTES = 64 << 20
 MINIMUM_STRENGTH = 56  # bits of a sealed connection, as SASL counts them
@@ -109,7 +108,6 @@ class Connection:
             client = library.LDAPClient(f"{scheme}://{controller}", login.security is Security.STARTTLS)
             client.set_ignore_referrals(True)
             client.set_server_chase_referrals(False)
-            client.set_auto_page_acquire(False)
             client.set_sd_flags(DACL_ONLY)
             client.set_raw_attributes(list(ATTRIBUTES))
             _authenticate(client, login)
@@ -143,10 +141,10 @@ class Connection:
             try:
                 rows = self._connection.search(base, int(scope), expression, list(attributes), self._timeout)
                 found += (self._entry(row) for row in rows)
-            except library.errors.SizeLimitError:
-                # More than a controller gives at once (1000). Not from the start: the library falls with a
-                # memory fault where a controller stops in the middle of a page.
-                for row in self._pages(base, scope, attributes, expression):
+            except library.errors.SizeLimitError:  # more than a controller gives at once (1000)
+                newest = self.search("", Scope.BASE, ["highestCommittedUSN"])
+                last = newest[0].number("highestCommittedUSN") if newest else 0
+                for row in self._in_parts(base, scope, attributes, expression, 0, last):
                     found.append(self._entry(row))
                     if len(found) > MAXIMUM_ENTRIES:
                         raise self._too_much(f"more than {MAXIMUM_ENTRIES} entries in {base}") from None
@@ -156,19 +154,22 @@ class Connection:
             raise _refused(library, error, self.controller) from None
         return found
 
-    def _pages(
-        self, base: str, scope: Scope, attributes: Sequence[str], expression: str
+    def _in_parts(
+        self, base: str, scope: Scope, attributes: Sequence[str], expression: str, first: int, last: int
     ) -> "Iterator[bonsai.LDAPEntry]":
-        cookie = ""
-        result = self._connection.paged_search(
-            base, int(scope), expression, list(attributes), timeout=self._timeout, page_size=PAGE
-        )
-        while True:
-            yield from result
-            cookie = result.acquire_next_page()
-            if cookie is None:
-                return
-            result = self._connection.get_result(cookie, self._timeout)
+        """Those that were made with an update number from `first` to `last` (each object has one), half by
+        half where they are too many. Not in pages: the library falls with a memory fault where a controller
+        stops in the middle of one."""
+        part = f"(&{expression}(uSNCreated>={first})(uSNCreated<={last}))"
+        try:
+            yield from self._connection.search(base, int(scope), part, list(attributes), self._timeout)
+            return
+        except _library().errors.SizeLimitError:
+            if first >= last:
+                raise self._too_much(f"more entries in {base} than the controller gives at once") from None
+        middle = (first + last) // 2
+        yield from self._in_parts(base, scope, attributes, expression, first, middle)
+        yield from self._in_parts(base, scope, attributes, expression, middle + 1, last)
 
     def _entry(self, row: "bonsai.LDAPEntry") -> Entry:
         attributes: dict[str, tuple[bytes, ...]] = {}
