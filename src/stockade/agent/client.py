@@ -49,20 +49,7 @@ class AgentClient:
 
     def text(self, path: str) -> str:
         """An answer that is no JSON."""
-        connection = self._open(self._timeout)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            content = response.read().decode(errors="replace")
-        except (OSError, http.client.HTTPException) as error:
-            raise error_for(
-                ReasonCode.AGENT_NOT_RUNNING, f"no proper answer at {self._path}: {error}"
-            ) from error
-        finally:
-            connection.close()
-        if response.status >= 400:
-            raise error_for(ReasonCode.DRIVER_FAILED, content.strip())
-        return content
+        return self._exchange("GET", path).decode(errors="replace")
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Journal entries as they come; ends when the agent stops."""
@@ -79,20 +66,32 @@ class AgentClient:
         self, method: str, path: str, parameters: Mapping[str, str] | None, body: bytes | None = None
     ) -> dict[str, Any]:
         target = f"{path}?{urlencode(parameters)}" if parameters else path
+        return self._read(self._exchange(method, target, body))
+
+    def _exchange(self, method: str, target: str, body: bytes | None = None) -> bytes:
+        """What the agent answers; its refusal is raised."""
         connection = self._open(self._timeout)
         try:
             connection.request(method, target, body)
             response = connection.getresponse()
-            answer: dict[str, Any] = json.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise error_for(
-                ReasonCode.AGENT_NOT_RUNNING, f"no proper answer at {self._path}: {error}"
-            ) from error
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._no_answer(error) from error
         finally:
             connection.close()
         if response.status >= 400:
-            raise _refusal(answer)
+            raise _refusal(self._read(content))
+        return content
+
+    def _read(self, content: bytes) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = json.loads(content)
+        except ValueError as error:
+            raise self._no_answer(error) from error
         return answer
+
+    def _no_answer(self, error: Exception) -> StockadeError:
+        return error_for(ReasonCode.AGENT_NOT_RUNNING, f"no proper answer at {self._path}: {error}")
 
     def _open(self, timeout: float | None) -> _UnixConnection:
         connection = _UnixConnection(self._path, timeout)  # type: ignore[arg-type]
