@@ -74,7 +74,7 @@ def examine(paths: Paths | None = None) -> Report:
     privileges = _privileges()
     esp4, esp6 = _esp(4), _esp(6)
     tun, nftables, raw = _tun(), _nftables(), _raw_sockets()
-    findings: tuple[Finding, ...] = (
+    findings: list[Finding] = [
         privileges,
         esp4,
         esp6,
@@ -83,7 +83,7 @@ def examine(paths: Paths | None = None) -> Report:
         nftables,
         raw,
         *_offloads(),
-    )
+    ]
     if paths is not None:
         findings.append(_web(paths))
     return Report(tuple(findings), *_choice(privileges, esp4, (tun, nftables, raw)))
