@@ -89,9 +89,7 @@ def secure_everything(name: str, mode: str) -> FilterTable:
             everyone = AddressRange.everything()
             selector = TrafficSelector(everyone, everyone, UDP, destination_port=NAT_TRAVERSAL_PORT)
             where = Provenance("benchmark", "policy", "ESP in UDP")
-            filters.insert(
-                0, SpecificFilter(f"{number:016x}", selector, direction, Action.PERMIT, 2, where)
-            )
+            filters.insert(0, SpecificFilter(f"{number:016x}", selector, direction, Action.PERMIT, 2, where))
     quick_mode = QuickModePolicy(
         tuple(QuickModeProposal(suite) for suite in SUITES.values()),
         mode=Mode.TUNNEL if tunnel else Mode.TRANSPORT,
