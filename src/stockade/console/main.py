@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from stockade.console.handlers import EXIT_REFUSED, print_refusal
+from stockade.console.handlers import EXIT_REFUSED
+from stockade.console.output import give_refusal
 from stockade.console.parser import make_parser
 from stockade.model.reasons import StockadeError
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except StockadeError as error:
-        print_refusal(error, options.format)
+        give_refusal(error, options.format)
         return EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -3,14 +3,13 @@
 `stockade monitor --once` prints them; the monitor itself draws the same ones. Everything that `netsh ipsec
 dynamic show` and the IP Security Monitor snap-in show is in one of them."""
 
-import json
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stockade.agent.client import AgentClient
-from stockade.console.events_command import clean
+from stockade.console.output import clean
 from stockade.console.printing import duration
 
 EVENTS = 200
@@ -389,6 +388,6 @@ def plain(snapshot: Snapshot) -> str:
     return "\n".join(parts)
 
 
-def as_json(snapshot: Snapshot) -> str:
+def answers(snapshot: Snapshot) -> dict[str, object]:
     """The answers themselves."""
-    return json.dumps(asdict(snapshot), indent=2)
+    return asdict(snapshot)
