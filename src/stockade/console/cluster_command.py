@@ -3,7 +3,7 @@
 from typing import Any
 
 from stockade.agent.client import AgentClient
-from stockade.console.output import give
+from stockade.console.output import cleaned, give
 from stockade.model.reasons import ReasonCode, error_for
 
 
@@ -19,7 +19,7 @@ def run_cluster(client: AgentClient, action: str, address: str | None, form: str
         raise error_for(
             ReasonCode.UNKNOWN_NAME, "this host is no node of a cluster: agent.toml has no [cluster]"
         )
-    give(cluster, form, lambda: _print(cluster))
+    give(cluster, form, lambda: _print(cleaned(cluster)))
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stockade.agent.paths import Paths
-from stockade.console.output import give, give_findings, give_record
+from stockade.console.output import cleaned, give, give_findings, give_record
 from stockade.model.reasons import ReasonCode, error_for
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def run_status(options: argparse.Namespace) -> int:
     from stockade.console import printing
 
     answer = _client(options).get("/v1/status")
-    give(answer, options.format, lambda: printing.status(answer))
+    give(answer, options.format, lambda: printing.status(cleaned(answer)))
     return 0
 
 
@@ -143,7 +143,7 @@ def run_show_filters(options: argparse.Namespace) -> int:
     from stockade.console import printing
 
     answer = _client(options).get("/v1/filters")
-    give(answer, options.format, lambda: printing.filters(answer))
+    give(answer, options.format, lambda: printing.filters(cleaned(answer)))
     return 0
 
 
@@ -171,7 +171,7 @@ def run_show_sas(options: argparse.Namespace) -> int:
     from stockade.console import printing
 
     answer = _client(options).get("/v1/sas")
-    give(answer, options.format, lambda: printing.sas(answer))
+    give(answer, options.format, lambda: printing.sas(cleaned(answer)))
     return 0
 
 
@@ -184,7 +184,7 @@ def run_show_journal(options: argparse.Namespace) -> int:
     stream = client.events() if options.follow else iter(())
     entries = client.get("/v1/journal", {"last": str(options.last)})
     if not options.follow:
-        give(entries, options.format, lambda: printing.journal(entries), EVENT_COLUMNS)
+        give(entries, options.format, lambda: printing.journal(cleaned(entries)), EVENT_COLUMNS)
         return 0
     for record in chain(entries["entries"], stream):
         give_record(record, options.format, printing.journal_line(record))
@@ -264,7 +264,7 @@ def run_log(options: argparse.Namespace) -> int:
 def run_explain(options: argparse.Namespace) -> int:
     if options.source == "peer" and options.destination is not None:
         answer = _client(options).get("/v1/explain/peer", {"peer": options.destination})
-        give(answer, options.format, lambda: _print_lines(answer))
+        give(answer, options.format, lambda: _print_lines(cleaned(answer)))
         return 0
     source = options.source_option or options.source
     destination = options.destination_option or options.destination

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stockade.agent.client import AgentClient
-from stockade.console.output import clean
+from stockade.console.output import clean, cleaned
 from stockade.console.printing import duration
 
 EVENTS = 200
@@ -64,7 +64,14 @@ def fetch(client: AgentClient, filters: Answer | None = None) -> Snapshot:
 
 
 def sheets(snapshot: Snapshot) -> dict[str, Sheet]:
-    """All of them, by the word of their tab."""
+    """All of them, by the word of their tab. Peers chose some of the words: none steers a terminal."""
+    snapshot = Snapshot(
+        cleaned(snapshot.status),
+        cleaned(snapshot.filters),
+        cleaned(snapshot.sas),
+        cleaned(snapshot.negotiations),
+        [cleaned(record) for record in snapshot.events],
+    )
     return {
         "main": main_modes(snapshot.sas),
         "quick": quick_modes(snapshot.sas),
@@ -79,6 +86,7 @@ def sheets(snapshot: Snapshot) -> dict[str, Sheet]:
 
 def overview(status: Mapping[str, Any]) -> str:
     """Two lines for the head."""
+    status = cleaned(dict(status))
     policy = clean(status["policy"] or "none")
     held, refused = status["held_packets"], sum(status["refused_packets"].values())
     lines = [

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from stockade.model.reasons import StockadeError
 
@@ -38,7 +38,7 @@ def give(answer: object, form: str, text: Text, columns: Sequence[str] = ()) -> 
     elif callable(text):
         text()
     elif text is not None:
-        print(text)
+        print(visible(text))
     sys.stdout.flush()
 
 
@@ -79,7 +79,23 @@ def as_json(answer: object, indent: int | None = 2) -> str:
 
 def clean(text: object) -> str:
     """Without control characters: peers choose some of what is told, and must not steer a terminal."""
-    return "".join(one if one.isprintable() else "�" for one in str(text))
+    told = str(text)
+    return told if told.isprintable() else "".join(one if one.isprintable() else "�" for one in told)
+
+
+def cleaned(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer with `clean` texts, for who prints it as text."""
+    found = _cleaned(answer)
+    assert isinstance(found, dict)
+    return found
+
+
+def _cleaned(value: object) -> object:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {name: _cleaned(one) for name, one in value.items()}
+    return [_cleaned(one) for one in value] if isinstance(value, list) else value
 
 
 def visible(text: str) -> str:

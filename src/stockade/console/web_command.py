@@ -112,8 +112,12 @@ def _password(file: str | None) -> str:
     if file is None:
         import getpass
 
-        first = getpass.getpass("Password: ")
-        if getpass.getpass("Once more: ") != first:
+        try:
+            first, second = getpass.getpass("Password: "), getpass.getpass("Once more: ")
+        except EOFError:
+            detail = "no password was given, and there is no terminal to ask at: --password-file FILE"
+            raise error_for(ReasonCode.SYNTAX, detail) from None
+        if first != second:
             raise error_for(ReasonCode.SYNTAX, "the two passwords differ")
         return first
     try:
