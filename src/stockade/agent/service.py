@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stockade import __version__
@@ -590,6 +591,9 @@ class Service:
         explanation = explain_flow(
             self._core.table, flow, direction, self._core.engine.quick_modes(time.monotonic())
         )
+        if (trouble := self._policy.trouble) is not None:
+            note = f"the newest policy is refused, this is the one before it: {trouble}"
+            explanation = replace(explanation, notes=(*explanation.notes, note))
         return messages.ExplanationMessage(explanation=explanation.as_dict(), lines=list(explanation.lines()))
 
     def explain_peer(self, peer: Address) -> messages.PeerPlan:

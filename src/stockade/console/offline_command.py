@@ -12,7 +12,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from stockade.agent.paths import Paths
+from stockade.agent.settings import read_settings
 from stockade.analyze.offline import Offline
+from stockade.driver.probe import capabilities_of
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import CallerError, ReasonCode, error_for
@@ -32,11 +34,21 @@ _DIRECTIONS = {"in": Direction.INBOUND, "inbound": Direction.INBOUND}
 _DIRECTIONS |= {"out": Direction.OUTBOUND, "outbound": Direction.OUTBOUND}
 
 
-def load(paths: Paths, policy_file: str | None, policy: str | None, local: Sequence[str]) -> Offline:
+def load(
+    paths: Paths,
+    policy_file: str | None,
+    policy: str | None,
+    local: Sequence[str],
+    driver: str | None = None,
+) -> Offline:
     """What would be in force on a computer with the addresses `local`, of whose servers nothing is known; on
-    this one if there are none."""
+    this one if there are none. `driver`: its data plane; None: that of this computer, or with `local` one
+    that can do everything."""
     facts = [_address(word, "--local") for word in local] if local else _own_facts()
-    return Offline.of(policy_sets(paths, policy_file), facts, policy=policy)
+    if driver is None and not local:
+        driver = read_settings(paths.settings).driver
+    capabilities = None if driver is None else capabilities_of(driver)
+    return Offline.of(policy_sets(paths, policy_file), facts, policy=policy, capabilities=capabilities)
 
 
 def explain(offline: Offline, flow: Flow, direction: str | None, form: str) -> int:
@@ -53,7 +65,7 @@ def show_filters(offline: Offline, form: str) -> int:
         "policy": offline.table.policy_name,
         "assumed": list(offline.assumed),
         "filters": list(offline.filters()),
-        "warnings": list(offline.table.warnings),
+        "warnings": list(offline.warnings()),
     }
     if form == "json":
         print(json.dumps(answer, indent=2, ensure_ascii=False))
@@ -61,7 +73,7 @@ def show_filters(offline: Offline, form: str) -> int:
     print(f"Policy: {offline.table.policy_name or 'none'}")
     for entry in offline.table.filters:
         print(f"{entry.weight:>11x}  {entry}  ({entry.provenance})")
-    for warning in offline.table.warnings:
+    for warning in offline.warnings():
         print(f"Note: {warning}")
     return 0
 
