@@ -219,8 +219,8 @@ class BatchReader:
 
     def _expanded(self, line: str) -> tuple[str, StockadeError | None]:
         """The line with its variables filled in. An unknown one in the target of a redirection
-        (`>> %TEMP%\\setup.log`) is left as it is, with the error that it would be if the line turns out not to
-        be the shell's: where the shell would write to is nothing that is done here."""
+        (`>> %TEMP%\\setup.log`) is left as it is, with the error that it would be if the line is not
+        the shell's after all: where the shell would write to is nothing that is done here."""
         batch = self._is_batch or _NETSH.match(line) is not None
         targets = _redirection_places(line)
         left: list[StockadeError] = []
