@@ -1,4 +1,4 @@
-"""Rules for other ports of one peer, each with a credential of its own. Main mode knows hosts and not ports, so
+"""Rules for other ports of one peer, each with a credential of its own. Main mode knows hosts, not ports, so
 it may come up under any of them; but only its own rules' traffic passes under it.
 
      alpha                                              beta
