@@ -129,3 +129,11 @@ def test_what_the_data_plane_lacks_is_said_by_every_question(capsys, tmp_path):
     assert not any("refused" in note for note in json.loads(capsys.readouterr().out)["notes"])
     assert main(question) == 0, "with --local and without --driver nothing is known of the data plane"
     assert not any("refused" in note for note in json.loads(capsys.readouterr().out)["notes"])
+
+
+def test_a_command_that_cannot_be_read_is_told_with_its_file_and_line(capsys, tmp_path):
+    file = tmp_path / "policy.netsh"
+    file.write_text("ipsec static\nadd policy P\n\nadd filterlist nme=L\n")
+    assert main(["lint", "--policy-file", str(file), "--local", "10.0.0.1", "--format", "json"]) == 1
+    facts = json.loads(capsys.readouterr().err)["facts"]
+    assert (facts["file"], facts["line"]) == (str(file), "4")
