@@ -967,7 +967,7 @@ def tunnels_carry_packets(world: World) -> None:
                 with world.capture((ICMP, ICMPV6), ()) as wire:
                     assert ping(behind[0], target, 3) == 3, where
                     if inner == 6:
-                        # Only its sender cuts an IPv6 packet: the gateways tell both hosts what fits the tunnel.
+                        # Only its sender cuts an IPv6 packet: the gateways tell both hosts what fits.
                         assert eventually(lambda: ping(behind[1], back, 1, size=3000) == 1), where  # noqa: B023
                     assert ping(behind[1], back, 2, size=3000) == 2, where
                     tally = wire.tally()
