@@ -15,7 +15,7 @@ from stockade.agent.paths import Paths
 from stockade.analyze.offline import Offline
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
-from stockade.model.reasons import CallerError, ReasonCode, error_for
+from stockade.model.reasons import CallerError, Reason, ReasonCode, error_for
 from stockade.model.traffic import Flow
 from stockade.netsh.interpreter import decode_script, run_script
 from stockade.netsh.session import Session
@@ -144,8 +144,19 @@ def _read_file(path: Path) -> PolicySet:
     store = MemoryStore(PolicySet())
     for outcome in run_script(decode_script(content), Session(store), source=str(path)):
         if outcome.failed and outcome.reason is not None:
-            raise CallerError(outcome.reason)
+            raise CallerError(_at(outcome.reason, path, outcome.line))
     return store.read()
+
+
+def _at(reason: Reason, path: Path, line: int) -> Reason:
+    """The reason with the place in the file, which a script's own output has before its text."""
+    known = dict(reason.facts)
+    more = {"file": str(path)} | ({"line": str(line)} if line else {})
+    return Reason(
+        reason.code,
+        reason.detail,
+        reason.facts + tuple(item for item in more.items() if item[0] not in known),
+    )
 
 
 def _own_facts() -> HostFacts:

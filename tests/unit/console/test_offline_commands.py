@@ -93,3 +93,11 @@ def test_a_file_that_is_no_policy_is_refused_with_a_reason(capsys, tmp_path, con
     file.write_bytes(content)
     assert main(["lint", "--policy-file", str(file), "--local", "10.0.0.1", "--format", "json"]) == 1
     assert json.loads(capsys.readouterr().err)["remedy"]
+
+
+def test_a_command_that_cannot_be_read_is_told_with_its_file_and_line(capsys, tmp_path):
+    file = tmp_path / "policy.netsh"
+    file.write_text("ipsec static\nadd policy P\n\nadd filterlist nme=L\n")
+    assert main(["lint", "--policy-file", str(file), "--local", "10.0.0.1", "--format", "json"]) == 1
+    facts = json.loads(capsys.readouterr().err)["facts"]
+    assert (facts["file"], facts["line"]) == (str(file), "4")
