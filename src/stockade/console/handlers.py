@@ -164,7 +164,9 @@ def _offline(options: argparse.Namespace) -> "Offline":
     from stockade.console import offline_command
 
     local = [word for word in options.local.split(",") if word]
-    return offline_command.load(Paths.of(options.home), options.policy_file, options.policy, local)
+    return offline_command.load(
+        Paths.of(options.home), options.policy_file, options.policy, local, options.driver
+    )
 
 
 def run_show_sas(options: argparse.Namespace) -> int:

@@ -11,11 +11,13 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from stockade.agent.paths import Paths
+from stockade.agent.settings import read_settings
 from stockade.analyze.offline import Offline
 from stockade.console.output import give
+from stockade.driver.probe import capabilities_of
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
-from stockade.model.reasons import CallerError, ReasonCode, error_for
+from stockade.model.reasons import CallerError, Reason, ReasonCode, error_for
 from stockade.model.traffic import Flow
 from stockade.netsh.interpreter import decode_script, run_script
 from stockade.netsh.session import Session
@@ -32,11 +34,21 @@ _DIRECTIONS = {"in": Direction.INBOUND, "inbound": Direction.INBOUND}
 _DIRECTIONS |= {"out": Direction.OUTBOUND, "outbound": Direction.OUTBOUND}
 
 
-def load(paths: Paths, policy_file: str | None, policy: str | None, local: Sequence[str]) -> Offline:
+def load(
+    paths: Paths,
+    policy_file: str | None,
+    policy: str | None,
+    local: Sequence[str],
+    driver: str | None = None,
+) -> Offline:
     """What would be in force on a computer with the addresses `local`, of whose servers nothing is known; on
-    this one if there are none."""
+    this one if there are none. `driver`: its data plane; None: that of this computer, or with `local` one
+    that can do everything."""
     facts = [_address(word, "--local") for word in local] if local else _own_facts()
-    return Offline.of(policy_sets(paths, policy_file), facts, policy=policy)
+    if driver is None and not local:
+        driver = read_settings(paths.settings).driver
+    capabilities = None if driver is None else capabilities_of(driver)
+    return Offline.of(policy_sets(paths, policy_file), facts, policy=policy, capabilities=capabilities)
 
 
 def explain(offline: Offline, flow: Flow, direction: str | None, form: str) -> int:
@@ -50,7 +62,7 @@ def show_filters(offline: Offline, form: str) -> int:
         "policy": offline.table.policy_name,
         "assumed": list(offline.assumed),
         "filters": list(offline.filters()),
-        "warnings": list(offline.table.warnings),
+        "warnings": list(offline.warnings()),
     }
     give(answer, form, lambda: _print_filters(offline))
     return 0
@@ -60,7 +72,7 @@ def _print_filters(offline: Offline) -> None:
     print(f"Policy: {offline.table.policy_name or 'none'}")
     for entry in offline.table.filters:
         print(f"{entry.weight:>11x}  {entry}  ({entry.provenance})")
-    for warning in offline.table.warnings:
+    for warning in offline.warnings():
         print(f"Note: {warning}")
 
 
@@ -134,8 +146,19 @@ def _read_file(path: Path) -> PolicySet:
     store = MemoryStore(PolicySet())
     for outcome in run_script(decode_script(content), Session(store), source=str(path)):
         if outcome.failed and outcome.reason is not None:
-            raise CallerError(outcome.reason)
+            raise CallerError(_at(outcome.reason, path, outcome.line))
     return store.read()
+
+
+def _at(reason: Reason, path: Path, line: int) -> Reason:
+    """The reason with the place in the file, which a script's own output has before its text."""
+    known = dict(reason.facts)
+    more = {"file": str(path)} | ({"line": str(line)} if line else {})
+    return Reason(
+        reason.code,
+        reason.detail,
+        reason.facts + tuple(item for item in more.items() if item[0] not in known),
+    )
 
 
 def _own_facts() -> HostFacts:
