@@ -439,8 +439,6 @@ def _notes(
             yield "packets in clear are let in only while a soft SA exists (a failed negotiation)"
         if deciding.accept_clear:
             yield "packets in clear are let in too (inpass); the answer is secured"
-        if deciding.allow_soft and direction is Direction.OUTBOUND:
-            yield "passes in clear when the negotiation fails (soft)"
         if sa is None and direction is Direction.OUTBOUND:
             yield "the first packet starts the negotiation and is held until the SA is up"
         if sa is None and direction is Direction.INBOUND and not deciding.accept_clear:

@@ -50,6 +50,7 @@ class Console:
             files=SystemFiles(),
             resolver=SystemResolver(),
             confirm=confirm if ask else None,
+            host_name=socket.gethostname(),
         )
         self.session = Session(local, world=self.world)
         self._versions = self._present_versions()

@@ -178,8 +178,10 @@ class BatchReader:
                 return [Segment(Kind.NOTE, piece.text.strip(), piece.join) for piece in raw]
         if _END_OF_FILE.match(line):
             return [Segment(Kind.EXIT, line.strip())]
-        expanded = self._expanded(line)
+        expanded, left = self._expanded(line)
         if not _is_shell_line(expanded):
+            if left is not None:
+                raise left
             return [Segment(Kind.COMMAND, expanded)]
         pieces = _split(expanded.lstrip().removeprefix("@"))
         # What is passed over is told as it is written: a variable in it may be a key.
@@ -215,9 +217,13 @@ class BatchReader:
         for redirection in piece.redirections:
             yield Segment(Kind.NOTE, redirection)
 
-    def _expanded(self, line: str) -> str:
-        """The line with its variables filled in."""
+    def _expanded(self, line: str) -> tuple[str, StockadeError | None]:
+        """The line with its variables filled in. An unknown one in the target of a redirection
+        (`>> %TEMP%\\setup.log`) is left as it is, with the error that it would be if the line is not
+        the shell's after all: where the shell would write to is nothing that is done here."""
         batch = self._is_batch or _NETSH.match(line) is not None
+        targets = _redirection_places(line)
+        left: list[StockadeError] = []
 
         def value(match: re.Match[str]) -> str:
             name, operation, sign, percent, argument = match.groups()
@@ -229,11 +235,13 @@ class BatchReader:
                 if not batch:
                     return argument
                 raise self._unknown(match, line, "an argument of the batch file")
-            if operation:
-                raise self._unknown(match, line, "a part of a variable")
             found = self._variables.get(name.casefold(), _FIXED.get(name.casefold()))
-            if found is None:
-                raise self._unknown(match, line, "a variable")
+            if found is None or operation:
+                error = self._unknown(match, line, "a part of a variable" if operation else "a variable")
+                if not any(start <= match.start() < end for start, end in targets):
+                    raise error
+                left.append(error)
+                return match[0]
             return found
 
         expanded = _VARIABLE.sub(value, line)
@@ -243,7 +251,7 @@ class BatchReader:
             )
         if len(expanded) > MAXIMUM_EXPANDED:
             raise syntax_error(f"with its variables the line has more than {MAXIMUM_EXPANDED} characters")
-        return expanded
+        return expanded, left[0] if left else None
 
     @staticmethod
     def _unknown(match: re.Match[str], line: str, what: str) -> StockadeError:
@@ -302,6 +310,24 @@ def _split(line: str) -> list[_Piece]:
             text.append(character)
     finish()
     return pieces
+
+
+def _redirection_places(line: str) -> list[tuple[int, int]]:
+    """Where the redirections of a line begin and end, if the line is the shell's."""
+    places: list[tuple[int, int]] = []
+    if "<" not in line and ">" not in line:
+        return places
+    quoted, place = False, 0
+    while place < len(line):
+        character = line[place]
+        quoted ^= character == '"'
+        if not quoted and character in "<>":
+            _, end = _redirection(line, place, [])
+            places.append((place, end))
+            place = end
+        else:
+            place += 2 if not quoted and character == "^" else 1
+    return places
 
 
 def _redirection(line: str, start: int, text: list[str]) -> tuple[str, int]:

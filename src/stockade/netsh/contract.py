@@ -154,3 +154,9 @@ class World:
     resolver: Resolver | None = None
     confirm: Callable[[str], bool] | None = None
     host_name: str = ""
+
+    def is_this_computer(self, name: str) -> bool:
+        """Whether `name`, with or without `\\\\` before it, means the computer that this runs on."""
+        wanted = name.removeprefix("\\\\").rstrip(".").casefold() or "."
+        own = self.host_name.casefold()
+        return wanted in {".", "localhost", "127.0.0.1", "::1", *({own, own.partition(".")[0]} - {""})}

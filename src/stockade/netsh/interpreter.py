@@ -74,6 +74,8 @@ def _is_program(word: str) -> bool:
 def _with_options(words: Sequence[Word], session: Session) -> Outcome:
     """`netsh -c "ipsec static" add …`, `netsh -f FILE`."""
     option = words[0].text.casefold()
+    if option == "-r" and len(words) > 1 and session.world.is_this_computer(words[1].text):
+        return _run(words[2:], session) if words[2:] else Outcome()
     if option in ("-r", "-u", "-p", "-a"):
         raise error_for(ReasonCode.NOT_AVAILABLE, f"netsh {option}: other computers, aliases")
     if option not in ("-c", "-f") or len(words) < 2:
@@ -112,8 +114,17 @@ def _run(words: Sequence[Word], session: Session) -> Outcome:
         if found.enterable:
             session.context = found.path
             return Outcome(data={"context": " ".join(found.path)})
+        everything = found.children.get("all")
+        if found.path[-1] == "show" and isinstance(everything, Command):
+            # The FAQ sends administrators to a bare `netsh ipsec static show` to see what is in force.
+            return _run_found(everything, (), session)
         shown_help = node_help(found)
         return Outcome(f"{' '.join(found.path)} is not complete.\n{shown_help.text}", shown_help.data, 1)
+    return _run_found(found, rest, session)
+
+
+def _run_found(found: Command, rest: Sequence[Word], session: Session) -> Outcome:
+    """Run a command with the words after it."""
     if len(rest) == 1 and _asks_for_help(rest[0]):
         return command_help(found)
     if found.run is None:

@@ -55,6 +55,8 @@ def run_ipseccmd(arguments: Sequence[str], session: Session) -> Outcome:
     if words and words[0].replace("\\", "/").rpartition("/")[2].casefold() in ("ipseccmd", "ipseccmd.exe"):
         words = words[1:]
     if words and words[0].startswith("\\\\"):
+        if session.world.is_this_computer(words[0]):
+            return run_ipseccmd(words[1:], session)
         raise error_for(ReasonCode.NOT_AVAILABLE, f"other computers ({shown(words[0])})")
     if not words or words[0] in ("?", "/?", "-?", "help"):
         return Outcome(HELP)

@@ -6,6 +6,7 @@
 Labels are those of Windows; dates are `YYYY-MM-DD hh:mm:ss UTC`, so that they sort and need no time zone. A
 pre-shared key is never shown."""
 
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
@@ -152,7 +153,12 @@ def filter_list_lines(
 
 
 def method_lines(methods: Sequence[QuickModeProposal]) -> list[str]:
-    lines = [_line("No. of Security.Methods", len(methods))]
+    return [_line("No. of Security.Methods", len(methods)), *method_table(methods)]
+
+
+def method_table(methods: Sequence[QuickModeProposal]) -> list[str]:
+    """The methods alone, as list and table show them."""
+    lines: list[str] = []
     if methods:
         rows = []
         for method in methods:
@@ -273,16 +279,33 @@ def columns(headers: Sequence[str], rows: Iterable[Sequence[str]], most: Sequenc
     """Headers, dashes and rows; column i is cut to `most[i]` characters where that is given and not 0."""
     limits = list(most) + [0] * (len(headers) - len(most))
     cut = [[_cut(cell, limit) for cell, limit in zip(row, limits, strict=True)] for row in rows]
-    widths = [max(len(row[place]) for row in [list(headers), *cut]) for place in range(len(headers))]
+    widths = [max(_cells(row[place]) for row in [list(headers), *cut]) for place in range(len(headers))]
     lines = [list(headers), ["-" * len(header) for header in headers], *cut]
     return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(
+            cell + " " * (width - _cells(cell)) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
         for line in lines
     ]
 
 
+def _cells(text: str) -> int:
+    """How many places of a terminal the text takes: two for each wide character of East Asian scripts, none
+    for what stands on the character before it."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
+
+
 def _cut(text: str, limit: int) -> str:
-    return text if not limit or len(text) <= limit else text[: limit - 3] + "..."
+    if not limit or _cells(text) <= limit:
+        return text
+    while _cells(text) > limit - 3:
+        text = text[:-1]
+    return text + "..."
 
 
 def policy_table(policies: Iterable[Policy], wide: bool) -> list[str]:

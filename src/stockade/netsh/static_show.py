@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from stockade.model.filters import Action
 from stockade.netsh import data, show
 from stockade.netsh.grammar import Arguments, Command, Parameter
 from stockade.netsh.session import JsonValue, Outcome, Session
@@ -26,7 +27,7 @@ from stockade.netsh.static_common import (
 )
 from stockade.netsh.values import NAME, NAME_OR_ALL, YES_NO
 from stockade.netsh.words import printable
-from stockade.policy.objects import Policy, PolicySet, Rule
+from stockade.policy.objects import FilterAction, FilterList, Policy, PolicySet, Rule
 
 OF_RULE = Parameter("rule", NAME, "what rules of this name use, instead of a name", place="name")
 RESOLVED_DNS = Parameter("resolvedns", YES_NO, "show host names for addresses", default_text="no")
@@ -58,14 +59,11 @@ def show_all(session: Session, arguments: Arguments) -> Outcome:
     blocks: list[Sequence[str]] = []
     if _table(arguments):
         blocks.append(show.policy_table(objects.policies, wide))
-        for policy in objects.policies:
-            title = f"Rules of {printable(policy.name)}"
-            blocks.append([title, *show.rule_table(enumerate(policy.rules, start=1), wide)])
+        blocks += _rule_tables(objects.policies, wide)
         blocks.append(show.filter_list_table(objects.filter_lists, wide))
-        for filter_list in objects.filter_lists:
-            title = f"Filters of {printable(filter_list.name)}"
-            blocks.append([title, *show.filter_table(filter_list.filters, wide)])
+        blocks += _filter_tables(objects.filter_lists, wide)
         blocks.append(show.filter_action_table(objects.filter_actions, wide))
+        blocks += _method_tables(objects.filter_actions)
     else:
         blocks += [show.policy_lines(entry, objects, True, wide) for entry in objects.policies]
         blocks += [show.filter_list_lines(e, objects.store, True, wide) for e in objects.filter_lists]
@@ -81,6 +79,27 @@ def show_all(session: Session, arguments: Arguments) -> Outcome:
     return Outcome(_joined(blocks), data.policy_set_data(objects))
 
 
+def _rule_tables(policies: Iterable[Policy], wide: bool) -> list[list[str]]:
+    return [
+        [f"Rules of {printable(one.name)}", *show.rule_table(enumerate(one.rules, start=1), wide)]
+        for one in policies
+    ]
+
+
+def _filter_tables(filter_lists: Iterable[FilterList], wide: bool) -> list[list[str]]:
+    return [
+        [f"Filters of {printable(one.name)}", *show.filter_table(one.filters, wide)] for one in filter_lists
+    ]
+
+
+def _method_tables(filter_actions: Iterable[FilterAction]) -> list[list[str]]:
+    return [
+        [f"Security methods of {printable(one.name)}", *show.method_table(one.methods)]
+        for one in filter_actions
+        if one.methods and one.action is Action.NEGOTIATE
+    ]
+
+
 def show_policy(session: Session, arguments: Arguments) -> Outcome:
     objects, name, wide = session.store.read(), arguments[NAME_OR_ALL_OBJECTS], arguments[WIDE]
     chosen = objects.policies if means_all(name) else (policy_named(objects, name),)
@@ -88,7 +107,7 @@ def show_policy(session: Session, arguments: Arguments) -> Outcome:
     if _table(arguments):
         blocks: list[Sequence[str]] = [show.policy_table(chosen, wide)]
         if _verbose(arguments):
-            blocks += [show.rule_table(enumerate(entry.rules, start=1), wide) for entry in chosen]
+            blocks += _rule_tables(chosen, wide)
         return Outcome(_joined(blocks), values)
     blocks = [show.policy_lines(entry, objects, _verbose(arguments), wide) for entry in chosen]
     blocks += _count("Policies", len(chosen), name)
@@ -112,7 +131,7 @@ def show_filter_list(session: Session, arguments: Arguments) -> Outcome:
     if _table(arguments):
         blocks: list[Sequence[str]] = [show.filter_list_table(chosen, wide)]
         if _verbose(arguments):
-            blocks += [show.filter_table(entry.filters, wide) for entry in chosen]
+            blocks += _filter_tables(chosen, wide)
         return Outcome(_joined(blocks), values)
     blocks = [
         show.filter_list_lines(entry, objects.store, _verbose(arguments), wide, names) for entry in chosen
@@ -135,7 +154,8 @@ def show_filter_action(session: Session, arguments: Arguments) -> Outcome:
         "filter_actions": [data.filter_action_data(entry, objects.store) for entry in chosen]
     }
     if _table(arguments):
-        return Outcome(_joined([show.filter_action_table(chosen, wide)]), values)
+        tables = [show.filter_action_table(chosen, wide)]
+        return Outcome(_joined(tables + (_method_tables(chosen) if _verbose(arguments) else [])), values)
     blocks: list[Sequence[str]] = [
         show.filter_action_lines(entry, objects.store, _verbose(arguments), wide) for entry in chosen
     ]
@@ -171,7 +191,13 @@ def show_rule(session: Session, arguments: Arguments) -> Outcome:
     chosen = _chosen_rules(policy, arguments)
     values: list[JsonValue] = [data.rule_data(rule, number) for number, rule in chosen]
     if _table(arguments):
-        text = _joined([show.rule_table(chosen, wide)])
+        tables = [show.rule_table(chosen, wide)]
+        if _verbose(arguments):
+            lists = dict.fromkeys(objects.filter_list(rule.filter_list) for _, rule in chosen)
+            actions = dict.fromkeys(objects.filter_action(rule.filter_action) for _, rule in chosen)
+            tables += _filter_tables([one for one in lists if one is not None], wide)
+            tables += _method_tables([one for one in actions if one is not None])
+        text = _joined(tables)
     else:
         blocks: list[Sequence[str]] = [
             show.rule_lines(rule, number, objects, _verbose(arguments), wide) for number, rule in chosen

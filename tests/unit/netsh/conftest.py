@@ -177,5 +177,6 @@ def session(tmp_path: Path, files: MemoryFiles, dynamic: Dynamic, agent: Agent) 
         agent=agent,
         files=files,
         resolver=Resolver(),
+        host_name="filer.example.com",
     )
     return Session(stores["local"], ("ipsec", "static"), world=world)

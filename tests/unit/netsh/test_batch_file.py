@@ -150,3 +150,32 @@ def test_variables_that_grow_without_end_are_stopped(session: Session) -> None:
     outcomes = run_script("\n".join(lines), session)
     assert outcomes[-1].failed
     assert session.store.read().filter_lists == ()
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [r">> %TEMP%\setup.log 2>&1", r'> "%TEMP%\a b.log"', "2>%ERRORS:~0,3%", "> nul 2> %LOG% && echo done"],
+)
+@pytest.mark.parametrize("start", ["netsh ipsec static", "%NETSH%"])
+def test_where_the_shell_would_write_to_need_not_be_known(session: Session, start: str, tail: str) -> None:
+    script = f"set NETSH=netsh ipsec static\n{start} add filterlist L {tail}\n"
+    outcomes = run_script(script, session)
+    assert not any(outcome.failed for outcome in outcomes)
+    assert [entry.name for entry in session.store.read().filter_lists] == ["L"]
+    assert any("passed over: " in outcome.text and "%" in outcome.text for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'netsh ipsec static add filterlist "a > %TEMP%" > nul',  # between quotes it is no redirection
+        "netsh ipsec static add filterlist %TEMP% > nul",
+        "add filterlist a>%TEMP%",  # no line of the shell
+        "%CONTEXT% add filterlist a > %TEMP%",
+    ],
+)
+def test_an_unknown_variable_anywhere_else_is_an_error(session: Session, line: str) -> None:
+    outcomes = run_script(f"set CONTEXT=ipsec static\n{line}\n", session)
+    (failed,) = [outcome for outcome in outcomes if outcome.failed]
+    assert (failed.line, "%TEMP%" in failed.text) == (2, True)
+    assert session.store.read().filter_lists == ()

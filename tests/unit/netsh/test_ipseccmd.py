@@ -1,6 +1,7 @@
 """One-liners of Windows XP: what they make in the store and in the agent, and what they refuse."""
 
 import shlex
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from stockade.model.filters import Action
 from stockade.model.negotiation import Certificate, Kerberos, PresharedKey
 from stockade.model.reasons import CallerError, ReasonCode
+from stockade.netsh.interpreter import run_command
 from stockade.netsh.ipseccmd import run_ipseccmd
 from stockade.netsh.ipseccmd_words import DEFAULT_METHODS
 from stockade.netsh.session import Outcome, Session
@@ -223,3 +225,22 @@ def test_any_words(session: Session, arguments: list[str]) -> None:
         run_ipseccmd(arguments, session)
     except CallerError as error:
         str(error).encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["\\\\filer", "\\\\FILER.example.com", "\\\\.", "\\\\localhost", "\\\\127.0.0.1"]
+)
+def test_this_computer_by_its_name(session: Session, name: str) -> None:
+    """As the FAQ prints it: `ipseccmd \\\\computer show all`."""
+    told, plain = (run_ipseccmd([*words, "show", "filters"], session) for words in ([name], []))
+    assert told.text == plain.text != ""
+    assert run_command(f"netsh -r {name} ipsec static show store", session).status == 0
+
+
+@pytest.mark.parametrize("name", ["\\\\", "\\\\file", "\\\\filer.example.org", "\\\\10.0.0.1"])
+def test_no_other_name_is_this_computer(session: Session, name: str) -> None:
+    if name == "\\\\":
+        session.world = replace(session.world, host_name="")
+        name = "\\\\filer"
+    with pytest.raises(CallerError, match="other computers"):
+        run_ipseccmd([name, "show", "all"], session)

@@ -233,3 +233,34 @@ def test_host_names_are_shown_where_they_are_asked_for(filled: Session) -> None:
     assert found["Source IP Address"][2] == "<Default Gateway>"
     found = fields(show(filled, "filterlist Two level=verbose").text)
     assert found["Destination DNS Name"][0] == "NONE"
+
+
+def test_a_bare_show_is_show_all(filled: Session) -> None:
+    """As the FAQ prints it: `netsh ipsec static show`, `netsh ipsec dynamic show`."""
+    for context in ("static", "dynamic"):
+        bare = run_command(f"netsh ipsec {context} show", filled)
+        whole = run_command(f"netsh ipsec {context} show all", filled)
+        assert (bare.status, len(bare.text.splitlines())) == (0, len(whole.text.splitlines()))
+        assert len(bare.text.splitlines()) > 20
+        assert run_command(f"netsh ipsec {context} show ?", filled).text.count("Shows") > 5
+
+
+@pytest.mark.parametrize("what", ["filteraction all", "rule all Servers"])
+def test_a_verbose_table_has_the_methods(filled: Session, what: str) -> None:
+    brief, verbose = (show(filled, f"{what} level={level} format=table") for level in ("normal", "verbose"))
+    assert "[AESGCM128" not in brief.text
+    assert "Security methods of Secure" in verbose.text
+    assert "900/5000" in verbose.text
+    if what.startswith("rule"):
+        assert "Filters of Web servers" in verbose.text
+
+
+def test_wide_characters_keep_the_columns(filled: Session) -> None:
+    run_command("add policy 服务器策略 assign=no", filled)
+    run_command("add policy cafe\u0301", filled)
+    rows = show(filled, "policy all format=table").text.splitlines()
+    assert rows[0].startswith("Policy Name  Rules")
+    wide = next(row for row in rows if row.startswith("服"))
+    assert wide[: wide.index("1")] == "服务器策略   "  # five characters on ten places
+    combined = next(row for row in rows if row.startswith("cafe"))
+    assert combined.index("1") == len("Policy Name  ") + 1
