@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stockade import __version__
@@ -66,6 +67,7 @@ from stockade.store.dynamic import dynamic_form
 if TYPE_CHECKING:
     from stockade.agent.cluster import ClusterNode
     from stockade.agent.event_outputs import Outputs
+    from stockade.agent.web_keeper import WebKeeper
 
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
@@ -127,6 +129,7 @@ class Service:
         self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
         self._strays: StraysWatch | None = None
+        self._web: WebKeeper | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop the driver. Errors before that are `StockadeError`; what
@@ -135,12 +138,12 @@ class Service:
         self._journal = Journal(folder, newest=lambda: newest_number(folder))
         self._journal.observe = self._measuring.recorder.saw
         self._events = EventStore(folder, self._on_event_store_in_thread)
-        self._journal.listeners.add(self._events.add)
-        self._known = KnownPeers(self._paths.state)
+        self._journal.kept = self._events.add
+        loop = self._loop = asyncio.get_running_loop()
+        self._known = KnownPeers(self._paths.state, self._soon)
         if self._known.trouble:
             reason = Reason.of(ReasonCode.STATE_UNUSABLE, self._known.trouble)
             self._journal.write(Entry("known-peers-lost", reason))
-        loop = self._loop = asyncio.get_running_loop()
         self._events.start()
         self._start_outputs()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -291,6 +294,10 @@ class Service:
                 self._journal.write(Entry("web-door-closed", reason))
             self._ready()
             await self._serve_metrics(others)
+            if self._settings.serve_web:
+                from stockade.agent.web_keeper import WebKeeper  # a host is protected without it
+
+                self._web = await others.enter_async_context(WebKeeper(self._paths, self._journal.write))
             await self._stop.wait()
 
     async def _serve_metrics(self, others: AsyncExitStack) -> None:
@@ -323,9 +330,10 @@ class Service:
         self._desk.remember(line)
 
     def _on_datagrams(self, read: Callable[[], Batch]) -> None:
-        now = time.monotonic()
+        now, core = time.monotonic(), self._core
         for datagram, local, remote in read():
-            self._core.receive(datagram, local, remote, now)
+            core.receive(datagram, local, remote, now)
+            core.pump(now, self._send)  # each answer leaves at once: its peer works while we read the next
         self._pump()
 
     def _on_strangers(self, read: Callable[[Screen, float, int], Batch]) -> None:
@@ -335,6 +343,7 @@ class Service:
         admitted = read(core.screen, now, STRANGERS_IN_FLOOD if core.engine.floods else STRANGERS)
         for datagram, local, remote in admitted:
             core.receive(datagram, local, remote, now)
+            core.pump(now, self._send)
         if admitted:
             self._pump()
 
@@ -385,6 +394,11 @@ class Service:
             self._outputs = Outputs(settings, self._write_in_thread)
             self._outputs.start()
             self._journal.listeners.add(self._outputs.add)
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        """Before the loop sleeps again: what a turn makes known is one transaction, and survives a kill from
+        then on."""
+        self._loop.call_soon(work)
 
     def _on_event_store_in_thread(self, reason: Reason) -> None:
         self._write_in_thread(Entry("events-not-kept", reason))
@@ -507,6 +521,7 @@ class Service:
             domain=views.domain(self._domain, self._settings.directory.domain),
             boot_filters=str(self._gate.table.mode) if self._gate.is_closed else "",
             cluster=views.cluster(self._cluster) if self._cluster is not None else None,
+            web=views.web(self._web) if self._web is not None else None,
         )
 
     def release_address(self, address: Address | None) -> messages.Released:
@@ -598,6 +613,9 @@ class Service:
         explanation = explain_flow(
             self._core.table, flow, direction, self._core.engine.quick_modes(time.monotonic())
         )
+        if (trouble := self._policy.trouble) is not None:
+            note = f"the newest policy is refused, this is the one before it: {trouble}"
+            explanation = replace(explanation, notes=(*explanation.notes, note))
         return messages.ExplanationMessage(explanation=explanation.as_dict(), lines=list(explanation.lines()))
 
     def explain_peer(self, peer: Address) -> messages.PeerPlan:
@@ -644,6 +662,9 @@ class Service:
                 self._events.left_out,
             )
         )
+
+    def series(self) -> messages.Series:
+        return views.series(self._measuring.history)
 
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]:
         self._journal.listeners.add(listener)

@@ -95,6 +95,42 @@ def test_a_file_that_is_no_policy_is_refused_with_a_reason(capsys, tmp_path, con
     assert json.loads(capsys.readouterr().err)["remedy"]
 
 
+LACKING = """
+ipsec static
+add filterlist name=peer
+add filter filterlist=peer srcaddr=me dstaddr=10.99.0.1 protocol=TCP dstport=80
+add filteraction name=gmac soft=no inpass=no qmsecmethods="AH[AESGMAC128]"
+add policy name=Web activatedefaultrule=no
+add rule name="web server" policy=Web filterlist=peer filteraction=gmac psk="EXAMPLE-ONLY-a-long-key-of-words"
+set policy name=Web assign=yes
+"""
+
+
+def test_what_the_data_plane_lacks_is_said_by_every_question(capsys, tmp_path):
+    """AH with GMAC: the data plane in user space has it, the kernel's has not."""
+    script = tmp_path / "web.netsh"
+    script.write_text(LACKING)
+    ask = ["--policy-file", str(script), "--local", "10.99.0.2", "--format", "json"]
+    question = ["explain", "10.99.0.2", "10.99.0.1", "tcp", "--dport", "80", *ask]
+    sentence = "the kernel data plane has no AH with"
+
+    assert main(["lint", *ask, "--driver", "kernel"]) == 1
+    (refused,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "refused"]
+    assert sentence in refused["text"]
+    assert (refused["severity"], refused["rule"]) == ("error", "web server")
+    assert main([*question, "--driver", "kernel"]) == 0
+    assert any(sentence in note for note in json.loads(capsys.readouterr().out)["notes"])
+    assert main(["show", "filters", *ask, "--driver", "kernel"]) == 0
+    assert sentence in json.loads(capsys.readouterr().out)["warnings"][0]
+
+    main(["lint", *ask, "--driver", "userspace"])
+    assert "refused" not in {one["kind"] for one in json.loads(capsys.readouterr().out)}
+    assert main([*question, "--driver", "userspace"]) == 0
+    assert not any("refused" in note for note in json.loads(capsys.readouterr().out)["notes"])
+    assert main(question) == 0, "with --local and without --driver nothing is known of the data plane"
+    assert not any("refused" in note for note in json.loads(capsys.readouterr().out)["notes"])
+
+
 def test_a_command_that_cannot_be_read_is_told_with_its_file_and_line(capsys, tmp_path):
     file = tmp_path / "policy.netsh"
     file.write_text("ipsec static\nadd policy P\n\nadd filterlist nme=L\n")
