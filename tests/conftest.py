@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What collecting made stays to the end: no collector need look at it again and again, beside each test."""
+    """What collecting made stays to the end: no collector need look at it again, test by test."""
     gc.collect()
     gc.freeze()
 

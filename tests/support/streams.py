@@ -25,8 +25,8 @@ def connects(source: Namespace, target: Namespace, address: str, port: int, seco
         return True
 
 
-def transfer(source: Namespace, target: Namespace, address: str, data: bytes, port: int = 5000) -> str:
-    """Send data to `target`, which has `address`; the SHA-256 of what arrived, in hexadecimal."""
+def transfer(source: Namespace, target: Namespace, address: str, data: bytes, port: int = 5000) -> bool:
+    """Send data to `target`, which has `address`: whether they arrive unharmed."""
     listener = _listener(target, address, port)
     listener.settimeout(PATIENCE)
     arrived = hashlib.sha256()
@@ -44,4 +44,4 @@ def transfer(source: Namespace, target: Namespace, address: str, data: bytes, po
         with source.call(lambda: socket.create_connection((address, port), timeout=PATIENCE)) as connection:
             connection.sendall(data)
         thread.join(1.5 * PATIENCE)
-    return arrived.hexdigest()
+    return arrived.digest() == hashlib.sha256(data).digest()
