@@ -966,7 +966,10 @@ def tunnels_carry_packets(world: World) -> None:
                             each.add_sa(change(sa))
                 with world.capture((ICMP, ICMPV6), ()) as wire:
                     assert ping(behind[0], target, 3) == 3, where
-                    assert ping(behind[1], back, 2, size=3000 if inner == 4 else 1200) == 2, where
+                    if inner == 6:
+                        # Only its sender cuts an IPv6 packet: the gateways tell both hosts what fits.
+                        assert eventually(lambda: ping(behind[1], back, 1, size=3000) == 1), where  # noqa: B023
+                    assert ping(behind[1], back, 2, size=3000) == 2, where
                     tally = wire.tally()
                 assert tally.esp + tally.ah >= 8, (where, tally)
                 carried = {row.spi: row.packets for row in beta.statistics().sas}

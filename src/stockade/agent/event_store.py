@@ -14,14 +14,15 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from itertools import repeat
 from pathlib import Path
 
-from stockade.agent.journal import TAIL_BYTES, files_of
+from stockade.agent.journal import TAIL_BYTES, encode, files_of
 from stockade.model.reasons import Reason, ReasonCode, error_for
 from stockade.model.windows_events import BY_NUMBER
 
@@ -113,7 +114,7 @@ class EventStore:
         self._path = folder / NAME
         self._trouble = trouble
         self._rows = rows
-        self._waiting: deque[Record] = deque()
+        self._waiting: deque[tuple[Record, str]] = deque()
         self._wake = threading.Event()
         self._stop = False
         self._thread: threading.Thread | None = None
@@ -124,12 +125,12 @@ class EventStore:
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
         self._thread.start()
 
-    def add(self, record: Record) -> None:
-        """Keep it soon. Never blocks."""
+    def add(self, record: Record, line: str = "") -> None:
+        """Keep it soon; `line` as the journal wrote it, where it did. Never blocks."""
         if len(self._waiting) >= MAXIMUM_WAITING:
             self.left_out += 1
             return
-        self._waiting.append(record)
+        self._waiting.append((record, line))
         if not self._wake.is_set():  # to set it again costs a lock, with every event of a busy second
             self._wake.set()
 
@@ -152,7 +153,7 @@ class EventStore:
                     database = open_database(self._path)
                     take_from_lines(database, self._folder)
                 if batch:
-                    insert(database, batch)
+                    insert(database, *zip(*batch, strict=True))
                     forget(database, self._rows)
                 told = False
             except (sqlite3.Error, OSError) as error:
@@ -195,11 +196,11 @@ def open_database(path: Path) -> sqlite3.Connection:
     raise AssertionError("unreachable")
 
 
-def insert(database: sqlite3.Connection, records: Sequence[Record]) -> None:
-    """Add events; those that are there already stay as they are."""
+def insert(database: sqlite3.Connection, records: Sequence[Record], lines: Iterable[str] = ()) -> None:
+    """Add events; those that are there already stay as they are. `lines`: their text, where that is known."""
     database.execute("BEGIN")
     try:
-        for record in records:
+        for record, line in zip(records, lines or repeat(""), strict=False):
             number = number_of(record)
             row = (
                 number,
@@ -207,7 +208,7 @@ def insert(database: sqlite3.Connection, records: Sequence[Record]) -> None:
                 str(record.get("kind", "")),
                 str(record.get("reason", "")),
                 peer_of(record),
-                json.dumps(record, ensure_ascii=False),
+                line or encode(record).decode(),
             )
             database.execute("INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?)", row)
             ids = record.get("windows_events")

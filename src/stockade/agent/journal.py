@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
+
 from stockade.model.reasons import Reason
 from stockade.model.windows_events import windows_events
 
@@ -57,6 +59,8 @@ class Journal:
         """`newest` is asked for the newest entry's number where the files do not know it."""
         self.recent: deque[dict[str, object]] = deque(maxlen=RECENT)
         self.listeners: set[Callable[[dict[str, object]], None]] = set()
+        self.kept: Callable[[dict[str, object], str], None] = lambda record, line: None
+        """Gets each entry with its line, which need not be made again."""
         self.observe: Callable[[Entry], None] = lambda entry: None
         """Sees every entry, also those that the limits leave out."""
         self._folder = folder
@@ -84,8 +88,10 @@ class Journal:
         if suppressed:
             record["suppressed_before"] = suppressed
         self.recent.append(record)
+        line = encode(record)
         if self._folder is not None:
-            self._append(self._folder, (json.dumps(record, ensure_ascii=False) + "\n").encode())
+            self._append(self._folder, line + b"\n")
+        self.kept(record, line.decode())
         for listener in tuple(self.listeners):
             listener(record)
 
@@ -153,6 +159,14 @@ def last_number(folder: Path) -> int:
             if isinstance(number, int):
                 return number
     return 0
+
+
+def encode(record: dict[str, object]) -> bytes:
+    """An entry as its line has it, without the end of the line. Never raises."""
+    try:
+        return msgspec.json.encode(record)
+    except (TypeError, ValueError):  # text that is no Unicode, as a file's name may be
+        return json.dumps(record, default=str).encode()
 
 
 def timestamp(when: float) -> str:

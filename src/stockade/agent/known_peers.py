@@ -38,10 +38,15 @@ _DELETE = {
 
 class KnownPeers:
     """The set of known quick modes, newest last; in memory only where `path` is None or cannot be used
-    (`trouble` says why then)."""
+    (`trouble` says why then). `later` has a call made soon: changes are then written together, in one
+    transaction; without it each is written at once."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, later: Callable[[Callable[[], None]], None] | None = None
+    ) -> None:
         self.trouble = ""
+        self._later = later
+        self._unwritten: list[tuple[str, _Row]] = []
         self.removed: Callable[[KnownQuickMode], None] = lambda known: None
         """Is told what is no longer known."""
         self._known: OrderedDict[_Key, KnownQuickMode] = OrderedDict()
@@ -93,6 +98,7 @@ class KnownPeers:
         self.removed(known)
 
     def close(self) -> None:
+        self.flush()
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -101,13 +107,32 @@ class KnownPeers:
         self._known[key] = known
         self._by_peer.setdefault(known.peer, OrderedDict())[key] = known
 
-    def _execute(self, statement: str, row: tuple[str | int, ...]) -> None:
-        if self._database is not None:
-            with suppress(sqlite3.Error):  # a full disk costs the quick reconnect of this peer, nothing else
+    def _execute(self, statement: str, row: "_Row") -> None:
+        if self._database is None:
+            return
+        self._unwritten.append((statement, row))
+        if self._later is None:
+            self.flush()
+        elif len(self._unwritten) == 1:
+            self._later(self.flush)
+
+    def flush(self) -> None:
+        """Write what has changed since the last time."""
+        changes, self._unwritten = self._unwritten, []
+        if self._database is None or not changes:
+            return
+        with suppress(sqlite3.Error):  # a full disk costs the quick reconnect of these peers, nothing else
+            self._database.execute("BEGIN")
+            for statement, row in changes:
                 self._database.execute(statement, row)
+            self._database.execute("COMMIT")
+        if self._database.in_transaction:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
 
 
 _Key = tuple[object, ...]
+_Row = tuple[str | int, ...]
 
 
 def _key(known: KnownQuickMode) -> _Key:
@@ -143,7 +168,7 @@ def _open(path: Path) -> sqlite3.Connection:
     raise AssertionError("unreachable")
 
 
-def _to_row(known: KnownQuickMode) -> tuple[str | int, ...]:
+def _to_row(known: KnownQuickMode) -> _Row:
     selector = known.selector
     row = (
         address_text(known.local),
@@ -160,7 +185,7 @@ def _to_row(known: KnownQuickMode) -> tuple[str | int, ...]:
     return (*row, *map(str, ends))
 
 
-def _from_row(row: tuple[str | int, ...]) -> KnownQuickMode:
+def _from_row(row: _Row) -> KnownQuickMode:
     local, peer = ip_address(row[0]), ip_address(row[1])
     source, destination = AddressRange.host(local), AddressRange.host(peer)
     if len(row) > 5:

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stockade import __version__
@@ -132,12 +133,12 @@ class Service:
         self._journal = Journal(folder, newest=lambda: newest_number(folder))
         self._journal.observe = self._measuring.recorder.saw
         self._events = EventStore(folder, self._on_event_store_in_thread)
-        self._journal.listeners.add(self._events.add)
-        self._known = KnownPeers(self._paths.state)
+        self._journal.kept = self._events.add
+        loop = self._loop = asyncio.get_running_loop()
+        self._known = KnownPeers(self._paths.state, self._soon)
         if self._known.trouble:
             reason = Reason.of(ReasonCode.STATE_UNUSABLE, self._known.trouble)
             self._journal.write(Entry("known-peers-lost", reason))
-        loop = self._loop = asyncio.get_running_loop()
         self._events.start()
         self._start_outputs()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -315,9 +316,10 @@ class Service:
         self._desk.remember(line)
 
     def _on_datagrams(self, read: Callable[[], Batch]) -> None:
-        now = time.monotonic()
+        now, core = time.monotonic(), self._core
         for datagram, local, remote in read():
-            self._core.receive(datagram, local, remote, now)
+            core.receive(datagram, local, remote, now)
+            core.pump(now, self._send)  # each answer leaves at once: its peer works while we read the next
         self._pump()
 
     def _on_strangers(self, read: Callable[[Screen, float, int], Batch]) -> None:
@@ -327,6 +329,7 @@ class Service:
         admitted = read(core.screen, now, STRANGERS_IN_FLOOD if core.engine.floods else STRANGERS)
         for datagram, local, remote in admitted:
             core.receive(datagram, local, remote, now)
+            core.pump(now, self._send)
         if admitted:
             self._pump()
 
@@ -377,6 +380,11 @@ class Service:
             self._outputs = Outputs(settings, self._write_in_thread)
             self._outputs.start()
             self._journal.listeners.add(self._outputs.add)
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        """Before the loop sleeps again: what a turn makes known is one transaction, and survives a kill from
+        then on."""
+        self._loop.call_soon(work)
 
     def _on_event_store_in_thread(self, reason: Reason) -> None:
         self._write_in_thread(Entry("events-not-kept", reason))
@@ -590,6 +598,9 @@ class Service:
         explanation = explain_flow(
             self._core.table, flow, direction, self._core.engine.quick_modes(time.monotonic())
         )
+        if (trouble := self._policy.trouble) is not None:
+            note = f"the newest policy is refused, this is the one before it: {trouble}"
+            explanation = replace(explanation, notes=(*explanation.notes, note))
         return messages.ExplanationMessage(explanation=explanation.as_dict(), lines=list(explanation.lines()))
 
     def explain_peer(self, peer: Address) -> messages.PeerPlan:

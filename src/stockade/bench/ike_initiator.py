@@ -146,15 +146,9 @@ def run(task: Task) -> Outcome:
     start = last = time.monotonic()
     cpu = time.process_time()
     first = int(IPv4Address(task.first))
-    while outcome.established + outcome.failed < task.count:
-        now = time.monotonic()
-        if now - last > PATIENCE or now - start > task.seconds:
-            break
-        while begun < task.count and begun - outcome.established - outcome.failed < task.window:
-            local = IPv4Address(first + begun)
-            selector = TrafficSelector(AddressRange.host(local), AddressRange.host(responder))
-            engine.command(Acquire(local, responder, selector, rule, "benchmark"), now)
-            begun += 1
+
+    def act(now: float) -> None:
+        nonlocal last
         for effect in engine.effects():
             if isinstance(effect, Send):
                 if task.main_only and effect.datagram[_EXCHANGE_TYPE] == ExchangeType.QUICK_MODE:
@@ -171,12 +165,24 @@ def run(task: Task) -> Outcome:
                     outcome.failed += 1
                     word = effect.reason.code.word
                     outcome.reasons[word] = outcome.reasons.get(word, 0) + 1
+
+    while outcome.established + outcome.failed < task.count:
+        now = time.monotonic()
+        if now - last > PATIENCE or now - start > task.seconds:
+            break
+        while begun < task.count and begun - outcome.established - outcome.failed < task.window:
+            local = IPv4Address(first + begun)
+            selector = TrafficSelector(AddressRange.host(local), AddressRange.host(responder))
+            engine.command(Acquire(local, responder, selector, rule, "benchmark"), now)
+            begun += 1
+        act(now)
         due = engine.next_timeout()
         wait = 0.2 if due is None else max(0.0, min(0.2, due - time.monotonic()))
         for descriptor, _ in poll.poll(wait * 1000):
             now = time.monotonic()
             for datagram, local_end, remote in readers[descriptor]():
                 engine.receive(datagram, local_end, remote, now)
+                act(now)  # so that the responder works while the next one is read
         engine.timeout(time.monotonic())
     outcome.seconds = last - start
     outcome.cpu_seconds = time.process_time() - cpu

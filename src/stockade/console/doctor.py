@@ -8,7 +8,6 @@ Left out: the offloads of network cards (ethtool's esp-hw-offload), which no dat
 """
 
 import errno
-import json
 import os
 import shutil
 import socket
@@ -16,6 +15,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from stockade.console.output import give
 from stockade.driver.probe import esp_refusal, kernel_capabilities
 from stockade.driver.userspace import offloads
 from stockade.model.reasons import StockadeError
@@ -76,7 +76,7 @@ def examine() -> Report:
 def run_doctor(form: str) -> int:
     """Print the report; 0 if an agent can run here, else 1."""
     report = examine()
-    print(json.dumps(report.as_dict(), indent=2) if form == "json" else "\n".join(report.lines()))
+    give(report.as_dict(), form, "\n".join(report.lines()))
     return 0 if report.data_plane is not None else 1
 
 

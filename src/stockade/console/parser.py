@@ -272,3 +272,9 @@ def _add_policy_file(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--local", default="", metavar="ADDRESS,…", help="the computer's addresses (default: this one's)"
     )
+    command.add_argument(
+        "--driver",
+        choices=("auto", "kernel", "userspace", "memory"),
+        help="the computer's data plane: what it lacks is refused (default: this computer's; with --local one"
+        " that can do everything)",
+    )

@@ -1,13 +1,13 @@
 """`stockade web run | link | user`: the web console and who may use it."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stockade.agent.paths import Paths
+from stockade.console.output import give, give_record
 from stockade.model.reasons import ReasonCode, error_for
 
 if TYPE_CHECKING:
@@ -68,10 +68,8 @@ def _run(options: argparse.Namespace) -> int:
         settings = replace(settings, address=address, port=port)
 
     def ready(url: str) -> None:
-        if options.format == "json":
-            print(json.dumps({"ready": True, "pid": os.getpid(), "url": url}), flush=True)
-        else:
-            print(f"stockade: the web console is at {url}; sign in with: stockade web link", flush=True)
+        told = f"stockade: the web console is at {url}; sign in with: stockade web link"
+        give_record({"ready": True, "pid": os.getpid(), "url": url}, options.format, told)
 
     run_web(paths, settings, ready)
     return 0
@@ -84,10 +82,8 @@ def _link(options: argparse.Namespace) -> int:
     paths = Paths.of(options.home)
     ticket = AgentClient(paths.socket).post("/v1/web/ticket", {"role": options.role})
     link = f"{read_web_settings(paths.web_settings).url}/link?ticket={ticket['ticket']}"
-    if options.format == "json":
-        print(json.dumps({"link": link, "role": ticket["role"], "seconds": ticket["seconds"]}))
-    else:
-        print(link)
+    give({"link": link, "role": ticket["role"], "seconds": ticket["seconds"]}, options.format, link)
+    if options.format == "text":
         print(f"good once, for {ticket['seconds']:.0f} seconds, as {ticket['role']}", file=sys.stderr)
     return 0
 
@@ -98,10 +94,9 @@ def _user(options: argparse.Namespace) -> int:
     folder = Paths.of(options.home).web_accounts
     accounts = read_accounts(folder)
     if options.action == "list":
-        if options.format == "json":
-            print(json.dumps([{"name": one.name, "role": one.role} for one in accounts.values()]))
-        else:
-            print("\n".join(f"{one.name:<30} {one.role}" for one in accounts.values()) or "No accounts.")
+        rows = [{"name": one.name, "role": one.role} for one in accounts.values()]
+        text = "\n".join(f"{one.name:<30} {one.role}" for one in accounts.values()) or "No accounts."
+        give(rows, options.format, text)
         return 0
     if options.action == "remove":
         if accounts.pop(options.name, None) is None:
@@ -117,8 +112,12 @@ def _password(file: str | None) -> str:
     if file is None:
         import getpass
 
-        first = getpass.getpass("Password: ")
-        if getpass.getpass("Once more: ") != first:
+        try:
+            first, second = getpass.getpass("Password: "), getpass.getpass("Once more: ")
+        except EOFError:
+            detail = "no password was given, and there is no terminal to ask at: --password-file FILE"
+            raise error_for(ReasonCode.SYNTAX, detail) from None
+        if first != second:
             raise error_for(ReasonCode.SYNTAX, "the two passwords differ")
         return first
     try:

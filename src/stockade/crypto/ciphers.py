@@ -13,15 +13,20 @@ from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.suites import Encryption
 
 
-def block_cipher(encryption: Encryption, key: Key) -> BlockCipherAlgorithm:
-    """The library's cipher object of a CBC cipher. `ValueError` for a wrong key size or a cipher that is not
-    CBC. Parity bits of DES keys are ignored, as the cipher ignores them (RFC 2409 Appendix B sets none)."""
+def check_block_key(encryption: Encryption, key: Key) -> None:
+    """`ValueError` for a wrong key size or a cipher that is not CBC."""
     algorithm = encryption_algorithm(encryption)
     if encryption is Encryption.NULL or encryption.is_aead:
         raise ValueError(f"{encryption} is not a CBC cipher")
+    if len(key) != algorithm.key_size:
+        raise ValueError(f"{encryption} takes a key of {algorithm.key_size} bytes, not {len(key)}")
+
+
+def block_cipher(encryption: Encryption, key: Key) -> BlockCipherAlgorithm:
+    """The library's cipher object of a CBC cipher; errors as of `check_block_key`. Parity bits of DES keys
+    are ignored, as the cipher ignores them (RFC 2409 Appendix B sets none)."""
+    check_block_key(encryption, key)
     value = key_bytes(key)
-    if len(value) != algorithm.key_size:
-        raise ValueError(f"{encryption} takes a key of {algorithm.key_size} bytes, not {len(value)}")
     if encryption is Encryption.DES_CBC:
         return TripleDES(value * 3)
     return TripleDES(value) if encryption is Encryption.TRIPLE_DES_CBC else AES(value)

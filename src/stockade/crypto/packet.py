@@ -15,8 +15,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
-from stockade.crypto.ciphers import block_cipher
-from stockade.crypto.hashing import HASH_STATES, Buffer, Key, key_bytes
+from stockade.crypto.ciphers import block_cipher, check_block_key
+from stockade.crypto.hashing import HASH_STATES, INNER_PAD, OUTER_PAD, Buffer, HashState, Key, key_bytes
 from stockade.crypto.registry import encryption_algorithm, hash_algorithm, integrity_algorithm
 from stockade.model import suites
 from stockade.model.reasons import ReasonCode, error_for
@@ -30,8 +30,6 @@ _GMAC_IV: Final = 8
 
 _Seal = Callable[[Buffer, Buffer, Buffer], bytes]
 _Update = Callable[[Buffer], bytes]
-_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class Aead:
@@ -119,23 +117,28 @@ class _ChainedCbc:
     Decrypting: the IV goes in as if it were a ciphertext block; what comes out for it is dropped.
     """
 
-    __slots__ = ("_block_size", "_cipher", "_decrypt", "_encrypt", "_last", "encryption")
+    __slots__ = ("_block_size", "_decrypt", "_encrypt", "_key", "_last", "encryption")
 
     def __init__(self, encryption: Encryption, key: Key) -> None:
+        check_block_key(encryption, key)
+        self._key = key
         self.encryption = encryption
         self._block_size = encryption_algorithm(encryption).block_size
         self._last = bytes(self._block_size)
-        self._cipher = Cipher(block_cipher(encryption, key), modes.CBC(self._last))
-        # Made with the first packet: an SA goes in one direction, and needs one of them.
+        # Made with the first packet: an SA goes in one direction, and needs one of them. Until then it is a
+        # key and no more: most of a thousand SAs that come up at once wait for their first packet.
         self._encrypt: _Update | None = None
         self._decrypt: _Update | None = None
 
+    def _cipher(self) -> "Cipher[modes.CBC]":
+        return Cipher(block_cipher(self.encryption, self._key), modes.CBC(bytes(self._block_size)))
+
     def _begin_encrypting(self) -> "_Update":
-        self._encrypt = self._cipher.encryptor().update
+        self._encrypt = self._cipher().encryptor().update
         return self._encrypt
 
     def _begin_decrypting(self) -> "_Update":
-        self._decrypt = self._cipher.decryptor().update
+        self._decrypt = self._cipher().decryptor().update
         return self._decrypt
 
     def encrypt_packet(self, data: Buffer) -> bytes:
@@ -201,25 +204,32 @@ class _NullCipher:
 class Mac:
     """HMAC, truncated to `icv_size` bytes."""
 
-    __slots__ = ("_inner", "_outer", "hash_name", "icv_size")
+    __slots__ = ("_inner", "_key", "_outer", "hash_name", "icv_size")
 
     def __init__(self, hash_name: Hash, key: Key) -> None:
         algorithm = hash_algorithm(hash_name)
-        value = key_bytes(key)
-        if len(value) != algorithm.integrity_key_size:
+        if len(key) != algorithm.integrity_key_size:
             raise ValueError(
-                f"HMAC-{hash_name} takes a key of {algorithm.integrity_key_size} bytes, not {len(value)}"
+                f"HMAC-{hash_name} takes a key of {algorithm.integrity_key_size} bytes, not {len(key)}"
             )
         self.hash_name = hash_name
         self.icv_size = algorithm.icv_size
-        padded = value.ljust(algorithm.block_size, b"\x00")
-        # The two hashes of RFC 2104, each begun with its half of the key; a packet copies them.
-        self._inner = HASH_STATES[hash_name](padded.translate(_INNER_PAD))
-        self._outer = HASH_STATES[hash_name](padded.translate(_OUTER_PAD))
+        self._key = key
+        # The two hashes of RFC 2104, each begun with its half of the key, at the first packet; a packet
+        # copies them.
+        self._inner: HashState | None = None
+        self._outer: HashState
+
+    def _begin(self) -> HashState:
+        begun = HASH_STATES[self.hash_name]
+        padded = key_bytes(self._key).ljust(hash_algorithm(self.hash_name).block_size, b"\x00")
+        self._outer = begun(padded.translate(OUTER_PAD))
+        self._inner = begun(padded.translate(INNER_PAD))
+        return self._inner
 
     def compute(self, *parts: Buffer) -> bytes:
         """The ICV over the parts as if they were one string."""
-        inner = self._inner.copy()
+        inner = (self._inner or self._begin()).copy()
         for part in parts:
             inner.update(part)
         outer = self._outer.copy()

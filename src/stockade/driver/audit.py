@@ -50,12 +50,27 @@ class Audit:
         spi: int = 0,
         count: int = 1,
         port: int = 0,
+        counted: bool = True,
     ) -> None:
-        self._emit(self._refusals.add(code, source, destination, now, spi=spi, count=count, port=port))
+        self._emit(
+            self._refusals.add(
+                code, source, destination, now, spi=spi, count=count, port=port, counted=counted
+            )
+        )
 
-    def refuse_packet(self, code: ReasonCode, packet: bytes, now: float, spi: int = 0, port: int = 0) -> None:
-        """`packet` has a whole IP header; `port`: it came in UDP, from this one."""
-        self.refuse(code, *addresses_of(packet), now, spi=spi, port=port)
+    def refuse_packet(
+        self,
+        code: ReasonCode,
+        packet: bytes,
+        now: float,
+        spi: int = 0,
+        port: int = 0,
+        *,
+        counted: bool = True,
+    ) -> None:
+        """`packet` has a whole IP header; `port`: it came in UDP, from this one. Not `counted`: it is told,
+        but may yet be accepted."""
+        self.refuse(code, *addresses_of(packet), now, spi=spi, port=port, counted=counted)
 
     def refuse_malformed(self, packet: bytes, now: float, spi: int = 0) -> None:
         """Whatever this is."""

@@ -101,10 +101,12 @@ class Datapath:
 
     def add_sa(self, sa: SecurityAssociation, now: float, mtu: int = DEFAULT_MTU) -> Output:
         """Install one direction; the caller has checked it against the capabilities. An outbound SA lets go
-        what waits for it, in order. `mtu` is the path's, in bytes of IP packet."""
+        what waits for it, in order; an inbound one opens what came too early for it. `mtu` is the
+        path's, in bytes of IP packet."""
         if sa.direction is Direction.INBOUND:
-            self._sad.add(InboundEntry(sa, now))
-            return Output()
+            entry = InboundEntry(sa, now)
+            self._sad.add(entry)
+            return Output(local=self._inbound.take_early(entry, now))
         added = OutboundEntry(sa, now, mtu, self._random)
         self._sad.add(added)
         estimate = self._path_mtu.estimate(sa.source, sa.destination, mtu)
@@ -200,6 +202,7 @@ class Datapath:
             return False
         self._unseen = iter(self._sad)
         self._outbound.tick(now)
+        self._inbound.tick(now)
         self._path_mtu.tick(now)
         self._audit.collect(now)
         return True

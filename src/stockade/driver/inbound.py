@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from stockade.driver.ah import AH
 from stockade.driver.audit import Audit
 from stockade.driver.contract import PeerMoved
+from stockade.driver.early import EarlyPackets
 from stockade.driver.esp import MALFORMED, NO_NEXT_HEADER
 from stockade.driver.lifetimes import Lifetimes
 from stockade.driver.outbound import Outbound
 from stockade.driver.packets import ESP, UDP, UDP_HEADER, exchange_payload, flow_key, locate, out_of_udp
-from stockade.driver.sad import MAXIMUM_KNOWN_FLOWS, InboundEntry, OutboundEntry, SaDatabase
+from stockade.driver.sad import MAXIMUM_KNOWN_FLOWS, InboundEntry, OutboundEntry, SaDatabase, inbound_key
 from stockade.driver.spd import PolicyDatabase
 from stockade.driver.tunnel import take_out
 from stockade.model.filters import Action, Direction
@@ -20,6 +21,8 @@ from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import Flow
 from stockade.wire.ah import AH_FIXED_SIZE
 from stockade.wire.ip import flow_of
+
+_EARLY_ESP, _EARLY_AH, _EARLY_UDP = b"E", b"A", b"U"
 
 
 def _bundle_is_whole(entry: InboundEntry, outer: InboundEntry | None) -> bool:
@@ -45,6 +48,26 @@ class Inbound:
         self._audit = audit
         self._lifetimes = lifetimes
         self._outbound = outbound
+        self._early = EarlyPackets(lambda: audit.count(ReasonCode.UNKNOWN_SPI.word))
+
+    def take_early(self, entry: InboundEntry, now: float) -> list[bytes]:
+        """An SA came: open what came for it before (`early.py`)."""
+        if not len(self._early) or (entry.sa.bundle is not None and entry.other is None):
+            return []
+        clear: list[bytes] = []
+        for one in (entry, entry.other):
+            if not isinstance(one, InboundEntry):
+                continue
+            key = inbound_key(one.sa.spi, one.sa.destination)
+            if one.sa.ah is not None:
+                clear += self.receive(self._early.take(_EARLY_AH + key), now)
+            else:
+                clear += self.receive(self._early.take(_EARLY_ESP + key), now)
+                clear += self.receive_udp(self._early.take(_EARLY_UDP + key), now)
+        return clear
+
+    def tick(self, now: float) -> None:
+        self._early.expire(now)
 
     def forget_flows(self) -> None:
         """Filters or SAs changed."""
@@ -73,7 +96,8 @@ class Inbound:
             port = packet[at] << 8 | packet[at + 1]
             if entry is None and len(esp) >= at + AH_FIXED_SIZE:
                 spi = int.from_bytes(esp[at : at + 4], "big")
-                self._audit.refuse_packet(ReasonCode.UNKNOWN_SPI, packet, now, spi, port)
+                self._audit.refuse_packet(ReasonCode.UNKNOWN_SPI, packet, now, spi, port, counted=False)
+                self._early.add(_EARLY_UDP + destination + esp[at : at + 4], packet, now)
                 continue
             if entry is None or entry.sa.udp is None or entry.sa.udp.source_port == port:
                 unwrapped.append(esp)
@@ -117,9 +141,11 @@ class Inbound:
             destination = packet[16:20] if packet[0] < 0x60 else packet[24:40]
             entry = tables[protocol].get(destination + packet[spi : spi + 4])
             if entry is None:
-                self._audit.refuse_packet(
-                    ReasonCode.UNKNOWN_SPI, packet, now, from_bytes(packet[spi : spi + 4], "big")
-                )
+                number = from_bytes(packet[spi : spi + 4], "big")
+                self._audit.refuse_packet(ReasonCode.UNKNOWN_SPI, packet, now, number, counted=in_udp)
+                if not in_udp:
+                    kind = _EARLY_ESP if protocol == ESP else _EARLY_AH
+                    self._early.add(kind + destination + packet[spi : spi + 4], packet, now)
                 continue
             if (entry.sa.udp is not None) is not in_udp or (
                 (entry.sa.bundle is not None or outer is not None) and not _bundle_is_whole(entry, outer)

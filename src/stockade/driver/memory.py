@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics, Survivor
+from stockade.driver.contract import DriverEvent, DriverStatistics, PacketRefused, Survivor
 from stockade.driver.datapath import DEFAULT_MTU, Datapath
 from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities, tunnels_of
 from stockade.driver.outbound import Output
@@ -17,6 +17,7 @@ from stockade.driver.packets import is_neighbour_discovery, locate, out_of_udp
 from stockade.driver.reassembly import Reassembly
 from stockade.driver.spis import SpiSource
 from stockade.model.addresses import Address
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.sa import SecurityAssociation
@@ -173,12 +174,22 @@ class MemoryDriver:
 
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
         self._datapath.remove_sa(spi, direction, peer)
+        if direction is Direction.INBOUND:
+            self._spis.settle(spi)
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
         self._emit(self._datapath.release(filter_id, peer, self._now))
 
     def events(self) -> Sequence[DriverEvent]:
-        return self._datapath.events()
+        return [event for event in self._datapath.events() if not self._is_early(event)]
+
+    def _is_early(self, event: DriverEvent) -> bool:
+        # What overtook its SA (`early.py`) is no sign of lost state.
+        return (
+            isinstance(event, PacketRefused)
+            and event.reason.code is ReasonCode.UNKNOWN_SPI
+            and (self._spis.is_reserved(event.spi) or event.spi in self._datapath.inbound_spis())
+        )
 
     def fileno(self) -> int:
         return -1

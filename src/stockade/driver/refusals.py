@@ -45,8 +45,10 @@ class Refusals:
         detail: str = "",
         count: int = 1,
         port: int = 0,
+        counted: bool = True,
     ) -> PacketRefused | None:
-        self.totals[code.word] += count
+        if counted:
+            self.totals[code.word] += count
         key = (code, source)
         pending = self._pending.get(key)
         if pending is None:

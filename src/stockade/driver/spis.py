@@ -53,6 +53,10 @@ class SpiSource:
                 return spi
         raise error_for(ReasonCode.NO_SPI, "64 random numbers were all taken")
 
+    def is_reserved(self, spi: int) -> bool:
+        """Whether a negotiation under way has this SPI."""
+        return spi in self._reserved
+
     def settle(self, spi: int) -> None:
         """The SA of this SPI is installed, or will never be."""
         self._reserved.pop(spi, None)

@@ -648,6 +648,13 @@ class ReasonCode(Enum):
         "the system refuses this to an ordinary user",
         "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW",
     )
+    SYSTEM_REFUSED = (
+        "system-refused",
+        Fault.HOST,
+        None,
+        "the system refuses what the command needs",
+        "see the named file, its permissions and the space on its disk",
+    )
     SEND_FAILED = (
         "send-failed",
         Fault.HOST,
@@ -709,7 +716,7 @@ class ReasonCode(Enum):
         Fault.HOST,
         13816,
         "a fault of Stockade itself",
-        "report it with the journal entry",
+        "report it with the journal entry, or for a command with what STOCKADE_DEBUG=1 shows",
     )
 
     def __init__(self, word: str, fault: Fault, windows_code: int | None, meaning: str, remedy: str) -> None:

@@ -45,6 +45,7 @@ class DoubtKind(StrEnum):
     CONNECTION = "connection"
     FAMILY = "family"
     CONFLICT = "conflict"
+    METHODS = "methods"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def kept(tmp_path):
     clock = iter(range(1_700_000_000, 1_700_001_000))
     journal = Journal(tmp_path, wall_clock=lambda: float(next(clock)))
     store = EventStore(tmp_path)
-    journal.listeners.add(store.add)
+    journal.kept = store.add
     store.start()
     journal.write(failed("10.0.0.2"))
     journal.write(failed("10.0.0.3", ReasonCode.NO_PROPOSAL_CHOSEN))
@@ -98,7 +98,7 @@ def test_what_a_killed_agent_told_is_in_the_database_after_the_next_start(tmp_pa
         from stockade.model.reasons import Reason, ReasonCode
         folder = Path(sys.argv[1])
         journal, store = Journal(folder), EventStore(folder)
-        journal.listeners.add(store.add)
+        journal.kept = store.add
         store.start()
         while True:
             journal.write(Entry("test", Reason.of(ReasonCode.INTERNAL)))
@@ -128,7 +128,7 @@ def test_what_a_killed_agent_told_is_in_the_database_after_the_next_start(tmp_pa
 def test_the_database_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(event_store, "SURPLUS", 10)
     journal, store = Journal(tmp_path), EventStore(tmp_path, rows=50)
-    journal.listeners.add(store.add)
+    journal.kept = store.add
     for _ in range(300):
         journal.write(Entry("test", Reason.of(ReasonCode.INTERNAL)))
     store.start()
@@ -157,7 +157,7 @@ def test_a_database_that_cannot_be_written_is_told_once_and_stops_nothing(tmp_pa
     (tmp_path / NAME).mkdir()
     told = []
     journal, store = Journal(tmp_path), EventStore(tmp_path, told.append)
-    journal.listeners.add(store.add)
+    journal.kept = store.add
     store.start()
     wait_for(lambda: told)
     journal.write(failed("10.0.0.2"))

@@ -90,3 +90,18 @@ def test_a_disk_that_refuses_does_not_stop_the_agent(tmp_path, monkeypatch):
     monkeypatch.setattr(journal_module.os, "write", refuse)
     journal.write(Entry("test", Reason.of(ReasonCode.INTERNAL)))
     assert len(journal.recent) == 1
+
+
+def test_whoever_keeps_entries_gets_the_very_line_of_the_file(tmp_path):
+    journal, kept = Journal(tmp_path), []
+    journal.kept = lambda record, line: kept.append((record, line))
+    journal.write(Entry("test", Reason.of(ReasonCode.INTERNAL, "Größe", peer="10.0.0.2")))
+    assert [line for _, line in kept] == (tmp_path / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(line) for _, line in kept] == [record for record, _ in kept]
+
+
+def test_text_that_is_no_unicode_is_kept_all_the_same(tmp_path):
+    journal = Journal(tmp_path)
+    journal.write(Entry("test", Reason.of(ReasonCode.INTERNAL, "the file caf\udce9")))
+    (line,) = _lines(tmp_path)
+    assert "caf" in line["text"]

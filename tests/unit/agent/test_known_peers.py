@@ -26,6 +26,23 @@ def test_what_was_added_is_there_after_a_restart_without_close(tmp_path):
     assert second.with_peer(ip_address("10.0.0.3")) == ()
 
 
+def test_changes_that_can_wait_are_written_together_and_at_the_end(tmp_path):
+    waiting = []
+    first = KnownPeers(tmp_path / "state.db", waiting.append)
+    first.add(_known("10.0.0.2"))
+    first.add(_known("10.0.0.3"))
+    first.remove(_known("10.0.0.2"))
+    assert len(waiting) == 1
+    assert KnownPeers(tmp_path / "state.db").all() == ()
+    waiting.pop()()
+    assert KnownPeers(tmp_path / "state.db").all() == (_known("10.0.0.3"),)
+    first.add(_known("10.0.0.4"))
+    assert len(waiting) == 1
+    first.close()
+    waiting.pop()()  # the loop's last turn comes after the end
+    assert {str(one.peer) for one in KnownPeers(tmp_path / "state.db").all()} == {"10.0.0.3", "10.0.0.4"}
+
+
 def test_the_newest_come_first_and_the_number_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAXIMUM", 3)
     known = KnownPeers(tmp_path / "state.db")

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import pytest
 
-from stockade.driver.contract import Acquire, Capabilities, Driver, PeerMoved, SaExpired, SaIdle, prepare_with
+from stockade.driver.contract import Acquire, Driver, PeerMoved, SaExpired, SaIdle, prepare_with
 from stockade.driver.kernel import driver as driver_module
 from stockade.driver.kernel import policies
 from stockade.driver.kernel.driver import KernelDriver
@@ -17,6 +17,7 @@ from stockade.driver.kernel.ledger import Ledger, key_of
 from stockade.driver.kernel.policies import OWNER, filter_id_of
 from stockade.driver.netlink import NetlinkError
 from stockade.model.addresses import AddressRange
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Action, Direction, FilterTable, Provenance
 from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, PresharedKey, QuickModePolicy
 from stockade.model.reasons import CallerError, HostError, Reason, ReasonCode

@@ -36,7 +36,6 @@ from typing import Final
 from stockade.driver import probe
 from stockade.driver.contract import (
     Acquire,
-    Capabilities,
     DriverEvent,
     DriverFailed,
     DriverStatistics,
@@ -58,6 +57,7 @@ from stockade.driver.netlink import NetlinkError, NetlinkSocket
 from stockade.driver.refusals import Refusals
 from stockade.driver.silence import unanswered_since
 from stockade.model.addresses import Address
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import MAXIMUM_SPI, MINIMUM_SPI, SaCounters, SecurityAssociation

@@ -25,11 +25,11 @@ import msgspec
 import stockade
 from stockade.driver.burst.engine import load_library
 from stockade.driver.contract import (
-    Capabilities,
     DriverEvent,
     DriverFailed,
     DriverStatistics,
     FilterCounters,
+    PacketRefused,
     SaExpired,
     Survivor,
 )
@@ -39,6 +39,7 @@ from stockade.driver.userspace import clear_log, messages, nft, offloads, raw, s
 from stockade.driver.userspace.rules import Rules
 from stockade.driver.userspace.system import System, has_ipv6
 from stockade.model.addresses import Address
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import HostError, Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
@@ -267,6 +268,8 @@ class UserspaceDriver:
 
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
         self._forget(spi, direction, peer)
+        if direction is Direction.INBOUND:
+            self._spis.settle(spi)
         self._tell(messages.RemoveSa(spi, direction, str(peer)))
 
     def leave(self) -> None:
@@ -545,10 +548,19 @@ class UserspaceDriver:
                     event = messages.event_of(messages.event_decoder.decode(frame))
                     if isinstance(event, SaExpired) and event.hard:
                         self._forget(event.spi, event.direction, event.peer)
-                    if event is not None:
+                    if event is not None and not self._is_early(event):
                         self._events.append(event)
             except (msgspec.MsgspecError, ValueError, KeyError):
                 self._on_death("the data plane speaks nonsense")
+
+    def _is_early(self, event: DriverEvent) -> bool:
+        """Whether this tells of a packet that is ahead of its SA (`early.py`): no sign of lost state. By now
+        the SA may be there."""
+        return (
+            isinstance(event, PacketRefused)
+            and event.reason.code is ReasonCode.UNKNOWN_SPI
+            and (self._spis.is_reserved(event.spi) or event.spi in self._inbound_spis)
+        )
 
     def _on_death(self, detail: str) -> None:
         child = self._child
