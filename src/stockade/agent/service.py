@@ -65,6 +65,7 @@ from stockade.store.dynamic import dynamic_form
 if TYPE_CHECKING:
     from stockade.agent.cluster import ClusterNode
     from stockade.agent.event_outputs import Outputs
+    from stockade.agent.web_keeper import WebKeeper
 
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
@@ -125,6 +126,7 @@ class Service:
         self._desk: WebDesk
         self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
+        self._web: WebKeeper | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop the driver. Errors before that are `StockadeError`; what
@@ -284,6 +286,10 @@ class Service:
                 self._journal.write(Entry("web-door-closed", reason))
             self._ready()
             await self._serve_metrics(others)
+            if self._settings.serve_web:
+                from stockade.agent.web_keeper import WebKeeper  # a host is protected without it
+
+                self._web = await others.enter_async_context(WebKeeper(self._paths, self._journal.write))
             await self._stop.wait()
 
     async def _serve_metrics(self, others: AsyncExitStack) -> None:
@@ -507,6 +513,7 @@ class Service:
             domain=views.domain(self._domain, self._settings.directory.domain),
             boot_filters=str(self._gate.table.mode) if self._gate.is_closed else "",
             cluster=views.cluster(self._cluster) if self._cluster is not None else None,
+            web=views.web(self._web) if self._web is not None else None,
         )
 
     def release_address(self, address: Address | None) -> messages.Released:
@@ -647,6 +654,9 @@ class Service:
                 self._events.left_out,
             )
         )
+
+    def series(self) -> messages.Series:
+        return views.series(self._measuring.history)
 
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]:
         self._journal.listeners.add(listener)
