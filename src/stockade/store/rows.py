@@ -123,7 +123,7 @@ class FilterMemory:
         cursor.row_factory = None  # plain tuples
         for filter_list, *row in cursor.execute(_READ_FILTERS):
             key = blake2b(marshal.dumps(row, 2), digest_size=16).digest()
-            entry = self._known.get(key)
+            entry = present.get(key) or self._known.get(key)  # two lists may say the same
             if entry is None:
                 protocol, source_port, destination_port, mirrored, description, file, line = row[10:]
                 entry = Filter(
