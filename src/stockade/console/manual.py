@@ -117,6 +117,7 @@ def _overview(parser: argparse.ArgumentParser) -> str:
     lines += _exit_status()
     lines += [".SH ENVIRONMENT", ".TP", ".B STOCKADE_HOME", "as \\-\\-home"]
     lines += [".TP", ".B NO_COLOR", "no colours; there are none either where output is no terminal"]
+    lines += [".TP", ".B STOCKADE_DEBUG", "a traceback for faults of Stockade itself"]
     also = (f".BR stockade\\-{_roff(path.replace(' ', '-'))} (1)" for path, _ in leaves(parser))
     return "\n".join([*lines, ".SH SEE ALSO", *also, ""])
 

@@ -3,14 +3,13 @@
 `stockade monitor --once` prints them; the monitor itself draws the same ones. Everything that `netsh ipsec
 dynamic show` and the IP Security Monitor snap-in show is in one of them."""
 
-import json
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stockade.agent.client import AgentClient
-from stockade.console.events_command import clean
+from stockade.console.output import clean, cleaned
 from stockade.console.printing import duration
 
 EVENTS = 200
@@ -65,7 +64,14 @@ def fetch(client: AgentClient, filters: Answer | None = None) -> Snapshot:
 
 
 def sheets(snapshot: Snapshot) -> dict[str, Sheet]:
-    """All of them, by the word of their tab."""
+    """All of them, by the word of their tab. Peers chose some of the words: none steers a terminal."""
+    snapshot = Snapshot(
+        cleaned(snapshot.status),
+        cleaned(snapshot.filters),
+        cleaned(snapshot.sas),
+        cleaned(snapshot.negotiations),
+        [cleaned(record) for record in snapshot.events],
+    )
     return {
         "main": main_modes(snapshot.sas),
         "quick": quick_modes(snapshot.sas),
@@ -80,6 +86,7 @@ def sheets(snapshot: Snapshot) -> dict[str, Sheet]:
 
 def overview(status: Mapping[str, Any]) -> str:
     """Two lines for the head."""
+    status = cleaned(dict(status))
     policy = clean(status["policy"] or "none")
     held, refused = status["held_packets"], sum(status["refused_packets"].values())
     lines = [
@@ -389,6 +396,6 @@ def plain(snapshot: Snapshot) -> str:
     return "\n".join(parts)
 
 
-def as_json(snapshot: Snapshot) -> str:
+def answers(snapshot: Snapshot) -> dict[str, object]:
     """The answers themselves."""
-    return json.dumps(asdict(snapshot), indent=2)
+    return asdict(snapshot)

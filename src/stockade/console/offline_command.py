@@ -5,7 +5,6 @@ A policy file is a netsh script, a file of Windows (.ipsec, .reg, LDIF) or a pol
 the stores of `--home` are read. Nothing is written, and nothing is resolved: DNS names stay unknown.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -14,6 +13,7 @@ from pathlib import Path
 from stockade.agent.paths import Paths
 from stockade.agent.settings import read_settings
 from stockade.analyze.offline import Offline
+from stockade.console.output import give
 from stockade.driver.probe import capabilities_of
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
@@ -53,10 +53,7 @@ def load(
 
 def explain(offline: Offline, flow: Flow, direction: str | None, form: str) -> int:
     explanation = offline.explain(flow, _DIRECTIONS[direction] if direction else None)
-    if form == "json":
-        print(json.dumps(explanation.as_dict(), indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(explanation.lines()))
+    give(explanation.as_dict(), form, "\n".join(explanation.lines()))
     return 0
 
 
@@ -67,27 +64,24 @@ def show_filters(offline: Offline, form: str) -> int:
         "filters": list(offline.filters()),
         "warnings": list(offline.warnings()),
     }
-    if form == "json":
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-        return 0
+    give(answer, form, lambda: _print_filters(offline))
+    return 0
+
+
+def _print_filters(offline: Offline) -> None:
     print(f"Policy: {offline.table.policy_name or 'none'}")
     for entry in offline.table.filters:
         print(f"{entry.weight:>11x}  {entry}  ({entry.provenance})")
     for warning in offline.warnings():
         print(f"Note: {warning}")
-    return 0
 
 
 def lint(offline: Offline, form: str) -> int:
     """Exit status 1 where a finding is an error."""
     findings = offline.lint()
-    if form == "json":
-        print(json.dumps([finding.as_dict() for finding in findings], indent=2, ensure_ascii=False))
-    else:
-        for finding in findings:
-            print(f"{finding.severity}: {finding}\n    what to do: {finding.remedy}")
-        if not findings:
-            print("Nothing doubtful was found.")
+    lines = [f"{finding.severity}: {finding}\n    what to do: {finding.remedy}" for finding in findings]
+    text = "\n".join(lines or ["Nothing doubtful was found."])
+    give([finding.as_dict() for finding in findings], form, text)
     return int(any(finding.severity == "error" for finding in findings))
 
 
@@ -95,13 +89,9 @@ def show_unused(sets: Sequence[PolicySet], form: str) -> int:
     from stockade.analyze.unused import find_unused
 
     unused = find_unused(sets)
-    if form == "json":
-        print(json.dumps([entry.as_dict() for entry in unused], indent=2, ensure_ascii=False))
-        return 0
-    for entry in unused:
-        print(f"{entry}\n    to delete it: {entry.remedy}")
-    if not unused:
-        print("Every filter list and filter action is used by a rule.")
+    lines = [f"{entry}\n    to delete it: {entry.remedy}" for entry in unused]
+    text = "\n".join(lines or ["Every filter list and filter action is used by a rule."])
+    give([entry.as_dict() for entry in unused], form, text)
     return 0
 
 
