@@ -63,6 +63,7 @@ class AgentOperations(Protocol):
     def journal(self, last: int) -> messages.JournalEntries: ...
     def events(self, query: EventQuery) -> messages.JournalEntries: ...
     def metrics(self) -> bytes: ...
+    def series(self) -> messages.Series: ...
     def capture_keys(self) -> messages.CaptureKeys: ...
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
 
@@ -269,6 +270,13 @@ ROUTES = (
         messages.Recording,
         web_api.record,
         (Parameter("seconds", "0 (stop) to 3600, 600 by default"),),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/series",
+        "The figures of the last hour, for plots",
+        messages.Series,
+        lambda agent, _: agent.series(),
     ),
     Endpoint(
         "POST",

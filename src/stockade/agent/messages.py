@@ -88,6 +88,17 @@ class Released(msgspec.Struct, kw_only=True):
     addresses: list[str]
 
 
+class WebServed(msgspec.Struct, kw_only=True):
+    """The web console as the agent keeps it."""
+
+    state: str
+    """waiting (for the first visitor), starting, running, pausing (after a fault) or closed."""
+    url: str
+    pid: int | None
+    trouble: ReasonMessage | None
+    """Why it does not serve, or what ended it last."""
+
+
 class Status(msgspec.Struct, kw_only=True):
     """How the agent is."""
 
@@ -118,6 +129,16 @@ class Status(msgspec.Struct, kw_only=True):
     """The boot mode that still holds because no policy is in force; empty otherwise."""
     cluster: ClusterMessage | None
     """What is known of the cluster that this host is a node of."""
+    web: WebServed | None
+    """The web console that the agent serves; null where it serves none."""
+
+
+class Series(msgspec.Struct, kw_only=True):
+    """The figures of the last hour. SAs as they were, bytes a second, all else a minute."""
+
+    time: list[float]
+    """Seconds since 1970, oldest first."""
+    columns: dict[str, list[float | None]]
 
 
 class FilterRow(msgspec.Struct, kw_only=True):

@@ -23,6 +23,22 @@ from stockade.policy.objects import AddressKind
 
 if TYPE_CHECKING:
     from stockade.agent.cluster import ClusterNode
+    from stockade.agent.history import History
+    from stockade.agent.web_keeper import WebKeeper
+
+
+def web(keeper: "WebKeeper") -> messages.WebServed:
+    return messages.WebServed(
+        state=str(keeper.state),
+        url=keeper.url,
+        pid=keeper.pid,
+        trouble=reason_message(keeper.trouble) if keeper.trouble else None,
+    )
+
+
+def series(history: "History") -> messages.Series:
+    times, columns = history.columns()
+    return messages.Series(time=times, columns=columns)
 
 
 def cluster(node: "ClusterNode") -> messages.ClusterMessage:

@@ -32,6 +32,7 @@ DOOR = frozenset(
         ("GET", "/v1/policy/history"),
         ("GET", "/v1/policy/difference"),
         ("GET", "/v1/negotiations"),
+        ("GET", "/v1/series"),
         ("POST", "/v1/negotiations/record"),
         ("POST", "/v1/policy/reload"),
         ("POST", "/v1/sas/delete"),

@@ -336,7 +336,7 @@ def run_rsop(options: argparse.Namespace) -> int:
 def run_doctor(options: argparse.Namespace) -> int:
     from stockade.console.doctor import run_doctor
 
-    return run_doctor(options.format)
+    return run_doctor(options.format, Paths.of(options.home))
 
 
 def run_bench(options: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--no-offload",
         metavar="NAME,…",
-        help="offloads of the user-space data plane to do without (see doctor); outweighs agent.toml",
+        help="offloads to do without (see doctor); outweighs agent.toml",
     )
     run.set_defaults(command=handlers.run_agent_run)
     text = "end the data plane that an agent left which was killed; filters stay, closed"

@@ -36,6 +36,7 @@ from stockade.ike.contract import (
     SpiSource,
     UnderWay,
 )
+from stockade.ike.cookies import CookieMark
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
 from stockade.ike.liveness import PeerTraits, Plan
 from stockade.ike.lost_state import IKE_PORT
@@ -320,6 +321,10 @@ class Engine:
 
     def plan_for_strangers(self, *, can_be_asked: bool = False) -> Plan:
         return self._context.plan(PeerTraits(can_be_asked))
+
+    def mark_cookies(self, mark: CookieMark) -> None:
+        """Choose cookies that the kernel can tell from others (`cookies.py`), from now on."""
+        self._context.cookie_mark = self._guard.mark = mark
 
     def set_config(self, config: EngineConfig) -> None:
         """Other settings: for everything that begins from now on."""

@@ -14,7 +14,7 @@ from textual.widgets import DataTable, Input, Static, TabbedContent
 from stockade.agent import messages
 from stockade.console import monitor_data
 from stockade.console.main import main
-from stockade.console.monitor import TABS, Asking, Monitor, Telling
+from stockade.console.monitor import TAB_KEYS, TABS, Asking, Monitor, Telling
 from stockade.console.monitor_data import Sheet, Snapshot, Trends, fetch, plain, sheets, sparkline
 from stockade.model.reasons import ReasonCode, error_for
 
@@ -242,10 +242,10 @@ def drive(steps, client: Client | None = None) -> Client:
     return used
 
 
-def test_all_tabs_are_filled_and_reached_by_their_numbers() -> None:
+def test_all_tabs_are_filled_and_reached_by_their_keys() -> None:
     async def steps(app, pilot) -> None:
-        for number, name in enumerate(TABS, 1):
-            await pilot.press(str(number))
+        for key, name in zip(TAB_KEYS, TABS, strict=True):
+            await pilot.press(key)
             await until(pilot, lambda name=name: app.query_one("#tabs", TabbedContent).active == name)
             table = app.query_one(f"#table-{name}", DataTable)
             assert table.row_count == len(sheets(fetch(Client()))[name].rows)
