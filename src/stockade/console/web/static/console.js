@@ -78,7 +78,7 @@ function drawAll() {
     const many = newest.time.length > 60;
     drawn.push(new uPlot({
       width: Math.max(240, place.clientWidth), height: 180, legend: { live: false }, cursor: { show: false },
-      scales: { x: { range: (u, low, high) => [Math.min(low, high - 60), high] }, y: { range: (u, low, high) => [0, Math.max(1, high * 1.1)] } },
+      scales: { x: { range: () => [Math.min(newest.time[0], newest.time.at(-1) - 60), newest.time.at(-1)] }, y: { range: (u, low, high) => [0, Math.max(1, high * 1.1)] } },
       axes: [{ ...axis, values: clocks }, { ...axis, size: 60, values: place.dataset.unit === "bytes" ? sizes : undefined }],
       series: [{}, ...names.map((name, number) => ({
         label: name.replace(place.dataset.prefix ?? "", ""), stroke: color(`--plot-${number % 6}`), width: 2,
