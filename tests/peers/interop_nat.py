@@ -1,6 +1,8 @@
 """The NAT of the trials: which addresses it has, what it puts in whose place, and how it forgets."""
 
 import os
+import socket
+import struct
 from pathlib import Path
 
 from interop_cases import CASES, NAT_INSIDE, NAT_OUTSIDE, NAT_THEIRS, OURS, PEERS, Case
@@ -59,18 +61,17 @@ def translate(nat: Namespace, rules: list[tuple[str, str]]) -> None:
 
 def change_mapping(nat: Namespace, case: Case, peer: str, role: str) -> None:
     """Give the end behind the NAT other ports from now on, for what is under way too: what it sends and gets
-    is in a zone of connection tracking of its own, where nothing is known yet."""
+    is in a zone of connection tracking of its own, where nothing is known yet. Where there are no zones the
+    NAT forgets all that is under way."""
     own = case.own_address(peer, role)
     inside, outside, far = (
         (OURS, NAT_OUTSIDE, own) if role == "initiator" else (own, case.address(peer, role), OURS)
     )
     ports = _ports(MAPPED_ANEW)
     if "STOCKADE_IN_UML" in os.environ:
-        flows = (["-s", inside, "-d", far], ["-s", far, "-d", outside])
-        for flow in flows:
-            nat.run(["iptables-legacy", "-t", "raw", "-A", "PREROUTING", *flow, "-j", "CT", "--zone", "7"])
         rule = ["-s", inside, "-d", far, "-p", "udp", "-j", "SNAT"]
         nat.run(["iptables-legacy", "-t", "nat", "-I", "POSTROUTING", *rule, "--to", f"{outside}:{ports}"])
+        nat.call(_forget_all)
         return
     nft = find_program("nft")
     assert nft is not None
@@ -85,6 +86,17 @@ table ip trial {{
 insert rule ip trial translate ip saddr {inside} ip daddr {far} meta l4proto udp snat to {outside}:{ports}
 """
     nat.run([nft, "-f", "-"], input_text=script)
+
+
+def _forget_all() -> None:
+    """Of this namespace: IPCTNL_MSG_CT_DELETE with no flow named (linux/nfnetlink_conntrack.h)."""
+    netfilter, delete, request_and_answer = 12, 1 << 8 | 2, 0x5
+    message = struct.pack("=IHHIIBBH", 20, delete, request_and_answer, 1, 0, socket.AF_INET, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netfilter) as connection:
+        connection.settimeout(30)
+        connection.send(message)
+        (error,) = struct.unpack("=i", connection.recv(4096)[16:20])
+    assert error == 0, os.strerror(-error)
 
 
 def _ports(ports: range) -> str:
