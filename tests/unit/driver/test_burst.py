@@ -775,6 +775,23 @@ def test_a_socket_that_rests_loses_nothing_and_holds_nobody_up(
         assert [frame[10:] for frame in clear] == packets
 
 
+def test_thousands_of_flows_do_not_push_each_other_out(hosts: SimpleNamespace, library: Path) -> None:
+    """In a table where each flow has one place, some 60 of these would meet another's."""
+    packets = []
+    for port in range(2000):
+        one, other = ends(hosts, 4, 8000 + port)
+        packets.append(build_udp(one, other, b"data"))
+    with side(library) as sender:
+        install(sender.path, hosts, 4, hosts.make_sa())
+        for packet in packets:
+            sender.teach(key_of(packet))
+        sent = left = 0
+        for start in range(0, 2000, 100):
+            wire, back = sender.send([frame_of(packet) for packet in packets[start : start + 100]])
+            sent, left = sent + len(wire), left + back
+        assert (sent, left) == (2000, 0)
+
+
 def test_streams_are_merged_beside_each_other(hosts: SimpleNamespace, library: Path) -> None:
     """Eight streams whose packets alternate: one write each, not one write a packet."""
     out = hosts.make_sa()
