@@ -48,7 +48,7 @@ SUITES = [
     EspSuite(Encryption.NULL, Hash.SHA_256),
 ]
 SHAPES = ["transport", "tunnel", "udp", "tunnel in udp"]
-NEEDS_CHECKSUM = 1
+NEEDS_CHECKSUM, GSO_UDP = 1, 5
 GIVEN_LIBRARY = "STOCKADE_TEST_BURST_LIBRARY"
 """Environment: test this one."""
 
@@ -91,7 +91,8 @@ class Side:
             wire += drain(self.wire[1])
             rest = self.path.account(batch.carried, batch.returned, now)
             left += len(rest)
-            wire += self.path.outbound([virtio.take(frame) for frame in rest], now).wire
+            clear = [packet for frame in rest for packet in virtio.take_all(frame)]
+            wire += self.path.outbound(clear, now).wire
         return wire, left
 
     def receive(
@@ -179,6 +180,11 @@ def frame_of(packet: bytes, *, gso: int = 0, at: int = 20) -> bytes:
     return header + packet
 
 
+def datagrams_of(packet: bytes, size: int, at: int) -> bytes:
+    """As the device gives a burst of UDP datagrams of `size` bytes each."""
+    return virtio._HEADER.pack(NEEDS_CHECKSUM, GSO_UDP, at + 8, size, at, 6) + packet
+
+
 def key_of(packet: bytes) -> bytes:
     place = locate(packet)
     assert place is not None
@@ -250,8 +256,9 @@ def check_the_same_bytes(
         ),
         *(frame_of(build_tcp(one, other, Noise(size)(size))) for size in (0, 1, 2, 3, 17, 1000)),
         frame_of(build_udp(one, other, Noise(2)(777))),
+        datagrams_of(build_udp(one, other, Noise(3)(4000)), 333, 20 if version == 4 else 40),
     ]
-    packets = [virtio.take(frame) for frame in frames]
+    packets = [packet for frame in frames for packet in virtio.take_all(frame)]
     reference = Datapath(Noise(7))
     install(reference, hosts, version, out)
     set_numbers(reference, used)
