@@ -13,12 +13,14 @@ from typing import Protocol, runtime_checkable
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.negotiation import Mode
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import Reason
 from stockade.model.sa import SaCounters, SecurityAssociation
 from stockade.model.suites import Encryption, Integrity
 from stockade.model.traffic import Flow
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a data plane can express. A policy that asks for more is refused whole, with the rule's name.
