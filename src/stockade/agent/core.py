@@ -20,7 +20,6 @@ from stockade.agent.survivors import SurvivingPair
 from stockade.agent.temporary import SoftAssociation, TemporaryFilters
 from stockade.driver import contract as driver_contract
 from stockade.driver.contract import Driver
-from stockade.driver.limits import without_choice
 from stockade.ike import contract as ike
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
@@ -212,9 +211,9 @@ class HostCore:
         policy_sets, dynamic = policy
         try:
             able = self.driver.capabilities
-            level, versions = self.exempt_level, able.ip_versions
-            compiled = self._compiler.compile(policy_sets, self.facts, level, versions, dynamic)
-            compiled = without_choice(compiled, able)
+            compiled = self._compiler.compile(
+                policy_sets, self.facts, self.exempt_level, able.ip_versions, dynamic, able
+            )
             self._install_table(compiled)
         except StockadeError as error:
             self._note("policy-refused", error.reason, now, stores=_stores(policy_sets))

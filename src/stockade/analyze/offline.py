@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from stockade.analyze.explain import Explanation, explain_flow, filter_as_dict
 from stockade.analyze.unused import Unused, find_unused
 from stockade.model.addresses import Address
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Direction, FilterTable
-from stockade.model.reasons import ReasonCode, error_for
+from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.traffic import Flow
-from stockade.policy.compiler import compile_table
+from stockade.policy.compiler import ALL_VERSIONS, compile_table
 from stockade.policy.dynamic import DynamicSet
 from stockade.policy.exemptions import DEFAULT_EXEMPT_LEVEL
 from stockade.policy.facts import HostFacts, as_facts
@@ -37,6 +38,9 @@ class Offline:
     dynamic: DynamicSet
     table: FilterTable
     assumed: tuple[str, ...]
+    capabilities: Capabilities | None = None
+    refusal: Reason | None = None
+    """Why the data plane with these capabilities would refuse the whole policy."""
 
     @classmethod
     def of(
@@ -47,13 +51,26 @@ class Offline:
         exempt_level: int = DEFAULT_EXEMPT_LEVEL,
         dynamic: DynamicSet | None = None,
         policy: str | None = None,
+        capabilities: Capabilities | None = None,
     ) -> "Offline":
-        """Compile. Errors: those of `compile_table`; CallerError UNKNOWN_NAME (no such policy),
-        INVALID_POLICY (none is assigned and there are several)."""
+        """Compile, for a data plane with these capabilities (None: one that can do everything); what such a
+        one refuses is explained as if it were in force, and every answer says so. Errors: those of
+        `compile_table`; CallerError UNKNOWN_NAME (no such policy), INVALID_POLICY (none is assigned and there
+        are several)."""
         chosen, assumed = choose_policies(policy_sets, policy, needed=dynamic is None or not dynamic.rules)
         facts = as_facts(local_addresses)
-        table = compile_table(chosen, facts, exempt_level, dynamic=dynamic)
-        return cls(chosen, facts, exempt_level, dynamic or DynamicSet(), table, assumed)
+        versions = ALL_VERSIONS if capabilities is None else capabilities.ip_versions
+        refusal = None
+        try:
+            table = compile_table(chosen, facts, exempt_level, versions, dynamic, capabilities)
+        except StockadeError as error:
+            if error.reason.code is not ReasonCode.DRIVER_LACKS:
+                raise
+            refusal = error.reason
+            table = compile_table(chosen, facts, exempt_level, versions, dynamic)
+        return cls(
+            chosen, facts, exempt_level, dynamic or DynamicSet(), table, assumed, capabilities, refusal
+        )
 
     def explain(self, flow: Flow, direction: Direction | None = None) -> Explanation:
         """What would happen to packets of the flow. Direction None: outbound if the source is an address of
@@ -68,7 +85,15 @@ class Offline:
         notes += [
             f"policy “{name}” is not assigned; the answer takes it as if it were" for name in self.assumed
         ]
+        notes += self.warnings()[:1] if self.refusal is not None else ()
         return replace(explanation, notes=tuple(notes))
+
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for people: that the policy is refused, and the doubts of the compiler."""
+        if self.refusal is None:
+            return self.table.warnings
+        text = f"the policy is refused, and the one before it stays in force: {self.refusal}"
+        return (text, *self.table.warnings)
 
     def filters(self) -> tuple[dict[str, object], ...]:
         """The whole table, heaviest first, in its JSON form."""
@@ -76,7 +101,7 @@ class Offline:
 
     def lint(self) -> tuple[Finding, ...]:
         """Everything doubtful, errors first."""
-        return lint(self.policy_sets, self.facts, self.exempt_level, self.dynamic)
+        return lint(self.policy_sets, self.facts, self.exempt_level, self.dynamic, self.capabilities)
 
     def unused(self) -> tuple[Unused, ...]:
         return find_unused(self.policy_sets)
@@ -100,7 +125,7 @@ def choose_policies(
             f"no policy is assigned, and there are {len(policies)}: say which one is meant"
             if policies
             else "there is no policy",
-            policies=", ".join(policy for _, policy in policies),
+            **({"policies": ", ".join(policy for _, policy in policies)} if policies else {}),
         )
     return _named(policy_sets, policies[0][1])
 

@@ -29,7 +29,8 @@ from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, Presha
 from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
-from stockade.model.traffic import TrafficSelector
+from stockade.model.traffic import UDP, TrafficSelector
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
 HOSTS = {"alpha": IPv4Address("10.9.2.1"), "beta": IPv4Address("10.9.2.2")}
 INNER = {"alpha": IPv4Address("10.71.0.1"), "beta": IPv4Address("10.72.0.1")}
@@ -81,6 +82,14 @@ def secure_everything(name: str, mode: str) -> FilterTable:
                 negotiation=RULE,
             )
         )
+    if mode == "udp":
+        # As the agent's exemption for the key exchange: otherwise what carries ESP were a clear packet that
+        # somebody wants secured.
+        for number, direction in enumerate(Direction, len(filters)):
+            everyone = AddressRange.everything()
+            selector = TrafficSelector(everyone, everyone, UDP, destination_port=NAT_TRAVERSAL_PORT)
+            where = Provenance("benchmark", "policy", "ESP in UDP")
+            filters.insert(0, SpecificFilter(f"{number:016x}", selector, direction, Action.PERMIT, 2, where))
     quick_mode = QuickModePolicy(
         tuple(QuickModeProposal(suite) for suite in SUITES.values()),
         mode=Mode.TUNNEL if tunnel else Mode.TRANSPORT,

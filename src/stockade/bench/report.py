@@ -9,7 +9,6 @@ import json
 import os
 import platform
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Figure:
 class Report:
     """Takes what a benchmark says."""
 
-    def __init__(self, name: str, form: Literal["text", "json"] = "text") -> None:
+    def __init__(self, name: str, form: str = "text") -> None:
         self.name = name
         self.figures: list[Figure] = []
         self._text = form == "text"
@@ -68,12 +67,15 @@ class Report:
     def end(self) -> None:
         """Print what is to be printed at the end."""
         if not self._text:
-            document = {
-                "benchmark": self.name,
-                "machine": _machine(),
-                "figures": [one.as_dict() for one in self.figures],
-            }
-            print(json.dumps(document, indent=2))
+            print(json.dumps(self.document(), indent=2))
+
+    def document(self) -> dict[str, object]:
+        """Everything for programs."""
+        return {
+            "benchmark": self.name,
+            "machine": _machine(),
+            "figures": [one.as_dict() for one in self.figures],
+        }
 
 
 def _machine() -> str:

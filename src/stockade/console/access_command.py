@@ -2,12 +2,12 @@
 at once, and cuts off whom the new list denies."""
 
 import argparse
-import json
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stockade.agent.paths import Paths
+from stockade.console.output import give
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
 if TYPE_CHECKING:
@@ -64,26 +64,28 @@ def _write(paths: Paths, access: "AccessList") -> int:
 
 def _list(options: argparse.Namespace) -> int:
     _, access = _read(options)
-    if options.format == "json":
-        shown = {
-            "entries": [
-                {
-                    "number": number,
-                    "action": "allow" if entry.allow else "deny",
-                    "kind": entry.kind.value,
-                    "name": entry.name,
-                    "rule": entry.rule,
-                }
-                for number, entry in enumerate(access.entries, 1)
-            ],
-            "groups": {name: list(members) for name, members in access.groups.items()},
-            "accounts": [
-                {"account": entry.account, "subject": entry.subject, "issuer": entry.issuer}
-                for entry in access.accounts
-            ],
-        }
-        print(json.dumps(shown, indent=2, ensure_ascii=False))
-        return 0
+    shown = {
+        "entries": [
+            {
+                "number": number,
+                "action": "allow" if entry.allow else "deny",
+                "kind": entry.kind.value,
+                "name": entry.name,
+                "rule": entry.rule,
+            }
+            for number, entry in enumerate(access.entries, 1)
+        ],
+        "groups": {name: list(members) for name, members in access.groups.items()},
+        "accounts": [
+            {"account": entry.account, "subject": entry.subject, "issuer": entry.issuer}
+            for entry in access.accounts
+        ],
+    }
+    give(shown, options.format, lambda: _print(access))
+    return 0
+
+
+def _print(access: "AccessList") -> None:
     for number, entry in enumerate(access.entries, 1):
         print(f"{number:>3}  {entry}")
     if not any(entry.allow for entry in access.entries):
@@ -93,7 +95,6 @@ def _list(options: argparse.Namespace) -> int:
     for mapping in access.accounts:
         issuer = f" of {mapping.issuer}" if mapping.issuer else ""
         print(f"account {mapping.account}: certificate {mapping.subject}{issuer}")
-    return 0
 
 
 def _add(options: argparse.Namespace) -> int:

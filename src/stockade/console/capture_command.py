@@ -16,6 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +24,7 @@ from typing import BinaryIO
 from stockade import __version__
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
+from stockade.console.output import give
 from stockade.driver.userspace.system import DEVICE
 from stockade.model.addresses import Address
 from stockade.model.reasons import PeerError, ReasonCode, StockadeError, error_for
@@ -204,6 +206,7 @@ def run_capture(
     count: int | None,
     peer: Address | None,
     keys: bool,
+    form: str = "text",
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Capture until Ctrl-C, for so long, or so many packets. Errors: NOT_PRIVILEGED, AGENT_NOT_RUNNING (with
@@ -211,7 +214,7 @@ def run_capture(
     client = AgentClient(paths.socket)
     source = PacketSocket()
     folder: WiresharkFolder | None = None
-    written = 0
+    written = [0]
     try:
         if keys:
             first = client.post("/v1/capture/keys")
@@ -220,17 +223,22 @@ def run_capture(
         with _create(file) as output:
             _write_head(output, keys, file)
             print(f"capturing into {file}; Ctrl-C ends it", file=sys.stderr)
-            try:
-                written = _copy(source, output, client, folder, seconds, count, peer, stop)
-            except KeyboardInterrupt:
-                written = output.tell()
+            with suppress(KeyboardInterrupt):  # the usual way to end
+                _copy(source, output, client, folder, seconds, count, peer, stop, written)
         if folder is not None:
             _more_keys(client, folder)
         lost = source.lost()
     finally:
         source.close()
+    answer = {
+        "file": str(file),
+        "packets": written[0],
+        "missing": lost,
+        "keys": None if folder is None else str(folder.folder),
+    }
+    give(answer, form, None)
     _tell(file, folder, lost)
-    return 0 if written else 1
+    return 0 if written[0] else 1
 
 
 def _copy(
@@ -242,12 +250,13 @@ def _copy(
     count: int | None,
     peer: Address | None,
     stop: Callable[[], bool],
-) -> int:
+    written: list[int],
+) -> None:
+    """Until the end; `written[0]` counts the packets, so that it is known however this ends."""
     end = None if seconds is None else time.monotonic() + seconds
-    written = 0
     keyed = known = _established(client) if folder is not None else 0
     look = time.monotonic() + REFRESH_SECONDS
-    while not stop() and (count is None or written < count):
+    while not stop() and (count is None or written[0] < count):
         now = time.monotonic()
         if end is not None and now >= end:
             break
@@ -256,8 +265,8 @@ def _copy(
         for seen in source.read(peer):
             stamp = time.time_ns()
             output.write(pcapng_record(stamp, seen.data, None, seen.interface, seen.outbound))
-            written += 1
-            if written == count:
+            written[0] += 1
+            if written[0] == count:
                 break
         output.flush()
         if folder is not None and now >= look:
@@ -265,7 +274,6 @@ def _copy(
             if known != keyed:  # each time that keys are given out is in the journal: only when there are new
                 keyed = known
                 _more_keys(client, folder)
-    return written
 
 
 def _established(client: AgentClient) -> int:

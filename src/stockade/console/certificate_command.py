@@ -1,14 +1,15 @@
 """`stockade cert import|list`: the machine store, written directly; a running agent reads it anew at once."""
 
 import getpass
-import json
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
+from stockade.console.output import clean, give
 from stockade.model.reasons import CallerError, Reason, ReasonCode, StockadeError, error_for
 from stockade.model.secret import Secret
 from stockade.pki.containers import MAXIMUM_FILE, needs_password
@@ -26,12 +27,7 @@ def import_certificates(
     except CallerError as error:
         facts = (*error.reason.facts, ("file", file))
         raise CallerError(Reason(error.reason.code, error.reason.detail, facts)) from None
-    if form == "json":
-        print(json.dumps([_imported(entry) for entry in done], indent=2, ensure_ascii=False))
-    else:
-        for entry in done:
-            note = f" ({entry.note})" if entry.note else ""
-            print(f"{entry.place or 'left out':<12} {entry.fingerprint[:16]}  {entry.subject}{note}")
+    give([_imported(entry) for entry in done], form, "\n".join(_line(entry) for entry in done))
     if any(entry.place for entry in done):
         _tell_agent(paths)
         return 0
@@ -41,22 +37,25 @@ def import_certificates(
 def list_certificates(paths: Paths, form: str) -> int:
     """Print the machine store. Status 1 where a file of it cannot be read."""
     found, problems = MachineStore(paths.certificates).entries()
-    if form == "json":
-        answer = {
-            "certificates": [_stored(entry) for entry in found],
-            "problems": [problem.as_dict() for problem in problems],
-        }
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-    else:
-        for entry in found:
-            shown = _stored(entry)
-            print(f"{entry.place:<12} {entry.fingerprint[:16]}  {shown['subject']}")
-            print(f"{'':12} until {shown['not_after']}, {shown['key']}, issued by {shown['issuer']}")
-        if not found:
-            print("the machine store is empty: stockade cert import FILE")
-        for problem in problems:
-            print(f"stockade: {problem}", file=sys.stderr)
+    rows = [_stored(entry) for entry in found]
+    answer = {"certificates": rows, "problems": [problem.as_dict() for problem in problems]}
+    give(answer, form, lambda: _print(rows, problems))
     return 1 if problems else 0
+
+
+def _print(rows: Sequence[dict[str, Any]], problems: Sequence[Reason]) -> None:
+    for shown in rows:
+        print(f"{shown['place']:<12} {shown['fingerprint'][:16]}  {clean(shown['subject'])}")
+        print(f"{'':12} until {shown['not_after']}, {shown['key']}, issued by {clean(shown['issuer'])}")
+    if not rows:
+        print("the machine store is empty: stockade cert import FILE")
+    for problem in problems:
+        print(f"stockade: {problem}", file=sys.stderr)
+
+
+def _line(entry: Imported) -> str:
+    note = f" ({clean(entry.note)})" if entry.note else ""
+    return f"{entry.place or 'left out':<12} {entry.fingerprint[:16]}  {clean(entry.subject)}{note}"
 
 
 def _read(file: str) -> bytes:

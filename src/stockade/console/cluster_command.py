@@ -1,11 +1,9 @@
 """`stockade cluster show` and `stockade cluster release`."""
 
-import json
-
-from rich.console import Console
-from rich.table import Table
+from typing import Any
 
 from stockade.agent.client import AgentClient
+from stockade.console.output import cleaned, give
 from stockade.model.reasons import ReasonCode, error_for
 
 
@@ -13,22 +11,22 @@ def run_cluster(client: AgentClient, action: str, address: str | None, form: str
     """One command; the exit status. Errors: as the agent refuses."""
     if action == "release":
         answer = client.post("/v1/cluster/release", {"address": address} if address else None)
-        if form == "json":
-            print(json.dumps(answer, indent=2))
-        else:
-            for one in answer["addresses"]:
-                print(f"{one} may be moved now: its peers were told")
-            if not answer["addresses"]:
-                print("no virtual address is here")
+        lines = [f"{one} may be moved now: its peers were told" for one in answer["addresses"]]
+        give(answer, form, "\n".join(lines or ["no virtual address is here"]))
         return 0
     cluster = client.get("/v1/status")["cluster"]
     if cluster is None:
         raise error_for(
             ReasonCode.UNKNOWN_NAME, "this host is no node of a cluster: agent.toml has no [cluster]"
         )
-    if form == "json":
-        print(json.dumps(cluster, indent=2))
-        return 0
+    give(cluster, form, lambda: _print(cleaned(cluster)))
+    return 0
+
+
+def _print(cluster: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(show_edge=False, pad_edge=False)
     for column in ("node", "address", "state", "has", "can be taken over"):
         table.add_column(column)
@@ -38,4 +36,3 @@ def run_cluster(client: AgentClient, action: str, address: str | None, form: str
         number = str(member["quick_modes"])
         table.add_row(member["name"], member["address"], state, ", ".join(member["holds"]) or "-", number)
     Console(highlight=False).print(table)
-    return 0

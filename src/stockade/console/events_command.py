@@ -1,6 +1,5 @@
 """`stockade events`: what happened, from the agent, or from its files while none runs."""
 
-import json
 import re
 import sys
 import time
@@ -10,6 +9,7 @@ from typing import Any
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
+from stockade.console.output import clean, give, give_record
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
 _SPANS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -18,6 +18,8 @@ FOLLOW_SECONDS = 0.25
 _COLUMNS = frozenset(
     {"number", "time", "kind", "reason", "text", "remedy", "fault", "windows_code", "facts", "windows_events"}
 )
+EVENT_COLUMNS = ("number", "time", "kind", "windows_events", "peer", "text")
+"""What a table of events has; each kind has more fields, which `--format list` shows."""
 
 
 def run_events(
@@ -30,17 +32,12 @@ def run_events(
             asked[name] = str(moment(asked[name], time.time() if now is None else now))
     if not follow:
         entries = _past(paths, asked)
-        if form == "json":
-            print(json.dumps({"entries": entries}, indent=2))
-        elif form in ("text", "table"):
-            _print_table(entries)
-        else:
-            _print_list(entries)
+        give({"entries": entries}, form, lambda: _print_table(entries), EVENT_COLUMNS)
         if not entries:
             print("no such event", file=sys.stderr)
         return 0
     for record in _following(paths, asked):
-        print(json.dumps(record) if form == "json" else event_line(record), flush=True)
+        give_record(record, form, event_line(record))
     return 0
 
 
@@ -92,11 +89,6 @@ def _following(paths: Paths, asked: Mapping[str, str]) -> Iterator[dict[str, Any
             yield record
 
 
-def clean(text: object) -> str:
-    """Without control characters: peers choose some of what is told, and must not steer a terminal."""
-    return "".join(one if one.isprintable() else "�" for one in str(text))
-
-
 def event_line(record: Mapping[str, Any]) -> str:
     """One event as one line."""
     ids = ",".join(map(str, record.get("windows_events") or ())) or "-"
@@ -124,16 +116,3 @@ def _print_table(entries: list[dict[str, Any]]) -> None:
         for record in entries
     )
     printing.table(("no", "time", "event", "Windows", "peer", "what happened"), rows)
-
-
-def _print_list(entries: list[dict[str, Any]]) -> None:
-    for place, record in enumerate(entries):
-        if place:
-            print()
-        for name, value in record.items():
-            if isinstance(value, list):
-                value = ", ".join(map(str, value))
-            elif isinstance(value, dict):
-                value = " ".join(f"{key}={one}" for key, one in value.items())
-            if value not in (None, ""):
-                print(f"{name:<15} {clean(value)}")

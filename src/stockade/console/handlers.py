@@ -2,16 +2,16 @@
 world."""
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stockade.agent.paths import Paths
-from stockade.model.reasons import ReasonCode, StockadeError, error_for
+from stockade.console.output import cleaned, give, give_findings, give_record
+from stockade.model.reasons import ReasonCode, error_for
 
 if TYPE_CHECKING:
     from stockade.agent.client import AgentClient
@@ -28,10 +28,8 @@ def run_agent_run(options: argparse.Namespace) -> int:
     from stockade.driver.userspace.offloads import read_offloads
 
     def ready() -> None:
-        if options.format == "json":
-            print(json.dumps({"ready": True, "pid": os.getpid()}), flush=True)
-        else:
-            print("stockade: the policy is in force", flush=True)
+        record = {"ready": True, "pid": os.getpid()}
+        give_record(record, options.format, "stockade: the policy is in force")
 
     without = None if options.no_offload is None else read_offloads(options.no_offload.split(","))
     run_agent(Paths.of(options.home), options.driver, ready, without)
@@ -60,6 +58,10 @@ def run_boot_filters(options: argparse.Namespace) -> int:
 
 
 def run_netsh(options: argparse.Namespace) -> int:
+    if options.complete is not None:
+        from stockade.console.shell_completion import complete_line
+
+        return complete_line(options.complete)
     from stockade.console.netsh_command import run_netsh
 
     return run_netsh(
@@ -127,7 +129,8 @@ def run_status(options: argparse.Namespace) -> int:
     from stockade.console import printing
 
     answer = _client(options).get("/v1/status")
-    return _print(options, answer, printing.status)
+    give(answer, options.format, lambda: printing.status(cleaned(answer)))
+    return 0
 
 
 def run_cluster(options: argparse.Namespace) -> int:
@@ -144,7 +147,8 @@ def run_show_filters(options: argparse.Namespace) -> int:
     from stockade.console import printing
 
     answer = _client(options).get("/v1/filters")
-    return _print(options, answer, printing.filters)
+    give(answer, options.format, lambda: printing.filters(cleaned(answer)))
+    return 0
 
 
 def run_show_unused(options: argparse.Namespace) -> int:
@@ -164,27 +168,32 @@ def _offline(options: argparse.Namespace) -> "Offline":
     from stockade.console import offline_command
 
     local = [word for word in options.local.split(",") if word]
-    return offline_command.load(Paths.of(options.home), options.policy_file, options.policy, local)
+    return offline_command.load(
+        Paths.of(options.home), options.policy_file, options.policy, local, options.driver
+    )
 
 
 def run_show_sas(options: argparse.Namespace) -> int:
     from stockade.console import printing
 
     answer = _client(options).get("/v1/sas")
-    return _print(options, answer, printing.sas)
+    give(answer, options.format, lambda: printing.sas(cleaned(answer)))
+    return 0
 
 
 def run_show_journal(options: argparse.Namespace) -> int:
     from stockade.console import printing
+    from stockade.console.events_command import EVENT_COLUMNS
 
     client = _client(options)
     # Ask for the stream first: nothing between the two answers is missed, at worst seen twice.
     stream = client.events() if options.follow else iter(())
     entries = client.get("/v1/journal", {"last": str(options.last)})
     if not options.follow:
-        return _print(options, entries, printing.journal)
+        give(entries, options.format, lambda: printing.journal(cleaned(entries)), EVENT_COLUMNS)
+        return 0
     for record in chain(entries["entries"], stream):
-        print(json.dumps(record) if options.format == "json" else printing.journal_line(record), flush=True)
+        give_record(record, options.format, printing.journal_line(record))
     return 0
 
 
@@ -197,8 +206,9 @@ def run_events(options: argparse.Namespace) -> int:
 
 
 def run_metrics(options: argparse.Namespace) -> int:
-    print(_client(options).text("/metrics"), end="")
-    return 0
+    from stockade.console.metrics_command import run_metrics
+
+    return run_metrics(_client(options), options.format)
 
 
 def run_capture(options: argparse.Namespace) -> int:
@@ -217,15 +227,16 @@ def run_capture(options: argparse.Namespace) -> int:
         count=options.count,
         peer=peer,
         keys=options.keys,
+        form=options.format,
     )
 
 
 def run_monitor(options: argparse.Namespace) -> int:
-    if options.once or options.format == "json":
+    if options.once or options.format != "text":
         from stockade.console import monitor_data
 
         snapshot = monitor_data.fetch(_client(options))
-        print(monitor_data.as_json(snapshot) if options.format == "json" else monitor_data.plain(snapshot))
+        give(monitor_data.answers(snapshot), options.format, lambda: print(monitor_data.plain(snapshot)))
         return 0
     if not sys.stdout.isatty():
         raise error_for(ReasonCode.SYNTAX, "the monitor needs a terminal; --once prints the same as text")
@@ -259,7 +270,8 @@ def run_log(options: argparse.Namespace) -> int:
 def run_explain(options: argparse.Namespace) -> int:
     if options.source == "peer" and options.destination is not None:
         answer = _client(options).get("/v1/explain/peer", {"peer": options.destination})
-        return _print(options, answer, _print_lines)
+        give(answer, options.format, lambda: _print_lines(cleaned(answer)))
+        return 0
     source = options.source_option or options.source
     destination = options.destination_option or options.destination
     protocol = options.protocol_option or options.protocol or "any"
@@ -302,10 +314,7 @@ def _explain_running(options: argparse.Namespace, source: str, destination: str,
             options.direction, options.direction
         )
     answer = client.get("/v1/explain", parameters)
-    if options.format == "json":
-        print(json.dumps(answer["explanation"], indent=2))
-    else:
-        print("\n".join(answer["lines"]))
+    give(answer["explanation"], options.format, "\n".join(answer["lines"]))
     return 0
 
 
@@ -327,13 +336,13 @@ def run_rsop(options: argparse.Namespace) -> int:
 def run_doctor(options: argparse.Namespace) -> int:
     from stockade.console.doctor import run_doctor
 
-    return run_doctor(options.format)
+    return run_doctor(options.format, Paths.of(options.home))
 
 
 def run_bench(options: argparse.Namespace) -> int:
     from stockade.bench.command import run_benchmark
 
-    return run_benchmark(options.benchmark, options.words, options.format)
+    return run_benchmark(options.benchmark, options.words, options.format, give_findings)
 
 
 def run_lab_failover(options: argparse.Namespace) -> int:
@@ -345,7 +354,7 @@ def run_lab_failover(options: argparse.Namespace) -> int:
 def run_demo(options: argparse.Namespace) -> int:
     from stockade.lab.demo import run_demo
 
-    return run_demo(options.format)
+    return run_demo(options.format, give=give_findings)
 
 
 # ---- printing
@@ -361,7 +370,8 @@ def run_completion(options: argparse.Namespace) -> int:
     from stockade.console.manual import completion
     from stockade.console.parser import make_parser
 
-    print(completion(make_parser(), options.shell))
+    script = completion(make_parser(), options.shell)
+    give({"shell": options.shell, "script": script}, options.format, script)
     return 0
 
 
@@ -371,28 +381,6 @@ def run_man(options: argparse.Namespace) -> int:
     from stockade.console.parser import make_parser
 
     written = write_pages(make_parser(), Path(options.folder))
-    print(f"{len(written)} pages in {options.folder}")
+    answer = {"folder": options.folder, "pages": [path.name for path in written]}
+    give(answer, options.format, f"{len(written)} pages in {options.folder}")
     return 0
-
-
-def _print(
-    options: argparse.Namespace, answer: dict[str, object], text: Callable[[dict[str, object]], None]
-) -> int:
-    if options.format == "json":
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-    elif options.format in ("table", "list"):
-        from stockade.console import whole_answers
-
-        whole_answers.show(answer, options.format)
-    else:
-        text(answer)
-    return 0
-
-
-def print_refusal(error: StockadeError, form: str) -> None:
-    if form == "json":
-        print(json.dumps(error.reason.as_dict(), ensure_ascii=False), file=sys.stderr)
-        return
-    print(f"stockade: {error.reason}", file=sys.stderr)
-    if error.reason.code.remedy != "none":
-        print(f"what to do: {error.reason.code.remedy}", file=sys.stderr)

@@ -9,7 +9,6 @@ the peers stays open in clear, so that nobody locks himself out, unless `--no-ss
 
 import argparse
 import base64
-import json
 import os
 import secrets
 import sys
@@ -17,10 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stockade.agent.paths import Paths
+from stockade.console.output import give
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.netsh.words import quoted
+
+if TYPE_CHECKING:
+    from stockade.console.netsh_world import Console
 
 POLICY = "First policy"
 MAXIMUM_KEY_FILE = 1024
@@ -56,7 +60,8 @@ def run_init(options: argparse.Namespace) -> int:
     ask: Ask | None = input if sys.stdin is not None and sys.stdin.isatty() else None
     answers, key_file = questions(options, ask)
     if options.show:
-        print("\n".join(commands(answers, key_text="(the key)")))
+        lines = commands(answers, key_text="(the key)")
+        give({"commands": lines}, options.format, "\n".join(lines))
         return 0
     return write(Paths.of(options.home), answers, options.replace, options.format, key_file)
 
@@ -222,9 +227,14 @@ def _authentication(answers: Answers, key_text: str) -> str:
 def write(paths: Paths, answers: Answers, replace: bool, form: str, key_file: Path | None) -> int:
     """Write the policy in one change, tell a running agent, and say what comes next."""
     from stockade.console.netsh_world import Console
+
+    with Console(paths) as console:
+        return _write(console, answers, replace, form, key_file)
+
+
+def _write(console: "Console", answers: Answers, replace: bool, form: str, key_file: Path | None) -> int:
     from stockade.netsh.interpreter import run_script
 
-    console = Console(paths)
     present = console.store("local").read()
     mine = any(policy.name == POLICY for policy in present.policies)
     other = present.assigned if present.assigned is not None and present.assigned.name != POLICY else None
@@ -256,11 +266,9 @@ def write(paths: Paths, answers: Answers, replace: bool, form: str, key_file: Pa
             else error_for(ReasonCode.INTERNAL, "the first policy was not written")
         )
     told = console.tell_agent()
-    if form == "json":
-        peers = [str(peer) for peer in answers.peers]
-        print(json.dumps({"policy": POLICY, "peers": peers, "require": answers.require, "agent_told": told}))
-    else:
-        print(_what_next(answers, key_file))
+    peers = [str(peer) for peer in answers.peers]
+    answer = {"policy": POLICY, "peers": peers, "require": answers.require, "agent_told": told}
+    give(answer, form, _what_next(answers, key_file))
     return 0 if told else 1
 
 

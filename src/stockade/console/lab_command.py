@@ -4,10 +4,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from stockade.console.output import give
 from stockade.lab.laboratory import CLIENTS, SCENARIOS, Outcome, run_all
 from stockade.lab.laboratory_picture import as_png, as_svg
-from stockade.lab.laboratory_report import as_json, as_text
+from stockade.lab.laboratory_report import as_text
 from stockade.model.reasons import ReasonCode, error_for
+
+OUTCOME_COLUMNS = ("scenario", "client", "reconnect_s", "gap_s", "given_up")
 
 
 def run_failover(options: argparse.Namespace) -> int:
@@ -25,7 +28,8 @@ def run_failover(options: argparse.Namespace) -> int:
     outcomes = run_all(scenarios, clients, options.seed)
     if options.picture is not None:
         _draw(outcomes, Path(options.picture))
-    print(as_json(outcomes) if options.format == "json" else as_text(outcomes, time_lines=options.time_lines))
+    answer = [outcome.as_dict() for outcome in outcomes]
+    give(answer, options.format, as_text(outcomes, time_lines=options.time_lines), OUTCOME_COLUMNS)
     return 0 if all(outcome.reconnect_s is not None for outcome in outcomes) else 1
 
 

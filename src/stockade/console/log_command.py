@@ -1,11 +1,10 @@
 """`stockade log`: the Oakley log, negotiation by negotiation. It is read from the file, so it can be read
 when the agent is down, too."""
 
-import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stockade.agent.oakley import (
@@ -18,6 +17,7 @@ from stockade.agent.oakley import (
     story_text,
 )
 from stockade.agent.paths import Paths
+from stockade.console.output import give, give_record, visible
 from stockade.model.reasons import ReasonCode, error_for
 
 FOLLOW_SECONDS = 0.25
@@ -32,14 +32,16 @@ def run_log(paths: Paths, *, last: int, peer: str | None, saved: bool, follow: b
         return 0
     stories = [story for story in negotiations(_read(path)) if peer is None or _is_with(story.first, peer)]
     stories = stories[-last:] if last else stories
-    if form == "json":
-        print(json.dumps({"negotiations": [story.as_dict() for story in stories]}, indent=2))
-        return 0
-    for place, story in enumerate(stories):
-        print("\n".join(([""] if place else []) + story_text(story)))
+    answer = {"negotiations": [story.as_dict() for story in stories]}
+    give(answer, form, lambda: _print(stories))
     if not stories:
         print("the log has no negotiation" + (f" with {peer}" if peer else ""), file=sys.stderr)
     return 0
+
+
+def _print(stories: Sequence[Negotiation]) -> None:
+    for place, story in enumerate(stories):
+        print(visible("\n".join(([""] if place else []) + story_text(story))))
 
 
 def _read(path: Path) -> list[LogLine]:
@@ -63,11 +65,9 @@ def _follow(path: Path, peer: str | None, form: str) -> None:
     for line in parse_stream(_tail(path)):
         if peer is not None and not _is_with(line, peer):
             continue
-        if form == "json":
-            ends = {"number": line.number, "phase": line.phase, "local": line.local, "remote": line.remote}
-            print(json.dumps({**ends, **line.as_dict()}), flush=True)
-        else:
-            print("\n".join(story_text(Negotiation(line, [line]))[1:]), flush=True)
+        ends = {"number": line.number, "phase": line.phase, "local": line.local, "remote": line.remote}
+        told = "\n".join(story_text(Negotiation(line, [line]))[1:])
+        give_record({**ends, **line.as_dict()}, form, told)
 
 
 def parse_stream(lines: Iterator[str | None]) -> Iterator[LogLine]:

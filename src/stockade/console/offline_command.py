@@ -5,14 +5,16 @@ A policy file is a netsh script, a file of Windows (.ipsec, .reg, LDIF) or a pol
 the stores of `--home` are read. Nothing is written, and nothing is resolved: DNS names stay unknown.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 from stockade.agent.paths import Paths
+from stockade.agent.settings import read_settings
 from stockade.analyze.offline import Offline
+from stockade.console.output import give
+from stockade.driver.probe import capabilities_of
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import CallerError, Reason, ReasonCode, error_for
@@ -32,19 +34,26 @@ _DIRECTIONS = {"in": Direction.INBOUND, "inbound": Direction.INBOUND}
 _DIRECTIONS |= {"out": Direction.OUTBOUND, "outbound": Direction.OUTBOUND}
 
 
-def load(paths: Paths, policy_file: str | None, policy: str | None, local: Sequence[str]) -> Offline:
+def load(
+    paths: Paths,
+    policy_file: str | None,
+    policy: str | None,
+    local: Sequence[str],
+    driver: str | None = None,
+) -> Offline:
     """What would be in force on a computer with the addresses `local`, of whose servers nothing is known; on
-    this one if there are none."""
+    this one if there are none. `driver`: its data plane; None: that of this computer, or with `local` one
+    that can do everything."""
     facts = [_address(word, "--local") for word in local] if local else _own_facts()
-    return Offline.of(policy_sets(paths, policy_file), facts, policy=policy)
+    if driver is None and not local:
+        driver = read_settings(paths.settings).driver
+    capabilities = None if driver is None else capabilities_of(driver)
+    return Offline.of(policy_sets(paths, policy_file), facts, policy=policy, capabilities=capabilities)
 
 
 def explain(offline: Offline, flow: Flow, direction: str | None, form: str) -> int:
     explanation = offline.explain(flow, _DIRECTIONS[direction] if direction else None)
-    if form == "json":
-        print(json.dumps(explanation.as_dict(), indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(explanation.lines()))
+    give(explanation.as_dict(), form, "\n".join(explanation.lines()))
     return 0
 
 
@@ -53,29 +62,26 @@ def show_filters(offline: Offline, form: str) -> int:
         "policy": offline.table.policy_name,
         "assumed": list(offline.assumed),
         "filters": list(offline.filters()),
-        "warnings": list(offline.table.warnings),
+        "warnings": list(offline.warnings()),
     }
-    if form == "json":
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-        return 0
+    give(answer, form, lambda: _print_filters(offline))
+    return 0
+
+
+def _print_filters(offline: Offline) -> None:
     print(f"Policy: {offline.table.policy_name or 'none'}")
     for entry in offline.table.filters:
         print(f"{entry.weight:>11x}  {entry}  ({entry.provenance})")
-    for warning in offline.table.warnings:
+    for warning in offline.warnings():
         print(f"Note: {warning}")
-    return 0
 
 
 def lint(offline: Offline, form: str) -> int:
     """Exit status 1 where a finding is an error."""
     findings = offline.lint()
-    if form == "json":
-        print(json.dumps([finding.as_dict() for finding in findings], indent=2, ensure_ascii=False))
-    else:
-        for finding in findings:
-            print(f"{finding.severity}: {finding}\n    what to do: {finding.remedy}")
-        if not findings:
-            print("Nothing doubtful was found.")
+    lines = [f"{finding.severity}: {finding}\n    what to do: {finding.remedy}" for finding in findings]
+    text = "\n".join(lines or ["Nothing doubtful was found."])
+    give([finding.as_dict() for finding in findings], form, text)
     return int(any(finding.severity == "error" for finding in findings))
 
 
@@ -83,13 +89,9 @@ def show_unused(sets: Sequence[PolicySet], form: str) -> int:
     from stockade.analyze.unused import find_unused
 
     unused = find_unused(sets)
-    if form == "json":
-        print(json.dumps([entry.as_dict() for entry in unused], indent=2, ensure_ascii=False))
-        return 0
-    for entry in unused:
-        print(f"{entry}\n    to delete it: {entry.remedy}")
-    if not unused:
-        print("Every filter list and filter action is used by a rule.")
+    lines = [f"{entry}\n    to delete it: {entry.remedy}" for entry in unused]
+    text = "\n".join(lines or ["Every filter list and filter action is used by a rule."])
+    give([entry.as_dict() for entry in unused], form, text)
     return 0
 
 
@@ -140,9 +142,12 @@ def _read_file(path: Path) -> PolicySet:
     if content.startswith(_SQLITE_MAGIC):
         return LocalStore(path).read()
     if file_kind(content) is not None:
-        return read_policy_file(content, str(path)).policy_set
+        result = read_policy_file(content, str(path))
+        for loss in result.losses:  # the answer is about what is left
+            print(f"stockade: {loss}", file=sys.stderr)
+        return result.policy_set
     store = MemoryStore(PolicySet())
-    for outcome in run_script(decode_script(content), Session(store), source=str(path)):
+    for outcome in run_script(decode_script(content, str(path)), Session(store), source=str(path)):
         if outcome.failed and outcome.reason is not None:
             raise CallerError(_at(outcome.reason, path, outcome.line))
     return store.read()

@@ -1,12 +1,13 @@
 """`stockade policy history | diff | rollback | forget`: the revisions of a policy store; and
 `stockade policy simple`, a whole policy by one command."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from stockade.agent.paths import Paths
 from stockade.console.netsh_command import print_outcomes
 from stockade.console.netsh_world import Console
+from stockade.console.output import clean, give
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.netsh.difference import difference_lines, keys_that_changed
 from stockade.netsh.interpreter import run_command
@@ -19,10 +20,14 @@ MAXIMUM_KEY_FILE = 1024
 
 def history(paths: Paths, store: str, form: str) -> int:
     """Print the revisions, newest last."""
-    revisions = _store(Console(paths), store).history()
-    if form == "json":
-        print(json.dumps({"store": store, "revisions": [_as_dict(one) for one in revisions]}, indent=2))
-        return 0
+    with Console(paths) as console:
+        revisions = _store(console, store).history()
+    answer = {"store": store, "revisions": [_as_dict(one) for one in revisions]}
+    give(answer, form, lambda: _print_history(revisions))
+    return 0
+
+
+def _print_history(revisions: Sequence[Revision]) -> None:
     if not revisions:
         print("No changes yet.")
     for one in revisions:
@@ -32,8 +37,7 @@ def history(paths: Paths, store: str, form: str) -> int:
             if count
         ]
         print(f"{one.number:>5}  {one.made:%Y-%m-%d %H:%M:%S} UTC  {one.author}  [{' '.join(counts) or '='}]")
-        print(f"       {one.command}")
-    return 0
+        print(f"       {clean(one.command)}")
 
 
 def _as_dict(one: Revision) -> dict[str, object]:
@@ -51,33 +55,28 @@ def _as_dict(one: Revision) -> dict[str, object]:
 def diff(paths: Paths, store: str, first: int, second: int | None, form: str) -> int:
     """Print what changed from revision `first` to `second` (None: the present), as commands. Keys are not
     shown; that one changed is said."""
-    opened = _store(Console(paths), store)
-    old = opened.revision(first)
-    new = opened.read() if second is None else opened.revision(second)
+    with Console(paths) as console:
+        opened = _store(console, store)
+        old = opened.revision(first)
+        new = opened.read() if second is None else opened.revision(second)
     lines = difference_lines(old, new, f"revision {first}", "now" if second is None else f"revision {second}")
     changed_keys = keys_that_changed(old, new)
-    if form == "json":
-        print(json.dumps({"store": store, "diff": lines, "changed_keys": changed_keys}, indent=2))
-        return 0
-    print(
-        "\n".join([*lines, *(f"~ the pre-shared key of {where}" for where in changed_keys)])
-        or "No difference."
-    )
+    told = [*lines, *(f"~ the pre-shared key of {where}" for where in changed_keys)]
+    answer = {"store": store, "diff": lines, "changed_keys": changed_keys}
+    give(answer, form, "\n".join(told) or "No difference.")
     return 0
 
 
 def rollback(paths: Paths, store: str, number: int, form: str) -> int:
     """Make the store as it was after revision `number`, and tell a running agent."""
-    console = Console(paths)
-    opened = _store(console, store)
-    opened.describe(f"policy rollback {number}")
-    opened.rollback(number)
-    newest = opened.history()[-1].number
-    if form == "json":
-        print(json.dumps({"store": store, "rolled_back_to": number, "revision": newest}))
-    else:
-        print(f"The {store} store is as it was after revision {number}; this is revision {newest}.")
-    return 0 if console.tell_agent() else 1
+    with Console(paths) as console:
+        opened = _store(console, store)
+        opened.describe(f"policy rollback {number}")
+        opened.rollback(number)
+        newest = opened.history()[-1].number
+        told = f"The {store} store is as it was after revision {number}; this is revision {newest}."
+        give({"store": store, "rolled_back_to": number, "revision": newest}, form, told)
+        return 0 if console.tell_agent() else 1
 
 
 def simple(
@@ -101,11 +100,11 @@ def simple(
     if psk_file is not None:
         words.append(f"pskhex={_key_of(psk_file)}")
     words += [f"{tag}=yes" for tag, wanted in (("assign", assign), ("replace", replace)) if wanted]
-    console = Console(paths)
-    console.session.choose_store(store)
-    outcomes = [run_command(words, console.session)]
-    print_outcomes(outcomes, form, one_command=True)
-    return 0 if console.tell_agent() and not outcomes[0].failed else 1
+    with Console(paths) as console:
+        console.session.choose_store(store)
+        outcomes = [run_command(words, console.session)]
+        print_outcomes(outcomes, form, one_command=True)
+        return 0 if console.tell_agent() and not outcomes[0].failed else 1
 
 
 def _key_of(psk_file: str) -> str:
@@ -123,14 +122,13 @@ def _key_of(psk_file: str) -> str:
 
 def forget(paths: Paths, store: str, keep: int, form: str) -> int:
     """Drop all but the newest `keep` revisions, and the keys in them."""
-    opened = _store(Console(paths), store)
-    dropped = opened.forget(keep)
+    with Console(paths) as console:
+        opened = _store(console, store)
+        dropped = opened.forget(keep)
     for copy in copies_of(opened.path):  # they have the history too, with the keys in it
         LocalStore(copy, store).forget(keep)
-    if form == "json":
-        print(json.dumps({"store": store, "dropped": dropped}))
-    else:
-        print(f"{dropped} revisions are gone, and the keys that only they held.")
+    told = f"{dropped} revisions are gone, and the keys that only they held."
+    give({"store": store, "dropped": dropped}, form, told)
     return 0
 
 

@@ -3,7 +3,6 @@ policy.
 
 Read anew from a domain controller; for this computer, where none answers, from the agent's last good copy."""
 
-import json
 import os
 from datetime import UTC, datetime
 
@@ -13,6 +12,7 @@ from stockade.agent.host_facts import HostSettings, SystemFiles, read_host_facts
 from stockade.agent.paths import Paths
 from stockade.agent.settings import read_settings
 from stockade.analyze.explain import filter_as_dict
+from stockade.console.output import give
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.policy.compiler import compile_table
 from stockade.policy.group_policy import Considered
@@ -25,9 +25,14 @@ def rsop(paths: Paths, form: str, *, domain: str = "", computer: str = "", unit:
     snapshot, trouble = read(paths, domain=domain, computer=computer, unit=unit)
     found = evaluate(snapshot)
     filters = _filters(found)
-    if form == "json":
-        print(json.dumps(_as_dict(snapshot, found, filters, trouble), indent=2, ensure_ascii=False))
-        return 0
+    answer = _as_dict(snapshot, found, filters, trouble)
+    give(answer, form, lambda: _print(snapshot, found, filters, trouble))
+    return 0
+
+
+def _print(
+    snapshot: Snapshot, found: Evaluation, filters: list[dict[str, object]], trouble: Reason | None
+) -> None:
     read_at = datetime.fromtimestamp(snapshot.read, UTC)
     print(f"For:       {snapshot.target}")
     print(f"Domain:    {snapshot.domain}{f', site {snapshot.site}' if snapshot.site else ''}")
@@ -52,7 +57,6 @@ def rsop(paths: Paths, form: str, *, domain: str = "", computer: str = "", unit:
             print(f"  {line['text']}")
     for problem in found.problems:
         print(f"Note: {problem}")
-    return 0
 
 
 def read(

@@ -1,10 +1,11 @@
 """`stockade sa delete` and `stockade sa rekey`."""
 
-import json
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
 from stockade.agent.client import AgentClient
+from stockade.console.output import give
 from stockade.model.reasons import ReasonCode, error_for
 
 
@@ -19,18 +20,15 @@ def run_sa(client: AgentClient, action: str, which: str, form: str) -> int:
             detail = f"{which!r}: expected a peer's address, or an inbound SPI such as 0x1a2b3c4d"
             raise error_for(ReasonCode.SYNTAX, detail) from None
         answers = _of_peer(client, action, peer)
-    if form == "json":
-        print(json.dumps({"done": answers}, indent=2))
-        return 0
-    for answer in answers:
-        if action == "rekey":
-            print(f"rekey of {answer['inbound_spi']} with {answer['peer']} begun")
-        else:
-            print(
-                f"deleted with {answer['peer']}: {answer['main_modes']} main modes, "
-                f"{answer['quick_modes']} quick modes"
-            )
+    give({"done": answers}, form, "\n".join(_told(action, answer) for answer in answers))
     return 0
+
+
+def _told(action: str, answer: Mapping[str, Any]) -> str:
+    if action == "rekey":
+        return f"rekey of {answer['inbound_spi']} with {answer['peer']} begun"
+    numbers = f"{answer['main_modes']} main modes, {answer['quick_modes']} quick modes"
+    return f"deleted with {answer['peer']}: {numbers}"
 
 
 def _of_peer(client: AgentClient, action: str, peer: str) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from stockade import __version__
 from stockade.agent.paths import Paths
+from stockade.console.output import give
 from stockade.model.negotiation import PresharedKey
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
@@ -72,10 +73,8 @@ def run_bundle(options: argparse.Namespace) -> int:
     paths = Paths.of(options.home)
     members = list(collect(paths))
     write(Path(name), members)
-    if options.format == "json":
-        print(json.dumps({"file": name, "members": [member for member, _ in members]}))
-    else:
-        print(f"{name}: {len(members)} files. Look into it before you send it.")
+    answer = {"file": name, "members": [member for member, _ in members]}
+    give(answer, options.format, f"{name}: {len(members)} files. Look into it before you send it.")
     return 0
 
 

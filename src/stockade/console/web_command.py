@@ -1,13 +1,13 @@
 """`stockade web run | link | user`: the web console and who may use it."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stockade.agent.paths import Paths
+from stockade.console.output import give, give_record
 from stockade.model.reasons import ReasonCode, error_for
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def add_web_parser(commands: "_Subparsers", shared: argparse.ArgumentParser) -> 
     actions = web.add_subparsers(metavar="COMMAND", required=True)
     run = actions.add_parser("run", help="serve it until told to stop", parents=[shared])
     run.add_argument("--listen", metavar="ADDRESS:PORT", help="outweighs web.toml")
+    # for the agent, which starts it with a socket of its own (PROCESS:DESCRIPTOR)
+    run.add_argument("--agent", type=_process_and_descriptor, help=argparse.SUPPRESS)
     link = actions.add_parser("link", help="a link that signs in once, within two minutes", parents=[shared])
     link.add_argument(
         "--role", choices=("viewer", "operator"), default="operator", help="(default: operator)"
@@ -53,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         raise error_for(ReasonCode.MISSING_PROGRAM, f"the Python package {error.name} is missing") from error
     from dataclasses import replace
 
-    from stockade.console.web.settings import read_listen, read_web_settings
+    from stockade.agent.web_settings import read_listen, read_web_settings
 
     paths = Paths.of(options.home)
     settings = read_web_settings(paths.web_settings)
@@ -68,26 +70,27 @@ def _run(options: argparse.Namespace) -> int:
         settings = replace(settings, address=address, port=port)
 
     def ready(url: str) -> None:
-        if options.format == "json":
-            print(json.dumps({"ready": True, "pid": os.getpid(), "url": url}), flush=True)
-        else:
-            print(f"stockade: the web console is at {url}; sign in with: stockade web link", flush=True)
+        told = f"stockade: the web console is at {url}; sign in with: stockade web link"
+        give_record({"ready": True, "pid": os.getpid(), "url": url}, options.format, told)
 
-    run_web(paths, settings, ready)
+    run_web(paths, settings, ready, options.agent)
     return 0
+
+
+def _process_and_descriptor(text: str) -> tuple[int, int]:
+    process, _, descriptor = text.partition(":")
+    return int(process), int(descriptor)
 
 
 def _link(options: argparse.Namespace) -> int:
     from stockade.agent.client import AgentClient
-    from stockade.console.web.settings import read_web_settings
+    from stockade.agent.web_settings import read_web_settings
 
     paths = Paths.of(options.home)
     ticket = AgentClient(paths.socket).post("/v1/web/ticket", {"role": options.role})
     link = f"{read_web_settings(paths.web_settings).url}/link?ticket={ticket['ticket']}"
-    if options.format == "json":
-        print(json.dumps({"link": link, "role": ticket["role"], "seconds": ticket["seconds"]}))
-    else:
-        print(link)
+    give({"link": link, "role": ticket["role"], "seconds": ticket["seconds"]}, options.format, link)
+    if options.format == "text":
         print(f"good once, for {ticket['seconds']:.0f} seconds, as {ticket['role']}", file=sys.stderr)
     return 0
 
@@ -98,10 +101,9 @@ def _user(options: argparse.Namespace) -> int:
     folder = Paths.of(options.home).web_accounts
     accounts = read_accounts(folder)
     if options.action == "list":
-        if options.format == "json":
-            print(json.dumps([{"name": one.name, "role": one.role} for one in accounts.values()]))
-        else:
-            print("\n".join(f"{one.name:<30} {one.role}" for one in accounts.values()) or "No accounts.")
+        rows = [{"name": one.name, "role": one.role} for one in accounts.values()]
+        text = "\n".join(f"{one.name:<30} {one.role}" for one in accounts.values()) or "No accounts."
+        give(rows, options.format, text)
         return 0
     if options.action == "remove":
         if accounts.pop(options.name, None) is None:
@@ -117,8 +119,12 @@ def _password(file: str | None) -> str:
     if file is None:
         import getpass
 
-        first = getpass.getpass("Password: ")
-        if getpass.getpass("Once more: ") != first:
+        try:
+            first, second = getpass.getpass("Password: "), getpass.getpass("Once more: ")
+        except EOFError:
+            detail = "no password was given, and there is no terminal to ask at: --password-file FILE"
+            raise error_for(ReasonCode.SYNTAX, detail) from None
+        if first != second:
             raise error_for(ReasonCode.SYNTAX, "the two passwords differ")
         return first
     try:

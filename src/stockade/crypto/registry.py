@@ -72,7 +72,8 @@ class HashAlgorithm:
 @dataclass(frozen=True, slots=True)
 class GmacAlgorithm:
     """AES-GMAC in AH (RFC 4543). `integrity_key_size` is key and 4-byte salt; `icv_size` is that of AH's
-    field, which begins with the IV of 8 bytes. The kernel has none (`xfrm_name` is what it would be)."""
+    field, which begins with the IV of 8 bytes. `xfrm_name` is empty: the kernel's rfc4543(gcm(aes)) is a
+    cipher of ESP (XFRMA_ALG_AEAD), and its AH takes nothing but keyed hashes (XFRMA_ALG_AUTH)."""
 
     name: Gmac
     esp_auth_id: int
@@ -135,10 +136,7 @@ def _hash_table() -> Mapping[Hash, HashAlgorithm]:
 def _gmac_table() -> Mapping[Gmac, GmacAlgorithm]:
     sizes = ((Gmac.AES_GMAC_128, 11, 16), (Gmac.AES_GMAC_192, 12, 24), (Gmac.AES_GMAC_256, 13, 32))
     return MappingProxyType(
-        {
-            name: GmacAlgorithm(name, number, number, size + 4, 24, "rfc4543(gcm(aes))")
-            for name, number, size in sizes
-        }
+        {name: GmacAlgorithm(name, number, number, size + 4, 24, "") for name, number, size in sizes}
     )
 
 

@@ -11,31 +11,11 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from stockade.model.addresses import Address
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Direction, FilterTable
-from stockade.model.negotiation import Mode
-from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import Reason
 from stockade.model.sa import SaCounters, SecurityAssociation
-from stockade.model.suites import Encryption, Integrity
 from stockade.model.traffic import Flow
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a data plane can express. A policy that asks for more is refused whole, with the rule's name.
-    `udp_versions`: the IP versions over which it has ESP in UDP (nobody knows about NATs before the key
-    exchange). `protocol_choice`: a rule may leave open whether ESP, AH or both secure its traffic."""
-
-    name: str
-    modes: frozenset[Mode]
-    encryptions: frozenset[Encryption]
-    integrities: frozenset[Integrity]
-    authentication_header: bool
-    ip_versions: frozenset[int]
-    extended_sequence: bool = False
-    udp_versions: frozenset[int] = frozenset({4})
-    protocol_choice: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +112,8 @@ class DriverStatistics:
     held_packets: int
     refused: tuple[tuple[str, int], ...]
     """(reason word, packets) since the start."""
+    offloaded_sas: int = 0
+    """How many of the SAs a network card carries."""
 
 
 class Driver(Protocol):

@@ -1,23 +1,24 @@
 """Whether a data plane can do what is asked of it: the checks that every driver makes before it changes
 anything."""
 
-from dataclasses import replace
+from functools import cache
 from ipaddress import IPv6Address
-from types import MappingProxyType
 
-from stockade.driver.contract import Capabilities
+from stockade.crypto.registry import integrity_algorithm
 from stockade.model.addresses import Address
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Action, Direction, FilterTable
-from stockade.model.negotiation import Mode, Negotiation
+from stockade.model.negotiation import Mode
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
-from stockade.model.suites import Encryption, Gmac, Hash, Integrity, QuickModeProposal
+from stockade.model.suites import Encryption, Gmac, Hash, Integrity
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
 SOFTWARE_ENCRYPTIONS = frozenset(Encryption)
 SOFTWARE_INTEGRITIES: frozenset[Integrity] = frozenset({*Hash, *Gmac})
 
 
+@cache
 def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4, 6})) -> Capabilities:
     """What `datapath` can do: ESP, AH and AH over ESP in both modes, every suite that the model names.
     `ip_versions` is what the host has."""
@@ -30,6 +31,24 @@ def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4,
         ip_versions=ip_versions,
         extended_sequence=True,
         udp_versions=ip_versions,
+    )
+
+
+def registered_kernel_capabilities() -> Capabilities:
+    """What a kernel with everything built in has, by the registry: for questions about a computer that is not
+    this one. AH with GMAC is missing: the kernel's RFC 4543 is a cipher of ESP (`probe` says the same)."""
+    return Capabilities(
+        name="kernel",
+        modes=frozenset(Mode),
+        encryptions=SOFTWARE_ENCRYPTIONS,
+        integrities=frozenset(
+            entry for entry in SOFTWARE_INTEGRITIES if integrity_algorithm(entry).xfrm_name
+        ),
+        authentication_header=True,
+        ip_versions=frozenset({4, 6}),
+        extended_sequence=True,
+        udp_versions=frozenset({4, 6}),
+        protocol_choice=False,  # a policy's template names its protocols
     )
 
 
@@ -51,37 +70,6 @@ def tunnels_of(table: FilterTable) -> dict[str, Address]:
     }
 
 
-def without_choice(table: FilterTable, capabilities: Capabilities) -> FilterTable:
-    """The table as a data plane can have it whose rules each need one protocol: methods with other protocols
-    than a rule's first one has are left out, with a warning. Never is anything secured less than by one of
-    the rule's own methods; a peer that has only what is left out is refused."""
-    if capabilities.protocol_choice:
-        return table
-    narrowed: dict[str, Negotiation] = {}
-    for name, negotiation in table.negotiations.items():
-        methods = negotiation.quick_mode.proposals
-        kept = tuple(method for method in methods if _protocols(method) == _protocols(methods[0]))
-        if len(kept) < len(methods):
-            narrowed[name] = replace(negotiation, quick_mode=replace(negotiation.quick_mode, proposals=kept))
-    if not narrowed:
-        return table
-    rules = {
-        entry.negotiation: entry.provenance.rule for entry in table.filters if entry.negotiation in narrowed
-    }
-    warnings = tuple(
-        f"rule {rules.get(name, name)!r} leaves open whether ESP, AH or both secure its traffic, which the"
-        f" {capabilities.name} data plane cannot: only methods with {_protocols(one.quick_mode.proposals[0])}"
-        " are used"
-        for name, one in narrowed.items()
-    )
-    negotiations = MappingProxyType({**table.negotiations, **narrowed})
-    return replace(table, negotiations=negotiations, warnings=(*table.warnings, *warnings))
-
-
-def _protocols(method: QuickModeProposal) -> str:
-    return " and ".join(word for word, part in (("ESP", method.esp), ("AH", method.ah)) if part is not None)
-
-
 def check_table(table: FilterTable, capabilities: Capabilities) -> None:
     """`CallerError(DRIVER_LACKS)` with the rule's name if the table asks for more than the data plane can."""
     checked = set()
@@ -94,16 +82,12 @@ def check_table(table: FilterTable, capabilities: Capabilities) -> None:
         if entry.negotiation in checked:
             continue
         checked.add(entry.negotiation)
-        quick_mode = table.negotiations[entry.negotiation].quick_mode
-        if quick_mode.mode not in capabilities.modes:
-            raise _lacks(capabilities, f"{quick_mode.mode} mode", rule=rule)
-        endpoint = quick_mode.tunnel_endpoint
-        if endpoint is not None and endpoint.version not in capabilities.ip_versions:
-            raise _lacks(capabilities, f"tunnel over IPv{endpoint.version}", rule=rule)
-        for proposal in quick_mode.proposals:
-            missing = _missing(proposal, capabilities)
-            if missing is not None:
-                raise _lacks(capabilities, missing, rule=rule, method=proposal)
+        refused = capabilities.refusal_of(table.negotiations[entry.negotiation])
+        if refused is not None:
+            text, method = refused
+            raise error_for(
+                ReasonCode.DRIVER_LACKS, text, rule=rule, **({} if method is None else {"method": method})
+            )
 
 
 def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
@@ -139,21 +123,5 @@ def _own_port(sa: SecurityAssociation) -> tuple[int, ...]:
     return (sa.udp.destination_port if sa.direction is Direction.INBOUND else sa.udp.source_port,)
 
 
-def _missing(proposal: QuickModeProposal, capabilities: Capabilities) -> str | None:
-    if proposal.ah is not None and not capabilities.authentication_header:
-        return "AH"
-    if proposal.ah is not None and proposal.ah not in capabilities.integrities:
-        return f"AH with {proposal.ah}"
-    if proposal.extended_sequence and not capabilities.extended_sequence:
-        return "extended sequence numbers"
-    if proposal.esp is None:
-        return None
-    if proposal.esp.encryption not in capabilities.encryptions:
-        return str(proposal.esp.encryption)
-    if proposal.esp.integrity is not None and proposal.esp.integrity not in capabilities.integrities:
-        return str(proposal.esp.integrity)
-    return None
-
-
 def _lacks(capabilities: Capabilities, what: str, **facts: object) -> StockadeError:
-    return error_for(ReasonCode.DRIVER_LACKS, f"the {capabilities.name} data plane has no {what}", **facts)
+    return error_for(ReasonCode.DRIVER_LACKS, capabilities.lacks(what), **facts)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from stockade.driver.contract import Capabilities, DriverEvent, DriverStatistics, PacketRefused, Survivor
+from stockade.driver.contract import DriverEvent, DriverStatistics, PacketRefused, Survivor
 from stockade.driver.datapath import DEFAULT_MTU, Datapath
 from stockade.driver.limits import check_sa, check_table, secures_ipv6, software_capabilities, tunnels_of
 from stockade.driver.outbound import Output
@@ -17,6 +17,7 @@ from stockade.driver.packets import is_neighbour_discovery, locate, out_of_udp
 from stockade.driver.reassembly import Reassembly
 from stockade.driver.spis import SpiSource
 from stockade.model.addresses import Address
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.sa import SecurityAssociation

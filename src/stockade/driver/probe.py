@@ -13,10 +13,11 @@ from ipaddress import ip_address
 from typing import Final
 
 from stockade.crypto.registry import encryption_algorithm, hash_algorithm
-from stockade.driver.contract import Capabilities
 from stockade.driver.kernel.policies import MODES
 from stockade.driver.kernel.states import encryption_of, integrity_of
+from stockade.driver.limits import registered_kernel_capabilities, software_capabilities
 from stockade.driver.netlink import NetlinkError, NetlinkSocket
+from stockade.model.capabilities import Capabilities
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import StockadeError
 from stockade.model.secret import Secret
@@ -132,6 +133,18 @@ def kernel_capabilities() -> Capabilities:
                 )
             ),
         )
+
+
+def capabilities_of(name: str) -> Capabilities:
+    """What the data plane of this name can do, without starting it: `auto` as an agent here would choose.
+    The kernel is asked, where it has ESP and we may ask; else the registry answers for it, since the
+    question may be about another computer."""
+    has_esp = name in ("auto", "kernel") and esp_refusal() is None
+    if name == "auto":
+        name = "kernel" if has_esp else "userspace"
+    if name == "kernel":
+        return kernel_capabilities() if has_esp else registered_kernel_capabilities()
+    return software_capabilities(name)
 
 
 def esp_trial(encryption: Encryption, integrity: Hash | None, version: int = 4) -> State:

@@ -304,6 +304,20 @@ class MainModeView:
 
 
 @dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A negotiation that has not ended: `phase` is “main mode” or “quick mode”, `standing` what it waits for.
+    `age` in seconds."""
+
+    phase: str
+    cookies: str
+    local: Endpoint
+    remote: Endpoint
+    initiator: bool
+    age: float
+    standing: str
+
+
+@dataclass(frozen=True, slots=True)
 class QuickModeView:
     """One pair of SAs as `show qmsas` prints it."""
 

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -33,13 +33,20 @@ EXIT_BROKEN, EXIT_INTERRUPTED = 1, 130
 _TEXTS = dict(STEPS)
 
 
-def run_demo(form: str = "text", console: Console | None = None, *, pcap: Path | None = None) -> int:
+Give: TypeAlias = Callable[[Mapping[str, object], str], None]
+"""Prints what was found in a form other than text."""
+
+
+def run_demo(
+    form: str = "text", console: Console | None = None, *, pcap: Path | None = None, give: Give | None = None
+) -> int:
     """Run the demo and print what it showed; the exit status.
 
     `form` is `text` or `json` (one object on standard output and nothing else; what went wrong is on standard
-    error). `pcap` keeps what was on the wire (with real packets only)."""
+    error), or what `give` prints, in the same way. `pcap` keeps what was on the wire (with real packets
+    only)."""
     missing = needs.real_network()
-    return show(choose_world(missing, pcap), form, console, missing or "")
+    return show(choose_world(missing, pcap), form, console, missing or "", give)
 
 
 def choose_world(missing: str | None, pcap: Path | None = None) -> World:
@@ -54,7 +61,13 @@ def choose_world(missing: str | None, pcap: Path | None = None) -> World:
     return VirtualWorld()
 
 
-def show(world: World, form: str = "text", console: Console | None = None, missing: str = "") -> int:
+def show(
+    world: World,
+    form: str = "text",
+    console: Console | None = None,
+    missing: str = "",
+    give: Give | None = None,
+) -> int:
     """Tell the story in `world`, print it in `form`, close the world. `missing` says why the world is not
     real."""
     console = console if console is not None else Console(highlight=False)
@@ -74,7 +87,7 @@ def show(world: World, form: str = "text", console: Console | None = None, missi
         return EXIT_INTERRUPTED
     except (LabError, StockadeError, OSError, subprocess.SubprocessError) as error:
         findings.broken.append(f"the demo broke off: {error}")
-    _print(world, findings, form, console)
+    _print(world, findings, form, console, give)
     return EXIT_BROKEN if findings.broken else 0
 
 
@@ -207,7 +220,7 @@ class _Live:
 
 
 def _display(form: str, console: Console) -> Display:
-    if form == "json":
+    if form != "text":
         return _Silent()
     return _Live(console) if console.is_terminal else _Lines(console)
 
@@ -215,10 +228,13 @@ def _display(form: str, console: Console) -> Display:
 # ---- the end ----
 
 
-def _print(world: World, findings: Findings, form: str, console: Console) -> None:
-    if form == "json":
-        sys.stdout.write(json.dumps(findings.as_json()) + "\n")
-        sys.stdout.flush()
+def _print(world: World, findings: Findings, form: str, console: Console, give: Give | None) -> None:
+    if form != "text":
+        if give is not None:
+            give(findings.as_json(), form)
+        else:
+            sys.stdout.write(json.dumps(findings.as_json()) + "\n")
+            sys.stdout.flush()
         for promise in findings.broken:
             sys.stderr.write(f"stockade: {promise}\n")
         return

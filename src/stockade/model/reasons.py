@@ -547,6 +547,20 @@ class ReasonCode(Enum):
         "nobody may sign in to the web console like that",
         "check name and password, wait where there were too many tries; or `stockade web link` on the host",
     )
+    WEB_CONSOLE_ENDED = (
+        "web-console-ended",
+        Fault.HOST,
+        None,
+        "the web console's process failed; the agent starts it again",
+        "see what it said: web.toml, its certificate and key, the accounts",
+    )
+    WEB_CONSOLE_LEFT = (
+        "web-console-left",
+        Fault.HOST,
+        None,
+        "nobody used the web console for a while, and its process ended",
+        "none: the next visitor starts it",
+    )
     # -- clusters
     CLUSTER_MEMBER = (
         "cluster-member",
@@ -650,6 +664,13 @@ class ReasonCode(Enum):
         "the system refuses this to an ordinary user",
         "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW",
     )
+    SYSTEM_REFUSED = (
+        "system-refused",
+        Fault.HOST,
+        None,
+        "the system refuses what the command needs",
+        "see the named file, its permissions and the space on its disk",
+    )
     SEND_FAILED = (
         "send-failed",
         Fault.HOST,
@@ -668,8 +689,9 @@ class ReasonCode(Enum):
         "port-taken",
         Fault.HOST,
         None,
-        "another program holds the UDP port",
-        "stop the other IKE daemon on this host",
+        "another program holds the port, or this host has not the address",
+        "UDP 500 and 4500: stop the other IKE daemon on this host; the web console's: an agent serves it there "
+        "unless agent.toml says [web] serve = false, or set another port in web.toml",
     )
     STATE_UNUSABLE = (
         "state-unusable",
@@ -711,7 +733,7 @@ class ReasonCode(Enum):
         Fault.HOST,
         13816,
         "a fault of Stockade itself",
-        "report it with the journal entry",
+        "report it with the journal entry, or for a command with what STOCKADE_DEBUG=1 shows",
     )
 
     def __init__(self, word: str, fault: Fault, windows_code: int | None, meaning: str, remedy: str) -> None:

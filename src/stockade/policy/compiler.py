@@ -22,6 +22,10 @@ can be resolved. A name that is known to have no address blocks nothing.
 Otherwise it acts on all, with a warning; one that *permits* on dial-up only is left out instead, for it would
 open the rest.
 
+**What the data plane lacks.** A rule whose methods, mode or tunnel end the data plane cannot do is refused,
+and the whole policy with it (DRIVER_LACKS): a method that is offered must work. Where a data plane needs one
+protocol per rule, methods of other protocols are left out, with a warning (`fitting.py`).
+
 `PolicyCompiler` keeps what it made and compiles only what changed since; `compile_table` starts afresh.
 Both give the same table for the same input, byte for byte. Pure: no clock, no look-ups.
 """
@@ -31,6 +35,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from stockade.model.addresses import Address, AddressRange
+from stockade.model.capabilities import Capabilities
 from stockade.model.classifier import collector_paused
 from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter, TableChanges
 from stockade.model.negotiation import Negotiation
@@ -41,6 +46,7 @@ from stockade.policy.dynamic import DynamicSet
 from stockade.policy.exemptions import DEFAULT_EXEMPT_LEVEL, exemptions_for, level_meaning
 from stockade.policy.expansion import Expander
 from stockade.policy.facts import HostFacts, as_facts
+from stockade.policy.fitting import fit
 from stockade.policy.groups import Change, Groups
 from stockade.policy.objects import Filter, PolicySet
 from stockade.policy.places import (
@@ -53,7 +59,14 @@ from stockade.policy.places import (
 )
 from stockade.policy.specific import make_filter, table_order
 
-__all__ = ["MAXIMUM_FILTERS", "MAXIMUM_WARNINGS", "PolicyCompiler", "compile_table", "rule_name"]
+__all__ = [
+    "ALL_VERSIONS",
+    "MAXIMUM_FILTERS",
+    "MAXIMUM_WARNINGS",
+    "PolicyCompiler",
+    "compile_table",
+    "rule_name",
+]
 
 MAXIMUM_FILTERS = 500_000
 """Specific filters of one table; a policy that expands to more is refused."""
@@ -117,16 +130,20 @@ def compile_table(
     exempt_level: int = DEFAULT_EXEMPT_LEVEL,
     secured_versions: frozenset[int] = ALL_VERSIONS,
     dynamic: DynamicSet | None = None,
+    capabilities: Capabilities | None = None,
 ) -> FilterTable:
     """The filter table of the assigned policies for a computer with these addresses, or these facts.
 
     `exempt_level` is NoDefaultExempt, 0 to 3 (`exemptions.py`). `secured_versions` are the IP versions that
     the data plane can secure: where "me" and "any" make a negotiate filter speak of another one, that part is
-    blocked (or permitted, where the filter lets clear traffic pass anyway), with a warning. Without an
-    assigned policy the table is empty. Errors, each naming store, policy and rule: CallerError INVALID_POLICY
-    (a missing object, too many filters, a contradiction), NOT_SECURABLE.
+    blocked (or permitted, where the filter lets clear traffic pass anyway), with a warning. `capabilities`:
+    what it can do else (None: everything). Without an assigned policy the table is empty. Errors, each naming
+    store, policy and rule: CallerError INVALID_POLICY (a missing object, too many filters, a contradiction),
+    NOT_SECURABLE, DRIVER_LACKS.
     """
-    return PolicyCompiler().compile(policy_sets, local_addresses, exempt_level, secured_versions, dynamic)
+    return PolicyCompiler().compile(
+        policy_sets, local_addresses, exempt_level, secured_versions, dynamic, capabilities
+    )
 
 
 class PolicyCompiler:
@@ -137,6 +154,8 @@ class PolicyCompiler:
         self._places: dict[tuple[str, ...], _Compiled] = {}
         self._groups = Groups()
         self._table: FilterTable | None = None
+        self._narrowed: dict[str, Negotiation] = {}
+        self._method_doubts: tuple[Doubt, ...] = ()
         self._extra: dict[str, SpecificFilter] = {}  # what the last table holds besides the groups' filters
 
     def compile(
@@ -146,11 +165,14 @@ class PolicyCompiler:
         exempt_level: int = DEFAULT_EXEMPT_LEVEL,
         secured_versions: frozenset[int] = ALL_VERSIONS,
         dynamic: DynamicSet | None = None,
+        capabilities: Capabilities | None = None,
     ) -> FilterTable:
         """As `compile_table`. Where the index of the last table was built, that of the new one is made from
         it."""
         with collector_paused():
-            return self._compile(policy_sets, local_addresses, exempt_level, secured_versions, dynamic)
+            return self._compile(
+                policy_sets, local_addresses, exempt_level, secured_versions, dynamic, capabilities
+            )
 
     def _compile(
         self,
@@ -159,18 +181,21 @@ class PolicyCompiler:
         exempt_level: int,
         secured_versions: frozenset[int],
         dynamic: DynamicSet | None,
+        capabilities: Capabilities | None,
     ) -> FilterTable:
         facts = as_facts(local_addresses)
         meaning = level_meaning(exempt_level)
-        settings = (facts, exempt_level, secured_versions)
+        settings = (facts, exempt_level, secured_versions, capabilities)
         places = [*static_places(policy_sets), *dynamic_places(dynamic or DynamicSet())]
         response = default_response(policy_sets)
         goes_on = settings == self._settings
         compiled, change = self._expand(places, facts, secured_versions, self._places if goes_on else {})
+        asking = [entry.place for entry in compiled.values() if entry.size]
+        narrowed, doubts = fit(asking, response, capabilities)
         if not goes_on:
             self._groups = Groups()
         self._settings = None  # half done: after an error the next time starts from the beginning
-        self._places = compiled
+        self._places, self._narrowed, self._method_doubts = compiled, narrowed, doubts
         came, went = self._groups.apply(change, facts.broadcasts, meaning.multicast_and_broadcast)
         if len(self._groups.filters) > MAXIMUM_FILTERS:
             raise error_for(
@@ -186,7 +211,7 @@ class PolicyCompiler:
         if open_for_dns:
             filters = sorted((*filters, *open_for_dns), key=table_order)
         if response is not None:
-            negotiations[response.name] = response
+            negotiations[response.name] = narrowed.get(response.name, response)
         names = [(policy_set.store, policy.name) for policy_set, policy in assigned_policies(policy_sets)]
         if dynamic is not None and dynamic.rules:
             names.append(("dynamic", "dynamic rules"))
@@ -283,7 +308,9 @@ class PolicyCompiler:
 
     def _negotiations(self) -> dict[str, Negotiation]:
         return {
-            entry.place.negotiation.name: entry.place.negotiation
+            entry.place.negotiation.name: self._narrowed.get(
+                entry.place.negotiation.name, entry.place.negotiation
+            )
             for entry in self._places.values()
             if entry.place.negotiation is not None and self._groups.negotiates(entry.place.negotiation.name)
         }
@@ -302,6 +329,7 @@ class PolicyCompiler:
         for compiled in self._places.values():
             yield from compiled.doubts()
         yield from self._groups.conflicts()
+        yield from self._method_doubts
 
     def _warnings(self) -> tuple[str, ...]:
         warnings = _Warnings()

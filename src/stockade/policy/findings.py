@@ -27,6 +27,7 @@ class Lint(StrEnum):
     NAME_NOT_RESOLVED = "name-not-resolved"
     CONNECTION_TYPE = "connection-type"
     FAMILY_NOT_SECURED = "family-not-secured"
+    METHODS_LEFT_OUT = "methods-left-out"
     OPENS_MORE = "opens-more"
     CLEAR_ALLOWED = "clear-allowed"
     LOCKOUT = "lockout"
@@ -62,6 +63,7 @@ REMEDIES = {
     Lint.NAME_NOT_RESOLVED: "correct the name or the resolver, or write the addresses instead of the name",
     Lint.CONNECTION_TYPE: "write “me” at this computer's end, or make the rule one for all connections",
     Lint.FAMILY_NOT_SECURED: "write addresses of one family, and a rule of its own for the other one",
+    Lint.METHODS_LEFT_OUT: "delete the methods that are not used, or take the data plane in user space",
     Lint.OPENS_MORE: "make the filter one-way, or name the port of this computer's end",
     Lint.CLEAR_ALLOWED: "switch soft off as soon as every peer can negotiate",
     Lint.LOCKOUT: "add a rule that permits this traffic with the servers that the computer needs",

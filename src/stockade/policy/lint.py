@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from stockade.model.addresses import Address
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Action, Provenance
 from stockade.model.negotiation import AuthenticationMethod, PresharedKey
 from stockade.model.reasons import StockadeError
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, Group, Hash, Integrity, MainModeProposal, QuickModeProposal
 from stockade.policy.candidates import DoubtKind
-from stockade.policy.compiler import PolicyCompiler, rule_name
+from stockade.policy.compiler import ALL_VERSIONS, PolicyCompiler, rule_name
 from stockade.policy.dynamic import DYNAMIC_STORE, DynamicSet
 from stockade.policy.exemptions import DEFAULT_EXEMPT_LEVEL, level_meaning
 from stockade.policy.facts import HostFacts, as_facts
@@ -180,6 +181,7 @@ _DOUBTS = {
     DoubtKind.CONNECTION: (Lint.CONNECTION_TYPE, Severity.WARNING),
     DoubtKind.FAMILY: (Lint.FAMILY_NOT_SECURED, Severity.WARNING),
     DoubtKind.CONFLICT: (Lint.CONFLICT, Severity.WARNING),
+    DoubtKind.METHODS: (Lint.METHODS_LEFT_OUT, Severity.WARNING),
 }
 _SEVERITIES = (Severity.ERROR, Severity.WARNING, Severity.NOTE)
 
@@ -189,17 +191,19 @@ def lint(
     local_addresses: HostFacts | Sequence[Address] = (),
     exempt_level: int = DEFAULT_EXEMPT_LEVEL,
     dynamic: DynamicSet | None = None,
+    capabilities: Capabilities | None = None,
 ) -> tuple[Finding, ...]:
-    """Everything doubtful: in the policies as written, in what they compile to on this computer, in the
-    exemption level. Errors first, then warnings, then notes. A policy that is refused gives a finding with
-    the refusal."""
+    """Everything doubtful: in the policies as written, in what they compile to on this computer with a data
+    plane of these capabilities (None: one that can do everything), in the exemption level. Errors first, then
+    warnings, then notes. A policy that is refused gives a finding with the refusal."""
     facts = as_facts(local_addresses)
     found: dict[Finding, None] = dict.fromkeys(lint_policies(policy_sets))
     if dynamic is not None:
         found.update(dict.fromkeys(_lint_dynamic(dynamic)))
     compiler = PolicyCompiler()
     try:
-        table = compiler.compile(policy_sets, facts, exempt_level, dynamic=dynamic)
+        versions = ALL_VERSIONS if capabilities is None else capabilities.ip_versions
+        table = compiler.compile(policy_sets, facts, exempt_level, versions, dynamic, capabilities)
     except StockadeError as refusal:
         facts_ = dict(refusal.reason.facts)
         where = Provenance(

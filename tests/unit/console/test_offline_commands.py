@@ -95,9 +95,71 @@ def test_a_file_that_is_no_policy_is_refused_with_a_reason(capsys, tmp_path, con
     assert json.loads(capsys.readouterr().err)["remedy"]
 
 
+LACKING = """
+ipsec static
+add filterlist name=peer
+add filter filterlist=peer srcaddr=me dstaddr=10.99.0.1 protocol=TCP dstport=80
+add filteraction name=gmac soft=no inpass=no qmsecmethods="AH[AESGMAC128]"
+add policy name=Web activatedefaultrule=no
+add rule name="web server" policy=Web filterlist=peer filteraction=gmac psk="EXAMPLE-ONLY-a-long-key-of-words"
+set policy name=Web assign=yes
+"""
+
+
+def test_what_the_data_plane_lacks_is_said_by_every_question(capsys, tmp_path):
+    """AH with GMAC: the data plane in user space has it, the kernel's has not."""
+    script = tmp_path / "web.netsh"
+    script.write_text(LACKING)
+    ask = ["--policy-file", str(script), "--local", "10.99.0.2", "--format", "json"]
+    question = ["explain", "10.99.0.2", "10.99.0.1", "tcp", "--dport", "80", *ask]
+    sentence = "the kernel data plane has no AH with"
+
+    assert main(["lint", *ask, "--driver", "kernel"]) == 1
+    (refused,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "refused"]
+    assert sentence in refused["text"]
+    assert (refused["severity"], refused["rule"]) == ("error", "web server")
+    assert main([*question, "--driver", "kernel"]) == 0
+    assert any(sentence in note for note in json.loads(capsys.readouterr().out)["notes"])
+    assert main(["show", "filters", *ask, "--driver", "kernel"]) == 0
+    assert sentence in json.loads(capsys.readouterr().out)["warnings"][0]
+
+    main(["lint", *ask, "--driver", "userspace"])
+    assert "refused" not in {one["kind"] for one in json.loads(capsys.readouterr().out)}
+    assert main([*question, "--driver", "userspace"]) == 0
+    assert not any("refused" in note for note in json.loads(capsys.readouterr().out)["notes"])
+    assert main(question) == 0, "with --local and without --driver nothing is known of the data plane"
+    assert not any("refused" in note for note in json.loads(capsys.readouterr().out)["notes"])
+
+
 def test_a_command_that_cannot_be_read_is_told_with_its_file_and_line(capsys, tmp_path):
     file = tmp_path / "policy.netsh"
     file.write_text("ipsec static\nadd policy P\n\nadd filterlist nme=L\n")
     assert main(["lint", "--policy-file", str(file), "--local", "10.0.0.1", "--format", "json"]) == 1
     facts = json.loads(capsys.readouterr().err)["facts"]
     assert (facts["file"], facts["line"]) == (str(file), "4")
+
+
+def test_what_of_a_file_of_windows_did_not_come_over_is_told(capsys, tmp_path):
+    whole = (Path(__file__).parents[2] / "data" / "samba-ipsec-objects.ldif").read_text()
+    file = tmp_path / "cut.ldif"
+    objects = whole.split("\n\n")
+    file.write_text("\n\n".join(one for one in objects if "dn: CN=ipsecFilter{" not in one))
+    main(["show", "unused", "--policy-file", str(file)])
+    told = capsys.readouterr().err
+    assert "cut.ldif" in told
+    assert "Traceback" not in told
+    file.write_text(whole)
+    assert main(["show", "unused", "--policy-file", str(file)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "words", [("lint", "--policy-file"), ("netsh", "-f"), ("netsh", "ipsec", "static", "importpolicy")]
+)
+def test_bytes_that_are_no_text_are_told_with_their_file(capsys, tmp_path, words):
+    file = tmp_path / "program"
+    file.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(range(128, 256)))
+    assert main(["--home", str(tmp_path / "home"), *words, str(file)]) == 1
+    told = capsys.readouterr().err
+    assert "not valid UTF-8 (" in told
+    assert str(file) in told

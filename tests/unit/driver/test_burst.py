@@ -123,9 +123,14 @@ def drain(end: socket.socket) -> list[bytes]:
 
 @contextmanager
 def side(
-    library: Path, *, merge: bool = True, ipsec_mb: bool = True, noise: "Noise | None" = None
+    library: Path,
+    *,
+    merge: bool = True,
+    ipsec_mb: bool = True,
+    rest: bool = True,
+    noise: "Noise | None" = None,
 ) -> Iterator[Side]:
-    burst = load(library, merge=merge, ipsec_mb=ipsec_mb, plain=True)
+    burst = load(library, merge=merge, ipsec_mb=ipsec_mb, rest=rest, plain=True)
     assert burst is not None
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
     for end in (end for pair in pairs for end in pair):
@@ -734,6 +739,40 @@ def test_a_lifetime_in_bytes_that_is_far_away_does_not_end_the_loop(
             if took == [16]:
                 return
         raise AssertionError("every call came back after one batch")
+
+
+@pytest.mark.parametrize("rest", [True, False])
+def test_a_socket_that_rests_loses_nothing_and_holds_nobody_up(
+    hosts: SimpleNamespace, library: Path, rest: bool
+) -> None:
+    out = hosts.make_sa()
+    one, other = ends(hosts, 4)
+    packets = [build_udp(one, other, bytes([number])) for number in range(60)]
+    back = build_udp(other, one, b"back")
+    sender = Datapath()
+    install(sender, hosts, 4, out)
+    wire = sender.outbound(packets, 1.0).wire
+    with side(library, rest=rest) as each, select.epoll() as slow:
+        returning = hosts.make_sa(spi=0x2000, source=hosts.BETA, destination=hosts.ALPHA)
+        install(each.path, hosts, 4, hosts.mirror(out), returning)
+        each.teach(key_of(packets[0]))
+        each.teach(key_of(back))
+        each.burst.watch(each.device[0].fileno(), Watch.DEVICE)
+        each.burst.watch(each.wire[0].fileno(), Watch.ESP)
+        clear: list[bytes] = []
+        sealed: list[bytes] = []
+        number = each.wire[0].fileno()
+        for start in range(0, 60, 6):  # batches that are small enough to be rested after
+            for packet in wire[start : start + 6]:
+                each.wire[1].send(packet)
+            each.device[1].send(frame_of(back))
+            wanted = start + 6, start // 6 + 1
+            while (len(clear), len(sealed)) != wanted:
+                _, batch = each.burst.run(slow.fileno(), each.device[0].fileno(), (number, number), 5.0)
+                assert not each.path.account(batch.carried, batch.returned, 1.0)
+                clear += drain(each.device[1])
+                sealed += drain(each.wire[1])
+        assert [frame[10:] for frame in clear] == packets
 
 
 def test_streams_are_merged_beside_each_other(hosts: SimpleNamespace, library: Path) -> None:

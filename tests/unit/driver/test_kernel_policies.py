@@ -10,7 +10,6 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from stockade.driver.contract import Capabilities
 from stockade.driver.kernel.policies import (
     BORDER,
     FIRST_PRIORITY,
@@ -26,6 +25,7 @@ from stockade.driver.kernel.policies import (
     steps_between,
 )
 from stockade.model.addresses import AddressRange
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Action, Direction, FilterTable, Provenance
 from stockade.model.negotiation import MainModePolicy, Mode, Negotiation, PresharedKey, QuickModePolicy
 from stockade.model.reasons import CallerError, ReasonCode

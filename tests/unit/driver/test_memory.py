@@ -6,7 +6,7 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 
 from stockade.driver.contract import Acquire, Driver, PacketRefused
-from stockade.driver.limits import check_table, software_capabilities, without_choice
+from stockade.driver.limits import check_table, software_capabilities
 from stockade.driver.memory import MemoryDriver
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.negotiation import Mode
@@ -200,17 +200,14 @@ def test_a_data_plane_without_a_choice_of_protocols_gets_the_methods_of_the_firs
     ah = QuickModeProposal(ah=Hash.SHA1)
     both = QuickModeProposal(EspSuite(Encryption.TRIPLE_DES_CBC, None), ah=Hash.SHA1)
     table = with_proposals(hosts.make_table(("negotiate", 0, 0)), esp, ah, short, both)
+    (negotiation,) = table.negotiations.values()
     has = software_capabilities("software")
-    assert without_choice(table, has) is table
+    assert has.narrow(negotiation) == (negotiation, "")
     lacks = replace(has, name="other", protocol_choice=False)
-    narrow = without_choice(table, lacks)
-    (negotiation,) = narrow.negotiations.values()
-    assert negotiation.quick_mode.proposals == (esp, short)
-    (warning,) = narrow.warnings
-    assert "'rule 0'" in warning
-    assert "the other data plane cannot: only methods with ESP are used" in warning
-    assert narrow.filters == table.filters
-    assert without_choice(narrow, lacks) is narrow
+    narrow, text = lacks.narrow(negotiation)
+    assert narrow.quick_mode.proposals == (esp, short)
+    assert text.endswith("the other data plane cannot: only methods with ESP are used")
+    assert lacks.narrow(narrow) == (narrow, "")
 
 
 def test_an_sa_beyond_the_capabilities_is_refused(host: Host, hosts: SimpleNamespace) -> None:

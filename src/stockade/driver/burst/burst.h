@@ -61,7 +61,7 @@ enum { HASH_NONE = 0, HASH_MD5 = 1, HASH_SHA1 = 2, HASH_SHA256 = 3, HASH_SHA384 
 enum { MEND_ANEW = 1, MEND_BY_DIFFERENCE = 2 };
 enum { WATCH_DEVICE = 1, WATCH_ESP = 2, WATCH_UDP = 3, WATCH_DATAGRAMS = 4 };
 enum { PUNTED = 1, REPLAYED = 2, INTEGRITY_FAILED = 3 };
-enum { OPTION_PLAIN = 1, OPTION_NO_MERGE = 2, OPTION_TIMES = 4, OPTION_NO_IPSEC_MB = 8 };
+enum { OPTION_PLAIN = 1, OPTION_NO_MERGE = 2, OPTION_TIMES = 4, OPTION_NO_IPSEC_MB = 8, OPTION_NO_REST = 16 };
 
 #define UNLIMITED UINT64_MAX
 
@@ -170,7 +170,7 @@ typedef struct {
     int udp;                  /* UDP socket of port 4500, IPv4; -1: ESP in UDP goes by the raw socket */
     bool for_udp[SLOTS];      /* slots of `out` that may go by it */
     int device;
-    struct { int descriptor, kind, version; } watched[WATCHES];
+    struct { int descriptor, kind, version; uint64_t rests_until; } watched[WATCHES];
     uint32_t watches;
     bool leave;               /* Python must look at a lifetime now */
     uint8_t noise[SLOTS * 16];

@@ -44,7 +44,7 @@ _CIPHERS: Final = {
 }
 _HASHES: Final = {Hash.MD5: 1, Hash.SHA1: 2, Hash.SHA_256: 3, Hash.SHA_384: 4, Hash.SHA_512: 5}
 _MEND_ANEW, _MEND_BY_DIFFERENCE = 1, 2
-_OPTION_PLAIN, _OPTION_NO_MERGE, _OPTION_TIMES, _OPTION_NO_IPSEC_MB = 1, 2, 4, 8
+_OPTION_PLAIN, _OPTION_NO_MERGE, _OPTION_TIMES, _OPTION_NO_IPSEC_MB, _OPTION_NO_REST = 1, 2, 4, 8, 16
 
 
 class Verdict(IntEnum):
@@ -310,7 +310,7 @@ class BurstSa:
 class Burst:
     """The whole of it. `plain` is for tests: the descriptors take and give packets without addresses.
     `ipsec_mb`: use that library where it is there. `merge`: join TCP segments before they are written to the
-    device. `times`: measure, which costs some."""
+    device. `rest`: let a raw socket gather a batch. `times`: measure, which costs some."""
 
     def __init__(
         self,
@@ -318,12 +318,13 @@ class Burst:
         *,
         merge: bool = True,
         ipsec_mb: bool = True,
+        rest: bool = True,
         times: bool = False,
         plain: bool = False,
     ) -> None:
         self._library = library
         options = _OPTION_PLAIN * plain | _OPTION_NO_MERGE * (not merge) | _OPTION_TIMES * times
-        options |= _OPTION_NO_IPSEC_MB * (not ipsec_mb)
+        options |= _OPTION_NO_IPSEC_MB * (not ipsec_mb) | _OPTION_NO_REST * (not rest)
         self._options = options
         pointer = library.new(options)
         if not pointer:
@@ -502,11 +503,12 @@ def load(
     *,
     merge: bool = True,
     ipsec_mb: bool = True,
+    rest: bool = True,
     times: bool = False,
     plain: bool = False,
 ) -> Burst | None:
     """The burst path, ready to be taught; None where there is none."""
     library = load_library(path)
-    return (
-        None if library is None else Burst(library, merge=merge, ipsec_mb=ipsec_mb, times=times, plain=plain)
-    )
+    if library is None:
+        return None
+    return Burst(library, merge=merge, ipsec_mb=ipsec_mb, rest=rest, times=times, plain=plain)

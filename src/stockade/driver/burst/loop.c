@@ -5,12 +5,18 @@
 
 enum { SLOW_READY = 1, REPORT_NS = 20000000 };
 
+/* A raw socket from which a few packets came at once is left alone for a moment, in which more of them come: each
+ * wake and each call then has a batch, which halves what a packet costs. One packet alone (a request, its answer) never
+ * waits, and neither does anything where the batches are full anyway. The device is watched meanwhile. */
+enum { REST_NS = 100000, REST_FROM = 4, REST_TO = 48 };
+
 int burst_watch(burst_t *b, int descriptor, int kind, int version)
 {
     if (b->watches == WATCHES)
         return -1;
     b->watched[b->watches].descriptor = descriptor;
     b->watched[b->watches].kind = kind;
+    b->watched[b->watches].rests_until = 0;
     b->watched[b->watches++].version = version;
     return 0;
 }
@@ -20,6 +26,19 @@ void burst_unwatch(burst_t *b, int descriptor)
     for (uint32_t n = 0; n < b->watches; n++)
         if (b->watched[n].descriptor == descriptor)
             b->watched[n--] = b->watched[--b->watches];
+}
+
+/* Leave out of `entries` what rests, and say for how long; 0 where nothing does. */
+static uint64_t rest_of(const burst_t *b, struct pollfd *entries, uint64_t now)
+{
+    uint64_t least = 0;
+    for (uint32_t n = 0; n < b->watches; n++) {
+        uint64_t until = b->watched[n].rests_until, rest = until > now ? until - now : 0;
+        entries[n].fd = rest ? -1 : b->watched[n].descriptor;
+        if (rest && (!least || rest < least))
+            least = rest;
+    }
+    return least;
 }
 
 /* Carry packets until `slow` (an epoll descriptor, with all that is Python's) has something, a packet is Python's to
@@ -37,22 +56,26 @@ int burst_run(burst_t *b, int slow, int device, int send4, int send6, int timeou
         entries[n] = (struct pollfd){b->watched[n].descriptor, POLLIN, 0};
     entries[b->watches] = (struct pollfd){slow, POLLIN, 0};
     for (;;) {
-        uint64_t left = end > now ? end - now : 0;
+        uint64_t rest = rest_of(b, entries, now), left = end > now ? end - now : 0;
+        if (rest && rest < left)
+            left = rest;
         struct timespec wait = {(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
         int ready = ppoll(entries, b->watches + 1, &wait, NULL);
-        if (ready <= 0)
-            return 0; /* the time is over, or a signal is Python's */
+        if (ready < 0 || (!ready && !rest))
+            return 0; /* a signal is Python's, or the time is over */
         uint64_t began = now_ns();
         for (uint32_t n = 0; n < b->watches; n++) {
             if (!entries[n].revents)
                 continue;
-            int sock = b->watched[n].descriptor;
+            int sock = b->watched[n].descriptor, count = 0;
             switch (b->watched[n].kind) {
             case WATCH_DEVICE: take_outbound(b); break;
-            case WATCH_ESP: take_inbound(b, sock, b->watched[n].version, false); break;
-            case WATCH_UDP: take_inbound(b, sock, b->watched[n].version, true); break;
+            case WATCH_ESP: count = take_inbound(b, sock, b->watched[n].version, false); break;
+            case WATCH_UDP: count = take_inbound(b, sock, b->watched[n].version, true); break;
             case WATCH_DATAGRAMS: take_datagrams(b, sock); break;
             }
+            if (count >= REST_FROM && count < REST_TO && !(b->options & OPTION_NO_REST))
+                b->watched[n].rests_until = began + REST_NS;
             /* What was handed back stands where the next packets would be read to. */
             if (result->punts || result->unsent) {
                 result->kind = (uint32_t)b->watched[n].kind;

@@ -30,8 +30,8 @@ from hashlib import sha256
 from ipaddress import IPv6Address
 from typing import Final
 
-from stockade.driver.contract import Capabilities
 from stockade.model.addresses import AddressRange, Network
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.negotiation import Mode, Negotiation
 from stockade.model.reasons import ReasonCode, error_for

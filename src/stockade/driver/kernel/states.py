@@ -7,9 +7,9 @@ import math
 from typing import Final
 
 from stockade.crypto.registry import encryption_algorithm, integrity_algorithm
-from stockade.driver.contract import Capabilities
 from stockade.driver.kernel.policies import MODES, OWNER
 from stockade.model.addresses import AddressRange, Network
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import ReasonCode, error_for
@@ -135,7 +135,7 @@ def check_sa(sa: SecurityAssociation, capabilities: Capabilities) -> None:
     if missing is not None:
         raise error_for(
             ReasonCode.DRIVER_LACKS,
-            f"the {capabilities.name} data plane has no {missing}",
+            capabilities.lacks(missing),
             spi=f"{sa.spi:#010x}",
             peer=sa.peer,
         )

@@ -25,7 +25,6 @@ import msgspec
 import stockade
 from stockade.driver.burst.engine import load_library
 from stockade.driver.contract import (
-    Capabilities,
     DriverEvent,
     DriverFailed,
     DriverStatistics,
@@ -40,6 +39,7 @@ from stockade.driver.userspace import clear_log, messages, nft, offloads, raw, s
 from stockade.driver.userspace.rules import Rules
 from stockade.driver.userspace.system import System, has_ipv6
 from stockade.model.addresses import Address
+from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import HostError, Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation

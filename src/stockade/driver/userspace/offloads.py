@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stockade.driver.burst.engine import load_library
+from stockade.driver.kernel.offload import ESP_HW
 from stockade.driver.userspace import raw
 from stockade.model.reasons import ReasonCode, error_for
 
@@ -23,6 +24,7 @@ IPSEC_MB: Final = "ipsec-mb"
 TSO: Final = "tso"
 GRO: Final = "gro"
 UDP_GSO: Final = "udp-gso"
+MODERATION: Final = "moderation"
 BATCHES: Final = "batches"
 VECTORS: Final = "vectors"
 
@@ -32,6 +34,7 @@ OFFLOADS: Final = {
     TSO: "bursts of TCP up to 64 KiB from the TUN device, cut here",
     GRO: "segments of a TCP stream merged before they are written to the TUN device",
     UDP_GSO: "ESP in UDP over IPv4: many datagrams in one send and one receive, in the burst path",
+    MODERATION: "a raw socket from which few packets came at once rests for 0.1 ms, in the burst path",
     BATCHES: "many packets in one system call (sendmmsg, recvmmsg) of the Python path",
     VECTORS: "checksums by NumPy in the Python path",
 }
@@ -54,9 +57,9 @@ class Offload:
 def read_offloads(words: Iterable[str]) -> frozenset[str]:
     """Names to switch off; `CallerError(INVALID_SETTING)` for one that there is not."""
     names = frozenset(word.strip() for word in words if word.strip())
-    unknown = sorted(names - OFFLOADS.keys())
+    unknown = sorted(names - OFFLOADS.keys() - {ESP_HW})
     if unknown:
-        known = ", ".join(OFFLOADS)
+        known = ", ".join((*OFFLOADS, ESP_HW))
         raise error_for(ReasonCode.INVALID_SETTING, f"no offload is called {unknown[0]!r}; known are {known}")
     return names
 
@@ -133,6 +136,7 @@ _PROBES: Final[dict[str, Callable[[], str | None]]] = {
     TSO: _vnet_header,
     GRO: _vnet_header,
     UDP_GSO: _udp_gso,
+    MODERATION: _burst,
     BATCHES: _batches,
     VECTORS: _vectors,
 }

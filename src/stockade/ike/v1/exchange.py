@@ -373,6 +373,19 @@ class Exchange(Generic[T]):
             due = self._retransmission.due
         return due
 
+    @property
+    def standing(self) -> str:
+        """Where it stands, for people: what is awaited, and how often that was asked for. Made when somebody
+        looks, from what is there anyway."""
+        if self._work is not None:
+            return f"waiting for {self._work.task.about}"
+        if self.expect is None:
+            return "" if self.done else "beginning"
+        told = f"waiting for {self.expect.message}"
+        if self._retransmission is not None and self._retransmission.sent > 1:
+            told += f", asked for {self._retransmission.sent} times"
+        return told if self.suspicion is None else f"{told}; {self.suspicion}"
+
     def receive(self, header: Header, datagram: bytes, now: float) -> None:
         """A message of this exchange. Repeated ones are answered from store, others go to the step."""
         mark = fingerprint(datagram)
