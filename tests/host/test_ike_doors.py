@@ -1,5 +1,7 @@
-"""The two doors of an IKE port: the kernel sends first messages to one, the rest to the other."""
+"""The doors of an IKE port: the kernel sends first messages to one, what bears a cookie of ours to another,
+the rest to a third."""
 
+import os
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_interface
@@ -7,6 +9,7 @@ from ipaddress import ip_interface
 import pytest
 
 from stockade.agent.udp import IKE_PORT, UdpSockets
+from stockade.ike.cookies import KEY_SIZE, CookieMark, new_cookie
 from stockade.ike.flood import Verdict, is_first_message
 from stockade.lab.netns import Namespace, Network
 from stockade.model.reasons import HostError, ReasonCode
@@ -34,6 +37,10 @@ def sender(namespace: Namespace, port: int = 500) -> socket.socket:
 
 def read_main(doors: UdpSockets) -> list[bytes]:
     return [datagram for _, read in doors.main_doors() for datagram, _, _ in read()]
+
+
+def read_strays(doors: UdpSockets) -> list[bytes]:
+    return [datagram for _, read in doors.strays_doors() for datagram, _, _ in read()]
 
 
 def read_strangers(doors: UdpSockets, verdict: bytes | Verdict) -> tuple[list[bytes], list[bytes]]:
@@ -74,6 +81,37 @@ def test_first_messages_come_to_the_strangers_door_and_the_rest_to_the_main_one(
         assert peer.recvfrom(100) == (marker + b"a cookie", ("10.7.3.1", port))
         peer.sendto(marker + FIRST, ("10.7.3.1", port))
         assert read_strangers(doors, Verdict.DROP)[0] == []
+    doors.close()
+
+
+@pytest.mark.parametrize("port", [IKE_PORT, NAT_TRAVERSAL_PORT])
+def test_what_bears_no_cookie_of_ours_goes_its_own_way(hosts: tuple[Namespace, Namespace], port: int) -> None:
+    ours, theirs = hosts
+    mark = CookieMark(os.urandom(KEY_SIZE))
+    doors = ours.call(lambda: UdpSockets(None, cookies=mark))
+    marker = NON_ESP_MARKER if port == NAT_TRAVERSAL_PORT else b""
+    own = [new_cookie(os.urandom, mark) for _ in range(20)]
+    print([cookie.hex() for cookie in own])
+    known = [cookie + FIRST[8:18] + b"\5" + FIRST[19:] for cookie in own]  # a peer answers us in clear
+    known += [QUICK[:8] + cookie + QUICK[16:] for cookie in own]
+    known += [cookie + QUICK[8:] for cookie in own]
+    damaged = [cookie[:7] + bytes([cookie[7] ^ 1]) for cookie in own]
+    strays = [QUICK, QUICK[:18], FIRST[:18] + b"\4" + FIRST[19:], FIRST[:19] + b"\1" + FIRST[20:]]
+    strays += [QUICK[:8] + cookie + QUICK[16:] for cookie in damaged[:5]]
+    strays += [cookie + QUICK[8:] for cookie in damaged[5:10]]
+    with sender(theirs) as peer:
+        for datagram in (*strays, FIRST, *known):
+            peer.sendto(marker + datagram, ("10.7.3.1", port))
+        assert read_main(doors) == [marker + datagram for datagram in known]
+        assert read_strangers(doors, Verdict.ADMIT)[0] == [marker + FIRST]
+        assert read_strays(doors) == [marker + datagram for datagram in strays]
+        for _ in range(20_000):
+            peer.sendto(marker + QUICK, ("10.7.3.1", port))
+        for datagram in (known[0], FIRST):
+            peer.sendto(marker + datagram, ("10.7.3.1", port))
+        assert read_main(doors) == [marker + known[0]]
+        assert read_strangers(doors, Verdict.ADMIT)[0] == [marker + FIRST]
+        assert 0 < len(read_strays(doors)) <= 16
     doors.close()
 
 

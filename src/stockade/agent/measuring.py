@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from stockade.agent.core import HostCore
+from stockade.agent.history import Figures, History
 from stockade.agent.recorder import Recorder, TrafficTotals
 from stockade.driver.contract import Driver, DriverStatistics
 from stockade.model.filters import Direction
@@ -32,6 +33,7 @@ class Measuring:
         self.started = time.time()
         self.recorder = Recorder(time.monotonic)
         self.totals = TrafficTotals()
+        self.history = History()
         self._offloads: dict[str, bool] | None = None
 
     def look(self, core: HostCore, statistics: DriverStatistics) -> None:
@@ -45,8 +47,23 @@ class Measuring:
             await asyncio.sleep(wait)
             began = time.monotonic()
             with suppress(StockadeError):  # a data plane that died is being started again
-                self.look(core, driver.statistics(filters=False))
+                statistics = driver.statistics(filters=False)
+                self.look(core, statistics)
+                self._remember(core, statistics)
             wait = max(LOOK_SECONDS, SHARE * (time.monotonic() - began))
+
+    def _remember(self, core: HostCore, statistics: DriverStatistics) -> None:
+        ike, carried = core.ike_statistics, self.totals.bytes
+        self.history.add(
+            Figures(
+                ike["isadb_list_size"],
+                ike["active_quick_modes"],
+                carried[Direction.INBOUND],
+                carried[Direction.OUTBOUND],
+                dict(statistics.refused),
+                ike,
+            )
+        )
 
     def ipsec_statistics(self, core: HostCore, statistics: DriverStatistics) -> dict[str, int]:
         """Windows' IPsec statistics (`netsh ipsec dynamic show stats type=ipsec`), all of them."""
@@ -55,7 +72,7 @@ class Measuring:
         inbound = [sa for (way, _), sa in core.associations().items() if way is Direction.INBOUND]
         found = {
             "active_security_associations": ike["active_quick_modes"],
-            "offloaded_security_associations": 0,  # no data plane here gives SAs to a network card
+            "offloaded_security_associations": statistics.offloaded_sas,
             "pending_key_operations": ike["active_acquire"],
             "key_additions": ike["key_additions"],
             "key_deletions": ike["key_deletions"],
@@ -70,7 +87,7 @@ class Measuring:
             for word, way in (("sent", Direction.OUTBOUND), ("received", Direction.INBOUND)):
                 found[f"{name}_bytes_{word}"] = totals.by_class[name, way]
         for word in ("sent", "received"):
-            found[f"offloaded_bytes_{word}"] = 0
+            found[f"offloaded_bytes_{word}"] = 0  # no card tells what it carried
         return found
 
     def offloads(self, driver: Driver) -> Mapping[str, bool]:

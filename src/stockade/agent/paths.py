@@ -55,6 +55,11 @@ class Paths:
         return self.policy.with_name("certificates")
 
     @property
+    def home(self) -> Path | None:
+        """The folder of `--home`; None where these are the places of the FHS."""
+        return None if self == _system_places() else self.policy.parent
+
+    @property
     def web_settings(self) -> Path:
         """The settings of the web console."""
         return self.settings.with_name("web.toml")
@@ -89,15 +94,7 @@ class Paths:
                 base / "lock",
                 base / "agent.toml",
             )
-        library, run = Path("/var/lib/stockade"), Path("/run/stockade")
-        return cls(
-            library / "policy.db",
-            library / "state.db",
-            Path("/var/log/stockade"),
-            run / "agent.sock",
-            run / "lock",
-            Path("/etc/stockade/agent.toml"),
-        )
+        return _system_places()
 
     def make_folders(self) -> None:
         """Make the folders, for their owner only: pre-shared keys are in the policy."""
@@ -122,3 +119,15 @@ class Paths:
                     owner=mode.st_uid,
                     mode=f"{stat.S_IMODE(mode.st_mode):04o}",
                 )
+
+
+def _system_places() -> Paths:
+    library, run = Path("/var/lib/stockade"), Path("/run/stockade")
+    return Paths(
+        library / "policy.db",
+        library / "state.db",
+        Path("/var/log/stockade"),
+        run / "agent.sock",
+        run / "lock",
+        Path("/etc/stockade/agent.toml"),
+    )

@@ -23,6 +23,7 @@ from stockade.agent import messages, views
 from stockade.agent.boot import Gate
 from stockade.agent.core import HostCore
 from stockade.agent.domain import DomainPolicy
+from stockade.agent.doors import StraysWatch
 from stockade.agent.event_store import EventQuery, EventStore, find, newest_number
 from stockade.agent.facts_keeper import FactsKeeper
 from stockade.agent.group_lookup import GroupLookup
@@ -54,6 +55,7 @@ from stockade.ike.contract import (
     StoryLine,
     perform,
 )
+from stockade.ike.cookies import KEY_SIZE, CookieMark
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
@@ -65,6 +67,7 @@ from stockade.store.dynamic import dynamic_form
 if TYPE_CHECKING:
     from stockade.agent.cluster import ClusterNode
     from stockade.agent.event_outputs import Outputs
+    from stockade.agent.web_keeper import WebKeeper
 
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
@@ -125,6 +128,8 @@ class Service:
         self._desk: WebDesk
         self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
+        self._strays: StraysWatch | None = None
+        self._web: WebKeeper | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop the driver. Errors before that are `StockadeError`; what
@@ -221,7 +226,9 @@ class Service:
         loop = asyncio.get_running_loop()
         if isinstance(self._driver, OutlivesAgents):
             self._driver.free_ike_ports()
-        self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver))
+        cookies = CookieMark(os.urandom(KEY_SIZE))
+        self._core.engine.mark_cookies(cookies)
+        self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver), cookies)
         changes, reports = InterfaceChanges(), UnreachableReports()
         try:
             for descriptor in reports.filenos():
@@ -230,6 +237,7 @@ class Service:
                 loop.add_reader(descriptor, self._on_datagrams, read)
             for descriptor, read_strangers in self._udp.strangers_doors():
                 loop.add_reader(descriptor, self._on_strangers, read_strangers)
+            self._strays = StraysWatch(loop, self._udp.strays_doors(), self._on_datagrams)
             if self._driver.fileno() >= 0:
                 loop.add_reader(self._driver.fileno(), self._pump)
             loop.add_reader(changes.fileno(), self._on_interface_change, changes)
@@ -259,6 +267,8 @@ class Service:
             for timer in (self._timer, self._ahead):
                 if timer is not None:
                     timer.cancel()
+            if self._strays is not None:
+                self._strays.close()
             for descriptor, _ in self._udp.descriptors():
                 loop.remove_reader(descriptor)
             if self._driver.fileno() >= 0:
@@ -284,6 +294,10 @@ class Service:
                 self._journal.write(Entry("web-door-closed", reason))
             self._ready()
             await self._serve_metrics(others)
+            if self._settings.serve_web:
+                from stockade.agent.web_keeper import WebKeeper  # a host is protected without it
+
+                self._web = await others.enter_async_context(WebKeeper(self._paths, self._journal.write))
             await self._stop.wait()
 
     async def _serve_metrics(self, others: AsyncExitStack) -> None:
@@ -507,6 +521,7 @@ class Service:
             domain=views.domain(self._domain, self._settings.directory.domain),
             boot_filters=str(self._gate.table.mode) if self._gate.is_closed else "",
             cluster=views.cluster(self._cluster) if self._cluster is not None else None,
+            web=views.web(self._web) if self._web is not None else None,
         )
 
     def release_address(self, address: Address | None) -> messages.Released:
@@ -524,6 +539,9 @@ class Service:
 
     def sas(self) -> messages.Sas:
         return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
+
+    def methods(self) -> messages.Methods:
+        return views.methods(self._core)
 
     def reload(self) -> messages.Loaded:
         self._domain.refresh()
@@ -647,6 +665,9 @@ class Service:
                 self._events.left_out,
             )
         )
+
+    def series(self) -> messages.Series:
+        return views.series(self._measuring.history)
 
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]:
         self._journal.listeners.add(listener)

@@ -1,7 +1,7 @@
 """The agent's own settings: `agent.toml` in /etc/stockade, or in the home folder with `--home`.
 
     driver = "auto"               # or "kernel" or "userspace"
-    no_offload = []               # of the user-space data plane, by the names of `stockade doctor`
+    no_offload = []               # by the names of `stockade doctor`
 
     [ike]
     microsoft_version = 8         # the Windows release that our vendor id names: 2 (2000) to 9 (8 and 2012)
@@ -37,6 +37,9 @@
 
     [metrics]
     listen = "127.0.0.1:9495"     # /metrics for Prometheus; without it only the local API has it
+
+    [web]
+    serve = true                  # the web console, where web.toml says: on loopback by default
 
     [events]                      # where events go beside the journal: see `output_settings.py`
 
@@ -110,6 +113,7 @@ class Settings:
     cluster: "ClusterSettings | None" = None
     outputs: "OutputSettings | None" = None
     """None: events and figures are asked for and not sent."""
+    serve_web: bool = True
 
 
 def read_settings(path: Path) -> Settings:
@@ -130,9 +134,10 @@ def read_settings(path: Path) -> Settings:
     kerberos = _kerberos(path, content.pop("kerberos", {}))
     cluster = _cluster(path, content.pop("cluster", None))
     outputs = _outputs(path, content.pop("events", None), content.pop("metrics", None))
+    web = _table(path, content, "web", {"serve"})
     if content:
-        known = "driver, no_offload, [ike], [kerberos], [directory], [host], [soft], [metrics], [events] "
-        known += "and [cluster]"
+        known = "driver, no_offload, [ike], [kerberos], [directory], [host], [soft], [metrics], [web], "
+        known += "[events] and [cluster]"
         raise _invalid(path, f"unknown key {next(iter(content))!r}; known are {known}")
     if not isinstance(driver, str):
         raise _invalid(path, "driver must be text")
@@ -169,6 +174,7 @@ def read_settings(path: Path) -> Settings:
         without=without,
         cluster=cluster,
         outputs=outputs,
+        serve_web=_switch(path, web, "serve", True, "web"),
     )
 
 

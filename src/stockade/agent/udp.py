@@ -3,29 +3,32 @@
 A wildcard socket serves all addresses of the host; IP_PKTINFO (RFC 3542 for IPv6) says which one a datagram
 came to and sets the one that an answer leaves from: IKE peers look for the address that they wrote to.
 
-    datagram ─▶ kernel: message 1 of main mode? ──no──▶ main door         read first, whatever else comes
-                                                └─yes─▶ strangers' door   a small queue, a bounded time
+    datagram ─▶ kernel: a cookie of ours? ───────yes─▶ main door         read first, whatever else comes
+                        message 1 of main mode? ─yes─▶ strangers' door   a small queue, a bounded time
+                        anything else ───────────────▶ strays' door      a small queue, a few at a time
 
-Each port has two sockets (SO_REUSEPORT), and a filter in the kernel says which of them a datagram goes to.
-First messages are what strangers can send at any rate from forged addresses; all others carry a cookie of
-ours. So a flood of first messages overflows its own queue, at the price of a dropped packet, and never that
-of the peers that we know. Where the kernel takes no such filter there is one socket for all.
+Each port has three sockets (SO_REUSEPORT), and a filter in the kernel says which of them a datagram goes to
+(`doors.py`). First messages and made-up ones are what strangers can send at any rate from forged addresses;
+what belongs to something carries a cookie of ours. So a flood overflows its own queue, at the price of a
+dropped packet, and never that of the peers that we know. Where the kernel takes no such filter there is one
+socket for all.
 """
 
-import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Protocol
 
+from stockade.agent.doors import ENOUGH_STRAYS, attach, attach_choice, choose_door
+from stockade.ike.cookies import CookieMark
 from stockade.ike.flood import Verdict, is_first_message
 from stockade.model.addresses import Endpoint, address_text
 from stockade.model.reasons import ReasonCode, error_for
-from stockade.wire.udp_encapsulation import ESP_DOOR, NAT_TRAVERSAL_PORT, NON_ESP_MARKER
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 
 IKE_PORT = 500
 MAXIMUM_DATAGRAM = 65_535
@@ -35,8 +38,8 @@ STRANGERS = 16
 STRANGERS_IN_FLOOD = 96
 """First messages read at once: a few where each may cost a main mode, more where each costs an answer."""
 LONGEST_FIRST_MESSAGE = 8192
-MAIN_QUEUE, STRANGERS_QUEUE = 4 << 20, 1 << 20
-"""Bytes of the kernel's queues. That of strangers is short, so that what is read is not old."""
+MAIN_QUEUE, STRANGERS_QUEUE, STRAYS_QUEUE = 4 << 20, 1 << 20, 1 << 18
+"""Bytes of the kernel's queues. Those of strangers are short, so that what is read is not old."""
 
 Batch = list[tuple[bytes, Endpoint, Endpoint]]
 
@@ -51,7 +54,6 @@ _IP_PKTINFO = 8
 _SO_MARK = 36
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
-_SO_ATTACH_REUSEPORT_CBPF = 51
 _IKE_ONLY = (
     # Classic BPF over UDP header and payload: on port 4500 ESP has its SPI where IKE has four zero bytes.
     # ESP is the data plane's, which has a socket of its own for it; copies would only keep this one busy.
@@ -62,31 +64,19 @@ _IKE_ONLY = (
 )
 
 
-def _choose_door(skip: int) -> tuple[tuple[int, int, int, int], ...]:
-    """Classic BPF over the UDP payload, whose value is the number of the socket: 1 for a first message
-    (`flood.is_first_message`, as far as it matters here), 0 for the rest. `skip` is the non-ESP marker: what
-    does not begin with it is ESP, and goes to the data plane's socket where there is one."""
-    esp = ((0x20, 0, 0, 0), (0x15, 1, 0, 0), (0x06, 0, 0, ESP_DOOR)) if skip else ()
-    return (
-        *esp,
-        (0x20, 0, 0, skip + 8),  # A = first half of the responder's cookie; a load beyond the end gives 0
-        (0x15, 0, 5, 0),
-        (0x20, 0, 0, skip + 12),
-        (0x15, 0, 3, 0),
-        (0x30, 0, 0, skip + 18),  # A = exchange type
-        (0x15, 0, 1, 2),
-        (0x06, 0, 0, 1),
-        (0x06, 0, 0, 0),
-    )
-
-
 class UdpSockets:
-    """Opens the sockets (all or none) and has each prepared by `prepare`. Errors: `HostError` PORT_TAKEN,
-    NOT_PRIVILEGED, and those of `prepare`."""
+    """Opens the sockets (all or none) and has each prepared by `prepare`. `cookies`: how cookies of ours are
+    marked; without it there are no strays. Errors: `HostError` PORT_TAKEN, NOT_PRIVILEGED, and those of
+    `prepare`."""
 
     def __init__(
-        self, mark: int | None, prepare: Callable[[socket.socket], None] = lambda sock: None
+        self,
+        mark: int | None,
+        prepare: Callable[[socket.socket], None] = lambda sock: None,
+        cookies: CookieMark | None = None,
     ) -> None:
+        self._cookies = cookies
+        self._strays: dict[tuple[int, int], socket.socket] = {}
         self._sockets: dict[tuple[int, int], socket.socket] = {}
         self._strangers: dict[tuple[int, int], socket.socket] = {}
         try:
@@ -94,8 +84,9 @@ class UdpSockets:
                 for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
                     with suppress(_NoIpv6):
                         self._open_doors(version, family, port, mark)
-            for sock in (*self._sockets.values(), *self._strangers.values()):
-                prepare(sock)
+            for doors in (self._sockets, self._strangers, self._strays):
+                for sock in doors.values():
+                    prepare(sock)
         except BaseException:
             self.close()
             raise
@@ -105,11 +96,16 @@ class UdpSockets:
         _open(family, port, mark, share=False).close()
         main = self._sockets[version, port] = _open(family, port, mark, share=True)
         try:
-            _attach(main, _SO_ATTACH_REUSEPORT_CBPF, _choose_door(4 if port == NAT_TRAVERSAL_PORT else 0))
+            attach_choice(main, choose_door(4 if port == NAT_TRAVERSAL_PORT else 0, self._cookies))
         except OSError:
             return  # a kernel without it: one door
         self._strangers[version, port] = _open(family, port, mark, share=True)
-        for sock, size in ((main, MAIN_QUEUE), (self._strangers[version, port], STRANGERS_QUEUE)):
+        self._strays[version, port] = _open(family, port, mark, share=True)
+        for sock, size in (
+            (main, MAIN_QUEUE),
+            (self._strangers[version, port], STRANGERS_QUEUE),
+            (self._strays[version, port], STRAYS_QUEUE),
+        ):
             with suppress(OSError):  # without the privilege the queue is as long as the system's limit allows
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
                 sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
@@ -119,11 +115,17 @@ class UdpSockets:
         yield from self.main_doors()
         for (version, port), sock in self._strangers.items():
             yield sock.fileno(), partial(_read, sock, version, port)
+        yield from self.strays_doors()
 
     def main_doors(self) -> Iterator[tuple[int, Callable[[], Batch]]]:
         """(file descriptor, function that reads a batch) for all but first messages."""
         for (version, port), sock in self._sockets.items():
             yield sock.fileno(), partial(_read, sock, version, port)
+
+    def strays_doors(self) -> Iterator[tuple[int, Callable[[], Batch]]]:
+        """(file descriptor, function that reads a few) for what belongs to nothing that we know."""
+        for (version, port), sock in self._strays.items():
+            yield sock.fileno(), partial(_read, sock, version, port, ENOUGH_STRAYS)
 
     def strangers_doors(self) -> Iterator[tuple[int, Callable[[Screen, float, int], Batch]]]:
         """(file descriptor, function that reads and screens so many first messages and returns what was
@@ -142,7 +144,7 @@ class UdpSockets:
         )
 
     def close(self) -> None:
-        for doors in (self._sockets, self._strangers):
+        for doors in (self._sockets, self._strangers, self._strays):
             for sock in doors.values():
                 sock.close()
             doors.clear()
@@ -156,13 +158,6 @@ def _leaving_from(local: bytes) -> list[tuple[int, int, bytes]]:
     if len(local) == 4:
         return [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4s", 0, local, bytes(4)))]
     return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local + struct.pack("=I", 0))]
-
-
-def _attach(sock: socket.socket, option: int, instructions: Sequence[tuple[int, int, int, int]]) -> None:
-    program = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
-    buffer = ctypes.create_string_buffer(program, len(program))  # the kernel copies it
-    header = struct.pack("@HP", len(instructions), ctypes.addressof(buffer))
-    sock.setsockopt(socket.SOL_SOCKET, option, header)
 
 
 def _open(family: int, port: int, mark: int | None, *, share: bool) -> socket.socket:
@@ -181,7 +176,7 @@ def _open(family: int, port: int, mark: int | None, *, share: bool) -> socket.so
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
         if port == NAT_TRAVERSAL_PORT:
-            _attach(sock, _SO_ATTACH_FILTER, _IKE_ONLY)
+            attach(sock, _SO_ATTACH_FILTER, _IKE_ONLY)
         if share:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(("", port))
@@ -197,10 +192,10 @@ def _open(family: int, port: int, mark: int | None, *, share: bool) -> socket.so
     return sock
 
 
-def _read(sock: socket.socket, version: int, port: int) -> Batch:
-    """Up to BATCH datagrams: (bytes, local endpoint, remote endpoint)."""
+def _read(sock: socket.socket, version: int, port: int, number: int = BATCH) -> Batch:
+    """Up to `number` datagrams: (bytes, local endpoint, remote endpoint)."""
     batch: Batch = []
-    for _ in range(BATCH):
+    for _ in range(number):
         try:
             datagram, ancillary, flags, remote = sock.recvmsg(MAXIMUM_DATAGRAM, 64)
         except BlockingIOError:

@@ -32,6 +32,7 @@ DOOR = frozenset(
         ("GET", "/v1/policy/history"),
         ("GET", "/v1/policy/difference"),
         ("GET", "/v1/negotiations"),
+        ("GET", "/v1/series"),
         ("POST", "/v1/negotiations/record"),
         ("POST", "/v1/policy/reload"),
         ("POST", "/v1/sas/delete"),
@@ -66,7 +67,8 @@ def difference(agent: "AgentOperations", request: Request) -> msgspec.Struct:
 
 
 def negotiations(agent: "AgentOperations", request: Request) -> msgspec.Struct:
-    return agent.desk.negotiations(whole_number(request, "last", "50"))
+    seconds = whole_number(request, "watch", "0")
+    return agent.desk.negotiations(whole_number(request, "last", "50"), watch=seconds)
 
 
 def record(agent: "AgentOperations", request: Request) -> msgspec.Struct:

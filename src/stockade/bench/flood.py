@@ -1,11 +1,12 @@
-"""A flood of first messages from forged addresses, and what honest peers notice of it.
+"""Floods from forged addresses, and what honest peers notice of them.
 
     stockade bench flood          (or: python benchmarks/flood.py)
 
-The agent as it is, with the memory driver, in one namespace; in another, on the same veth, a sender of forged
-first messages (half of them with Microsoft's vendor id) and honest peers that rekey and that come anew. The
-same honest peers without the flood stand beside it. Sender, agent and peers share the processors of this
-machine. Needs root.
+The agent as it is, with the memory driver, in one namespace; in another, on the same veth, a sender and
+honest peers that rekey and that come anew. One flood is of first messages (half of them with Microsoft's
+vendor id), one of messages of main modes that there never were: encrypted and not, of main and of quick mode,
+with made-up cookies of both ends. The same honest peers without a flood stand beside them. Sender, agent and
+peers share the processors of this machine. Needs root.
 """
 
 import argparse
@@ -29,11 +30,14 @@ from stockade.lab.needs import real_network
 from stockade.lab.netns import Namespace
 from stockade.model.addresses import AddressRange
 from stockade.model.traffic import TrafficSelector
+from stockade.wire.isakmp.constants import ExchangeType, PayloadType
+from stockade.wire.isakmp.message import VERSION, Header, encode_message
 from stockade.wire.vendor_ids import MS_NT5_ISAKMPOAKLEY
 
 FORGED, FORGED_FIRST, FORGED_NUMBER = "10.66.0.0/15", "10.66.0.1", 130_000
 INSIDE = "10.64.0.0/14"
 RATE, SECONDS, KNOWN, INTERVAL = 50_000, 10.0, 50, 0.1
+FLOODS = ("first messages", "strays")
 MEMORY_LIMIT = 64.0
 """MiB that the agent may grow by: the bit fields, the half-open main modes, the queues."""
 
@@ -42,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=int, default=RATE, help="first messages a second")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long")
     parser.add_argument("--known", type=int, default=KNOWN, help="peers that have SAs")
+    parser.add_argument("--only", choices=FLOODS, help="one of the floods")
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -50,7 +55,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
         report.line(f"no network here: {missing}")
         return
     calm: dict[str, list[float]] = {}
-    for flooded in (False, True):
+    for flooded in ("", *FLOODS):
+        if flooded and options.only not in (None, flooded):
+            continue
         with ExitStack() as stack:
             network, folder = laboratory(stack)
             network["initiator"].ip(f"route add blackhole {FORGED}")
@@ -75,7 +82,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 sender = None
                 if flooded:
                     forged = {
-                        "messages": [text.hex() for text in first_messages()],
+                        "messages": [text.hex() for text in messages_of(flooded)],
+                        "cookies": 1 + FLOODS.index(flooded),
                         "destination": RESPONDER,
                         "first_source": int(IPv4Address(FORGED_FIRST)),
                         "sources": FORGED_NUMBER,
@@ -88,30 +96,34 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 outcome = json.loads(output)
                 after = responder.usage()
                 status = AgentClient(Paths.of(folder / "home").socket, timeout=30.0).get("/v1/status")
-        report.line(f"\n{'with' if flooded else 'without'} the flood")
+        report.line(f"\nwith a flood of {flooded}" if flooded else "\nwithout a flood")
         if flooded:
-            _tell_flood(report, options, sent, before, after, status)
+            _tell_flood(report, options, flooded, sent, before, after, status)
         for kind in KINDS:
-            _tell_kind(report, kind, outcome, flooded, calm)
+            _tell_kind(report, kind, outcome, bool(flooded), calm)
 
 
 def _tell_flood(
     report: Report,
     options: argparse.Namespace,
+    kind: str,
     sent: dict[str, float],
     before: Usage,
     after: Usage,
     status: dict[str, object],
 ) -> None:
     reached = sent["sent"] / sent["seconds"]
-    report.figure("forged first messages", reached, "/s", options.rate, "what was asked")
+    report.figure(f"forged {kind}", reached, "/s", options.rate, "what was asked")
     grown = (after.resident - before.resident) / 2**20
     report.figure("memory of the agent, growth", grown, "MiB", MEMORY_LIMIT)
     ike = status["ike"]
     assert isinstance(ike, dict)
-    read = ike["cookies_sent"] + ike["first_messages_dropped"]
-    report.figure("first messages that the agent read", read / sent["seconds"], "/s")
-    report.figure("answered by a cookie", ike["cookies_sent"] / sent["seconds"], "/s")
+    if kind == FLOODS[0]:
+        read = ike["cookies_sent"] + ike["first_messages_dropped"]
+        report.figure("first messages that the agent read", read / sent["seconds"], "/s")
+        report.figure("answered by a cookie", ike["cookies_sent"] / sent["seconds"], "/s")
+    else:
+        report.figure("strays that the agent read", ike["invalid_cookies_received"] / sent["seconds"], "/s")
     report.figure("half-open main modes at the end", ike["active_receive"], "", 1000.0)
     report.figure("processor time of the agent", (after.cpu - before.cpu) / sent["seconds"], "s/s")
 
@@ -145,6 +157,24 @@ def _start(namespace: Namespace, module: str, task: dict[str, object]) -> "subpr
     return namespace.popen(
         [sys.executable, "-m", f"stockade.bench.{module}", json.dumps(task)], stdout=subprocess.PIPE
     )
+
+
+def messages_of(flood: str) -> list[bytes]:
+    """What a flood consists of."""
+    if flood == FLOODS[0]:
+        return first_messages()
+    exchanges = (
+        (PayloadType.KEY_EXCHANGE, ExchangeType.IDENTITY_PROTECTION, 0, 0),
+        (PayloadType.IDENTIFICATION, ExchangeType.IDENTITY_PROTECTION, 1, 0),
+        (PayloadType.HASH, ExchangeType.QUICK_MODE, 1, 0x1234_5678),
+        (PayloadType.HASH, ExchangeType.INFORMATIONAL, 1, 0x1234_5678),
+        (PayloadType.NOTIFICATION, ExchangeType.INFORMATIONAL, 0, 0x1234_5678),
+    )
+    body = bytes(range(200))
+    return [
+        encode_message(Header(b"\1" * 8, b"\2" * 8, first, VERSION, exchange, flags, message_id), body)
+        for first, exchange, flags, message_id in exchanges
+    ]
 
 
 def first_messages() -> list[bytes]:

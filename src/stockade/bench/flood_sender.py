@@ -38,9 +38,10 @@ class _Message(ctypes.Structure):
     )
 
 
-def flood(messages: list[bytes], destination: str, first_source: int, sources: int, rate: int, seconds: float
-          ) -> tuple[int, float]:  # fmt: skip
-    """Send; `messages` take turns. How many left, and in how many seconds."""
+def flood(messages: list[bytes], destination: str, first_source: int, sources: int, rate: int, seconds: float,
+          cookies: int) -> tuple[int, float]:  # fmt: skip
+    """Send; `messages` take turns. How many left, and in how many seconds. `cookies`: 1 for another
+    initiator's cookie in each, 2 for another responder's too."""
     address = socket.inet_aton(destination)
     packets = []
     for index in range(BATCH):
@@ -76,7 +77,8 @@ def flood(messages: list[bytes], destination: str, first_source: int, sources: i
             continue
         forged = (first_source + random.integers(0, sources, BATCH)).astype(">u4").view(numpy.uint8)
         block[:, 12:16] = forged.reshape(BATCH, 4)
-        block[:, 28:36] = random.integers(1, 256, (BATCH, 8), dtype=numpy.uint8)
+        end = 28 + 8 * cookies
+        block[:, 28:end] = random.integers(1, 256, (BATCH, end - 28), dtype=numpy.uint8)
         done = library.sendmmsg(sock.fileno(), headers, BATCH, 0)
         total += max(0, done)
     return total, time.monotonic() - start

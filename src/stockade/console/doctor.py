@@ -3,8 +3,6 @@ that stays.
 
 Asked by trying (an SA that is taken away again, an opened device), since versions and module lists do not
 tell.
-
-Left out: the offloads of network cards (ethtool's esp-hw-offload), which no data plane here uses yet.
 """
 
 import errno
@@ -13,9 +11,14 @@ import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from stockade.agent.client import AgentClient
+from stockade.agent.paths import Paths
+from stockade.agent.web_settings import listen_on, read_web_settings
 from stockade.console.output import give
+from stockade.driver.kernel.offload import ESP_HW, FEATURE, esp_devices
 from stockade.driver.probe import esp_refusal, kernel_capabilities
 from stockade.driver.userspace import offloads
 from stockade.model.reasons import StockadeError
@@ -26,6 +29,7 @@ _NEEDED = {
     "CAP_NET_RAW": _CAP_NET_RAW,
     "CAP_NET_BIND_SERVICE": _CAP_NET_BIND_SERVICE,
 }
+ASK_SECONDS = 5.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -64,18 +68,29 @@ class Report:
         return [*rows, "", f"data plane: {self.data_plane or 'none'}, because {self.why}"]
 
 
-def examine() -> Report:
-    """Ask the host everything."""
+def examine(paths: Paths | None = None) -> Report:
+    """Ask the host everything; with `paths` also whether the web console can be served."""
     privileges = _privileges()
     esp4, esp6 = _esp(4), _esp(6)
     tun, nftables, raw = _tun(), _nftables(), _raw_sockets()
-    findings = (privileges, esp4, esp6, _algorithms(esp4.ok), tun, nftables, raw, *_offloads())
-    return Report(findings, *_choice(privileges, esp4, (tun, nftables, raw)))
+    findings: list[Finding] = [
+        privileges,
+        esp4,
+        esp6,
+        _algorithms(esp4.ok),
+        tun,
+        nftables,
+        raw,
+        *_offloads(),
+    ]
+    if paths is not None:
+        findings.append(_web(paths))
+    return Report(tuple(findings), *_choice(privileges, esp4, (tun, nftables, raw)))
 
 
-def run_doctor(form: str) -> int:
+def run_doctor(form: str, paths: Paths) -> int:
     """Print the report; 0 if an agent can run here, else 1."""
-    report = examine()
+    report = examine(paths)
     give(report.as_dict(), form, "\n".join(report.lines()))
     return 0 if report.data_plane is not None else 1
 
@@ -155,8 +170,41 @@ def _nftables() -> Finding:
 
 
 def _offloads() -> tuple[Finding, ...]:
-    """What makes the user-space data plane fast; none of it is needed."""
-    return tuple(Finding(f"offload {each.name}", each.there, each.detail) for each in offloads.examine())
+    """What makes the data planes fast; none of it is needed."""
+    found = [Finding(f"offload {each.name}", each.there, each.detail) for each in offloads.examine()]
+    return (*found, _cards())
+
+
+def _cards() -> Finding:
+    """The kernel data plane's own: ESP in network cards."""
+    devices = esp_devices()
+    none = f"no network device has {FEATURE} switched on (ethtool -k)"
+    return Finding(f"offload {ESP_HW}", bool(devices), ", ".join(devices) or none)
+
+
+def _web(paths: Paths) -> Finding:
+    """The web console: of the agent that runs, or whether one could serve it. Nothing depends on it."""
+    name = "web console"
+    try:
+        web = AgentClient(paths.socket, ASK_SECONDS).get("/v1/status")["web"]
+    except StockadeError:
+        pass
+    else:
+        if web is None:
+            return Finding(name, False, "agent.toml says [web] serve = false")
+        if web["state"] == "closed":
+            return Finding(name, False, web["trouble"]["text"] if web["trouble"] else "not served")
+        trouble = f"; it ended last with: {web['trouble']['text']}" if web["trouble"] else ""
+        return Finding(name, not trouble, f"the agent serves {web['url']} ({web['state']}){trouble}")
+    missing = [package for package in ("jinja2", "starlette", "uvicorn") if find_spec(package) is None]
+    if missing:
+        return Finding(name, False, f"the Python packages {', '.join(missing)} are missing")
+    try:
+        settings = read_web_settings(paths.web_settings)
+        listen_on(settings).close()
+    except StockadeError as error:
+        return Finding(name, False, str(error))
+    return Finding(name, True, f"an agent can serve {settings.url}")
 
 
 def _raw_sockets() -> Finding:

@@ -29,6 +29,7 @@ def status(answer: Mapping[str, Any]) -> None:
         rows.append(("Peers spoken with in clear (soft)", str(answer["soft"])))
     if answer["boot_filters"]:
         rows.append(("Boot filters in force", answer["boot_filters"]))
+    rows += _web(answer.get("web"))
     rows += [
         (f"Refused: {word}", f"{count} packets") for word, count in answer["refused_packets"].items() if count
     ]
@@ -40,6 +41,22 @@ def status(answer: Mapping[str, Any]) -> None:
     if refused:
         console.print(f"[red]The newest policy is not in force:[/] {escape(refused['text'])}", soft_wrap=True)
         console.print(f"What to do: {escape(refused['remedy'])}", soft_wrap=True)
+
+
+def _web(web: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Where the web console is, and why it is not."""
+    if web is None:
+        return [("Web console", "not served: [web] serve = false in agent.toml")]
+    texts = {
+        "waiting": f"{web['url']}, starts with its first visitor",
+        "starting": f"{web['url']}, starting",
+        "running": f"{web['url']}, process {web['pid']}",
+        "pausing": f"{web['url']}, failed and will be started again",
+    }
+    rows = [("Web console", texts.get(web["state"], "not served"))]
+    if web["trouble"]:
+        rows.append(("Web console's trouble", f"{web['trouble']['text']} ({web['trouble']['remedy']})"))
+    return rows
 
 
 def _domain(domain: Mapping[str, Any] | None) -> list[tuple[str, str]]:

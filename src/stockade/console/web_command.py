@@ -24,6 +24,8 @@ def add_web_parser(commands: "_Subparsers", shared: argparse.ArgumentParser) -> 
     actions = web.add_subparsers(metavar="COMMAND", required=True)
     run = actions.add_parser("run", help="serve it until told to stop", parents=[shared])
     run.add_argument("--listen", metavar="ADDRESS:PORT", help="outweighs web.toml")
+    # for the agent, which starts it with a socket of its own (PROCESS:DESCRIPTOR)
+    run.add_argument("--agent", type=_process_and_descriptor, help=argparse.SUPPRESS)
     link = actions.add_parser("link", help="a link that signs in once, within two minutes", parents=[shared])
     link.add_argument(
         "--role", choices=("viewer", "operator"), default="operator", help="(default: operator)"
@@ -53,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         raise error_for(ReasonCode.MISSING_PROGRAM, f"the Python package {error.name} is missing") from error
     from dataclasses import replace
 
-    from stockade.console.web.settings import read_listen, read_web_settings
+    from stockade.agent.web_settings import read_listen, read_web_settings
 
     paths = Paths.of(options.home)
     settings = read_web_settings(paths.web_settings)
@@ -71,13 +73,18 @@ def _run(options: argparse.Namespace) -> int:
         told = f"stockade: the web console is at {url}; sign in with: stockade web link"
         give_record({"ready": True, "pid": os.getpid(), "url": url}, options.format, told)
 
-    run_web(paths, settings, ready)
+    run_web(paths, settings, ready, options.agent)
     return 0
+
+
+def _process_and_descriptor(text: str) -> tuple[int, int]:
+    process, _, descriptor = text.partition(":")
+    return int(process), int(descriptor)
 
 
 def _link(options: argparse.Namespace) -> int:
     from stockade.agent.client import AgentClient
-    from stockade.console.web.settings import read_web_settings
+    from stockade.agent.web_settings import read_web_settings
 
     paths = Paths.of(options.home)
     ticket = AgentClient(paths.socket).post("/v1/web/ticket", {"role": options.role})

@@ -17,6 +17,7 @@ from stockade.ike.contract import (
     SpiSource,
     StoryLine,
 )
+from stockade.ike.cookies import CookieMark
 from stockade.ike.key_pool import KeyPool
 from stockade.ike.limits import RateLimiter, TokenBucket
 from stockade.ike.liveness import PeerTraits, Plan, plan_for
@@ -96,6 +97,7 @@ class Context:
         self._task_number = 0
         self._tasks: dict[int, TaskDone] = {}
         self.statistics: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self.cookie_mark: CookieMark | None = None
         self.now = 0.0
         """The time of the call under way."""
         self.narrating = False

@@ -34,7 +34,9 @@ from stockade.ike.contract import (
     Shutdown,
     Silent,
     SpiSource,
+    UnderWay,
 )
+from stockade.ike.cookies import CookieMark
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
 from stockade.ike.liveness import PeerTraits, Plan
 from stockade.ike.lost_state import IKE_PORT
@@ -46,7 +48,7 @@ from stockade.ike.story import StoryEvent
 from stockade.ike.v1.candidates import NoCredentials, main_mode_candidates
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_modes import Job
-from stockade.ike.views import main_mode_view, quick_mode_view
+from stockade.ike.views import main_mode_view, quick_mode_view, under_way
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import PeerError, Reason, ReasonCode
@@ -286,6 +288,10 @@ class Engine:
     def quick_modes(self, now: float) -> tuple[QuickModeView, ...]:
         return tuple(quick_mode_view(pair, now) for pair in self._table.pairs())
 
+    def under_way(self, now: float) -> tuple[UnderWay, ...]:
+        """The negotiations that have not ended, and what each waits for."""
+        return tuple(view for mode in self._table.main_modes() for view in under_way(mode, now))
+
     def has_answered(self, local: Address, peer: Address) -> bool:
         """Whether this peer has said a word of IKE to us under any main mode that there is: a peer that has
         not may have no IPsec at all."""
@@ -315,6 +321,10 @@ class Engine:
 
     def plan_for_strangers(self, *, can_be_asked: bool = False) -> Plan:
         return self._context.plan(PeerTraits(can_be_asked))
+
+    def mark_cookies(self, mark: CookieMark) -> None:
+        """Choose cookies that the kernel can tell from others (`cookies.py`), from now on."""
+        self._context.cookie_mark = self._guard.mark = mark
 
     def set_config(self, config: EngineConfig) -> None:
         """Other settings: for everything that begins from now on."""

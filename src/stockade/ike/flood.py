@@ -23,6 +23,7 @@ from enum import Enum
 from stockade.crypto.hashing import equal, prf
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import RandomSource
+from stockade.ike.cookies import COOKIE_SIZE, FREE_SIZE, CookieMark
 from stockade.ike.limits import TokenBucket
 from stockade.model.addresses import Endpoint
 from stockade.model.secret import Secret
@@ -39,7 +40,6 @@ from stockade.wire.isakmp.payloads import NotificationPayload, Payload
 from stockade.wire.vendor_ids import MS_NT5_ISAKMPOAKLEY
 
 SECRET_SECONDS = 150.0
-COOKIE_SIZE = 8
 NO_COOKIE = bytes(8)
 HEADER_SIZE = 28
 
@@ -97,6 +97,7 @@ class FloodGuard:
         self._fields: list[bytearray] = []
         self._slot = 0
         self._unproven = TokenBucket(config.unproven_per_second)
+        self.mark: CookieMark | None = None
 
     def note_half_open(self, number: int) -> None:
         """How many main modes are half open now."""
@@ -144,9 +145,9 @@ class FloodGuard:
             self._changes = now + SECRET_SECONDS
         return self._secret
 
-    @staticmethod
-    def _cookie(secret: Secret, initiator_cookie: bytes, origin: bytes) -> bytes:
-        cookie = prf(Hash.SHA_256, secret, initiator_cookie + origin)[:COOKIE_SIZE]
+    def _cookie(self, secret: Secret, initiator_cookie: bytes, origin: bytes) -> bytes:
+        proof = prf(Hash.SHA_256, secret, initiator_cookie + origin)
+        cookie = proof[:COOKIE_SIZE] if self.mark is None else self.mark.complete(proof[:FREE_SIZE])
         return cookie if cookie != NO_COOKIE else b"\0\0\0\0\0\0\0\1"
 
     def _came_before(self, initiator_cookie: bytes, origin: bytes, now: float) -> bool:

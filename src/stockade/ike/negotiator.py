@@ -15,6 +15,7 @@ from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import Context
 from stockade.ike.contract import Acquire, PeerUnreachable, ReportKind, Send
+from stockade.ike.cookies import new_cookie
 from stockade.ike.evidence import Evidence
 from stockade.ike.lost_state import LostState
 from stockade.ike.pairs import PairKeeper
@@ -77,6 +78,8 @@ class Negotiator:
         own_cookie: bytes | None = None,
     ) -> MainMode:
         config = self._config
+        while own_cookie is None or self._table.is_own_cookie(own_cookie):
+            own_cookie = new_cookie(self._context.random, self._context.cookie_mark)
         vendor_ids = _vendor_ids(
             config.microsoft_version,
             not self._knows(local.address, remote.address),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Self
 
+from stockade.model.quickly_made import quickly_made
+
 
 class Fault(StrEnum):
     """Who can put it right."""
@@ -545,6 +547,20 @@ class ReasonCode(Enum):
         "nobody may sign in to the web console like that",
         "check name and password, wait where there were too many tries; or `stockade web link` on the host",
     )
+    WEB_CONSOLE_ENDED = (
+        "web-console-ended",
+        Fault.HOST,
+        None,
+        "the web console's process failed; the agent starts it again",
+        "see what it said: web.toml, its certificate and key, the accounts",
+    )
+    WEB_CONSOLE_LEFT = (
+        "web-console-left",
+        Fault.HOST,
+        None,
+        "nobody used the web console for a while, and its process ended",
+        "none: the next visitor starts it",
+    )
     # -- clusters
     CLUSTER_MEMBER = (
         "cluster-member",
@@ -673,8 +689,9 @@ class ReasonCode(Enum):
         "port-taken",
         Fault.HOST,
         None,
-        "another program holds the UDP port",
-        "stop the other IKE daemon on this host",
+        "another program holds the port, or this host has not the address",
+        "UDP 500 and 4500: stop the other IKE daemon on this host; the web console's: an agent serves it there "
+        "unless agent.toml says [web] serve = false, or set another port in web.toml",
     )
     STATE_UNUSABLE = (
         "state-unusable",
@@ -727,6 +744,7 @@ class ReasonCode(Enum):
         self.remedy = remedy
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Reason:
     """One refusal or failure: the code, what exactly happened, and facts (names and values as text, no

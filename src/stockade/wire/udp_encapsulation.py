@@ -15,10 +15,10 @@ from stockade.wire.esp import ESP_HEADER_SIZE
 
 IKE_PORT = 500
 NAT_TRAVERSAL_PORT = 4500
-ESP_DOOR: Final = 2
+ESP_DOOR: Final = 3
 """Port 4500 over IPv4 is a group of sockets (SO_REUSEPORT), and the filter of the first says which of them a
-datagram goes to: 0 and 1 are the key exchange's, this one is for ESP. Where there is none the first two drop
-ESP."""
+datagram goes to: those before this one are the key exchange's, this one is for ESP. Where there is none they
+drop ESP."""
 NON_ESP_MARKER = bytes(4)
 KEEPALIVE = b"\xff"
 

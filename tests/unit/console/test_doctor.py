@@ -1,6 +1,7 @@
 """`stockade doctor`: the choice of the data plane and its reason, for every kind of host."""
 
 import json
+import socket
 
 import pytest
 
@@ -56,3 +57,24 @@ def test_this_host_is_examined_without_harm():
     report = doctor.examine()
     assert report.data_plane in (None, "kernel", "userspace")
     assert all(finding.detail for finding in report.findings)
+
+
+def web_finding(home, capsys):
+    main(["--home", str(home), "doctor", "--format", "json"])
+    report = json.loads(capsys.readouterr().out)
+    (found,) = (one for one in report["findings"] if one["name"] == "web console")
+    return found["ok"], found["detail"]
+
+
+def test_whether_the_web_console_can_be_served_is_asked_by_trying(tmp_path, capsys):
+    (tmp_path / "web.toml").write_text('listen = "127.0.0.1:0"\n')
+    assert web_finding(tmp_path, capsys) == (True, "an agent can serve http://127.0.0.1:0")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        (tmp_path / "web.toml").write_text(f'listen = "127.0.0.1:{other.getsockname()[1]}"\n')
+        ok, detail = web_finding(tmp_path, capsys)
+        assert not ok
+        assert "in use" in detail
+    (tmp_path / "web.toml").write_text('listen = "0.0.0.0:8500"\n')
+    ok, detail = web_finding(tmp_path, capsys)
+    assert not ok
+    assert "in clear" in detail

@@ -5,11 +5,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from stockade.agent.web_settings import read_web_settings
 from stockade.console.web.accounts import make_account, read_accounts, verify, write_accounts
 from stockade.console.web.pictures import THIS_HOST, ladder, marks_of, time_line, verdict
-from stockade.console.web.sampler import Sampler
 from stockade.console.web.sessions import FREE_TRIES, MAXIMUM_SESSIONS, MAXIMUM_TRACKED, Sessions, Tries
-from stockade.console.web.settings import read_web_settings
 from stockade.model.reasons import CallerError, HostError, ReasonCode, StockadeError
 
 EVIL = "<script>alert(1)</script>\"'&"
@@ -246,41 +245,3 @@ def test_a_time_line_has_a_lane_for_each_peer() -> None:
     root = parsed(time_line(marks))
     assert len([element for element in root if element.tag.endswith("circle")]) == 3
     assert time_line([]) == ""
-
-
-# ---- plots
-
-
-class FakeAgent:
-    """Answers from a list; an error where that says so."""
-
-    def __init__(self) -> None:
-        self.count, self.pid, self.away = 0, 1, False
-
-    def get(self, path: str) -> dict[str, object]:
-        if self.away:
-            raise StockadeError.__new__(HostError)
-        if path == "/v1/status":
-            refused = {"replayed": self.count}
-            return {"pid": self.pid, "main_modes": 1, "quick_modes": 1, "refused_packets": refused, "ike": {}}
-        row = {"inbound_spi": "a", "outbound_spi": "b", "inbound_bytes": self.count, "outbound_bytes": 0}
-        return {"quick_modes": [row]}
-
-
-def test_samples_are_rates_and_gaps_are_gaps() -> None:
-    agent = FakeAgent()
-    sampler = Sampler(agent)  # type: ignore[arg-type]
-    for now, count in ((100.0, 10), (105.0, 60)):
-        agent.count = count
-        sampler.sample(now)
-    agent.away = True
-    sampler.sample(110.0)
-    agent.away, agent.count, agent.pid = False, 5, 2
-    sampler.sample(115.0)
-    series = sampler.series()
-    columns = series["columns"]
-    assert series["time"] == [100.0, 105.0, 110.0, 115.0]
-    assert isinstance(columns, dict)
-    assert columns["bytes in"] == [None, 10.0, None, None]
-    assert columns["refused: replayed"] == [None, 600.0, None, None]
-    assert columns["main modes"] == [1, 1, None, 1]

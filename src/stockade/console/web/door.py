@@ -5,6 +5,7 @@ import os
 import pwd
 import queue
 import resource
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -18,7 +19,9 @@ NOBODY = 65534
 MAXIMUM_DESCRIPTORS = 512
 REPORT_QUEUE = 200
 AGENT_SECONDS = 10.0
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+NICENESS = 5
+"""The agent's console never competes with the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,15 @@ def give_up_privileges(user: str) -> None:
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
+
+
+def die_with(parent: int) -> None:
+    """The kernel kills this process when its parent, process `parent`, has died, however that was."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:  # it was over before the kernel knew of the wish
+        raise error_for(ReasonCode.AGENT_NOT_RUNNING, f"process {parent}, which started this one, has ended")
+    os.nice(NICENESS)
 
 
 class Reporter:

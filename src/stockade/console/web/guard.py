@@ -7,6 +7,7 @@ carry a content security policy without exceptions: no script, style or picture 
 a page."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -16,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stockade.agent.web_settings import WebSettings
 from stockade.console.web.sessions import Session, Sessions
-from stockade.console.web.settings import WebSettings
 
 MAXIMUM_FORM = 16 * 1024
 MAXIMUM_FIELDS = 50
@@ -71,6 +72,7 @@ class Guard:
         self._sessions = sessions
         self._report = report
         self._refresh = refresh
+        self.last_use = time.monotonic()
 
     @property
     def cookie_name(self) -> str:
@@ -80,6 +82,7 @@ class Guard:
         if scope["type"] != "http":
             return
         static = scope["path"].startswith(STATIC)
+        self.last_use = time.monotonic()
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -18,12 +18,11 @@ from starlette.routing import Route
 
 from stockade import __version__
 from stockade.agent.client import AgentClient
+from stockade.agent.web_settings import WebSettings
 from stockade.console.web import pictures
 from stockade.console.web.accounts import Account, verify
 from stockade.console.web.guard import Report, cookie_name
-from stockade.console.web.sampler import Sampler
 from stockade.console.web.sessions import Sessions, Tries
-from stockade.console.web.settings import WebSettings
 from stockade.model.reasons import Fault, StockadeError
 
 ROWS = 100
@@ -66,7 +65,6 @@ class Console:
     sessions: Sessions
     tries: Tries
     keeper: AccountsView
-    sampler: Sampler
     report: Report
 
 
@@ -190,7 +188,7 @@ def _overview(console: Console, request: Request, templates: Templates) -> Respo
 
 
 def _series(console: Console, request: Request, templates: Templates) -> Response:
-    return Response(json.dumps(console.sampler.series()), media_type="application/json")
+    return Response(json.dumps(console.client.get("/v1/series")), media_type="application/json")
 
 
 def _filters(console: Console, request: Request, templates: Templates) -> Response:

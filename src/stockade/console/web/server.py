@@ -1,24 +1,25 @@
 """The web console as a process: port, TLS, limits of connections, privileges."""
 
 import asyncio
+import os
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
+from stockade.agent.web_settings import WebSettings, listen_on
 from stockade.console.web.accounts import Account, make_accounts_folder, read_accounts
-from stockade.console.web.door import AGENT_SECONDS, Folder, Reporter, give_up_privileges
+from stockade.console.web.door import AGENT_SECONDS, Folder, Reporter, die_with, give_up_privileges
 from stockade.console.web.guard import Guard
 from stockade.console.web.pages import Console, application
-from stockade.console.web.sampler import Sampler
 from stockade.console.web.sessions import Sessions, Tries
-from stockade.console.web.settings import WebSettings
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
 MAXIMUM_CONNECTIONS = 100
@@ -26,8 +27,11 @@ MAXIMUM_OF_ONE = 30
 REQUEST_SECONDS = 15.0
 """From its first byte (or the connection) to the end of its answer."""
 
+HANDSHAKE_SECONDS = 8.0
 MAXIMUM_HEAD = 16 * 1024
 KEEP_ALIVE_SECONDS = 10
+LEAVE_SECONDS = 900.0
+"""So long without a request, and with no session left, the agent's console ends."""
 
 
 class AccountsKeeper:
@@ -100,9 +104,38 @@ class _BoundedProtocol(H11Protocol):
         self.transport.abort()
 
 
-def run_web(paths: Paths, settings: WebSettings, ready: Callable[[str], None]) -> None:
-    """Serve until told to stop. Errors: AGENT_NOT_RUNNING (its door is not there), NOT_PRIVILEGED,
+class _Loop(asyncio.SelectorEventLoop):
+    """asyncio gives a TLS handshake a minute, while nobody counts the connection; ours a few seconds."""
+
+    async def create_server(self, *words: Any, **settings: Any) -> asyncio.Server:
+        if settings.get("ssl") is not None:
+            settings["ssl_handshake_timeout"] = HANDSHAKE_SECONDS
+        return await super().create_server(*words, **settings)
+
+
+class _Server(uvicorn.Server):
+    """Ends by itself where it is an agent's child and nobody needs it: the next visitor starts another."""
+
+    def __init__(self, config: uvicorn.Config, sessions: Sessions, last_use: Callable[[], float]) -> None:
+        super().__init__(config)
+        self._sessions = sessions
+        self._last_use = last_use
+        self.leaves = False
+
+    async def on_tick(self, counter: int) -> bool:
+        done = await super().on_tick(counter)
+        if self.leaves and counter % 50 == 0 and time.monotonic() - self._last_use() > LEAVE_SECONDS:
+            done = done or not self._sessions.any_open()
+        return done
+
+
+def run_web(
+    paths: Paths, settings: WebSettings, ready: Callable[[str], None], agent: tuple[int, int] | None = None
+) -> None:
+    """Serve until told to stop. `agent` is (process, descriptor of the listening socket) of an agent whose
+    child this is: it ends with it. Errors: AGENT_NOT_RUNNING (its door is not there), NOT_PRIVILEGED,
     PORT_TAKEN, INVALID_SETTING, STATE_UNUSABLE."""
+    listener = listen_on(settings) if agent is None else _taken_over(agent[1])
     make_accounts_folder(paths.web_accounts)
     door, folder = Folder.hold(paths.web_door), Folder.hold(paths.web_accounts)
     if not settings.address.is_loopback and not read_accounts(folder.path):
@@ -114,14 +147,12 @@ def run_web(paths: Paths, settings: WebSettings, ready: Callable[[str], None]) -
     client = AgentClient(door.path / "api.sock", AGENT_SECONDS)
     sessions = Sessions(settings.session_seconds, time.monotonic)
     keeper = AccountsKeeper(folder.path, sessions)
-    listener = _listen(settings)
     reporter_slot: list[Reporter] = []
 
     def report(kind: str, text: str, **facts: object) -> None:
         reporter_slot[0].tell(kind, text, **facts)
 
-    sampler = Sampler(client)
-    console = Console(client, settings, sessions, Tries(time.monotonic), keeper, sampler, report)
+    console = Console(client, settings, sessions, Tries(time.monotonic), keeper, report)
     guarded = Guard(application(console), settings, sessions, report, keeper.refresh)
     protocol = type("Protocol", (_BoundedProtocol,), {"report": staticmethod(report)})
     config = uvicorn.Config(
@@ -143,11 +174,14 @@ def run_web(paths: Paths, settings: WebSettings, ready: Callable[[str], None]) -
         config.ssl = _tls(settings)
     _load_the_rest()
     give_up_privileges(settings.user)
+    if agent is not None:
+        die_with(agent[0])  # after the change of user, which forgets it
     reporter_slot.append(Reporter(client))
-    sampler.start()
-    port = listener.getsockname()[1]
-    ready(settings.url.rpartition(":")[0] + f":{port}")
-    uvicorn.Server(config).run(sockets=[listener])
+    ready(settings.url_on(listener))
+    server = _Server(config, sessions, lambda: guarded.last_use)
+    server.leaves = agent is not None
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(server.serve(sockets=[listener]))
 
 
 def _tls(settings: WebSettings) -> ssl.SSLContext:
@@ -164,18 +198,16 @@ def _tls(settings: WebSettings) -> ssl.SSLContext:
     return context
 
 
-def _listen(settings: WebSettings) -> socket.socket:
-    family = socket.AF_INET6 if settings.address.version == 6 else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _taken_over(descriptor: int) -> socket.socket:
+    """The socket that the agent listens on. CallerError where it is none."""
     try:
-        listener.bind((str(settings.address), settings.port))
-    except OSError as error:
-        listener.close()
-        raise error_for(
-            ReasonCode.PORT_TAKEN, f"TCP {settings.address} port {settings.port}: {error.strerror}"
-        ) from error
-    listener.listen(64)
+        listener = socket.socket(fileno=descriptor)
+        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        listens = 0
+    if not listens:
+        raise error_for(ReasonCode.SYNTAX, f"descriptor {descriptor} is no socket that listens")
+    os.set_inheritable(descriptor, False)
     return listener
 
 

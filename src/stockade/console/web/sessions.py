@@ -73,6 +73,12 @@ class Sessions:
             self._sessions.move_to_end(key)
         return session
 
+    def any_open(self) -> bool:
+        """Whether one is left that has not run out."""
+        now = self._clock()
+        self.end_all_of(lambda one: now - one.used <= self._idle and now - one.began <= LONGEST_SESSION)
+        return bool(self._sessions)
+
     def end(self, cookie: str | None) -> None:
         if cookie:
             self._sessions.pop(_key(cookie), None)

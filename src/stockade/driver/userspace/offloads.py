@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stockade.driver.burst.engine import load_library
+from stockade.driver.kernel.offload import ESP_HW
 from stockade.driver.userspace import raw
 from stockade.model.reasons import ReasonCode, error_for
 
@@ -65,9 +66,9 @@ class Offload:
 def read_offloads(words: Iterable[str]) -> frozenset[str]:
     """Names to switch off; `CallerError(INVALID_SETTING)` for one that there is not."""
     names = frozenset(word.strip() for word in words if word.strip())
-    unknown = sorted(names - OFFLOADS.keys())
+    unknown = sorted(names - OFFLOADS.keys() - {ESP_HW})
     if unknown:
-        known = ", ".join(OFFLOADS)
+        known = ", ".join((*OFFLOADS, ESP_HW))
         raise error_for(ReasonCode.INVALID_SETTING, f"no offload is called {unknown[0]!r}; known are {known}")
     return names
 

@@ -15,6 +15,7 @@ from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
 from stockade.ike.contract import RandomSource, ReportKind, Send
+from stockade.ike.cookies import new_cookie
 from stockade.ike.liveness import PeerTraits, Plan
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered
@@ -174,9 +175,9 @@ class MainMode:
         """Where the first message came from or goes to; behind a NAT the port may change later."""
         self.candidates = candidates
         self.initiator = initiator_cookie is None
-        self.own_cookie = context.random(8) if own_cookie is None else own_cookie
-        while not any(self.own_cookie):
-            self.own_cookie = context.random(8)
+        self.own_cookie = (
+            new_cookie(context.random, context.cookie_mark) if own_cookie is None else own_cookie
+        )
         self.conversation = (
             Conversation(self.own_cookie, NO_COOKIE, ExchangeType.IDENTITY_PROTECTION)
             if initiator_cookie is None

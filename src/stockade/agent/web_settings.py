@@ -9,6 +9,7 @@
 
 A file that cannot be read, an unknown key or a value out of range stops the start."""
 
+import socket
 import tomllib
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -53,10 +54,17 @@ class WebSettings:
     @property
     def url(self) -> str:
         """Where a browser finds it."""
+        return self._url(self.port)
+
+    def url_on(self, listener: socket.socket) -> str:
+        """The same with the port that the system chose, where the settings leave it to that (port 0)."""
+        return self._url(int(listener.getsockname()[1]))
+
+    def _url(self, port: int) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
         if self.names and not self.address.is_loopback:
             host = self.names[0]
-        return f"{'https' if self.secure else 'http'}://{host}:{self.port}"
+        return f"{'https' if self.secure else 'http'}://{host}:{port}"
 
 
 def read_web_settings(path: Path) -> WebSettings:
@@ -109,6 +117,21 @@ def read_web_settings(path: Path) -> WebSettings:
     if not settings.hosts:
         raise _invalid(path, f"listen {texts['listen']!r} is every address: set names, or nobody may come in")
     return settings
+
+
+def listen_on(settings: WebSettings) -> socket.socket:
+    """A socket that listens there. HostError PORT_TAKEN."""
+    family = socket.AF_INET6 if settings.address.version == 6 else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((str(settings.address), settings.port))
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        detail = f"the web console's TCP {settings.address} port {settings.port}: {error.strerror}"
+        raise error_for(ReasonCode.PORT_TAKEN, detail) from error
+    return listener
 
 
 def read_listen(text: str, path: Path) -> tuple[Address, int]:
