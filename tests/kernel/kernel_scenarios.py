@@ -32,8 +32,9 @@ from stockade.driver.contract import Acquire, PacketRefused, PeerMoved, SaExpire
 from stockade.driver.datapath import Datapath
 from stockade.driver.kernel.driver import KernelDriver
 from stockade.driver.kernel.listener import bypass_socket, take_esp_in_udp
+from stockade.driver.kernel.offload import HardwareOffload
 from stockade.driver.netlink import NetlinkSocket
-from stockade.driver.probe import kernel_capabilities
+from stockade.driver.probe import esp_trial, kernel_capabilities, refusal_of
 from stockade.lab.capture import Capture, WireWatch
 from stockade.lab.examples import STOCKADE
 from stockade.lab.netns import Namespace, Network
@@ -54,8 +55,10 @@ from stockade.model.suites import Encryption, EspSuite, Hash, QuickModeProposal
 from stockade.model.traffic import AH, ESP, ICMP, ICMPV6, TCP, Flow, TrafficSelector
 from stockade.policy.specific import make_filter
 from stockade.wire import xfrm as xfrm_wire
-from stockade.wire import xfrm_layout
+from stockade.wire import xfrm_decode, xfrm_layout
 from stockade.wire.netlink import encode_attributes
+from stockade.wire.pcap import read_capture
+from stockade.wire.xfrm import PolicyDirection
 
 ALPHA, BETA = "10.79.0.1", "10.79.0.2"
 ALPHA6, BETA6 = "fd79::1", "fd79::2"
@@ -294,6 +297,7 @@ def agents_negotiate_and_carry_traffic(world: World) -> None:
                 assert (f"dport {port}" in text) == bool(port), (text, row)
         secured = [row for row in rows if row["action"] == "negotiate"]
         assert any(row["packets"] > 0 for row in secured), secured
+        a_capture_shows_packets_before_and_after(world, alpha)
 
         for host in (alpha, beta):
             assert host.agent.terminate() == 0
@@ -301,6 +305,40 @@ def agents_negotiate_and_carry_traffic(world: World) -> None:
             assert xfrm(host.namespace, "policy") == []
             assert host.namespace.run(["cat", "/proc/sys/net/core/xfrm_larval_drop"]).stdout.strip() == "1"
     assert ping(world.alpha, BETA, 1) == 1, "without a policy everything passes in clear"
+
+
+def a_capture_shows_packets_before_and_after(world: World, host: Host) -> None:
+    """Packet sockets see ESP only: the capture opens it. The last packets are of SAs that came up later."""
+    file = world.folder / "both-sides.pcapng"
+    pattern = b"sixteen bytes in"
+    command = [*STOCKADE, "--home", str(host.home), "capture", "--format", "json", str(file)]
+    said = world.folder / "capture.json"
+    with said.open("w") as stream:
+        capture = host.namespace.popen(command, stdout=stream.fileno())
+    try:
+        assert eventually(file.exists)
+        words = ["ping", "-q", "-c", "3", "-i", "0.2", "-W", "20", "-p", pattern.hex(), host.peer]
+        assert host.namespace.run(words, check=False, timeout=60).returncode == 0
+        assert eventually(lambda: file.read_bytes().count(pattern * 2) >= 6)
+        host.stockade("sa", "delete", host.peer)
+        assert host.namespace.run(words, check=False, timeout=60).returncode == 0
+        assert eventually(lambda: file.read_bytes().count(pattern * 2) >= 12)
+    finally:
+        capture.send_signal(signal.SIGINT)
+        capture.wait(60)
+    told = json.loads("{" + said.read_text().partition("{")[2])  # what it says before goes there too
+    assert told["missing"] == told["not_opened"] == 0, told
+    seen = list(read_capture(file.read_bytes()))
+    assert told["packets"] == len(seen)
+    sealed = [one for one in seen if one.interface == 0 and one.data[9] == 50]
+    clear = [one.data for one in seen if one.interface == 1]
+    assert len(sealed) == len(clear) == 12, (len(sealed), len(clear))
+    assert not any(pattern in one.data for one in sealed)
+    assert all(packet[9] == 1 and pattern in packet for packet in clear)
+    assert [packet[20] for packet in clear].count(8) == 6, "requests before, answers after IPsec"
+    file.unlink()
+    (told_of,) = {row["facts"]["kept"] for row in host.ask("events", "--kind", "keys-exported")["entries"]}
+    assert told_of == "in memory"
 
 
 def permit_and_block_are_kept(world: World) -> None:
@@ -1054,6 +1092,99 @@ def two_networks(world: World, stack: ExitStack) -> list[Namespace]:
     return behind
 
 
+def sas_move_to_another_address(world: World) -> None:
+    """MIGRATE: beta's end of the tunnel gets another address, with its SAs and their sequence numbers. And
+    the kernel's own statistics, by our codec."""
+    new = "10.79.0.77"
+    world.beta.ip(f"address add {new}/24 dev eth0")
+    with ExitStack() as stack:
+        behind = two_networks(world, stack)
+        near, far = LANS[4]
+        with two_drivers(world) as (alpha, beta):
+            alpha.install_filters(tunnel_table(near, far, ALPHA, BETA))
+            beta.install_filters(tunnel_table(far, near, BETA, ALPHA))
+            for spi, (one, other), nets, drivers in (
+                (0x1000, (ALPHA, BETA), (near, far), (beta, alpha)),
+                (0x1001, (BETA, ALPHA), (far, near), (alpha, beta)),
+            ):
+                selector = TrafficSelector(*map(AddressRange.network, nets))
+                for driver, sa in zip(drivers, sas_of(one, other, 0, IN_TUNNELS, spi), strict=True):
+                    driver.add_sa(
+                        replace(sa, mode=Mode.TUNNEL, selector=selector, negotiation="local/test/out")
+                    )
+            assert ping(behind[0], "10.82.0.9", 2) == 2
+            stays, goes = (ALPHA, ALPHA), (BETA, new)
+            world.alpha.call(lambda: move_ends(alpha, stays, goes))
+            world.beta.call(lambda: move_ends(beta, goes, stays))
+            for space in (world.alpha, world.beta):
+                for text in (*xfrm(space, "state"), *xfrm(space, "policy")):
+                    assert not re.search(rf"(src|dst) {re.escape(BETA)}\b", text), text
+            with world.capture((ICMP,), ()) as wire:
+                assert ping(behind[0], "10.82.0.9", 3) == 3
+                tally = wire.tally()
+            assert tally.esp >= 6, tally
+            assert tally.protected_clear == 0, tally
+            texts = world.alpha.run(["ip", "-s", "xfrm", "state"]).stdout
+            assert "anti-replay context: seq 0x0, oseq 0x5" in " ".join(texts.split()), texts
+            counted = world.alpha.call(ask_statistics)
+            assert (counted[0].count, counted[1].outbound) == (2, 1), counted
+
+
+def move_ends(driver: Here, own: tuple[str, str], peer: tuple[str, str]) -> None:
+    """What an agent would do for ends that move, each (old, new): all policies of the tunnel, whose templates
+    take any address at our end, and the SAs of both directions with the outbound one."""
+    (near, near_new), (far, far_new) = (tuple(map(ip_address, ends)) for ends in (own, peer))
+    any_address = ip_address("0.0.0.0")
+    netlink = NetlinkSocket(socket.NETLINK_XFRM)
+    for policy in driver.driver._installed.values():
+        outbound = policy.direction is PolicyDirection.OUT
+        (template,) = policy.templates
+        rest = template.protocol, template.mode, template.request_id
+        if outbound:
+            moves = [
+                xfrm_wire.Move(any_address, far, near_new, far_new, *rest),
+                xfrm_wire.Move(near, far, near_new, far_new, *rest),
+                xfrm_wire.Move(far, near, far_new, near_new, *rest),
+            ]
+        else:
+            moves = [xfrm_wire.Move(far, any_address, far_new, near_new, *rest)]
+        body = xfrm_wire.migrate(policy.selector, policy.direction, moves)
+        netlink.change(xfrm_wire.MessageType.MIGRATE, body)
+    netlink.close()
+
+
+def ask_statistics() -> tuple[xfrm_wire.SaStatistics, xfrm_wire.PolicyStatistics]:
+    netlink = NetlinkSocket(socket.NETLINK_XFRM)
+    body = xfrm_wire.get_statistics()
+    (states,) = netlink.get(xfrm_wire.MessageType.GET_SA_STATISTICS, body)
+    (policies,) = netlink.get(xfrm_wire.MessageType.GET_POLICY_STATISTICS, body)
+    netlink.close()
+    return (
+        xfrm_decode.decode_sa_statistics(states.body),
+        xfrm_decode.decode_policy_statistics(policies.body),
+    )
+
+
+def what_the_kernel_lacks_is_left_or_refused(world: World) -> None:
+    """A network card that has no ESP: the SAs stay with the kernel's own. AH with GMAC: there is none."""
+    with two_drivers(world) as (alpha, beta):
+        for driver in (alpha, beta):
+            driver.driver._hardware = HardwareOffload(wanted=True, devices=lambda: ("eth0",))
+        alpha.install_filters(table_of(ALPHA, BETA, ICMP, SUITES[6]))
+        beta.install_filters(table_of(BETA, ALPHA, ICMP, SUITES[6]))
+        secure(alpha, beta, (ALPHA, BETA), ICMP, SUITES[6])
+        assert ping(world.alpha, BETA, 2) == 2
+        assert alpha.statistics().offloaded_sas == 0
+        assert alpha.driver.capabilities.integrities == frozenset(Hash)
+    netlink = world.alpha.call(lambda: NetlinkSocket(socket.NETLINK_XFRM))
+    for is_aead in (False, True):
+        gmac = xfrm_wire.Algorithm("rfc4543(gcm(aes))", Secret(bytes(20)), 128, is_aead=is_aead)
+        state = replace(esp_trial(Encryption.NULL, Hash.SHA1), protocol=AH)
+        state = replace(state, encryption=gmac if is_aead else None, integrity=None if is_aead else gmac)
+        assert refusal_of(netlink, state) is not None, is_aead
+    netlink.close()
+
+
 SCENARIOS: dict[str, Callable[[World], None]] = {
     "every-suite-carries-packets": every_suite_carries_packets,
     "tunnels-carry-packets": tunnels_carry_packets,
@@ -1063,6 +1194,8 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "what-began-a-negotiation-goes-in-clear": what_began_a_negotiation_goes_in_clear_where_the_way_is_open,
     "extended-sequence-numbers": extended_sequence_numbers_pass_the_end_of_32_bits,
     "ah-around-esp": ah_around_esp_carries_packets,
+    "sas-move-to-another-address": sas_move_to_another_address,
+    "what-the-kernel-lacks": what_the_kernel_lacks_is_left_or_refused,
     "loopback-is-left-alone": loopback_is_left_alone,
     "accept-clear-lets-clear-packets-in": accept_clear_lets_clear_packets_in,
     "agents-negotiate-and-carry-traffic": agents_negotiate_and_carry_traffic,

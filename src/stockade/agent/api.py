@@ -50,6 +50,7 @@ class AgentOperations(Protocol):
     def status(self) -> messages.Status: ...
     def filters(self) -> messages.Filters: ...
     def sas(self) -> messages.Sas: ...
+    def methods(self) -> messages.Methods: ...
     def reload(self) -> messages.Loaded: ...
     def delete_peer(self, peer: Address) -> messages.Deleted: ...
     def delete_quick_mode(self, inbound_spi: int) -> messages.Deleted: ...
@@ -63,7 +64,7 @@ class AgentOperations(Protocol):
     def events(self, query: EventQuery) -> messages.JournalEntries: ...
     def metrics(self) -> bytes: ...
     def series(self) -> messages.Series: ...
-    def capture_keys(self) -> messages.CaptureKeys: ...
+    def capture_keys(self, kept: str) -> messages.CaptureKeys: ...
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
 
 
@@ -132,6 +133,13 @@ def _journal(agent: AgentOperations, request: Request) -> msgspec.Struct:
     return agent.journal(int(last))
 
 
+def _kept(request: Request) -> str:
+    word = request.query_params.get("kept") or "file"
+    if word not in ("file", "memory"):
+        raise error_for(ReasonCode.SYNTAX, f"kept {word[:40]!r}: expected file or memory")
+    return word
+
+
 def _spi(request: Request) -> int:
     text = _required(request, "spi")
     try:
@@ -160,6 +168,13 @@ ROUTES = (
         "GET", "/v1/filters", "The filter table in force", messages.Filters, lambda agent, _: agent.filters()
     ),
     Endpoint("GET", "/v1/sas", "Main-mode and quick-mode SAs", messages.Sas, lambda agent, _: agent.sas()),
+    Endpoint(
+        "GET",
+        "/v1/methods",
+        "The main-mode and quick-mode policies in force, without keys",
+        messages.Methods,
+        lambda agent, _: agent.methods(),
+    ),
     Endpoint(
         "GET",
         "/v1/explain",
@@ -215,7 +230,8 @@ ROUTES = (
         "/v1/capture/keys",
         "Give out the keys of all SAs, to decrypt a capture with; the journal tells of it",
         messages.CaptureKeys,
-        lambda agent, _: agent.capture_keys(),
+        lambda agent, request: agent.capture_keys(_kept(request)),
+        (Parameter("kept", "where they are kept: file (default) or memory; the event says so"),),
     ),
     Endpoint(
         "GET",
@@ -250,7 +266,10 @@ ROUTES = (
         "The stories of the newest negotiations, while they are recorded",
         messages.Negotiations,
         web_api.negotiations,
-        (Parameter("last", "how many, 50 by default, at most 100"),),
+        (
+            Parameter("last", "how many, 50 by default, at most 100"),
+            Parameter("watch", "go on telling them for so many seconds (0–60): somebody is looking"),
+        ),
     ),
     Endpoint(
         "POST",

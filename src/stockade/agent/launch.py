@@ -91,7 +91,7 @@ def _calm_collector() -> None:
 
 def make_driver(name: str, paths: Paths, without: frozenset[str] = frozenset()) -> Driver:
     """The data plane called `name`; `auto` is the kernel's where it has ESP, else the one in user space,
-    which does without these offloads."""
+    both without these offloads."""
     if name not in DRIVERS:
         raise error_for(ReasonCode.SYNTAX, f"driver {name!r}: expected {' or '.join(DRIVERS)}")
     if name == "auto":
@@ -99,8 +99,9 @@ def make_driver(name: str, paths: Paths, without: frozenset[str] = frozenset()) 
     # Imported late: only one of them is needed.
     if name == "kernel":
         from stockade.driver.kernel.driver import KernelDriver
+        from stockade.driver.kernel.offload import ESP_HW
 
-        return KernelDriver(paths.kernel_ledger)
+        return KernelDriver(paths.kernel_ledger, hardware=ESP_HW not in without)
     if name == "memory":
         from stockade.driver.memory import MemoryDriver
 

@@ -72,7 +72,7 @@ class Measuring:
         inbound = [sa for (way, _), sa in core.associations().items() if way is Direction.INBOUND]
         found = {
             "active_security_associations": ike["active_quick_modes"],
-            "offloaded_security_associations": 0,  # no data plane here gives SAs to a network card
+            "offloaded_security_associations": statistics.offloaded_sas,
             "pending_key_operations": ike["active_acquire"],
             "key_additions": ike["key_additions"],
             "key_deletions": ike["key_deletions"],
@@ -87,7 +87,7 @@ class Measuring:
             for word, way in (("sent", Direction.OUTBOUND), ("received", Direction.INBOUND)):
                 found[f"{name}_bytes_{word}"] = totals.by_class[name, way]
         for word in ("sent", "received"):
-            found[f"offloaded_bytes_{word}"] = 0
+            found[f"offloaded_bytes_{word}"] = 0  # no card tells what it carried
         return found
 
     def offloads(self, driver: Driver) -> Mapping[str, bool]:

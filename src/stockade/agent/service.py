@@ -540,6 +540,9 @@ class Service:
     def sas(self) -> messages.Sas:
         return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
 
+    def methods(self) -> messages.Methods:
+        return views.methods(self._core)
+
     def reload(self) -> messages.Loaded:
         self._domain.refresh()
         with suppress(StockadeError):  # told by `refused`
@@ -628,11 +631,16 @@ class Service:
     def events(self, query: EventQuery) -> messages.JournalEntries:
         return messages.JournalEntries(entries=find(self._paths.journal, query))
 
-    def capture_keys(self) -> messages.CaptureKeys:
+    def capture_keys(self, kept: str) -> messages.CaptureKeys:
         from stockade.agent.capture_keys import keys_message
 
         keys = keys_message(self._core.engine.export_keys())
-        told = Reason.of(ReasonCode.KEYS_EXPORTED, main_modes=len(keys.ike), quick_mode_sas=len(keys.esp))
+        told = Reason.of(
+            ReasonCode.KEYS_EXPORTED,
+            main_modes=len(keys.ike),
+            quick_mode_sas=len(keys.sas),
+            kept=f"in {kept}",
+        )
         self._journal.write(Entry("keys-exported", told))
         return keys
 

@@ -1,7 +1,7 @@
 """The agent's own settings: `agent.toml` in /etc/stockade, or in the home folder with `--home`.
 
     driver = "auto"               # or "kernel" or "userspace"
-    no_offload = []               # of the user-space data plane, by the names of `stockade doctor`
+    no_offload = []               # by the names of `stockade doctor`
 
     [ike]
     microsoft_version = 8         # the Windows release that our vendor id names: 2 (2000) to 9 (8 and 2012)

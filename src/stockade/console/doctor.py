@@ -3,8 +3,6 @@ that stays.
 
 Asked by trying (an SA that is taken away again, an opened device), since versions and module lists do not
 tell.
-
-Left out: the offloads of network cards (ethtool's esp-hw-offload), which no data plane here uses yet.
 """
 
 import errno
@@ -20,6 +18,7 @@ from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
 from stockade.agent.web_settings import listen_on, read_web_settings
 from stockade.console.output import give
+from stockade.driver.kernel.offload import ESP_HW, FEATURE, esp_devices
 from stockade.driver.probe import esp_refusal, kernel_capabilities
 from stockade.driver.userspace import offloads
 from stockade.model.reasons import StockadeError
@@ -171,8 +170,16 @@ def _nftables() -> Finding:
 
 
 def _offloads() -> tuple[Finding, ...]:
-    """What makes the user-space data plane fast; none of it is needed."""
-    return tuple(Finding(f"offload {each.name}", each.there, each.detail) for each in offloads.examine())
+    """What makes the data planes fast; none of it is needed."""
+    found = [Finding(f"offload {each.name}", each.there, each.detail) for each in offloads.examine()]
+    return (*found, _cards())
+
+
+def _cards() -> Finding:
+    """The kernel data plane's own: ESP in network cards."""
+    devices = esp_devices()
+    none = f"no network device has {FEATURE} switched on (ethtool -k)"
+    return Finding(f"offload {ESP_HW}", bool(devices), ", ".join(devices) or none)
 
 
 def _web(paths: Paths) -> Finding:

@@ -58,6 +58,10 @@ def run_boot_filters(options: argparse.Namespace) -> int:
 
 
 def run_netsh(options: argparse.Namespace) -> int:
+    if options.complete is not None:
+        from stockade.console.shell_completion import complete_line
+
+        return complete_line(options.complete)
     from stockade.console.netsh_command import run_netsh
 
     return run_netsh(
@@ -150,8 +154,8 @@ def run_show_filters(options: argparse.Namespace) -> int:
 def run_show_unused(options: argparse.Namespace) -> int:
     from stockade.console import offline_command
 
-    sets = offline_command.policy_sets(Paths.of(options.home), options.policy_file)
-    return offline_command.show_unused(sets, options.format)
+    what = offline_command.written(Paths.of(options.home), options.policy_file)
+    return offline_command.show_unused(what.policy_sets, options.format)
 
 
 def run_lint(options: argparse.Namespace) -> int:

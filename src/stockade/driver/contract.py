@@ -112,6 +112,8 @@ class DriverStatistics:
     held_packets: int
     refused: tuple[tuple[str, int], ...]
     """(reason word, packets) since the start."""
+    offloaded_sas: int = 0
+    """How many of the SAs a network card carries."""
 
 
 class Driver(Protocol):

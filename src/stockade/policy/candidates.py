@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from stockade.model.addresses import AddressRange
-from stockade.model.filters import Action, Direction, ListPosition, Provenance, SpecificFilter
+from stockade.model.filters import Action, Direction, ListPosition, Overruled, Provenance, SpecificFilter
 from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import ReasonCode
 from stockade.model.traffic import TrafficSelector
-from stockade.policy.exemptions import is_unsecurable, unsecurable_parts
+from stockade.policy.exemptions import FIRST_MULTICAST, unsecurable_end, unsecurable_parts
 from stockade.policy.expansion import End, Expander
 from stockade.policy.objects import AddressKind, ConnectionType, Filter
 from stockade.policy.places import Place
@@ -274,18 +274,14 @@ class PlaceExpander:
         return Expanded(candidates, tuple(dict.fromkeys(notes)) if notes else (), position)
 
     def _check_securable(self, filter_: Filter, index: int) -> None:
-        for end in (filter_.destination, filter_.source):
-            if end.addresses is None:
-                continue
-            last = end.addresses.last
-            # cheap, and true for hardly any filter
-            if int(last) >= _FIRST_MULTICAST[last.version] and is_unsecurable(end.addresses):
-                raise self.place.error(
-                    ReasonCode.NOT_SECURABLE,
-                    f"{self.place} negotiates for {end.addresses}",
-                    filter_list=self.place.filter_list,
-                    filter=index,
-                )
+        addresses = unsecurable_end(filter_)
+        if addresses is not None:
+            raise self.place.error(
+                ReasonCode.NOT_SECURABLE,
+                f"{self.place} negotiates for {addresses}",
+                filter_list=self.place.filter_list,
+                filter=index,
+            )
 
     def _pending_notes(self, filter_: Filter) -> Iterator[Note]:
         blocks = Action.BLOCK in (self.place.inbound, self.place.outbound)
@@ -352,6 +348,7 @@ class Settled:
     winner: Candidate
     filters: list[tuple[Order, SpecificFilter]]
     conflicts: list[tuple[tuple[Provenance, Provenance], str]]
+    losers: tuple[Overruled, ...] = ()
 
 
 def order_of(entry: SpecificFilter, key: Key) -> Order:
@@ -370,6 +367,7 @@ def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_mu
     anyway."""
     winner = group[0]
     conflicts = _NO_CONFLICTS
+    losers: list[Overruled] = []
     if len(group) > 1:
         conflicts = []
         ranked = sorted(group, key=Candidate.preference)
@@ -383,6 +381,7 @@ def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_mu
                 f" {winner.action} of {kept} is kept, {loser.action} of {lost} is not in force"
             )
             conflicts.append(((replace(kept, mirrored=False), replace(lost, mirrored=False)), text))
+            losers.append(Overruled(loser.action, lost))
     entry = winner.finish()
     filters = [(order_of(entry, winner.key), entry)]
     if winner.action is Action.NEGOTIATE and not exempt_multicast and _may_be_unsecurable(winner, broadcasts):
@@ -395,16 +394,13 @@ def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_mu
                 *winner.key[5:],
             )
             filters.append((order_of(made, part_key), made))
-    return Settled(winner, filters, conflicts)
-
-
-_FIRST_MULTICAST = {4: 0xE0000000, 6: 0xFF << 120}
+    return Settled(winner, filters, conflicts, tuple(losers))
 
 
 def _may_be_unsecurable(candidate: Candidate, broadcasts: Sequence[AddressRange]) -> bool:
     """Whether it is worth looking: most filters end far from multicast and hold no broadcast address."""
     version, _, _, first, last, *_ = candidate.key
-    if last >= _FIRST_MULTICAST[version]:
+    if last >= FIRST_MULTICAST[version]:
         return True
     if version == 4:
         for entry in broadcasts:

@@ -2,6 +2,7 @@
 refused. With a real kernel it is tried in tests/kernel."""
 
 import errno
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
@@ -11,9 +12,11 @@ import pytest
 
 from stockade.driver.contract import Acquire, Driver, PeerMoved, SaExpired, SaIdle, prepare_with
 from stockade.driver.kernel import driver as driver_module
+from stockade.driver.kernel import offload as offload_module
 from stockade.driver.kernel import policies
 from stockade.driver.kernel.driver import KernelDriver
 from stockade.driver.kernel.ledger import Ledger, key_of
+from stockade.driver.kernel.offload import HardwareOffload
 from stockade.driver.kernel.policies import OWNER, filter_id_of
 from stockade.driver.netlink import NetlinkError
 from stockade.model.addresses import AddressRange
@@ -34,6 +37,8 @@ from stockade.wire.xfrm import (
     Limits,
     Mapped,
     MessageType,
+    Offload,
+    OffloadFlag,
     Policy,
     PolicyAction,
     PolicyDirection,
@@ -318,6 +323,62 @@ def survivors_of(kernel, path, wanted) -> tuple[KernelDriver, list[tuple[int, Di
     after.start()
     after.install_filters(wanted)
     return after, [(one.sa.spi, one.sa.direction) for one in after.survivors()]
+
+
+class Card:
+    """A kernel that refuses SAs for cards, or takes them."""
+
+    def __init__(self, kernel: PaperKernel, monkeypatch: pytest.MonkeyPatch, *, takes: bool) -> None:
+        self.asked: list[State] = []
+        change = kernel.change
+
+        def ask(kind: int, body: bytes, flags: int = 0) -> None:
+            if kind in (MessageType.NEW_SA, MessageType.UPDATE_SA):
+                self.asked.append(decode_state(body))
+                if self.asked[-1].offload is not None and not takes:
+                    raise kernel._error(MessageType(kind), errno.EINVAL)
+            change(kind, body, flags)
+
+        monkeypatch.setattr(kernel, "change", ask)
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_an_sa_is_offered_to_a_card_and_stays_with_the_kernel_where_it_is_refused(kernel, monkeypatch, takes):
+    card = Card(kernel, monkeypatch, takes=takes)
+    monkeypatch.setattr(offload_module, "esp_devices", lambda: ("eth7",))
+    driver = KernelDriver()
+    driver.start()
+    driver.add_sa(sa(Direction.INBOUND, 0x1001))
+    driver.add_sa(sa())
+    wanted = {0x1001: Offload(0, OffloadFlag.INBOUND), 0x1000: Offload(0, OffloadFlag(0))}
+    assert {state.spi: state.offload for state in card.asked if state.offload is not None} == wanted
+    has = {state.spi: state.offload for state in kernel.states.values()}
+    assert has == (wanted if takes else dict.fromkeys(wanted))
+    assert driver.statistics().offloaded_sas == (2 if takes else 0)
+    driver.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "hardware", "devices", "expected"),
+    [
+        ({}, True, ("eth7",), True),
+        ({}, True, (), False),
+        ({}, False, ("eth7",), False),
+        ({"udp": UdpEncapsulation(4500, 4500)}, True, ("eth7",), False),
+        ({"esp": None, "ah": Hash.SHA_256, "encryption_key": None}, True, ("eth7",), False),
+    ],
+    ids=["plain", "no-card", "switched-off", "udp", "ah"],
+)
+def test_only_bare_esp_is_offered_to_cards(options, hardware, devices, expected):
+    offload = HardwareOffload(wanted=hardware, devices=lambda: devices)
+    assert (offload.of(sa(**options)) is not None) is expected
+
+
+def test_the_features_of_every_device_here_can_be_asked():
+    names = {name for _, name in socket.if_nameindex()}
+    assert set(offload_module.esp_devices()) <= names
+    assert "tx-checksum-ip-generic" in offload_module._features("lo")
+    assert offload_module._features("no-such-dev") == frozenset()
 
 
 @pytest.fixture

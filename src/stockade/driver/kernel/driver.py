@@ -50,6 +50,7 @@ from stockade.driver.contract import (
 from stockade.driver.kernel import policies, states
 from stockade.driver.kernel.ledger import Ledger
 from stockade.driver.kernel.listener import Listener, UnknownSpiWatch, bypass_socket, take_esp_in_udp
+from stockade.driver.kernel.offload import HardwareOffload
 from stockade.driver.kernel.policies import Change, Step
 from stockade.driver.kernel.system import Claim, Settings, own_ipv6_addresses, read_refusals
 from stockade.driver.limits import check_table
@@ -70,6 +71,7 @@ from stockade.wire.xfrm import (
     Expired,
     Mapped,
     MessageType,
+    Offload,
     Policy,
     PolicyDirection,
     State,
@@ -108,6 +110,7 @@ class _Entry:
     usage: xfrm.Usage = NOTHING_USED
     idle_reported: bool = False
     unanswered: float | None = None
+    in_card: bool = False
 
 
 @dataclass(slots=True)
@@ -121,10 +124,11 @@ class _Orphan:
 class KernelDriver:
     """Implements `Driver`. One per network namespace: that of the thread that calls `start`. Not safe for
     several threads. `ledger`: the path of the file by which the next driver knows what our SAs are; without
-    it none is adopted."""
+    it none is adopted. `hardware`: whether network cards may carry SAs."""
 
-    def __init__(self, ledger: Path | None = None) -> None:
+    def __init__(self, ledger: Path | None = None, *, hardware: bool = True) -> None:
         self._ledger = Ledger(ledger)
+        self._hardware = HardwareOffload(wanted=hardware)
         self._capabilities: Capabilities | None = None
         self._netlink: NetlinkSocket | None = None
         self._listener: Listener | None = None
@@ -362,7 +366,7 @@ class KernelDriver:
             raise error_for(
                 ReasonCode.DRIVER_LACKS, "this SPI is in use", spi=f"{sa.spi:#010x}", peer=sa.peer
             )
-        self._add_state(state, reserved=sa.direction is Direction.INBOUND)
+        self._offer_state(state, self._hardware.of(sa), reserved=sa.direction is Direction.INBOUND)
         self._request_ids.update(ids)
         now = time.monotonic()
         self._entries[key] = _Entry(sa, now, now)
@@ -385,6 +389,14 @@ class KernelDriver:
                 self._open_netlink().change(MessageType.UPDATE_POLICY, policy.encode())
         for key in [key for key in self._acquired if (key[0], key[2]) == (sa.filter_id, sa.peer)]:
             del self._acquired[key]
+
+    def _offer_state(self, state: State, offload: Offload | None, *, reserved: bool) -> None:
+        """Add the SA, to a network card where there is one that takes it."""
+        if offload is not None:
+            with suppress(NetlinkError):  # not refused by the card, but by the kernel for it: without, then
+                self._add_state(replace(state, offload=offload), reserved=reserved)
+                return
+        self._add_state(state, reserved=reserved)
 
     def _add_state(self, state: State, *, reserved: bool) -> None:
         """An inbound SPI may have a larval SA from `get_spi`, which is updated to become the SA."""
@@ -463,7 +475,8 @@ class KernelDriver:
             )
             for entry in self._entries.values()
         )
-        return DriverStatistics(sas, self._filter_counters(), larval, refused)
+        carried = sum(entry.in_card for entry in self._entries.values())
+        return DriverStatistics(sas, self._filter_counters(), larval, refused, carried)
 
     # ---- sockets of the key exchange -----------------------------------------------------------------------
 
@@ -575,6 +588,7 @@ class KernelDriver:
                 continue
             found.add(key)
             before, entry.usage = entry.usage, state.usage
+            entry.in_card = state.offload is not None
             # The kernel's own time of the last use is not there in all versions, and in whole seconds.
             if state.usage.packets != before.packets:
                 entry.used, entry.idle_reported = now, False

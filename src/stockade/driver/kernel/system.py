@@ -30,9 +30,19 @@ _MEANINGS: Final = {
     "XfrmInStateProtoError": ReasonCode.INTEGRITY_FAILED,
     "XfrmInStateSeqError": ReasonCode.REPLAYED,
     "XfrmInStateMismatch": ReasonCode.SELECTOR_MISMATCH,
+    "XfrmInStateModeError": ReasonCode.SELECTOR_MISMATCH,
+    "XfrmInNoPols": ReasonCode.SELECTOR_MISMATCH,
     "XfrmInTmplMismatch": ReasonCode.CLEAR_DROPPED,
     "XfrmInHdrError": ReasonCode.MALFORMED_PACKET,
+    "XfrmFwdHdrError": ReasonCode.MALFORMED_PACKET,
+    "XfrmInPolBlock": ReasonCode.BLOCKED,
+    "XfrmOutPolBlock": ReasonCode.BLOCKED,
+    "XfrmInStateExpired": ReasonCode.SA_EXPIRED,
+    "XfrmOutStateExpired": ReasonCode.SA_EXPIRED,
+    "XfrmOutStateSeqError": ReasonCode.SA_EXPIRED,  # its sequence numbers are used up
 }
+"""What the kernel counts, in our words. Left out is what tells of no packet of a peer or a policy: a kernel
+without memory, templates that changed on the way."""
 
 
 class Claim:
