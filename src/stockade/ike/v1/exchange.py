@@ -20,6 +20,7 @@ from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import Retransmission
 from stockade.ike.story import Story, StoryEvent
 from stockade.ike.v1.protection import MessageProtection
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for, error_of
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Hash
@@ -88,6 +89,7 @@ class Expectation:
         return error_for(ReasonCode.UNEXPECTED_MESSAGE, f"{self.message} {what}", payload=payload_name(kind))
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """A message that fits its step. `plain` is everything after the header, decrypted."""
@@ -132,6 +134,7 @@ class Incoming:
         return self.plain[self.payloads[0].end : self.payloads[-1].end]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Step:
     """Send `send` (nothing if empty), then wait for `expect`. `install` are SAs that must be in place before
@@ -180,6 +183,7 @@ class Refused:
     suspicious: bool
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Finish(Generic[T]):
     """The exchange has done its work: install, send the last message if there is one, hand over `value`."""
