@@ -102,7 +102,7 @@ class Incoming:
 
     def all(self, kind: type[P]) -> list[P]:
         """The payloads of one class, in order."""
-        return [payload for payload, *_ in self.payloads if isinstance(payload, kind)]
+        return [entry[0] for entry in self.payloads if isinstance(entry[0], kind)]
 
     def one(self, kind: type[P]) -> P:
         """The payload of a class that the step needs."""
