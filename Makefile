@@ -12,10 +12,10 @@ export STOCKADE_VENV := $(VENV)
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts docs package screenshots reference check format clean
+.PHONY: help demo test lint types contracts docs package package-check screenshots reference check format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: ## two hosts, one policy, real packets (as root; otherwise the same story in process)
 	@scripts/bootstrap demo
@@ -42,9 +42,12 @@ docs: ## the manual, into site/
 	@scripts/bootstrap tools
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-package: ## the wheel and the Debian package, into dist/ (minutes, where gssapi and bonsai are built anew)
+package: ## the wheel and the Debian package, into dist/ (a minute; more where gssapi and bonsai are built anew)
 	@scripts/bootstrap demo
 	@packaging/debian/build-deb dist
+
+package-check: ## build the package, install and use it, boot its units, try a new user's first hour (root)
+	@scripts/check-package
 
 screenshots: ## the manual's pictures of the web console, anew (docs/images), by clicking through it
 	@scripts/bootstrap test

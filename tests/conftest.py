@@ -1,6 +1,7 @@
 """Tiers: the first folder under tests/ is a test's tier. A tier whose needs are absent skips with the reason,
 and the run ends with one line that says which tiers ran."""
 
+import gc
 import sys
 from collections import Counter
 from pathlib import Path
@@ -52,6 +53,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reason = missing_for(tier) if tier is not None else None
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    """What collecting made stays to the end: no collector need look at it again, test by test."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -3,13 +3,13 @@
 import configparser
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from streams import connects
 
 from stockade.lab.capture import Capture, WireWatch
 from stockade.lab.netns import Namespace, Network
@@ -35,50 +35,31 @@ def stockade(namespace: Namespace, home: Path, *words: str) -> str:
     return result.stdout
 
 
-def connects(network: Network, port: int) -> bool:
-    with network["beta"].call(lambda: socket.create_server(("10.78.0.2", port))):
-        try:
-            network["alpha"].call(lambda: socket.create_connection(("10.78.0.2", port), timeout=0.7)).close()
-        except OSError:
-            return False
-        return True
-
-
-def is_reached(network: Network, port: int) -> bool:
-    """alpha, from beta."""
-    with network["alpha"].call(lambda: socket.create_server(("10.78.0.1", port))):
-        try:
-            network["beta"].call(lambda: socket.create_connection(("10.78.0.1", port), timeout=0.7)).close()
-        except OSError:
-            return False
-        return True
-
-
 def test_the_command_closes_as_the_boot_mode_says(wire: Network, tmp_path: Path) -> None:
     alpha, home = wire["alpha"], tmp_path / "alpha"
     config = ("netsh", "ipsec", "dynamic", "set", "config", "property=bootmode")
     stockade(alpha, home, *config, "value=block")
     exemptions = ("netsh", "ipsec", "dynamic", "set", "config", "property=bootexemptions")
     stockade(alpha, home, *exemptions, "value=tcp:0:22:inbound")
-    assert connects(wire, 80)
+    assert connects(wire["alpha"], wire["beta"], "10.78.0.2", 80)
     shown = json.loads(stockade(alpha, home, "boot-filters", "install", "--format", "json"))
     assert (shown["mode"], shown["in_force"]) == ("block", True)
-    assert not connects(wire, 80)
-    assert not is_reached(wire, 80)
-    assert is_reached(wire, 22)  # with its answers
+    assert not connects(wire["alpha"], wire["beta"], "10.78.0.2", 80)
+    assert not connects(wire["beta"], wire["alpha"], "10.78.0.1", 80)
+    assert connects(wire["beta"], wire["alpha"], "10.78.0.1", 22)  # with its answers
     stockade(alpha, home, "boot-filters", "remove")
-    assert is_reached(wire, 80)
+    assert connects(wire["beta"], wire["alpha"], "10.78.0.1", 80)
 
     stockade(alpha, home, *config, "value=stateful")
     stockade(alpha, home, "boot-filters", "install")
-    assert connects(wire, 80)
-    assert not is_reached(wire, 80)
+    assert connects(wire["alpha"], wire["beta"], "10.78.0.2", 80)
+    assert not connects(wire["beta"], wire["alpha"], "10.78.0.1", 80)
     assert "stateful" in stockade(alpha, home, "boot-filters", "show")
 
     stockade(alpha, home, "boot-filters", "remove")
     stockade(alpha, home, *config, "value=permit")
     stockade(alpha, home, "boot-filters", "install")
-    assert is_reached(wire, 80)
+    assert connects(wire["beta"], wire["alpha"], "10.78.0.1", 80)
 
 
 def test_an_agent_takes_over_with_no_gap(wire: Network, tmp_path: Path) -> None:

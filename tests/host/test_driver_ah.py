@@ -1,45 +1,21 @@
 """AH and AH over ESP by the user-space driver with real packets, over both IP versions."""
 
-import hashlib
 import os
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from stockade.lab.netns import Network
 from stockade.model.suites import Encryption, Hash
 
 sys.path.insert(0, str(Path(__file__).parent))
 from driver_net import add_pair, two_hosts
+from streams import transfer
 
 AH = 51
 VERSIONS = [4, 6] if Path("/proc/sys/net/ipv6/conf/all").exists() else [4]
-
-
-def transfer(network: Network, address: str, data: bytes) -> str:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = network["beta"].call(lambda: socket.create_server((address, 5000), family=family))
-    listener.settimeout(20)
-    arrived = hashlib.sha256()
-
-    def serve() -> None:
-        connection, _ = listener.accept()
-        connection.settimeout(20)
-        with connection:
-            while chunk := connection.recv(1 << 18):
-                arrived.update(chunk)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    with network["alpha"].call(lambda: socket.create_connection((address, 5000), timeout=20)) as connection:
-        connection.sendall(data)
-    thread.join(30)
-    listener.close()
-    return arrived.hexdigest()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -60,7 +36,7 @@ def test_a_file_and_large_pings_pass_authenticated(tmp_path: Path, version: int,
         wire.bind((network.port("alpha"), 3))
         wire.settimeout(0.1)
         data = os.urandom(1 << 20)
-        assert transfer(network, address, data) == hashlib.sha256(data).hexdigest()
+        assert transfer(network["alpha"], network["beta"], address, data)
         for size in ("56", "4000"):
             dont = ["-M", "dont"] if version == 4 else []
             pings = network["alpha"].run(

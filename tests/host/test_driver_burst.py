@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import hashlib
-import threading
 
 from driver_net import AgentSide, add_pair, two_hosts
+from streams import transfer
 
 from stockade.driver.burst.engine import load_library
 from stockade.driver.userspace.offloads import OFFLOADS
@@ -23,29 +22,6 @@ from stockade.model.suites import Encryption, Hash
 PORTS = {"action": "permit", "protocol": 17, "port": 4500}
 MESSAGE = bytes(4) + b"a message of IKE, long enough to be one"
 LARGEST = 1500 + 14
-
-
-def transfer(network: Network, data: bytes, port: int = 5000) -> str:
-    """Send data from alpha to beta by TCP; the SHA-256 of what arrived."""
-    listener = network["beta"].call(lambda: socket.create_server(("10.9.0.2", port)))
-    listener.settimeout(20)
-    arrived = hashlib.sha256()
-
-    def serve() -> None:
-        connection, _ = listener.accept()
-        connection.settimeout(20)
-        with connection:
-            while chunk := connection.recv(1 << 18):
-                arrived.update(chunk)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    connection = network["alpha"].call(lambda: socket.create_connection(("10.9.0.2", port), timeout=20))
-    with connection:
-        connection.sendall(data)
-    thread.join(30)
-    listener.close()
-    return arrived.hexdigest()
 
 
 def start(sides: tuple[AgentSide, AgentSide], *, without: str = "") -> None:
@@ -62,7 +38,7 @@ def frames_while(network: Network, data: bytes) -> list[bytes]:
     wire.bind((network.port("alpha"), 3))
     wire.settimeout(0.1)
     try:
-        assert transfer(network, data) == hashlib.sha256(data).hexdigest()
+        assert transfer(network["alpha"], network["beta"], "10.9.0.2", data)
         frames = []
         while True:
             try:
@@ -97,7 +73,7 @@ def test_esp_in_udp_goes_many_datagrams_at_a_time_and_ike_keeps_its_port(tmp_pat
             time.sleep(0.1)
             beta.call("events")
         add_pair(alpha, beta, udp=True, base=0x3000)
-        assert transfer(network, b"again" * 1000, 5001) == hashlib.sha256(b"again" * 1000).hexdigest()
+        assert transfer(network["alpha"], network["beta"], "10.9.0.2", b"again" * 1000, 5001)
         beta.call("send_ike", message=MESSAGE.hex(), peer="10.9.0.1")
         time.sleep(0.2)
         assert alpha.call("received_ike") == [MESSAGE.hex()]

@@ -1,6 +1,5 @@
 """The user-space driver over IPv6 with real packets; the capture on the switch must see no clear one."""
 
-import hashlib
 import os
 import socket
 import sys
@@ -17,6 +16,7 @@ from stockade.model.suites import Encryption, Hash
 
 sys.path.insert(0, str(Path(__file__).parent))
 from driver_net import AgentSide, add_pair, two_hosts
+from streams import connects, transfer
 
 POLICY = [
     {"action": "block", "protocol": 6, "port": 23, "version": 6},
@@ -92,36 +92,6 @@ def ping(network: Network, *options: str) -> int:
     return sum("bytes from" in line for line in result.stdout.splitlines())
 
 
-def transfer(network: Network, data: bytes) -> str:
-    listener = network["beta"].call(lambda: socket.create_server((BETA, 5000), family=socket.AF_INET6))
-    listener.settimeout(20)
-    arrived = hashlib.sha256()
-
-    def serve() -> None:
-        connection, _ = listener.accept()
-        connection.settimeout(20)
-        with connection:
-            while chunk := connection.recv(1 << 18):
-                arrived.update(chunk)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    with network["alpha"].call(lambda: socket.create_connection((BETA, 5000), timeout=20)) as connection:
-        connection.sendall(data)
-    thread.join(30)
-    listener.close()
-    return arrived.hexdigest()
-
-
-def connects(network: Network, port: int) -> bool:
-    with network["beta"].call(lambda: socket.create_server((BETA, port), family=socket.AF_INET6)):
-        try:
-            network["alpha"].call(lambda: socket.create_connection((BETA, port), timeout=1.5)).close()
-        except OSError:
-            return False
-        return True
-
-
 @pytest.mark.parametrize(
     ("encryption", "integrity"), [(Encryption.AES_GCM_128, None), (Encryption.AES_CBC_256, Hash.SHA_256)]
 )
@@ -131,7 +101,7 @@ def test_a_file_and_pings_pass_secured(pair: Pair, encryption: Encryption, integ
     data = os.urandom(1 << 20) * 20
     with capture(network) as wire:
         assert ping(network) == 3
-        assert transfer(network, data) == hashlib.sha256(data).hexdigest()
+        assert transfer(network["alpha"], network["beta"], BETA, data)
     assert {packet[6] for packet in wire.packets} == {ESP}
     assert max(map(len, wire.packets)) <= 1500
     assert alpha.call("statistics")["refused"] == {}
@@ -159,8 +129,8 @@ def test_the_first_packet_waits_for_the_sa(pair: Pair) -> None:
 def test_blocked_stays_blocked_and_permitted_goes_clear(pair: Pair) -> None:
     network, _, _ = pair
     with capture(network) as wire:
-        assert not connects(network, 23)
-        assert connects(network, 22)
+        assert not connects(network["alpha"], network["beta"], BETA, 23)
+        assert connects(network["alpha"], network["beta"], BETA, 22)
     assert {packet[6] for packet in wire.packets} == {TCP}
     assert all((22).to_bytes(2, "big") in (packet[40:42], packet[42:44]) for packet in wire.packets)
 
@@ -192,7 +162,7 @@ def test_a_killed_agent_leaves_the_host_closed(pair: Pair) -> None:
     with capture(network) as wire:
         alpha.kill()
         assert ping(network, "-W", "0.3") == 0
-        assert not connects(network, 5000)
+        assert not connects(network["alpha"], network["beta"], BETA, 5000)
     assert {packet[6] for packet in wire.packets} <= {ESP}
 
 

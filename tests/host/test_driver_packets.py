@@ -3,7 +3,6 @@ clear one.
 
 The capture stands on the switch between the hosts, so what it sees is what left them."""
 
-import hashlib
 import os
 import socket
 import sys
@@ -21,6 +20,7 @@ from stockade.model.suites import Encryption, Hash
 
 sys.path.insert(0, str(Path(__file__).parent))
 from driver_net import AgentSide, add_pair, two_hosts
+from streams import connects, transfer
 
 POLICY = [
     {"action": "block", "protocol": 6, "port": 23},
@@ -96,39 +96,6 @@ def ping(network: Network, *options: str) -> int:
     return sum("bytes from" in line for line in result.stdout.splitlines())
 
 
-def transfer(network: Network, data: bytes, port: int = 5000) -> str:
-    """Send data from alpha to beta by TCP; the SHA-256 of what arrived."""
-    listener = network["beta"].call(lambda: socket.create_server(("10.9.0.2", port)))
-    listener.settimeout(20)
-    arrived = hashlib.sha256()
-
-    def serve() -> None:
-        connection, _ = listener.accept()
-        connection.settimeout(20)
-        with connection:
-            while chunk := connection.recv(1 << 18):
-                arrived.update(chunk)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    with network["alpha"].call(
-        lambda: socket.create_connection(("10.9.0.2", port), timeout=20)
-    ) as connection:
-        connection.sendall(data)
-    thread.join(30)
-    listener.close()
-    return arrived.hexdigest()
-
-
-def connects(network: Network, port: int) -> bool:
-    with network["beta"].call(lambda: socket.create_server(("10.9.0.2", port))):
-        try:
-            network["alpha"].call(lambda: socket.create_connection(("10.9.0.2", port), timeout=1.5)).close()
-        except OSError:
-            return False
-        return True
-
-
 @pytest.mark.parametrize(
     ("encryption", "integrity"),
     [
@@ -143,7 +110,7 @@ def test_a_file_and_pings_pass_secured(pair: Pair, encryption: Encryption, integ
     data = os.urandom(1 << 20) * 20
     with capture(network) as wire:
         assert ping(network) == 3
-        assert transfer(network, data) == hashlib.sha256(data).hexdigest()
+        assert transfer(network["alpha"], network["beta"], "10.9.0.2", data)
     assert {protocol for protocol, _ in wire.packets} == {ESP}
     assert max(len(packet) for _, packet in wire.packets) <= 1500
     statistics = alpha.call("statistics")
@@ -155,7 +122,7 @@ def test_3des_moves_a_smaller_file(pair: Pair) -> None:
     network, alpha, beta = pair
     add_pair(alpha, beta, encryption=Encryption.TRIPLE_DES_CBC, integrity=Hash.SHA1)
     data = os.urandom(2 << 20)
-    assert transfer(network, data) == hashlib.sha256(data).hexdigest()
+    assert transfer(network["alpha"], network["beta"], "10.9.0.2", data)
 
 
 def test_the_first_packet_waits_for_the_sa(pair: Pair) -> None:
@@ -170,8 +137,8 @@ def test_the_first_packet_waits_for_the_sa(pair: Pair) -> None:
 def test_blocked_stays_blocked_and_permitted_goes_clear(pair: Pair) -> None:
     network, _, _ = pair
     with capture(network) as wire:
-        assert not connects(network, 23)
-        assert connects(network, 22)
+        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 23)
+        assert connects(network["alpha"], network["beta"], "10.9.0.2", 22)
     protocols = {protocol for protocol, _ in wire.packets}
     assert protocols == {TCP}
     assert {packet[22:24] for _, packet in wire.packets} | {packet[20:22] for _, packet in wire.packets} >= {
@@ -185,7 +152,7 @@ def test_clear_packets_of_a_host_without_ipsec_are_refused_and_reported(tmp_path
         beta.call("start")
         beta.call("install", rules=POLICY)
         assert ping(network) == 0
-        assert not connects(network, 5000)
+        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 5000)
         event = beta.wait_for("refused")
         assert (event["reason"], event["source"]) == ("clear-dropped", "10.9.0.1")
         beta.call("install", rules=[{"action": "negotiate", "accept_clear": True}])
@@ -264,9 +231,9 @@ def test_a_killed_agent_leaks_nothing_and_a_new_one_heals(pair: Pair, tmp_path: 
             time.sleep(0.02)
         assert not Path(f"/proc/{data_plane}").exists()
         assert ping(network, "-W", "0.3") == 0
-        assert not connects(network, 5000)
-        assert not connects(network, 23)
-        assert connects(network, 22)
+        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 5000)
+        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 23)
+        assert connects(network["alpha"], network["beta"], "10.9.0.2", 22)
         again = AgentSide(network["alpha"], tmp_path / "alpha")
         try:
             again.call("start")
@@ -330,8 +297,8 @@ def test_stop_with_filters_kept_stays_closed(pair: Pair) -> None:
     alpha.call("stop", keep=True)
     with capture(network) as wire:
         assert ping(network, "-W", "0.3") == 0
-        assert not connects(network, 5000)
-        assert connects(network, 22)
+        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 5000)
+        assert connects(network["alpha"], network["beta"], "10.9.0.2", 22)
     assert {protocol for protocol, _ in wire.packets} == {TCP}
     assert all((22).to_bytes(2, "big") in (packet[20:22], packet[22:24]) for _, packet in wire.packets)
     alpha.call("start")
@@ -399,5 +366,7 @@ def test_an_administrators_firewall_can_let_authenticated_peers_pass(pair: Pair)
         ]
     )
     assert ping(network) == 3
-    assert connects(network, 5001)
-    assert not connects(network, 22)  # permitted in clear by the policy, and by this firewall not
+    assert connects(network["alpha"], network["beta"], "10.9.0.2", 5001)
+    assert not connects(
+        network["alpha"], network["beta"], "10.9.0.2", 22
+    )  # permitted in clear by the policy, and by this firewall not

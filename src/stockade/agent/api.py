@@ -50,6 +50,7 @@ class AgentOperations(Protocol):
     def status(self) -> messages.Status: ...
     def filters(self) -> messages.Filters: ...
     def sas(self) -> messages.Sas: ...
+    def methods(self) -> messages.Methods: ...
     def reload(self) -> messages.Loaded: ...
     def delete_peer(self, peer: Address) -> messages.Deleted: ...
     def delete_quick_mode(self, inbound_spi: int) -> messages.Deleted: ...
@@ -162,6 +163,13 @@ ROUTES = (
     Endpoint("GET", "/v1/sas", "Main-mode and quick-mode SAs", messages.Sas, lambda agent, _: agent.sas()),
     Endpoint(
         "GET",
+        "/v1/methods",
+        "The main-mode and quick-mode policies in force, without keys",
+        messages.Methods,
+        lambda agent, _: agent.methods(),
+    ),
+    Endpoint(
+        "GET",
         "/v1/explain",
         "What happens to a packet and why",
         messages.ExplanationMessage,
@@ -250,7 +258,10 @@ ROUTES = (
         "The stories of the newest negotiations, while they are recorded",
         messages.Negotiations,
         web_api.negotiations,
-        (Parameter("last", "how many, 50 by default, at most 100"),),
+        (
+            Parameter("last", "how many, 50 by default, at most 100"),
+            Parameter("watch", "go on telling them for so many seconds (0–60): somebody is looking"),
+        ),
     ),
     Endpoint(
         "POST",

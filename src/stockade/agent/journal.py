@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import Reason
 from stockade.model.windows_events import windows_events
 
@@ -33,6 +34,7 @@ LIMITED_KINDS = frozenset(
 LIMIT_PER_SECOND = 20
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One thing that happened. `kind` is a fixed word, `fields` names and values as text, without secrets."""

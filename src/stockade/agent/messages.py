@@ -160,6 +160,12 @@ class FilterRow(msgspec.Struct, kw_only=True):
     provenance: str
     packets: int
     bytes: int
+    store: str = ""
+    policy: str = ""
+    rule: str = ""
+    filter_list: str = ""
+    filter_index: int = 0
+    mirrored: bool = False
 
 
 class Filters(msgspec.Struct, kw_only=True):
@@ -185,10 +191,13 @@ class MainModeRow(msgspec.Struct, kw_only=True):
 
 
 class QuickModeRow(msgspec.Struct, kw_only=True):
+    """A pair of SAs. In tunnel mode `local` and `peer` are the ends of the tunnel."""
+
     inbound_spi: str
     outbound_spi: str
     local: str
     peer: str
+    mode: str = ""
     traffic: str
     suite: str
     pfs_group: str
@@ -216,10 +225,59 @@ class SoftRow(msgspec.Struct, kw_only=True):
     remaining: float
 
 
+class UnderWayRow(msgspec.Struct, kw_only=True):
+    """A negotiation that has not ended, and what it waits for."""
+
+    phase: str
+    cookies: str
+    local: str
+    peer: str
+    role: str
+    age: float
+    standing: str
+
+
 class Sas(msgspec.Struct, kw_only=True):
     main_modes: list[MainModeRow]
     quick_modes: list[QuickModeRow]
     soft: list[SoftRow]
+    under_way: list[UnderWayRow] = []
+
+
+class QuickModeMethodRow(msgspec.Struct, kw_only=True):
+    """A security method of quick mode, in netsh's words. Lifetimes 0: no limit."""
+
+    method: str
+    ah: str
+    esp_encryption: str
+    esp_integrity: str
+    lifetime_seconds: int
+    lifetime_kilobytes: int
+
+
+class MethodsRow(msgspec.Struct, kw_only=True):
+    """What a rule negotiates with: an IKE policy, a quick-mode policy and how peers prove who they are, each
+    list in order of preference. No keys. `filters`: how many specific filters name it."""
+
+    name: str
+    provenance: str
+    filters: int
+    authentication: list[str]
+    main_mode_methods: list[str]
+    main_mode_seconds: int
+    quick_modes_per_main_mode: int
+    quick_mode_methods: list[QuickModeMethodRow]
+    perfect_forward_secrecy: str
+    mode: str
+    tunnel_endpoint: str
+    soft_seconds: int
+
+
+class Methods(msgspec.Struct, kw_only=True):
+    """The main-mode and quick-mode policies in force."""
+
+    policy: str | None
+    methods: list[MethodsRow]
 
 
 class PeerRung(msgspec.Struct):

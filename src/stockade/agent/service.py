@@ -541,6 +541,9 @@ class Service:
     def sas(self) -> messages.Sas:
         return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
 
+    def methods(self) -> messages.Methods:
+        return views.methods(self._core)
+
     def reload(self) -> messages.Loaded:
         self._domain.refresh()
         with suppress(StockadeError):  # told by `refused`

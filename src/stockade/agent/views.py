@@ -10,12 +10,14 @@ from stockade.agent.domain import DomainPolicy
 from stockade.agent.facts_keeper import FactsKeeper
 from stockade.agent.temporary import SoftAssociation
 from stockade.driver.contract import DriverStatistics
-from stockade.ike.contract import MainModeView, QuickModeView
+from stockade.ike.contract import MainModeView, QuickModeView, UnderWay
 from stockade.ike.liveness import explain
 from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Direction, FilterClass, SpecificFilter
+from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import Reason
 from stockade.model.sa import SaCounters
+from stockade.model.suites import QuickModeProposal
 from stockade.model.traffic import protocol_name
 from stockade.policy.objects import AddressKind
 
@@ -91,6 +93,12 @@ def filters(core: HostCore, statistics: DriverStatistics) -> messages.Filters:
             provenance=str(entry.provenance),
             packets=counted.packets if counted else 0,
             bytes=counted.bytes if counted else 0,
+            store=entry.provenance.store,
+            policy=entry.provenance.policy,
+            rule=entry.provenance.rule,
+            filter_list=entry.provenance.filter_list,
+            filter_index=entry.provenance.filter_index,
+            mirrored=entry.provenance.mirrored,
         )
 
     return messages.Filters(
@@ -102,10 +110,75 @@ def filters(core: HostCore, statistics: DriverStatistics) -> messages.Filters:
 
 def sas(core: HostCore, statistics: DriverStatistics, now: float) -> messages.Sas:
     counters = {(entry.direction, entry.spi): entry for entry in statistics.sas}
+    modes = {spi: sa.mode.value for (way, spi), sa in core.associations().items() if way is Direction.INBOUND}
     return messages.Sas(
         main_modes=[_main_mode(view) for view in core.engine.main_modes(now)],
-        quick_modes=[_quick_mode(core, view, counters) for view in core.engine.quick_modes(now)],
+        quick_modes=[_quick_mode(core, view, counters, modes) for view in core.engine.quick_modes(now)],
         soft=[_soft(core, soft, now) for soft in core.soft_associations],
+        under_way=[_under_way(view) for view in core.engine.under_way(now)],
+    )
+
+
+def methods(core: HostCore) -> messages.Methods:
+    """The negotiations of the table, each with the rule that it is of."""
+    found: dict[str, tuple[str, int]] = {}
+    for entry in core.table.filters:
+        if entry.negotiation is not None:
+            where = entry.provenance
+            text, number = found.get(entry.negotiation, ("", 0))
+            text = text or f"{where.store} store, policy “{where.policy}”, rule “{where.rule}”"
+            found[entry.negotiation] = text, number + 1
+    return messages.Methods(
+        policy=core.table.policy_name,
+        methods=[
+            _methods(name, negotiation, *found.get(name, ("", 0)))
+            for name, negotiation in core.table.negotiations.items()
+        ],
+    )
+
+
+def _methods(name: str, negotiation: Negotiation, where: str, filters: int) -> messages.MethodsRow:
+    main, quick = negotiation.main_mode, negotiation.quick_mode
+    pfs = "no"
+    if quick.perfect_forward_secrecy:
+        pfs = "the group of main mode" if quick.group is None else str(quick.group)
+    return messages.MethodsRow(
+        name=name,
+        provenance=where or "default response",
+        filters=filters,
+        authentication=[str(method) for method in negotiation.authentication],
+        main_mode_methods=[str(proposal) for proposal in main.proposals],
+        main_mode_seconds=main.lifetime_seconds,
+        quick_modes_per_main_mode=main.quick_modes_per_main_mode,
+        quick_mode_methods=[_quick_mode_method(proposal) for proposal in quick.proposals],
+        perfect_forward_secrecy=pfs,
+        mode=quick.mode.value,
+        tunnel_endpoint=str(quick.tunnel_endpoint or ""),
+        soft_seconds=negotiation.soft_seconds,
+    )
+
+
+def _quick_mode_method(proposal: QuickModeProposal) -> messages.QuickModeMethodRow:
+    esp = proposal.esp
+    return messages.QuickModeMethodRow(
+        method=str(proposal),
+        ah=str(proposal.ah or ""),
+        esp_encryption="" if esp is None else str(esp.encryption),
+        esp_integrity="" if esp is None else str(esp.integrity or "none"),
+        lifetime_seconds=proposal.lifetime_seconds or 0,
+        lifetime_kilobytes=proposal.lifetime_kilobytes or 0,
+    )
+
+
+def _under_way(view: UnderWay) -> messages.UnderWayRow:
+    return messages.UnderWayRow(
+        phase=view.phase,
+        cookies=view.cookies,
+        local=str(view.local),
+        peer=str(view.remote),
+        role="initiator" if view.initiator else "responder",
+        age=round(view.age, 3),
+        standing=view.standing,
     )
 
 
@@ -192,7 +265,10 @@ def _main_mode(view: MainModeView) -> messages.MainModeRow:
 
 
 def _quick_mode(
-    core: HostCore, view: QuickModeView, counters: dict[tuple[Direction, int], SaCounters]
+    core: HostCore,
+    view: QuickModeView,
+    counters: dict[tuple[Direction, int], SaCounters],
+    modes: dict[int, str],
 ) -> messages.QuickModeRow:
     inbound = counters.get((Direction.INBOUND, view.inbound_spi))
     outbound = counters.get((Direction.OUTBOUND, view.outbound_spi))
@@ -203,6 +279,7 @@ def _quick_mode(
         outbound_spi=f"{view.outbound_spi:#010x}",
         local=str(view.local),
         peer=str(view.peer),
+        mode=modes.get(view.inbound_spi, ""),
         traffic=str(view.selector),
         suite=str(view.proposal),
         pfs_group=view.pfs_group,

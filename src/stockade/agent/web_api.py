@@ -67,7 +67,8 @@ def difference(agent: "AgentOperations", request: Request) -> msgspec.Struct:
 
 
 def negotiations(agent: "AgentOperations", request: Request) -> msgspec.Struct:
-    return agent.desk.negotiations(whole_number(request, "last", "50"))
+    seconds = whole_number(request, "watch", "0")
+    return agent.desk.negotiations(whole_number(request, "last", "50"), watch=seconds)
 
 
 def record(agent: "AgentOperations", request: Request) -> msgspec.Struct:

@@ -32,6 +32,7 @@ STORY_LINES = 4000
 """Lines of negotiations that are kept: of some hundred negotiations."""
 
 MAXIMUM_RECORDING = 3600
+MAXIMUM_WATCH = 60
 MAXIMUM_TOLD = 100
 FILTERS_TOLD = 200
 MAXIMUM_REVISIONS = 300
@@ -91,8 +92,14 @@ class WebDesk:
         recording, left = self._state()
         return messages.Recording(recording=recording, seconds_left=left)
 
-    def negotiations(self, last: int) -> messages.Negotiations:
-        """The newest stories, newest first."""
+    def negotiations(self, last: int, *, watch: int = 0) -> messages.Negotiations:
+        """The newest stories, newest first. `watch`: tell stories for so many seconds more, because somebody
+        looks on; nobody pays for them when nobody does."""
+        if not 0 <= watch <= MAXIMUM_WATCH:
+            raise error_for(ReasonCode.SYNTAX, f"watch {watch}: expected 0–{MAXIMUM_WATCH}")
+        if watch:
+            self._until = max(self._until or 0.0, self._clock() + watch)
+            self._narrate(True)
         text = "".join(render(line, wall) for line, wall in self._lines)
         stories = negotiations(parse(text.splitlines(keepends=True)))
         recording, left = self._state()

@@ -125,7 +125,7 @@ def choose_policies(
             f"no policy is assigned, and there are {len(policies)}: say which one is meant"
             if policies
             else "there is no policy",
-            policies=", ".join(policy for _, policy in policies),
+            **({"policies": ", ".join(policy for _, policy in policies)} if policies else {}),
         )
     return _named(policy_sets, policies[0][1])
 

@@ -58,6 +58,10 @@ def run_boot_filters(options: argparse.Namespace) -> int:
 
 
 def run_netsh(options: argparse.Namespace) -> int:
+    if options.complete is not None:
+        from stockade.console.shell_completion import complete_line
+
+        return complete_line(options.complete)
     from stockade.console.netsh_command import run_netsh
 
     return run_netsh(

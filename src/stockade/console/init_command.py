@@ -16,11 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stockade.agent.paths import Paths
 from stockade.console.output import give
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.netsh.words import quoted
+
+if TYPE_CHECKING:
+    from stockade.console.netsh_world import Console
 
 POLICY = "First policy"
 MAXIMUM_KEY_FILE = 1024
@@ -223,9 +227,14 @@ def _authentication(answers: Answers, key_text: str) -> str:
 def write(paths: Paths, answers: Answers, replace: bool, form: str, key_file: Path | None) -> int:
     """Write the policy in one change, tell a running agent, and say what comes next."""
     from stockade.console.netsh_world import Console
+
+    with Console(paths) as console:
+        return _write(console, answers, replace, form, key_file)
+
+
+def _write(console: "Console", answers: Answers, replace: bool, form: str, key_file: Path | None) -> int:
     from stockade.netsh.interpreter import run_script
 
-    console = Console(paths)
     present = console.store("local").read()
     mine = any(policy.name == POLICY for policy in present.policies)
     other = present.assigned if present.assigned is not None and present.assigned.name != POLICY else None

@@ -11,8 +11,8 @@ from stockade.netsh.ipseccmd import run_ipseccmd
 def run(paths: Paths, words: Sequence[str], form: str) -> int:
     """Run one command; the exit status is 0 when it succeeded and a running agent took it over."""
     kept, form = own_options(words[1:] if list(words[:1]) == ["--"] else words, form)
-    console = Console(paths, ask=True)
-    outcome = run_ipseccmd(kept, console.session)
-    print_outcomes([outcome], form, one_command=True)
-    told = console.tell_agent()
+    with Console(paths, ask=True) as console:
+        outcome = run_ipseccmd(kept, console.session)
+        print_outcomes([outcome], form, one_command=True)
+        told = console.tell_agent()
     return 1 if outcome.failed or not told else 0

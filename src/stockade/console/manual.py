@@ -11,12 +11,35 @@ from stockade.model.reasons import ReasonCode, error_for
 
 SHELLS = ("bash", "zsh", "tcsh")
 
+NETSH_IN_BASH = """
+# The words after netsh, and the names of policies, filter lists and rules, are known to netsh alone.
+_stockade_netsh() {
+  local line
+  COMPREPLY=()
+  while IFS= read -r line; do COMPREPLY+=("$line"); done < <(
+    "${COMP_WORDS[0]}" netsh --complete "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)
+  [[ ${#COMPREPLY[@]} = 1 && "${COMPREPLY[0]}" == *= ]] && compopt -o nospace
+  return 0
+}
+
+_stockade() {
+  local word
+  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+    [[ "$word" == netsh ]] && { _stockade_netsh; return; }
+  done
+  _shtab_stockade "$@"
+}
+
+complete -o bashdefault -F _stockade stockade
+"""
+
 
 def completion(parser: argparse.ArgumentParser, shell: str) -> str:
     """The script that a shell reads."""
     import shtab
 
-    return str(shtab.complete(parser, shell=shell))
+    script = str(shtab.complete(parser, shell=shell))
+    return f"{script}\n{NETSH_IN_BASH}" if shell == "bash" else script
 
 
 def pages(parser: argparse.ArgumentParser) -> dict[str, str]:

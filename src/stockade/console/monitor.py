@@ -32,9 +32,13 @@ TABS = {
     "peers": "Peers",
     "specific": "Filters",
     "generic": "Generic filters",
+    "policies": "Policies",
+    "main-methods": "IKE policies",
+    "quick-methods": "Methods",
     "events": "Events",
     "statistics": "Statistics",
 }
+TAB_KEYS = "1234567890m"
 Fetch = Callable[[], Snapshot]
 
 
@@ -100,7 +104,7 @@ class Monitor(App[int]):
         Binding("r", "rekey", "rekey"),
         Binding("d", "delete", "delete SA"),
         Binding("s", "record", "record steps"),
-        *(Binding(str(number), f"tab('{name}')", show=False) for number, name in enumerate(TABS, 1)),
+        *(Binding(key, f"tab('{name}')", show=False) for key, name in zip(TAB_KEYS, TABS, strict=True)),
     ]
 
     def __init__(self, client: AgentClient, interval: float = LOOK_SECONDS) -> None:
@@ -119,8 +123,8 @@ class Monitor(App[int]):
         yield Static("asking the agent …", id="head", markup=False)
         yield Static("", id="trouble", markup=False)
         with TabbedContent(id="tabs"):
-            for number, (name, title) in enumerate(TABS.items(), 1):
-                with TabPane(f"{number} {title}", id=name):
+            for key, (name, title) in zip(TAB_KEYS, TABS.items(), strict=True):
+                with TabPane(f"{key} {title}", id=name):
                     if name == "statistics":
                         yield Static("", id="trends", markup=False)
                     yield DataTable(id=f"table-{name}", cursor_type="row", zebra_stripes=True)
@@ -139,7 +143,7 @@ class Monitor(App[int]):
 
     def _ask(self) -> None:
         worker = get_current_worker()
-        keep = self._snapshot.filters if self._snapshot is not None and self._looks % FILTER_LOOKS else None
+        keep = self._snapshot if self._looks % FILTER_LOOKS else None
         try:
             answer: Snapshot | StockadeError = fetch(self._client, keep)
         except StockadeError as error:

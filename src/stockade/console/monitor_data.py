@@ -14,6 +14,9 @@ from stockade.console.printing import duration
 
 EVENTS = 200
 STORIES = 20
+WATCH_SECONDS = 15
+"""For so long after a look the agent tells the stories of its negotiations."""
+
 SAMPLES = 120
 """How many values a sparkline has: the last two minutes, at one look a second."""
 
@@ -30,6 +33,8 @@ class Snapshot:
     sas: Answer
     negotiations: Answer
     events: list[Answer]
+    methods: Answer
+    policies: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +57,17 @@ class Sheet:
         return Sheet(self.title, self.columns, tuple(self.rows[place] for place in kept), targets)
 
 
-def fetch(client: AgentClient, filters: Answer | None = None) -> Snapshot:
-    """Ask the agent. `filters`: an older answer that will do. Errors: AGENT_NOT_RUNNING, NOT_PRIVILEGED."""
+def fetch(client: AgentClient, older: Snapshot | None = None) -> Snapshot:
+    """Ask the agent. `older`: a snapshot whose filters and policies will do. While somebody looks like this
+    the agent tells the stories of its negotiations. Errors: AGENT_NOT_RUNNING, NOT_PRIVILEGED."""
     return Snapshot(
         client.get("/v1/status"),
-        client.get("/v1/filters") if filters is None else filters,
+        client.get("/v1/filters") if older is None else older.filters,
         client.get("/v1/sas"),
-        client.get("/v1/negotiations", {"last": str(STORIES)}),
+        client.get("/v1/negotiations", {"last": str(STORIES), "watch": str(WATCH_SECONDS)}),
         client.get("/v1/journal", {"last": str(EVENTS)})["entries"],
+        client.get("/v1/methods") if older is None else older.methods,
+        client.get("/v1/policy") if older is None else older.policies,
     )
 
 
@@ -71,13 +79,18 @@ def sheets(snapshot: Snapshot) -> dict[str, Sheet]:
         cleaned(snapshot.sas),
         cleaned(snapshot.negotiations),
         [cleaned(record) for record in snapshot.events],
+        cleaned(snapshot.methods),
+        cleaned(snapshot.policies),
     )
     return {
         "main": main_modes(snapshot.sas),
         "quick": quick_modes(snapshot.sas),
         "negotiations": negotiations(snapshot),
-        "generic": generic_filters(snapshot.filters),
-        "specific": specific_filters(snapshot.filters),
+        "generic": generic_filters(snapshot.filters, snapshot.policies),
+        "specific": specific_filters(snapshot.filters, snapshot.methods),
+        "policies": policies_in_force(snapshot),
+        "main-methods": main_mode_methods(snapshot.methods),
+        "quick-methods": quick_mode_methods(snapshot.methods),
         "peers": peers(snapshot),
         "events": events(snapshot.events),
         "statistics": statistics(snapshot.status),
@@ -105,7 +118,7 @@ def overview(status: Mapping[str, Any]) -> str:
 
 def main_modes(sas: Mapping[str, Any]) -> Sheet:
     columns: Row = ("peer", "identity", "role", "state", "security methods", "authenticated by", "age")
-    columns += ("expires in", "quick modes", "cookies")
+    columns += ("expires in", "quick modes", "cookies", "me", "peer's software")
     rows, targets = [], []
     for row in sas["main_modes"]:
         targets.append(address_of(row["peer"]))
@@ -121,6 +134,8 @@ def main_modes(sas: Mapping[str, Any]) -> Sheet:
                 duration(row["remaining"]),
                 str(row["quick_modes"]),
                 row["cookies"],
+                row["local"],
+                row["peer_vendor"],
             )
         )
     return Sheet("Main-mode SAs", columns, tuple(rows), tuple(targets))
@@ -139,7 +154,7 @@ def quick_modes(sas: Mapping[str, Any]) -> Sheet:
         "bytes",
         "idle",
     )
-    columns += ("age", "expires in", "rule")
+    columns += ("age", "expires in", "rule", "me", "mode")
     rows, targets = [], []
     for row in sas["quick_modes"]:
         for word, arrow in (("inbound", "in  ←"), ("outbound", "out →")):
@@ -158,13 +173,16 @@ def quick_modes(sas: Mapping[str, Any]) -> Sheet:
                     duration(row["age"]),
                     duration(row["remaining"]),
                     clean(row["rule"]),
+                    row["local"],
+                    row.get("mode", ""),
                 )
             )
     for row in sas["soft"]:
         targets.append(row["peer"])
         rows.append(
             (row["peer"], "in clear", row["traffic"], "", f"soft: {clean(row['why'])}", "", "", "", "",
-             duration(row["age"]), duration(row["remaining"]), clean(row["rule"]))
+             duration(row["age"]), duration(row["remaining"]), clean(row["rule"]), row["local"],
+             "")
         )  # fmt: skip
     return Sheet("Quick-mode SAs", columns, tuple(rows), tuple(targets))
 
@@ -173,67 +191,73 @@ ARROWS = {"sent": "──▶", "sent-again": "──▶ again", "received": "◀
 
 
 def negotiations(snapshot: Snapshot) -> Sheet:
-    """Those under way, and the ladder of the newest ones where stories are recorded."""
+    """Those under way with what they wait for, and the ladders of the newest ones: of all that ran while
+    somebody looked, or while they are recorded."""
     columns = ("with", "phase", "role", "at", "step", "what")
     rows: list[Row] = []
     targets: list[str] = []
-    told: set[str] = set()
+    for row in snapshot.sas.get("under_way", ()):
+        what = row["standing"]
+        rows.append((row["peer"], row["phase"], row["role"], f"+{row['age']:.3f}", "under way", what))
+        targets.append(address_of(row["peer"]))
     for story in snapshot.negotiations.get("negotiations", []):
         peer = address_of(story["remote"])
-        told.add(peer)
         head = f"{story['phase']} #{story['number']}"
         rows.append((story["remote"], head, story["role"], story["began"], str(story["outcome"]), ""))
         targets.append(peer)
         for line in story["lines"]:
-            arrow = {"sent": "──▶", "sent-again": "──▶ again", "received": "◀──"}.get(
-                line["event"], line["event"]
-            )
+            arrow = ARROWS.get(line["event"], line["event"])
             rows.append(("", "", "", f"+{line['elapsed']:.3f}", arrow, clean(line["text"])))
             targets.append(peer)
             if line.get("remedy"):
                 rows.append(("", "", "", "", "", f"what to do: {clean(line['remedy'])}"))
                 targets.append(peer)
-    for row in snapshot.sas["main_modes"]:
-        peer = address_of(row["peer"])
-        if not row["established"] and peer not in told:
-            what = "under way; press s to record the steps of negotiations"
-            rows.append((row["peer"], "main mode", row["role"], f"+{row['age']:.3f}", "under way", what))
-            targets.append(peer)
     return Sheet("Negotiations", columns, tuple(rows), tuple(targets))
 
 
-def generic_filters(filters: Mapping[str, Any]) -> Sheet:
-    """As configured: what its specific filters add up to."""
-    found: dict[str, list[int]] = {}
-    actions: dict[str, str] = {}
+def generic_filters(filters: Mapping[str, Any], policies: Mapping[str, Any]) -> Sheet:
+    """As configured, and what their specific filters add up to."""
+    configured = _configured(policies)
+    found: dict[tuple[Any, ...], list[Any]] = {}
     for row in filters["filters"]:
-        entry = found.setdefault(row["provenance"], [0, 0, 0, row["weight"]])
-        entry[0] += 1
-        entry[1] += row["packets"]
-        entry[2] += row["bytes"]
-        entry[3] = max(entry[3], row["weight"])
-        actions.setdefault(row["provenance"], action_of(row))
-    rows = tuple(
-        (clean(name), actions[name], str(weight), str(number), str(packets), size(octets))
-        for name, (number, packets, octets, weight) in found.items()
-    )
-    columns = ("where it comes from", "action", "weight", "specific filters", "packets", "bytes")
-    return Sheet("Generic filters", columns, rows)
+        key = tuple(row.get(name, "") for name in ("store", "policy", "rule", "filter_list", "filter_index"))
+        where = row["provenance"].removesuffix(" (mirrored)")
+        entry = found.setdefault(
+            key if any(key) else (where,), [where, action_of(row), 0, 0, 0, row["weight"]]
+        )
+        entry[2] += 1
+        entry[3] += row["packets"]
+        entry[4] += row["bytes"]
+        entry[5] = max(entry[5], row["weight"])
+    rows = []
+    for key, (where, action, number, packets, octets, weight) in found.items():
+        ends = configured.get(key, ("", "", "", ""))
+        rows.append((where, action, str(weight), str(number), str(packets), size(octets), *ends))
+    columns: Row = ("where it comes from", "action", "weight", "specific filters", "packets", "bytes")
+    columns += ("source", "destination", "protocol", "mirrored")
+    return Sheet("Generic filters", columns, tuple(rows))
 
 
-def specific_filters(filters: Mapping[str, Any]) -> Sheet:
+def _configured(policies: Mapping[str, Any]) -> dict[tuple[Any, ...], Row]:
+    """Filters in the words of who wrote them, by (store, policy, rule, filter list, number)."""
+    return {
+        (policy["store"], policy["name"], rule["name"], rule["filter_list"], number): (
+            end_of(entry["source"], entry["source_port"]),
+            end_of(entry["destination"], entry["destination_port"]),
+            entry["protocol"],
+            "yes" if entry["mirrored"] else "no",
+        )
+        for policy in policies.get("policies", ())
+        for rule in policy["rules"]
+        for number, entry in enumerate(rule["filters"], 1)
+    }
+
+
+def specific_filters(filters: Mapping[str, Any], methods: Mapping[str, Any]) -> Sheet:
     """What is in force, heaviest first."""
-    columns = (
-        "weight",
-        "direction",
-        "protocol",
-        "source",
-        "destination",
-        "action",
-        "packets",
-        "bytes",
-        "from",
-    )
+    columns: Row = ("weight", "direction", "protocol", "source", "destination", "action", "packets", "bytes")
+    columns += ("from", "tunnel endpoint")
+    tunnels = {row["name"]: row["tunnel_endpoint"] for row in methods.get("methods", ())}
     rows = tuple(
         (
             str(row["weight"]),
@@ -244,11 +268,92 @@ def specific_filters(filters: Mapping[str, Any]) -> Sheet:
             action_of(row),
             str(row["packets"]),
             size(row["bytes"]),
-            clean(row["provenance"]),
+            row["provenance"],
+            tunnels.get(row["negotiation"], ""),
         )
         for row in filters["filters"]
     )
     return Sheet("Specific filters", columns, rows)
+
+
+def policies_in_force(snapshot: Snapshot) -> Sheet:
+    """The policies of all stores, as the snap-in's “Active Policy”: those that are assigned come first."""
+    columns = ("policy", "store", "assigned", "in force", "rules", "description")
+    found = sorted(snapshot.policies.get("policies", ()), key=lambda row: not row["assigned"])
+    used = {(row.get("store"), row.get("policy")) for row in snapshot.filters["filters"]}
+    rows = tuple(
+        (
+            row["name"],
+            row["store"],
+            "yes" if row["assigned"] else "no",
+            "yes" if (row["store"], row["name"]) in used else "no",
+            str(len(row["rules"])),
+            row["description"],
+        )
+        for row in found
+    )
+    return Sheet("Policies", columns, rows)
+
+
+def main_mode_methods(methods: Mapping[str, Any]) -> Sheet:
+    """The snap-in's “IKE Policies”, with the authentication of their main-mode filters: a row for each
+    security method, in order of preference."""
+    columns: Row = (
+        "of",
+        "no",
+        "security method",
+        "lifetime",
+        "quick modes",
+        "authentication, in order",
+        "filters",
+    )
+    rows = []
+    for row in methods.get("methods", ()):
+        for number, method in enumerate(row["main_mode_methods"], 1):
+            first = number == 1
+            rows.append(
+                (
+                    row["provenance"],
+                    str(number),
+                    method,
+                    duration(row["main_mode_seconds"]),
+                    str(row["quick_modes_per_main_mode"] or "no limit"),
+                    ", ".join(row["authentication"]) if first else "",
+                    str(row["filters"]) if first else "",
+                )
+            )
+    return Sheet("Main-mode policies", columns, tuple(rows))
+
+
+def quick_mode_methods(methods: Mapping[str, Any]) -> Sheet:
+    """The snap-in's “Negotiation Policies”: a row for each security method, in order of preference."""
+    columns: Row = (
+        "of",
+        "no",
+        "AH integrity",
+        "ESP confidentiality",
+        "ESP integrity",
+        "lifetime",
+        "PFS",
+        "mode",
+    )
+    columns += ("tunnel endpoint",)
+    rows = tuple(
+        (
+            row["provenance"],
+            str(number),
+            method["ah"] or "none",
+            method["esp_encryption"] or "none",
+            method["esp_integrity"] or "none",
+            f"{method['lifetime_kilobytes']} KB / {method['lifetime_seconds']} s",
+            row["perfect_forward_secrecy"],
+            row["mode"],
+            row["tunnel_endpoint"],
+        )
+        for row in methods.get("methods", ())
+        for number, method in enumerate(row["quick_mode_methods"], 1)
+    )
+    return Sheet("Quick-mode policies", columns, rows)
 
 
 def peers(snapshot: Snapshot) -> Sheet:

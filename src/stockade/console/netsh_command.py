@@ -33,23 +33,21 @@ def run_netsh(
     words, form = own_options(words, form)
     if script is not None and words:
         raise error_for(ReasonCode.SYNTAX, "a command and -f FILE exclude each other")
-    console = Console(paths, ask=sys.stdin is not None and sys.stdin.isatty())
-    if context is not None:
-        run_command(context, console.session)
-    if script is None and not words:
-        from stockade.console.shell import run_shell
+    with Console(paths, ask=sys.stdin is not None and sys.stdin.isatty()) as console:
+        if context is not None:
+            run_command(context, console.session)
+        if script is None and not words:
+            from stockade.console.shell import run_shell
 
-        return run_shell(console, paths, form)
-    if script is None:
-        outcomes = [run_command(list(words), console.session)]
-    else:
-        text, source = _read_script(script)
-        outcomes = run_script(text, console.session, source=source, atomic=atomic)
-    print_outcomes(outcomes, form, one_command=script is None)
-    failed = any(outcome.failed for outcome in outcomes)
-    if not console.tell_agent():
-        failed = True
-    return 1 if failed else 0
+            return run_shell(console, paths, form)
+        if script is None:
+            outcomes = [run_command(list(words), console.session)]
+        else:
+            text, source = _read_script(script)
+            outcomes = run_script(text, console.session, source=source, atomic=atomic)
+        print_outcomes(outcomes, form, one_command=script is None)
+        failed = any(outcome.failed for outcome in outcomes)
+        return 0 if console.tell_agent() and not failed else 1
 
 
 def own_options(words: Sequence[str], form: str) -> tuple[list[str], str]:
@@ -82,7 +80,7 @@ def _read_script(name: str) -> tuple[str, str]:
         raise error_for(ReasonCode.SYNTAX, f"cannot read the script {name}: {error.strerror}") from error
     if len(data) > MAXIMUM_SCRIPT_BYTES:
         raise error_for(ReasonCode.SYNTAX, f"the script {name} is longer than {MAXIMUM_SCRIPT_BYTES} bytes")
-    return decode_script(data), source
+    return decode_script(data, source), source
 
 
 def print_outcomes(outcomes: Sequence[Outcome], form: str, *, one_command: bool) -> None:

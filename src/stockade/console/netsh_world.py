@@ -55,6 +55,15 @@ class Console:
         self.session = Session(local, world=self.world)
         self._versions = self._present_versions()
 
+    def __enter__(self) -> "Console":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the stores: what is written is in their files when the command ends, and not when the
+        memory of the process is cleared up."""
+        for opened in self._opened.values():
+            opened.store.close()
+
     def store(self, name: str) -> LocalStore | ReadOnlyStore:
         """The store called `local` or `persistent`; where it is damaged, its last good copy, and standard
         error says so. HostError where there is no copy."""

@@ -142,9 +142,12 @@ def _read_file(path: Path) -> PolicySet:
     if content.startswith(_SQLITE_MAGIC):
         return LocalStore(path).read()
     if file_kind(content) is not None:
-        return read_policy_file(content, str(path)).policy_set
+        result = read_policy_file(content, str(path))
+        for loss in result.losses:  # the answer is about what is left
+            print(f"stockade: {loss}", file=sys.stderr)
+        return result.policy_set
     store = MemoryStore(PolicySet())
-    for outcome in run_script(decode_script(content), Session(store), source=str(path)):
+    for outcome in run_script(decode_script(content, str(path)), Session(store), source=str(path)):
         if outcome.failed and outcome.reason is not None:
             raise CallerError(_at(outcome.reason, path, outcome.line))
     return store.read()

@@ -62,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-f", dest="script", metavar="FILE", help="run the commands of a script (- for standard input)"
     )
     netsh.add_argument("-c", dest="context", metavar="CONTEXT", help='begin there, such as "ipsec static"')
+    netsh.add_argument("--complete", metavar="LINE", help=argparse.SUPPRESS)  # for the shell's completion
     netsh.add_argument("--atomic", action="store_true", help="with -f: apply all of the script or nothing")
     netsh.add_argument(
         "words", nargs=argparse.REMAINDER, help="the command, such as ipsec static show policy all"

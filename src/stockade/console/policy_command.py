@@ -20,7 +20,8 @@ MAXIMUM_KEY_FILE = 1024
 
 def history(paths: Paths, store: str, form: str) -> int:
     """Print the revisions, newest last."""
-    revisions = _store(Console(paths), store).history()
+    with Console(paths) as console:
+        revisions = _store(console, store).history()
     answer = {"store": store, "revisions": [_as_dict(one) for one in revisions]}
     give(answer, form, lambda: _print_history(revisions))
     return 0
@@ -54,9 +55,10 @@ def _as_dict(one: Revision) -> dict[str, object]:
 def diff(paths: Paths, store: str, first: int, second: int | None, form: str) -> int:
     """Print what changed from revision `first` to `second` (None: the present), as commands. Keys are not
     shown; that one changed is said."""
-    opened = _store(Console(paths), store)
-    old = opened.revision(first)
-    new = opened.read() if second is None else opened.revision(second)
+    with Console(paths) as console:
+        opened = _store(console, store)
+        old = opened.revision(first)
+        new = opened.read() if second is None else opened.revision(second)
     lines = difference_lines(old, new, f"revision {first}", "now" if second is None else f"revision {second}")
     changed_keys = keys_that_changed(old, new)
     told = [*lines, *(f"~ the pre-shared key of {where}" for where in changed_keys)]
@@ -67,14 +69,14 @@ def diff(paths: Paths, store: str, first: int, second: int | None, form: str) ->
 
 def rollback(paths: Paths, store: str, number: int, form: str) -> int:
     """Make the store as it was after revision `number`, and tell a running agent."""
-    console = Console(paths)
-    opened = _store(console, store)
-    opened.describe(f"policy rollback {number}")
-    opened.rollback(number)
-    newest = opened.history()[-1].number
-    told = f"The {store} store is as it was after revision {number}; this is revision {newest}."
-    give({"store": store, "rolled_back_to": number, "revision": newest}, form, told)
-    return 0 if console.tell_agent() else 1
+    with Console(paths) as console:
+        opened = _store(console, store)
+        opened.describe(f"policy rollback {number}")
+        opened.rollback(number)
+        newest = opened.history()[-1].number
+        told = f"The {store} store is as it was after revision {number}; this is revision {newest}."
+        give({"store": store, "rolled_back_to": number, "revision": newest}, form, told)
+        return 0 if console.tell_agent() else 1
 
 
 def simple(
@@ -98,11 +100,11 @@ def simple(
     if psk_file is not None:
         words.append(f"pskhex={_key_of(psk_file)}")
     words += [f"{tag}=yes" for tag, wanted in (("assign", assign), ("replace", replace)) if wanted]
-    console = Console(paths)
-    console.session.choose_store(store)
-    outcomes = [run_command(words, console.session)]
-    print_outcomes(outcomes, form, one_command=True)
-    return 0 if console.tell_agent() and not outcomes[0].failed else 1
+    with Console(paths) as console:
+        console.session.choose_store(store)
+        outcomes = [run_command(words, console.session)]
+        print_outcomes(outcomes, form, one_command=True)
+        return 0 if console.tell_agent() and not outcomes[0].failed else 1
 
 
 def _key_of(psk_file: str) -> str:
@@ -120,8 +122,9 @@ def _key_of(psk_file: str) -> str:
 
 def forget(paths: Paths, store: str, keep: int, form: str) -> int:
     """Drop all but the newest `keep` revisions, and the keys in them."""
-    opened = _store(Console(paths), store)
-    dropped = opened.forget(keep)
+    with Console(paths) as console:
+        opened = _store(console, store)
+        dropped = opened.forget(keep)
     for copy in copies_of(opened.path):  # they have the history too, with the keys in it
         LocalStore(copy, store).forget(keep)
     told = f"{dropped} revisions are gone, and the keys that only they held."

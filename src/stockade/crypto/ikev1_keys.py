@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from stockade.crypto.hashing import Buffer, Key, digest, key_bytes, prf
 from stockade.crypto.registry import encryption_algorithm
+from stockade.model.quickly_made import quickly_made
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, Hash
 
@@ -24,6 +25,7 @@ COOKIE_SIZE = 8
 MESSAGE_ID_SIZE = 4
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class MainModeKeys:
     """What a main mode keeps. `encryption_key` has the cipher's key size."""

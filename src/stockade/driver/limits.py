@@ -1,6 +1,7 @@
 """Whether a data plane can do what is asked of it: the checks that every driver makes before it changes
 anything."""
 
+from functools import cache
 from ipaddress import IPv6Address
 
 from stockade.crypto.registry import integrity_algorithm
@@ -17,6 +18,7 @@ SOFTWARE_ENCRYPTIONS = frozenset(Encryption)
 SOFTWARE_INTEGRITIES: frozenset[Integrity] = frozenset({*Hash, *Gmac})
 
 
+@cache
 def software_capabilities(name: str, ip_versions: frozenset[int] = frozenset({4, 6})) -> Capabilities:
     """What `datapath` can do: ESP, AH and AH over ESP in both modes, every suite that the model names.
     `ip_versions` is what the host has."""

@@ -14,6 +14,7 @@ from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.identities import Identity
 from stockade.model.negotiation import Negotiation, QuickModeMatch
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import Reason, StockadeError
 from stockade.model.sa import SecurityAssociation
 from stockade.model.secret import Secret
@@ -50,6 +51,7 @@ class SpiSource(Protocol):
 
 
 # ---- commands
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Acquire:
     """Secure this traffic: main mode if there is none with the peer, then quick mode. A second acquire for
@@ -180,6 +182,7 @@ Command = (
 
 
 # ---- effects
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Send:
     """A UDP datagram. On port 4500 the datagram already begins with the non-ESP marker (RFC 3948 §2.2)."""
@@ -196,6 +199,7 @@ class InstallSa:
     sa: SecurityAssociation
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class RemoveSa:
     """Take one direction out of the driver."""
@@ -229,6 +233,7 @@ class ReportKind(StrEnum):
     NOTIFICATION = "notification"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Report:
     """Something that people may want to know. MESSAGE_REFUSED reports are rate limited by the engine.
@@ -251,6 +256,7 @@ class Report:
     """For what came up: who began it, and how long it took."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class StoryLine:
     """One line of the Oakley log; only while logging is on (`Engine.set_logging`).
@@ -295,6 +301,20 @@ class MainModeView:
     age: float
     remaining: float
     quick_modes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A negotiation that has not ended: `phase` is “main mode” or “quick mode”, `standing` what it waits for.
+    `age` in seconds."""
+
+    phase: str
+    cookies: str
+    local: Endpoint
+    remote: Endpoint
+    initiator: bool
+    age: float
+    standing: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from stockade.ike.contract import (
     Shutdown,
     Silent,
     SpiSource,
+    UnderWay,
 )
 from stockade.ike.cookies import CookieMark
 from stockade.ike.flood import FloodGuard, Verdict, is_first_message, origin_of
@@ -47,7 +48,7 @@ from stockade.ike.story import StoryEvent
 from stockade.ike.v1.candidates import NoCredentials, main_mode_candidates
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
 from stockade.ike.v1.quick_modes import Job
-from stockade.ike.views import main_mode_view, quick_mode_view
+from stockade.ike.views import main_mode_view, quick_mode_view, under_way
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.model.reasons import PeerError, Reason, ReasonCode
@@ -286,6 +287,10 @@ class Engine:
 
     def quick_modes(self, now: float) -> tuple[QuickModeView, ...]:
         return tuple(quick_mode_view(pair, now) for pair in self._table.pairs())
+
+    def under_way(self, now: float) -> tuple[UnderWay, ...]:
+        """The negotiations that have not ended, and what each waits for."""
+        return tuple(view for mode in self._table.main_modes() for view in under_way(mode, now))
 
     def has_answered(self, local: Address, peer: Address) -> bool:
         """Whether this peer has said a word of IKE to us under any main mode that there is: a peer that has

@@ -26,6 +26,7 @@ to a living peer loses nothing."""
 from dataclasses import dataclass
 
 from stockade.ike.config import EngineConfig
+from stockade.model.quickly_made import quickly_made
 
 LOOK_SECONDS = 1.0
 """How often a data plane looks for silent pairs: what one look misses the next one sees."""
@@ -39,6 +40,7 @@ PROBES = 16
 """Questions in one doubt: with 30 % of all packets lost, all of them and their answers are once in 50 000."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class PeerTraits:
     """What a peer said of itself in main mode: whether it can be asked (RFC 3706), is a member of a cluster

@@ -1,6 +1,8 @@
 """What `show mmsas` and `show qmsas` print of the engine's state."""
 
-from stockade.ike.contract import MainModeView, QuickModeView
+from collections.abc import Iterator
+
+from stockade.ike.contract import MainModeView, QuickModeView, UnderWay
 from stockade.ike.peers import QuickModePair
 from stockade.ike.v1.association import MainMode
 from stockade.model.identities import Identity
@@ -23,6 +25,19 @@ def main_mode_view(mode: MainMode, quick_modes: int, now: float) -> MainModeView
         remaining=0.0 if mode.expires is None else max(0.0, mode.expires - now),
         quick_modes=quick_modes,
     )
+
+
+def under_way(mode: MainMode, now: float) -> Iterator[UnderWay]:
+    """The exchanges of a main mode that have not ended."""
+    exchanges: list[tuple[str, bool, float, str]] = []
+    if not mode.exchange.done:
+        exchanges.append(("main mode", mode.initiator, mode.created, mode.exchange.standing))
+    for initiator in (True, False):
+        for run in mode.quick_modes.running(initiator=initiator):
+            if run.exchange is not None:
+                exchanges.append(("quick mode", initiator, run.exchange.started, run.exchange.standing))
+    for phase, initiator, began, standing in exchanges:
+        yield UnderWay(phase, mode.cookies, mode.local, mode.remote, initiator, now - began, standing)
 
 
 def quick_mode_view(pair: QuickModePair, now: float) -> QuickModeView:

@@ -16,6 +16,8 @@ from ipaddress import (
     summarize_address_range,
 )
 
+from stockade.model.quickly_made import quickly_made
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -28,6 +30,7 @@ def address_text(address: Address) -> str:
     return str(address)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
     """A UDP endpoint: address and port (0–65535)."""
@@ -45,6 +48,7 @@ class Endpoint:
         return f"{host}:{self.port}"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class AddressRange:
     """The addresses from `first` to `last`, both included, of one family."""

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from stockade.model.addresses import Address
 from stockade.model.distinguished_names import name_text
+from stockade.model.quickly_made import quickly_made
 
 
 class IdentityType(IntEnum):
@@ -22,6 +23,7 @@ class IdentityType(IntEnum):
     """Not a type of the wire (there they have one byte): proved by a Kerberos ticket."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Identity:
     """An authenticated (or claimed) name. `type` is the number from the wire, known or not; `data` its

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from stockade.model.addresses import Address
+from stockade.model.quickly_made import quickly_made
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, Group, Hash, MainModeProposal, QuickModeProposal
 from stockade.model.traffic import TrafficSelector
@@ -120,6 +121,7 @@ class Negotiation:
             raise ValueError("a negotiation needs at least one authentication method")
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class QuickModeMatch:
     """Policy's answer to a peer's quick-mode request: which rule covers it. `selector` is what an SA of ours

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Self
 
+from stockade.model.quickly_made import quickly_made
+
 
 class Fault(StrEnum):
     """Who can put it right."""
@@ -742,6 +744,7 @@ class ReasonCode(Enum):
         self.remedy = remedy
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Reason:
     """One refusal or failure: the code, what exactly happened, and facts (names and values as text, no

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode
+from stockade.model.quickly_made import quickly_made
 from stockade.model.secret import Secret
 from stockade.model.suites import EspSuite, Integrity
 from stockade.model.traffic import TrafficSelector
@@ -13,6 +14,7 @@ MINIMUM_SPI = 0x100  # 1–255 are reserved by IANA, 0 is local use (RFC 4303 §
 MAXIMUM_SPI = 0xFFFF_FFFF
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Lifetime:
     """When an SA is rekeyed (soft) and when it dies (hard). None = no limit. Seconds since installation;
@@ -37,6 +39,7 @@ class UdpEncapsulation:
     destination_port: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class SecurityAssociation:
     """One direction of a quick-mode SA.

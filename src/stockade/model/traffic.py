@@ -7,6 +7,7 @@ not from the host's (local, remote). Ports count for TCP, UDP, SCTP, DCCP and UD
 from dataclasses import dataclass
 
 from stockade.model.addresses import Address, AddressRange
+from stockade.model.quickly_made import quickly_made
 
 ICMP, TCP, UDP, ESP, AH, ICMPV6, SCTP = 1, 6, 17, 50, 51, 58, 132
 ANY_PROTOCOL = 0
@@ -31,6 +32,7 @@ def protocol_name(protocol: int) -> str:
     return _PROTOCOL_WORDS.get(protocol, str(protocol))
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Flow:
     """What identifies one packet's conversation. Ports are 0 where the protocol has none or they are unknown
@@ -56,6 +58,7 @@ class Flow:
         return f"{protocol_name(self.protocol)} {source} -> {destination}"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class TrafficSelector:
     """A set of flows in one direction. Protocol 0 and port 0 mean any."""

@@ -204,7 +204,7 @@ def read_script(content: bytes, store: str, name: str) -> PolicySet:
     # Scripts are run by the interpreter, whose table this file is part of.
     from stockade.netsh.interpreter import decode_script, run_script
 
-    text = decode_script(content)
+    text = decode_script(content, name)
     if not is_dump(text):
         raise error_for(
             ReasonCode.INVALID_FILE,

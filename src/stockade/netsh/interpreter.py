@@ -226,11 +226,12 @@ def _child(node: Node, word: Word) -> Node | Command:
 # -- scripts
 
 
-def decode_script(content: bytes) -> str:
+def decode_script(content: bytes, source: str = "") -> str:
     """The text of a script file: UTF-8, or UTF-16 as Windows' editors write it, with or without a byte order
-    mark. CallerError SYNTAX for anything else."""
+    mark. CallerError SYNTAX for anything else, which names the file `source`."""
+    where = {"file": source} if source else {}
     if len(content) > MAXIMUM_SCRIPT:
-        raise error_for(ReasonCode.SYNTAX, f"the script is longer than {MAXIMUM_SCRIPT} octets")
+        raise error_for(ReasonCode.SYNTAX, f"the script is longer than {MAXIMUM_SCRIPT} octets", **where)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     elif len(content) >= 2 and content[1] == 0 and content[0] != 0:
@@ -244,8 +245,9 @@ def decode_script(content: bytes) -> str:
     except UnicodeDecodeError as error:
         raise error_for(
             ReasonCode.SYNTAX,
-            f"octet {error.start} of the script is not valid {encoding.upper()}",
+            f"octet {error.start} of the script is not valid {encoding.upper().removesuffix('-SIG')}",
             expected="a file in UTF-8 or UTF-16",
+            **where,
         ) from None
 
 
@@ -282,7 +284,7 @@ def run_file(name: str, session: Session) -> Outcome:
     """Run the script in a file (`exec`, `netsh -f`); one outcome that joins those of its commands."""
     if session.depth >= MAXIMUM_DEPTH:
         raise error_for(ReasonCode.SYNTAX, f"scripts call each other more than {MAXIMUM_DEPTH} deep")
-    text = decode_script(session.files.read(name))
+    text = decode_script(session.files.read(name), name)
     session.depth += 1
     try:
         outcomes = run_script(text, session, source=name)

@@ -18,7 +18,7 @@ from stockade.model.filters import Action
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.netsh.ipseccmd_words import Request, read_request
 from stockade.netsh.session import Outcome, Session
-from stockade.netsh.static_common import default_response_rule
+from stockade.netsh.static_common import default_response_rule, require_securable
 from stockade.netsh.words import MAXIMUM_LINE, shown, syntax_error
 from stockade.policy.dynamic import (
     DynamicRule,
@@ -152,6 +152,7 @@ def _write(request: Request, session: Session) -> None:
             filter_list = FilterList(list_name, chosen)
             change.put_filter_list(replace(filter_list, guid=old_list.guid) if old_list else filter_list)
             made = _filter_action(request, action_name, action or request.action)
+            require_securable(request.policy, name, made, list_name, chosen)
             change.put_filter_action(replace(made, guid=old_action.guid) if old_action else made)
             policy = _with_rule(policy, _rule(request, name, list_name, action_name))
         change.put_policy(policy)

@@ -56,6 +56,8 @@ from stockade.netsh.static_common import (
     filter_list_named,
     identity_from,
     policy_named,
+    require_securable,
+    require_users_securable,
     tunnel_from,
 )
 from stockade.netsh.values import RESERVED_NAME
@@ -76,7 +78,8 @@ def add_filter(session: Session, arguments: Arguments) -> Outcome:
     entry = replace(filter_from(arguments), origin=session.origin)
     name = arguments[FILTER_LIST]
     with session.store.transaction() as change:
-        filter_list = change.read().filter_list(name)
+        objects = change.read()
+        filter_list = objects.filter_list(name)
         if filter_list is None:
             if name.casefold() == RESERVED_NAME:
                 raise error_for(ReasonCode.SYNTAX, "“all” is reserved, no filter list can have this name")
@@ -86,6 +89,7 @@ def add_filter(session: Session, arguments: Arguments) -> Outcome:
             raise error_for(
                 ReasonCode.NAME_EXISTS, f"filter list “{filter_list.name}” has this filter already"
             )
+        require_users_securable(objects, filter_list, (entry,))
         changed = replace(filter_list, filters=(*filter_list.filters, entry), modified=now())
         change.put_filter_list(changed)
         known.add(traffic_key(entry))
@@ -156,10 +160,15 @@ def add_rule(session: Session, arguments: Arguments) -> Outcome:
         objects = change.read()
         policy = policy_named(objects, arguments[POLICY])
         _require_new_guid(guid, policy.rules)
+        filter_list = filter_list_named(objects, arguments[FILTER_LIST])
+        filter_action = filter_action_named(objects, arguments[RULE_FILTER_ACTION])
+        if not arguments.given(NEW_GUID):  # a script of `dump` brings back what there was
+            name = arguments[NEW_RULE_NAME]
+            require_securable(policy.name, name, filter_action, filter_list.name, filter_list.filters)
         rule = Rule(
             arguments[NEW_RULE_NAME],
-            filter_list_named(objects, arguments[FILTER_LIST]).name,
-            filter_action_named(objects, arguments[RULE_FILTER_ACTION]).name,
+            filter_list.name,
+            filter_action.name,
             (Kerberos(),) if authentication is None else authentication,
             tunnel,
             arguments.get_or(CONNECTION_TYPE, ConnectionType.ALL),

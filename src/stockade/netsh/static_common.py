@@ -41,6 +41,7 @@ from stockade.netsh.values import (
     prefix_range,
 )
 from stockade.netsh.words import nearest, shown, syntax_error
+from stockade.policy.exemptions import unsecurable_end
 from stockade.policy.objects import (
     DEFAULT_RESPONSE_ACTION,
     DYNAMIC_FILTER_LIST,
@@ -360,3 +361,42 @@ def with_default_response(policy: Policy, active: bool) -> Policy:
     if not any(rule.is_default_response for rule in rules):
         rules += (default_response_rule(active),)
     return replace(policy, rules=rules)
+
+
+def require_securable(
+    policy: str, rule: str, filter_action: FilterAction, filter_list: str, filters: Iterable[Filter]
+) -> None:
+    """CallerError NOT_SECURABLE where a rule would ask for security for nothing but multicast or broadcast:
+    the agent would refuse the whole policy for it, perhaps much later."""
+    if filter_action.action is not Action.NEGOTIATE:
+        return
+    for entry in filters:
+        addresses = unsecurable_end(entry)
+        if addresses is not None:
+            raise error_for(
+                ReasonCode.NOT_SECURABLE,
+                f"“{filter_list}” names {addresses}, and “{filter_action.name}” negotiates",
+                rule=rule,
+                policy=policy,
+            )
+
+
+def require_users_securable(
+    objects: PolicySet,
+    filter_list: FilterList,
+    filters: Iterable[Filter],
+    filter_action: FilterAction | None = None,
+) -> None:
+    """The same for all rules that use the list: with `filters` in it, or another form of their action."""
+    doubtful = [entry for entry in filters if unsecurable_end(entry) is not None]
+    if not doubtful:
+        return
+    for policy in objects.policies:
+        for rule in policy.rules:
+            if rule.is_default_response or rule.filter_list.casefold() != filter_list.name.casefold():
+                continue
+            used = objects.filter_action(rule.filter_action)
+            if filter_action is not None:
+                used = filter_action if used is not None and used.guid == filter_action.guid else None
+            if used is not None:
+                require_securable(policy.name, rule.name, used, filter_list.name, doubtful)

@@ -46,6 +46,8 @@ from stockade.netsh.static_common import (
     filter_action_named,
     filter_list_named,
     policy_named,
+    require_securable,
+    require_users_securable,
     tunnel_from,
     with_default_response,
 )
@@ -98,23 +100,26 @@ def set_filter_list(session: Session, arguments: Arguments) -> Outcome:
 
 def set_filter_action(session: Session, arguments: Arguments) -> Outcome:
     with session.store.transaction() as change:
-        old = by_name_or_guid("filter action", arguments, change.read().filter_actions)
+        objects = change.read()
+        old = by_name_or_guid("filter action", arguments, objects.filter_actions)
         action = arguments.get_or(ACTION, old.action)
         # Methods do not count for permit and block; kept where they are given with it.
         kept = (old.methods or DEFAULT_QUICK_MODE_PROPOSALS) if action is Action.NEGOTIATE else ()
-        change.put_filter_action(
-            replace(
-                old,
-                name=arguments.get_or(CHANGED_NAME, old.name),
-                action=action,
-                methods=arguments.get_or(QUICK_MODE, kept),
-                inpass=arguments.get_or(INPASS, old.inpass),
-                soft=arguments.get_or(SOFT, old.soft),
-                session_pfs=arguments.get_or(SESSION_PFS, old.session_pfs),
-                description=arguments.get_or(DESCRIPTION, old.description),
-                modified=arguments.get(MODIFIED) or now(),
-            )
+        new = replace(
+            old,
+            name=arguments.get_or(CHANGED_NAME, old.name),
+            action=action,
+            methods=arguments.get_or(QUICK_MODE, kept),
+            inpass=arguments.get_or(INPASS, old.inpass),
+            soft=arguments.get_or(SOFT, old.soft),
+            session_pfs=arguments.get_or(SESSION_PFS, old.session_pfs),
+            description=arguments.get_or(DESCRIPTION, old.description),
+            modified=arguments.get(MODIFIED) or now(),
         )
+        if action is not old.action:
+            for filter_list in objects.filter_lists:
+                require_users_securable(objects, filter_list, filter_list.filters, new)
+        change.put_filter_action(new)
     return Outcome()
 
 
@@ -212,6 +217,10 @@ def set_rule(session: Session, arguments: Arguments) -> Outcome:
             description=arguments.get_or(DESCRIPTION, old.description),
             modified=now(),
         )
+        if filter_list or filter_action:
+            used, action = objects.filter_list(new.filter_list), objects.filter_action(new.filter_action)
+            if used is not None and action is not None:
+                require_securable(policy.name, new.name, action, used.name, used.filters)
         change.put_policy(_with_rule(policy, old, new))
     return Outcome()
 

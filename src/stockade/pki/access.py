@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import CallerError, Reason, ReasonCode, error_for
 from stockade.pki.names import parse_name, same_name
 
@@ -36,6 +37,7 @@ class AccessKind(StrEnum):
     DOMAIN = "domain"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Proof:
     """What a peer has proved. `authorities`: names of the certification authorities above its certificate.

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.pki.certificate import Certificate
 from stockade.pki.names import Part, same_name
@@ -36,6 +37,7 @@ USAGES_FOR_IPSEC = frozenset(
 )
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class ChainRules:
     """What every chain must keep to."""

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from stockade.crypto.signatures import PrivateKey
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import CallerError, PeerError, Reason, ReasonCode
 from stockade.pki.certificate import Certificate, read_certificate
 from stockade.pki.chain import Chain, ChainRules, Trust, build_chain
@@ -35,6 +36,7 @@ class OwnCertificate:
         return self.private_key.public.method
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class VerifiedPeer:
     """A peer's certificate whose chain holds, and the name (as the rule writes it) that the chain is

@@ -16,7 +16,7 @@ from stockade.model.filters import Action, Direction, ListPosition, Provenance, 
 from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import ReasonCode
 from stockade.model.traffic import TrafficSelector
-from stockade.policy.exemptions import is_unsecurable, unsecurable_parts
+from stockade.policy.exemptions import FIRST_MULTICAST, unsecurable_end, unsecurable_parts
 from stockade.policy.expansion import End, Expander
 from stockade.policy.objects import AddressKind, ConnectionType, Filter
 from stockade.policy.places import Place
@@ -274,18 +274,14 @@ class PlaceExpander:
         return Expanded(candidates, tuple(dict.fromkeys(notes)) if notes else (), position)
 
     def _check_securable(self, filter_: Filter, index: int) -> None:
-        for end in (filter_.destination, filter_.source):
-            if end.addresses is None:
-                continue
-            last = end.addresses.last
-            # cheap, and true for hardly any filter
-            if int(last) >= _FIRST_MULTICAST[last.version] and is_unsecurable(end.addresses):
-                raise self.place.error(
-                    ReasonCode.NOT_SECURABLE,
-                    f"{self.place} negotiates for {end.addresses}",
-                    filter_list=self.place.filter_list,
-                    filter=index,
-                )
+        addresses = unsecurable_end(filter_)
+        if addresses is not None:
+            raise self.place.error(
+                ReasonCode.NOT_SECURABLE,
+                f"{self.place} negotiates for {addresses}",
+                filter_list=self.place.filter_list,
+                filter=index,
+            )
 
     def _pending_notes(self, filter_: Filter) -> Iterator[Note]:
         blocks = Action.BLOCK in (self.place.inbound, self.place.outbound)
@@ -398,13 +394,10 @@ def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_mu
     return Settled(winner, filters, conflicts)
 
 
-_FIRST_MULTICAST = {4: 0xE0000000, 6: 0xFF << 120}
-
-
 def _may_be_unsecurable(candidate: Candidate, broadcasts: Sequence[AddressRange]) -> bool:
     """Whether it is worth looking: most filters end far from multicast and hold no broadcast address."""
     version, _, _, first, last, *_ = candidate.key
-    if last >= _FIRST_MULTICAST[version]:
+    if last >= FIRST_MULTICAST[version]:
         return True
     if version == 4:
         for entry in broadcasts:

@@ -36,6 +36,7 @@ from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Direction, FilterClass, Provenance, SpecificFilter
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.traffic import ICMPV6, TCP, UDP, TrafficSelector
+from stockade.policy.objects import Filter
 from stockade.policy.specific import make_filter
 from stockade.policy.weights import weight_of
 
@@ -81,6 +82,22 @@ def unsecurable_ranges(version: int, broadcasts: Sequence[AddressRange] = ()) ->
     """The destinations that IPsec never secures: multicast, the limited broadcast of IPv4, and the broadcast
     addresses of our subnets."""
     return (MULTICAST[4], BROADCAST, *broadcasts) if version == 4 else (MULTICAST[6],)
+
+
+FIRST_MULTICAST = {4: 0xE0000000, 6: 0xFF << 120}
+"""By IP version, as numbers: what stands below can be secured, but for subnets' broadcast addresses."""
+
+
+def unsecurable_end(filter_: Filter) -> AddressRange | None:
+    """The addresses of an end of the filter that names nothing but multicast or broadcast."""
+    for end in (filter_.destination, filter_.source):
+        if end.addresses is None:
+            continue
+        last = end.addresses.last
+        # cheap, and true for hardly any filter
+        if int(last) >= FIRST_MULTICAST[last.version] and is_unsecurable(end.addresses):
+            return end.addresses
+    return None
 
 
 def is_unsecurable(destination: AddressRange) -> bool:

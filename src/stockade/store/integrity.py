@@ -11,12 +11,13 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
+from uuid import UUID
 
 from stockade.policy.objects import FilterAction, FilterList, PolicySet
 from stockade.store.json_form import encode, filter_action_of, filter_list_of, member, policy_of, text
 from stockade.store.revisions import PolicyObject, body_of, form_of
 
-__all__ = ["objects_problem", "settings_problem"]
+__all__ = ["Verified", "objects_problem", "settings_problem"]
 
 _WORDS = {"filter_lists": "filter list", "filter_actions": "filter action", "policies": "policy"}
 
@@ -34,9 +35,19 @@ def settings_problem(connection: sqlite3.Connection) -> str:
     return "" if expected == present else "its settings are not those that its history tells"
 
 
-def objects_problem(connection: sqlite3.Connection, objects: PolicySet) -> str:
+Verified = dict[UUID, tuple[FilterList, bytes]]
+"""Filter lists that were found to be what their revision says, with the digest of that revision."""
+
+
+def objects_problem(
+    connection: sqlite3.Connection, objects: PolicySet, verified: Verified | None = None
+) -> str:
     """What of `objects`, just read from the tables, is not as its newest revision says; empty if nothing is,
-    and where there is no history to tell it."""
+    and where there is no history to tell it. `verified` is of the reading before, and becomes that of this
+    one: a list that is what it was, with a digest that is what it was, need not be written out again."""
+    verified = {} if verified is None else verified
+    before = dict(verified)
+    verified.clear()
     row = connection.execute(
         "SELECT assigned, objects FROM revisions ORDER BY number DESC LIMIT 1"
     ).fetchone()
@@ -53,11 +64,16 @@ def objects_problem(connection: sqlite3.Connection, objects: PolicySet) -> str:
         content = expected.pop((kind, str(entry.guid)), None)
         if content is None:
             return f"its history does not know the {_WORDS[kind]} “{entry.name}”"
+        digest = digests.get(content)
+        if isinstance(entry, FilterList) and digest is not None and before.get(entry.guid) == (entry, digest):
+            verified[entry.guid] = (entry, digest)
+            continue
         form = encode(form_of(connection, entry))
-        if hashlib.sha256(form).digest() != digests.get(content) and not _same(
-            connection, objects, entry, content, assigned=row[0]
-        ):
-            return f"the {_WORDS[kind]} “{entry.name}” is not what was written"
+        if hashlib.sha256(form).digest() != digest:
+            if not _same(connection, objects, entry, content, assigned=row[0]):
+                return f"the {_WORDS[kind]} “{entry.name}” is not what was written"
+        elif isinstance(entry, FilterList):
+            verified[entry.guid] = (entry, digest)
     for kind, _ in expected:
         return f"a {_WORDS.get(kind, 'object')} is missing that its history tells of"
     assigned = [str(policy.guid) for policy in objects.policies if policy.assigned]

@@ -27,9 +27,9 @@ from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.policy.objects import Filter, FilterList, PolicySet
 from stockade.store import revisions
 from stockade.store.file_watch import FileWatch
-from stockade.store.integrity import objects_problem, settings_problem
+from stockade.store.integrity import Verified, objects_problem, settings_problem
 from stockade.store.revisions import PolicyObject, Revision
-from stockade.store.rows import read_policy_set
+from stockade.store.rows import FilterMemory, read_policy_set
 from stockade.store.schema import APPLICATION_ID, SCHEMA_VERSION, migrate, schema_version
 from stockade.store.settings import Settings
 from stockade.store.transaction import LocalTransaction
@@ -67,6 +67,7 @@ class LocalStore:
         self._process = 0
         # What was read last, and at which change: most commands read everything and change one object.
         self._seen: tuple[int, PolicySet] | None = None
+        self._filters, self._verified = FilterMemory(), Verified()
         self._change: LocalTransaction | None = None
         self._author = current_author()
         self._command = ""
@@ -452,9 +453,9 @@ class LocalStore:
         if self._seen is not None and self._seen[0] == version and not changed:
             return self._seen[1]
         try:
-            objects = read_policy_set(connection, self._name)
+            objects = read_policy_set(connection, self._name, self._filters)
             # while a change is going on, its history is not written yet
-            problem = "" if changed else objects_problem(connection, objects)
+            problem = "" if changed else objects_problem(connection, objects, self._verified)
         except _DAMAGE as error:
             raise self._unreadable(
                 f"an object in it is not valid ({error})", "restore it from a backup"

@@ -49,6 +49,9 @@ class ReadOnlyStore:
     def version(self) -> int:
         return self._store.version()
 
+    def close(self) -> None:
+        self._store.close()
+
     def transaction(self) -> AbstractContextManager[PolicyTransaction]:
         raise self._refused()
 

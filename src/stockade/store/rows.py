@@ -4,9 +4,11 @@ Reading goes through the constructors of `stockade.policy.objects`, so a row tha
 `ValueError` here (and STORE_UNREADABLE to the caller), never a policy that nobody wrote."""
 
 import json
+import marshal
 import sqlite3
 from collections.abc import Iterable
 from datetime import datetime
+from hashlib import blake2b
 from ipaddress import ip_address
 from uuid import UUID
 
@@ -87,13 +89,57 @@ def _end_values(end: FilterAddress) -> tuple[Value, Value, Value]:
     return end.kind.value, str(end.addresses.first), str(end.addresses.last)
 
 
-def _end(row: sqlite3.Row, side: str) -> FilterAddress:
-    first, last = row[f"{side}_first"], row[f"{side}_last"]
+def _end(kind: str, first: str | None, last: str | None, name: str | None, version: int) -> FilterAddress:
     addresses = None
     if first is not None and last is not None:
         addresses = AddressRange(ip_address(first), ip_address(last))
-    kind, name, version = AddressKind(row[f"{side}_kind"]), row[f"{side}_name"], row[f"{side}_version"]
-    return FilterAddress(kind, addresses, name or "", version)
+    return FilterAddress(AddressKind(kind), addresses, name or "", version)
+
+
+_READ_FILTERS = (
+    "SELECT filter_list,"
+    " source_kind, source_first, source_last, source_name, source_version,"
+    " destination_kind, destination_first, destination_last, destination_name, destination_version,"
+    " protocol, source_port, destination_port, mirrored, description, origin_file, origin_line"
+    " FROM filters ORDER BY filter_list, position"
+)
+
+
+class FilterMemory:
+    """The filters of the last reading by digests of their rows. A long list of which one filter changed is
+    read in a tenth of the time then, and what did not change is the same object as before, which spares the
+    compiler its comparison."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Filter] = {}
+
+    def read(self, connection: sqlite3.Connection) -> dict[str, list[Filter]]:
+        """All filters in their order, by the GUID of their list."""
+        found: dict[str, list[Filter]] = {}
+        present: dict[bytes, Filter] = {}
+        cursor = connection.cursor()
+        cursor.row_factory = None  # plain tuples
+        for filter_list, *row in cursor.execute(_READ_FILTERS):
+            key = blake2b(marshal.dumps(row, 2), digest_size=16).digest()
+            entry = present.get(key) or self._known.get(key)  # two lists may say the same
+            if entry is None:
+                protocol, source_port, destination_port, mirrored, description, file, line = row[10:]
+                entry = Filter(
+                    _end(*row[:5]),
+                    _end(*row[5:10]),
+                    protocol,
+                    source_port,
+                    destination_port,
+                    bool(mirrored),
+                    description,
+                    None if file is None else Origin(file, line),
+                )
+            present[key] = entry
+            found.setdefault(filter_list, []).append(entry)
+        self._known = present
+        return found
 
 
 def filter_values(entry: Filter) -> tuple[Value, ...]:
@@ -135,9 +181,12 @@ def _authentication(row: sqlite3.Row) -> AuthenticationMethod:
     raise ValueError(f"authentication method {kind!r} is not known")
 
 
-def read_policy_set(connection: sqlite3.Connection, store: str) -> PolicySet:
-    """Everything, in the order in which it was made. The caller holds a transaction, so it is one view."""
-    filter_lists = tuple(_filter_lists(connection))
+def read_policy_set(
+    connection: sqlite3.Connection, store: str, memory: FilterMemory | None = None
+) -> PolicySet:
+    """Everything, in the order in which it was made. The caller holds a transaction, so it is one view.
+    `memory`: of the reading before this one."""
+    filter_lists = tuple(_filter_lists(connection, memory or FilterMemory()))
     filter_actions = tuple(_filter_actions(connection))
     list_names = {str(entry.guid): entry.name for entry in filter_lists}
     action_names = {str(entry.guid): entry.name for entry in filter_actions}
@@ -145,21 +194,8 @@ def read_policy_set(connection: sqlite3.Connection, store: str) -> PolicySet:
     return PolicySet(policies, filter_lists, filter_actions, store)
 
 
-def _filter_lists(connection: sqlite3.Connection) -> Iterable[FilterList]:
-    filters: dict[str, list[Filter]] = {}
-    for row in connection.execute("SELECT * FROM filters ORDER BY filter_list, position"):
-        filters.setdefault(row["filter_list"], []).append(
-            Filter(
-                _end(row, "source"),
-                _end(row, "destination"),
-                row["protocol"],
-                row["source_port"],
-                row["destination_port"],
-                bool(row["mirrored"]),
-                row["description"],
-                None if row["origin_file"] is None else Origin(row["origin_file"], row["origin_line"]),
-            )
-        )
+def _filter_lists(connection: sqlite3.Connection, memory: FilterMemory) -> Iterable[FilterList]:
+    filters = memory.read(connection)
     for row in connection.execute("SELECT * FROM filter_lists ORDER BY rowid"):
         yield FilterList(
             row["name"],

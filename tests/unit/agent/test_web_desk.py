@@ -93,6 +93,22 @@ def test_stories_are_told_while_a_recording_runs(world: Desk) -> None:
     assert world.desk.negotiations(10).recording is False
 
 
+def test_stories_are_told_while_somebody_looks_on_and_a_moment_after(world: Desk) -> None:
+    assert world.desk.negotiations(10, watch=15).recording is True
+    world.desk.remember(line(1, "begun"))
+    world.now += 10
+    (story,) = world.desk.negotiations(10, watch=15).negotiations
+    assert story["number"] == 1
+    world.now += 16
+    world.desk.remember(line(2, "begun"))
+    assert world.narrating == [True, True, False], "nobody looks: nobody pays"
+    assert len(world.desk.negotiations(10).negotiations) == 1
+    world.desk.record(600)
+    assert world.desk.negotiations(10, watch=15).seconds_left == 600, "a look does not cut a recording short"
+    with pytest.raises(CallerError):
+        world.desk.negotiations(10, watch=61)
+
+
 def test_the_oakley_log_keeps_telling_after_a_recording(world: Desk) -> None:
     world.desk.set_always(True)
     world.desk.record(0)

@@ -4,10 +4,12 @@ import json
 import os
 import pty
 import re
+import select
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -124,6 +126,7 @@ def test_table_and_list_have_every_field(capsys):
 
 REFUSING = """
 import sys
+import time
 from stockade.console import handlers, main as m
 from stockade.console import printing
 answer = {"policy": "p", "warnings": [], "filters": []}
@@ -168,3 +171,64 @@ def test_a_refusal_says_what_and_what_to_do_in_json_too(monkeypatch, capsys):
     assert told["reason"] == "agent-not-running"
     assert told["remedy"]
     assert StockadeError
+
+
+class Shell:
+    """An interactive bash at a terminal, with our completion loaded."""
+
+    def __init__(self, folder, home):
+        (folder / "stockade").write_text(
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m stockade.console.main "$@"\n'
+        )
+        (folder / "stockade").chmod(0o755)
+        script = folder / "completion"
+        script.write_text(completion(make_parser(), "bash"))
+        environment = {
+            **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "STOCKADE_HOME": str(home),
+            "PS1": "", "TERM": "dumb", "INPUTRC": "/dev/null", "HISTFILE": "/dev/null",
+        }  # fmt: skip
+        self.ours, theirs = pty.openpty()
+        self.child = subprocess.Popen(
+            ["bash", "--norc", "--noprofile", "-i"],
+            stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        self.type("bind 'set enable-bracketed-paste off'; bind 'set bell-style none'\r")
+        self.type(f"source {script}; echo READ''Y\r")
+        self.until("READY")
+
+    def type(self, text):
+        os.write(self.ours, text.encode())
+
+    def until(self, wanted):
+        """What came, up to `wanted`."""
+        came, deadline = "", time.monotonic() + 60
+        while wanted not in came:
+            assert time.monotonic() < deadline, came
+            if select.select([self.ours], [], [], 0.2)[0]:
+                came += os.read(self.ours, 65536).decode(errors="replace")
+        return came
+
+    def close(self):
+        self.child.kill()
+        self.child.wait()
+        os.close(self.ours)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_a_real_bash_completes_words_tags_and_names(tmp_path):
+    home, folder = tmp_path / "home", tmp_path / "bin"
+    folder.mkdir()
+    main(["--home", str(home), "netsh", "ipsec", "static", "add", "policy", "name=branch office"])
+    shell = Shell(folder, home)
+    try:
+        for typed, completed in (
+            ("stockade supp\t", "stockade support-bundle "),
+            ("\x15stockade netsh ipsec sta\t", "stockade netsh ipsec static "),
+            ("\x15stockade netsh ipsec static set policy na\t", "set policy name="),
+            ("\x15stockade netsh ipsec static set policy name=\t", 'set policy name="branch office"'),
+        ):
+            shell.type(typed)
+            shell.until(completed)
+    finally:
+        shell.close()

@@ -14,7 +14,7 @@ from textual.widgets import DataTable, Input, Static, TabbedContent
 from stockade.agent import messages
 from stockade.console import monitor_data
 from stockade.console.main import main
-from stockade.console.monitor import TABS, Asking, Monitor, Telling
+from stockade.console.monitor import TAB_KEYS, TABS, Asking, Monitor, Telling
 from stockade.console.monitor_data import Sheet, Snapshot, Trends, fetch, plain, sheets, sparkline
 from stockade.model.reasons import ReasonCode, error_for
 
@@ -23,6 +23,7 @@ FILTER = messages.FilterRow(
     id="f1", direction="outbound", protocol="tcp", source="10.0.0.1", source_port=0, destination="10.0.0.2",
     destination_port=80, action="negotiate", weight=77, exemption=False, accept_clear=True, allow_soft=False,
     negotiation="n", provenance="local store, rule web", packets=12, bytes=2048,
+    store="local", policy="p", rule="web", filter_list="to web", filter_index=1,
 )  # fmt: skip
 MAIN = messages.MainModeRow(
     cookies="aa:bb", local="10.0.0.1:500", peer="10.0.0.2:500", role="initiator", established=True,
@@ -31,6 +32,54 @@ MAIN = messages.MainModeRow(
 )  # fmt: skip
 TRYING = msgspec.structs.replace(
     MAIN, peer="[fe80::9]:500", established=False, cookies="cc:00", peer_identity=""
+)
+METHODS = messages.Methods(
+    policy="p",
+    methods=[
+        messages.MethodsRow(
+            name="n", provenance="local store, rule web", filters=2, authentication=["preshared-key"],
+            main_mode_methods=["AES128-SHA1-2", "3DES-SHA1-2"], main_mode_seconds=28_800,
+            quick_modes_per_main_mode=0, perfect_forward_secrecy="no", mode="tunnel",
+            tunnel_endpoint="10.0.0.9", soft_seconds=300,
+            quick_mode_methods=[
+                messages.QuickModeMethodRow(
+                    method="ESP[AES128,SHA1]", ah="", esp_encryption="AES128", esp_integrity="SHA1",
+                    lifetime_seconds=3600, lifetime_kilobytes=100_000,
+                )
+            ],
+        )
+    ],
+)  # fmt: skip
+TREE = messages.PolicyTree(
+    policies=[
+        messages.PolicyNode(
+            store="local", name="p", description="a policy", assigned=True, main_mode_methods=[],
+            main_mode_minutes=480, master_pfs=False,
+            rules=[
+                messages.RuleNode(
+                    name="web", description="", active=True, default_response=False, connection_type="all",
+                    tunnel_endpoint=None, authentication=[], filter_list="to web", filter_count=1,
+                    filters=[
+                        messages.FilterNode(
+                            source="me", source_port=0, destination="dns", destination_port=80,
+                            protocol="tcp", mirrored=True, description="",
+                        )
+                    ],
+                    filter_action="secure", action="negotiate", methods=[], inpass=True, soft=False,
+                    session_pfs=False,
+                )
+            ],
+        )
+    ]
+)  # fmt: skip
+WAITING = messages.UnderWayRow(
+    phase="main mode",
+    cookies="cc:00",
+    local="10.0.0.1:500",
+    peer="[fe80::9]:500",
+    role="initiator",
+    age=3.0,
+    standing="waiting for message 2, asked for 3 times",
 )
 QUICK = messages.QuickModeRow(
     inbound_spi="0x00001001", outbound_spi="0x00002002", local="10.0.0.1", peer="10.0.0.2", traffic="tcp 80",
@@ -69,7 +118,11 @@ class Client:
             return self._status()
         answers = {
             "/v1/filters": messages.Filters(policy="p", filters=[FILTER, FILTER], warnings=[]),
-            "/v1/sas": messages.Sas(main_modes=[MAIN, TRYING], quick_modes=[QUICK], soft=[]),
+            "/v1/sas": messages.Sas(
+                main_modes=[MAIN, TRYING], quick_modes=[QUICK], soft=[], under_way=[WAITING]
+            ),
+            "/v1/methods": METHODS,
+            "/v1/policy": TREE,
             "/v1/negotiations": messages.Negotiations(recording=True, seconds_left=1.0, negotiations=[STORY]),
             "/v1/journal": messages.JournalEntries(entries=[EVENT]),
         }
@@ -106,14 +159,21 @@ def test_every_table_has_what_the_snap_in_shows(snapshot: Snapshot) -> None:
     assert found["main"].rows[0][4:6] == ("AES128-SHA1-2", "kerberos")
     (generic,) = found["generic"].rows
     assert generic[1:5] == ("negotiate (inpass)", "77", "2", "24")
+    assert generic[6:] == ("me", "dns:80", "tcp", "yes"), "in the words of who wrote it"
     assert found["specific"].rows[0][4] == "10.0.0.2:80"
+    assert found["specific"].rows[0][9] == "10.0.0.9"
+    assert found["policies"].rows == (("p", "local", "yes", "yes", "1", "a policy"),)
+    assert [row[1:3] for row in found["main-methods"].rows] == [("1", "AES128-SHA1-2"), ("2", "3DES-SHA1-2")]
+    assert found["main-methods"].rows[0][5] == "preshared-key"
+    (offer,) = found["quick-methods"].rows
+    assert offer[2:] == ("none", "AES128", "SHA1", "100000 KB / 3600 s", "no", "tunnel", "10.0.0.9")
     states = {row[0]: row[1] for row in found["peers"].rows}
     assert states == {"10.0.0.2": "secured", "10.0.0.3": "down", "fe80::9": "negotiating"}
     assert ("IKE", "acquire failures", "2") in found["statistics"].rows
     assert ("dropped", "replayed", "5") in found["statistics"].rows
     told = found["negotiations"]
     assert any("set the same psk" in row[5] for row in told.rows)
-    assert told.rows[-1][4] == "under way"
+    assert told.rows[0][4:] == ("under way", "waiting for message 2, asked for 3 times")
     assert found["events"].rows[0][2] == "545, 4653"
     for sheet in found.values():
         assert all(len(row) == len(sheet.columns) for row in sheet.rows)
@@ -182,10 +242,10 @@ def drive(steps, client: Client | None = None) -> Client:
     return used
 
 
-def test_all_tabs_are_filled_and_reached_by_their_numbers() -> None:
+def test_all_tabs_are_filled_and_reached_by_their_keys() -> None:
     async def steps(app, pilot) -> None:
-        for number, name in enumerate(TABS, 1):
-            await pilot.press(str(number))
+        for key, name in zip(TAB_KEYS, TABS, strict=True):
+            await pilot.press(key)
             await until(pilot, lambda name=name: app.query_one("#tabs", TabbedContent).active == name)
             table = app.query_one(f"#table-{name}", DataTable)
             assert table.row_count == len(sheets(fetch(Client()))[name].rows)

@@ -137,3 +137,29 @@ def test_a_command_that_cannot_be_read_is_told_with_its_file_and_line(capsys, tm
     assert main(["lint", "--policy-file", str(file), "--local", "10.0.0.1", "--format", "json"]) == 1
     facts = json.loads(capsys.readouterr().err)["facts"]
     assert (facts["file"], facts["line"]) == (str(file), "4")
+
+
+def test_what_of_a_file_of_windows_did_not_come_over_is_told(capsys, tmp_path):
+    whole = (Path(__file__).parents[2] / "data" / "samba-ipsec-objects.ldif").read_text()
+    file = tmp_path / "cut.ldif"
+    objects = whole.split("\n\n")
+    file.write_text("\n\n".join(one for one in objects if "dn: CN=ipsecFilter{" not in one))
+    main(["show", "unused", "--policy-file", str(file)])
+    told = capsys.readouterr().err
+    assert "cut.ldif" in told
+    assert "Traceback" not in told
+    file.write_text(whole)
+    assert main(["show", "unused", "--policy-file", str(file)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "words", [("lint", "--policy-file"), ("netsh", "-f"), ("netsh", "ipsec", "static", "importpolicy")]
+)
+def test_bytes_that_are_no_text_are_told_with_their_file(capsys, tmp_path, words):
+    file = tmp_path / "program"
+    file.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(range(128, 256)))
+    assert main(["--home", str(tmp_path / "home"), *words, str(file)]) == 1
+    told = capsys.readouterr().err
+    assert "not valid UTF-8 (" in told
+    assert str(file) in told

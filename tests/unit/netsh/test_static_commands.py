@@ -373,3 +373,46 @@ def test_delete(filled: Session, lines: tuple[str, ...], left: tuple[int, int, i
 @pytest.mark.parametrize("kind", ["policy", "filterlist", "filteraction"])
 def test_delete_what_is_not_there(filled: Session, kind: str) -> None:
     assert refused(filled, f"delete {kind} nothing").reason.code is ReasonCode.UNKNOWN_NAME
+
+
+MULTICAST = (
+    "add policy P",
+    "add filter routers me 224.0.0.5 protocol=89 mirrored=no",
+    "add filter wide me any",
+    "add filteraction secure",
+    "add filteraction block action=block",
+)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("add rule r P routers secure",),
+        ("add rule r P routers block", "set rule r P filteraction=secure"),
+        ("add rule r P wide secure", "set rule r P filterlist=routers"),
+        ("add rule r P routers block", "set filteraction block action=negotiate"),
+        ("add rule r P wide secure", "add filter wide me 255.255.255.255"),
+        ("add rule r P wide secure", "add filter WIDE ff02::/16 me"),
+    ],
+)
+def test_a_rule_that_asks_for_secured_multicast_is_refused_at_once(
+    session: Session, lines: tuple[str, ...]
+) -> None:
+    for line in (*MULTICAST, *lines[:-1]):
+        run_command(line, session)
+    before = session.store.read()
+    with pytest.raises(CallerError) as error:
+        run_command(lines[-1], session)
+    assert error.value.reason.code is ReasonCode.NOT_SECURABLE
+    assert {"rule", "policy"} <= dict(error.value.reason.facts).keys()
+    assert session.store.read() == before
+
+
+def test_multicast_is_permitted_and_blocked_and_may_be_a_part_of_what_is_secured(session: Session) -> None:
+    for line in (
+        *MULTICAST,
+        "add rule a P routers block",
+        "add rule b P wide secure",
+        "add filter routers me 224.0.0.6",
+    ):
+        assert run_command(line, session).status == 0

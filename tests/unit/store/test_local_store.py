@@ -623,3 +623,41 @@ def test_what_is_remembered_is_what_is_there(store: LocalStore) -> None:
     with store.transaction() as change:
         change.put_policy(Policy("Second", assigned=True))
     assert store.read() == LocalStore(store.path).read()
+
+
+def test_a_long_list_of_which_one_filter_changed_keeps_the_other_objects(store: LocalStore) -> None:
+    """The compiler compares by identity first; and what did change is read as it is now."""
+    reader = LocalStore(store.path)
+    filters = [Filter(FilterAddress.me(), FilterAddress.any(), 6, 0, port) for port in range(1, 50)]
+    with store.transaction() as change:
+        change.put_filter_list(FilterList("long", tuple(filters)))
+        change.put_filter_list(FilterList("other", tuple(filters[:3])))
+    before = reader.read()
+    one = Filter(FilterAddress.me(), FilterAddress.any(), 17, 0, 7)
+    with store.transaction() as change:
+        old = change.read().filter_list("long")
+        assert old is not None
+        change.put_filter_list(replace(old, filters=(*old.filters[:9], one, *old.filters[10:])))
+    after = reader.read()
+    then, now = before.filter_list("long"), after.filter_list("long")
+    assert then is not None
+    assert now is not None
+    assert now.filters[9] == one
+    assert all(a is b for n, (a, b) in enumerate(zip(then.filters, now.filters, strict=True)) if n != 9)
+    assert after == LocalStore(store.path).read()
+
+
+def test_a_filter_that_was_read_once_does_not_hide_damage_that_came_later(store: LocalStore) -> None:
+    reader = LocalStore(store.path)
+    with store.transaction() as change:
+        change.put_filter_list(
+            FilterList("list", (Filter(FilterAddress.me(), FilterAddress.any(), 6, 0, 80),))
+        )
+    reader.read()
+    connection = sqlite3.connect(store.path)
+    connection.execute("UPDATE filters SET destination_port = 81")
+    connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'changes'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(HostError, match="is not what was written"):
+        reader.read()

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -26,6 +27,7 @@ MAXIMUM_OF_ONE = 30
 REQUEST_SECONDS = 15.0
 """From its first byte (or the connection) to the end of its answer."""
 
+HANDSHAKE_SECONDS = 8.0
 MAXIMUM_HEAD = 16 * 1024
 KEEP_ALIVE_SECONDS = 10
 LEAVE_SECONDS = 900.0
@@ -102,6 +104,15 @@ class _BoundedProtocol(H11Protocol):
         self.transport.abort()
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """asyncio gives a TLS handshake a minute, while nobody counts the connection; ours a few seconds."""
+
+    async def create_server(self, *words: Any, **settings: Any) -> asyncio.Server:
+        if settings.get("ssl") is not None:
+            settings["ssl_handshake_timeout"] = HANDSHAKE_SECONDS
+        return await super().create_server(*words, **settings)
+
+
 class _Server(uvicorn.Server):
     """Ends by itself where it is an agent's child and nobody needs it: the next visitor starts another."""
 
@@ -169,7 +180,8 @@ def run_web(
     ready(settings.url_on(listener))
     server = _Server(config, sessions, lambda: guarded.last_use)
     server.leaves = agent is not None
-    server.run(sockets=[listener])
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(server.serve(sockets=[listener]))
 
 
 def _tls(settings: WebSettings) -> ssl.SSLContext:

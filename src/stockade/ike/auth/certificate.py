@@ -23,6 +23,7 @@ from stockade.model.addresses import Address
 from stockade.model.distinguished_names import name_text
 from stockade.model.identities import Identity, IdentityType
 from stockade.model.negotiation import AuthenticationMethod, Certificate
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import CallerError, PeerError, Reason, ReasonCode, error_for
 from stockade.model.secret import Secret
 from stockade.model.suites import Hash
@@ -69,6 +70,7 @@ def certificate_methods(
     ]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class CertificateProver:
     """We are what our certificate says, and can sign with its key."""

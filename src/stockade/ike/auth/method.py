@@ -15,6 +15,7 @@ from typing import Protocol
 from stockade.model.addresses import Address
 from stockade.model.identities import Identity
 from stockade.model.negotiation import AuthenticationMethod
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import ReasonCode
 from stockade.model.secret import Secret
 from stockade.model.suites import Hash
@@ -31,6 +32,7 @@ from stockade.wire.isakmp.payloads import (
 NOTHING_PROVED = Proof()
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Task:
     """Work that may block. `run` raises `StockadeError` where it fails, and touches nothing of the engine.
@@ -56,6 +58,7 @@ class Prover(Protocol):
         """What follows the identity in message 5 or 6: the proof over HASH_I or HASH_R."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Presented:
     """What the peer says in message 5 or 6."""
@@ -65,6 +68,7 @@ class Presented:
     certificates: tuple[CertificatePayload, ...] = ()
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Authenticated:
     """Who the peer has proved to be, and `method` narrowed to the credential that it used: what decides

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from stockade.ike.v1.exchange import Incoming
 from stockade.model.negotiation import QuickModePolicy
+from stockade.model.quickly_made import quickly_made
 from stockade.model.suites import Encryption
 from stockade.wire.isakmp.constants import ExchangeInfoFlag, NotifyType
 from stockade.wire.isakmp.payloads import NotificationPayload, microsoft_notification, microsoft_value
@@ -22,6 +23,7 @@ _BOUNDARY = int(ExchangeInfoFlag.NEGOTIATION_DISCOVERY_BOUNDARY)
 _GUARANTEE = int(ExchangeInfoFlag.GUARANTEE_ENCRYPTION)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class ExchangeInfo:
     """What one end says of a quick mode."""

@@ -20,6 +20,7 @@ from stockade.ike.contract import RandomSource
 from stockade.ike.retransmission import Retransmission
 from stockade.ike.story import Story, StoryEvent
 from stockade.ike.v1.protection import MessageProtection
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for, error_of
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Hash
@@ -88,6 +89,7 @@ class Expectation:
         return error_for(ReasonCode.UNEXPECTED_MESSAGE, f"{self.message} {what}", payload=payload_name(kind))
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """A message that fits its step. `plain` is everything after the header, decrypted."""
@@ -132,6 +134,7 @@ class Incoming:
         return self.plain[self.payloads[0].end : self.payloads[-1].end]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Step:
     """Send `send` (nothing if empty), then wait for `expect`. `install` are SAs that must be in place before
@@ -180,6 +183,7 @@ class Refused:
     suspicious: bool
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Finish(Generic[T]):
     """The exchange has done its work: install, send the last message if there is one, hand over `value`."""
@@ -368,6 +372,19 @@ class Exchange(Generic[T]):
         if self._retransmission is not None and (due is None or self._retransmission.due < due):
             due = self._retransmission.due
         return due
+
+    @property
+    def standing(self) -> str:
+        """Where it stands, for people: what is awaited, and how often that was asked for. Made when somebody
+        looks, from what is there anyway."""
+        if self._work is not None:
+            return f"waiting for {self._work.task.about}"
+        if self.expect is None:
+            return "" if self.done else "beginning"
+        told = f"waiting for {self.expect.message}"
+        if self._retransmission is not None and self._retransmission.sent > 1:
+            told += f", asked for {self._retransmission.sent} times"
+        return told if self.suspicion is None else f"{told}; {self.suspicion}"
 
     def receive(self, header: Header, datagram: bytes, now: float) -> None:
         """A message of this exchange. Repeated ones are answered from store, others go to the step."""

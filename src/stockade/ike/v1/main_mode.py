@@ -70,6 +70,7 @@ from stockade.ike.v1.nat_traversal import (
 from stockade.ike.v1.protection import MessageProtection
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.identities import Identity
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for, error_of
 from stockade.model.suites import Group, Hash, MainModeProposal
 from stockade.pki.access import Proof
@@ -144,6 +145,7 @@ def _announcement(vendor_ids: tuple[bytes, ...]) -> tuple[tuple[VendorIdPayload,
     return payloads, encode_payloads(payloads)[1]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class MainModeSetup:
     """What both roles need. `claim_initial_contact` is asked when message 5 or 6 is made. `endpoints`: local
@@ -169,6 +171,7 @@ class MainModeSetup:
     story: Story
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class MainModeOutcome:
     """An established main mode. `last_block` is the IV seed of phase 2; `initial_contact`: the peer said so
@@ -337,6 +340,7 @@ def respond(setup: MainModeSetup, conversation: Conversation) -> Steps[MainModeO
 
 
 # ---- the rungs that both share
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class _Agreement:
     """After messages 3 and 4: keys, and the inputs of HASH_I and HASH_R."""

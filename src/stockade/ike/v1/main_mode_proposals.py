@@ -23,6 +23,7 @@ from stockade.ike.v1.proposals import (
     sa_payload,
 )
 from stockade.model.negotiation import Negotiation
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.suites import (
     Encryption,
@@ -46,6 +47,7 @@ from stockade.wire.isakmp.payloads import (
 MAXIMUM_TRANSFORMS = 64
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class MainModeCandidate:
     """One main mode that our policy allows: what we may offer, and what we accept."""
@@ -59,6 +61,7 @@ class MainModeCandidate:
         return f"{self.proposal} by {self.method.name}, {self.lifetime_seconds} s"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class MainModeChoice:
     """What both ends agree on; `reply` is the SA payload that says so. `offered`: the attributes of the

@@ -72,6 +72,7 @@ from stockade.ike.v1.quick_mode_proposals import (
 from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode, Negotiation, QuickModeMatch
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
 from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
@@ -121,6 +122,7 @@ MESSAGE_4 = Expectation(
 )
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class QuickModeSetup:
     """What a quick mode takes from its main mode and from the engine. `find_rule` is policy's answer to a
@@ -151,6 +153,7 @@ class QuickModeSetup:
     ports: Callable[[], tuple[int, int]]
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class QuickModeOutcome:
     """A pair of SAs. `selector` is outbound; `proposal` has the lifetimes in force. `headers`: the two SAs of

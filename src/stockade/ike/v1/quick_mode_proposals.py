@@ -36,6 +36,7 @@ from stockade.ike.v1.proposals import (
     sa_payload,
 )
 from stockade.model.negotiation import Mode, QuickModePolicy
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.sa import MINIMUM_SPI
 from stockade.model.suites import (
@@ -65,6 +66,7 @@ EXTENDED = 1  # the one value of the attribute (RFC 4304 §2.1); without it numb
 _MODES = {Mode.TRANSPORT: EncapsulationMode.TRANSPORT, Mode.TUNNEL: EncapsulationMode.TUNNEL}
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class QuickModeChoice:
     """What both ends agree on. `proposal` has the lifetimes that count here; `peer_spi` is the SPI of our
@@ -257,6 +259,7 @@ def _read_quick_mode(protocol: int, transform: TransformPayload) -> _OfferedQuic
 _read = Remembered(_read_quick_mode)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class QuickModeTerms:
     """What a choice is measured by. `key_exchange`: the peer sent a KE payload (None: not known yet).

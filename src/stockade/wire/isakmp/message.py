@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
+from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import HeaderFlag, PayloadType
@@ -43,6 +44,7 @@ _SECURITY_ASSOCIATION = int(PayloadType.SECURITY_ASSOCIATION)
 _NO_COOKIE = bytes(8)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Header:
     """The fixed header. Cookies are 8 bytes; `version` is major << 4 | minor; `length` counts header and body

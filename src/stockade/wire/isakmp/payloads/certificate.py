@@ -7,10 +7,12 @@ sender; that rule is the engine's.
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from stockade.model.quickly_made import quickly_made
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import PayloadType
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class CertificatePayload:
     """One certificate, CRL or chain. `encoding` 0–255; `data` not empty."""
@@ -35,6 +37,7 @@ class CertificatePayload:
         return bytes((self.encoding,)) + self.data
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class CertificateRequestPayload:
     """Asks for a certificate under `authority` (a DER distinguished name for X.509; empty = any)."""

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import ClassVar, Self
 
 from stockade.model.addresses import Address, AddressRange
+from stockade.model.quickly_made import quickly_made
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import IdentificationType, PayloadType
 
@@ -23,6 +24,7 @@ _HOSTS = (IdentificationType.IPV4_ADDR, IdentificationType.IPV6_ADDR)
 _SUBNETS = (IdentificationType.IPV4_ADDR_SUBNET, IdentificationType.IPV6_ADDR_SUBNET)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class IdentificationPayload:
     """An identity. `id_type` and `protocol_id` 0–255, `port` 0–65535, 0 = any. Address types must have data

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from stockade.model.addresses import Address
+from stockade.model.quickly_made import quickly_made
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import IdentificationType, PayloadType
 
@@ -17,6 +18,7 @@ DETECTION_TYPES = (PayloadType.NAT_DETECTION, PayloadType.NAT_DETECTION_DRAFT)
 ORIGINAL_ADDRESS_TYPES = (PayloadType.NAT_ORIGINAL_ADDRESS, PayloadType.NAT_ORIGINAL_ADDRESS_DRAFT)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class NatDetectionPayload:
     """A hash of one end's address and port. `type` is 20 (RFC) or 130 (draft). Not empty."""

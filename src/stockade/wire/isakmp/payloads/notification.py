@@ -10,10 +10,12 @@ this, `microsoft_value` reads it.
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from stockade.model.quickly_made import quickly_made
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import NOTIFY_ERROR_LAST, DomainOfInterpretation, NotifyType, PayloadType
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class NotificationPayload:
     """An error or a status. `type` 0–65535 is the notify message type; `spi` at most 255 bytes."""
@@ -55,6 +57,7 @@ class NotificationPayload:
         return head + self.type.to_bytes(2, "big") + self.spi + self.data
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class MicrosoftValue:
     """What a private notification says: a Windows error code (STATUS) or flags (EXCHANGE_INFO), 32 bits, and

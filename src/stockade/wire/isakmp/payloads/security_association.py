@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import ClassVar, Self, cast
 
+from stockade.model.quickly_made import quickly_made
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import DomainOfInterpretation, PayloadType, Situation
 
@@ -31,6 +32,7 @@ _PROPOSAL, _TRANSFORM = int(PayloadType.PROPOSAL), int(PayloadType.TRANSFORM)
 _LABELS = int(Situation.SECRECY | Situation.INTEGRITY)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Attribute:
     """One data attribute. `type` 0–32767. An `int` value (0–65535) stands in the TV form, `bytes` in the TLV
@@ -78,6 +80,7 @@ class Attribute:
         return self.type.to_bytes(2, "big") + len(self.value).to_bytes(2, "big") + self.value
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class TransformPayload:
     """One transform: number and id 0–255, at most 64 attributes."""
@@ -132,6 +135,7 @@ _REMEMBERED_SIZE = 96
 _decoded: dict[bytes, TransformPayload] = {}
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class ProposalPayload:
     """One protocol with its transforms (1–64), in order of preference. Several proposals with one `number`
@@ -170,6 +174,7 @@ class ProposalPayload:
         return head + self.spi + _join(transforms, PayloadType.TRANSFORM)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class SecurityAssociationPayload:
     """The offer (or the choice) of one negotiation: 1–64 proposals. `doi` and `situation` are 32-bit numbers;
