@@ -58,6 +58,7 @@ from stockade.policy.specific import make_filter
 from stockade.wire import xfrm as xfrm_wire
 from stockade.wire import xfrm_decode, xfrm_layout
 from stockade.wire.netlink import encode_attributes
+from stockade.wire.pcap import read_capture
 from stockade.wire.xfrm import PolicyDirection
 
 ALPHA, BETA = "10.79.0.1", "10.79.0.2"
@@ -297,6 +298,7 @@ def agents_negotiate_and_carry_traffic(world: World) -> None:
                 assert (f"dport {port}" in text) == bool(port), (text, row)
         secured = [row for row in rows if row["action"] == "negotiate"]
         assert any(row["packets"] > 0 for row in secured), secured
+        a_capture_shows_packets_before_and_after(world, alpha)
 
         for host in (alpha, beta):
             assert host.agent.terminate() == 0
@@ -304,6 +306,40 @@ def agents_negotiate_and_carry_traffic(world: World) -> None:
             assert xfrm(host.namespace, "policy") == []
             assert host.namespace.run(["cat", "/proc/sys/net/core/xfrm_larval_drop"]).stdout.strip() == "1"
     assert ping(world.alpha, BETA, 1) == 1, "without a policy everything passes in clear"
+
+
+def a_capture_shows_packets_before_and_after(world: World, host: Host) -> None:
+    """Packet sockets see ESP only: the capture opens it. The last packets are of SAs that came up later."""
+    file = world.folder / "both-sides.pcapng"
+    pattern = b"sixteen bytes in"
+    command = [*STOCKADE, "--home", str(host.home), "capture", "--format", "json", str(file)]
+    said = world.folder / "capture.json"
+    with said.open("w") as stream:
+        capture = host.namespace.popen(command, stdout=stream.fileno())
+    try:
+        assert eventually(file.exists)
+        words = ["ping", "-q", "-c", "3", "-i", "0.2", "-W", "20", "-p", pattern.hex(), host.peer]
+        assert host.namespace.run(words, check=False, timeout=60).returncode == 0
+        assert eventually(lambda: file.read_bytes().count(pattern * 2) >= 6)
+        host.stockade("sa", "delete", host.peer)
+        assert host.namespace.run(words, check=False, timeout=60).returncode == 0
+        assert eventually(lambda: file.read_bytes().count(pattern * 2) >= 12)
+    finally:
+        capture.send_signal(signal.SIGINT)
+        capture.wait(60)
+    told = json.loads("{" + said.read_text().partition("{")[2])  # what it says before goes there too
+    assert told["missing"] == told["not_opened"] == 0, told
+    seen = list(read_capture(file.read_bytes()))
+    assert told["packets"] == len(seen)
+    sealed = [one for one in seen if one.interface == 0 and one.data[9] == 50]
+    clear = [one.data for one in seen if one.interface == 1]
+    assert len(sealed) == len(clear) == 12, (len(sealed), len(clear))
+    assert not any(pattern in one.data for one in sealed)
+    assert all(packet[9] == 1 and pattern in packet for packet in clear)
+    assert [packet[20] for packet in clear].count(8) == 6, "requests before, answers after IPsec"
+    file.unlink()
+    (told_of,) = {row["facts"]["kept"] for row in host.ask("events", "--kind", "keys-exported")["entries"]}
+    assert told_of == "in memory"
 
 
 def permit_and_block_are_kept(world: World) -> None:

@@ -632,11 +632,16 @@ class Service:
     def events(self, query: EventQuery) -> messages.JournalEntries:
         return messages.JournalEntries(entries=find(self._paths.journal, query))
 
-    def capture_keys(self) -> messages.CaptureKeys:
+    def capture_keys(self, kept: str) -> messages.CaptureKeys:
         from stockade.agent.capture_keys import keys_message
 
         keys = keys_message(self._core.engine.export_keys())
-        told = Reason.of(ReasonCode.KEYS_EXPORTED, main_modes=len(keys.ike), quick_mode_sas=len(keys.esp))
+        told = Reason.of(
+            ReasonCode.KEYS_EXPORTED,
+            main_modes=len(keys.ike),
+            quick_mode_sas=len(keys.sas),
+            kept=f"in {kept}",
+        )
         self._journal.write(Entry("keys-exported", told))
         return keys
 
