@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -57,6 +58,7 @@ from stockade.policy.specific import make_filter
 from stockade.wire import xfrm as xfrm_wire
 from stockade.wire import xfrm_decode, xfrm_layout
 from stockade.wire.netlink import encode_attributes
+from stockade.wire.pcap import read_capture
 from stockade.wire.xfrm import PolicyDirection
 
 ALPHA, BETA = "10.79.0.1", "10.79.0.2"
@@ -296,6 +298,7 @@ def agents_negotiate_and_carry_traffic(world: World) -> None:
                 assert (f"dport {port}" in text) == bool(port), (text, row)
         secured = [row for row in rows if row["action"] == "negotiate"]
         assert any(row["packets"] > 0 for row in secured), secured
+        a_capture_shows_packets_before_and_after(world, alpha)
 
         for host in (alpha, beta):
             assert host.agent.terminate() == 0
@@ -303,6 +306,40 @@ def agents_negotiate_and_carry_traffic(world: World) -> None:
             assert xfrm(host.namespace, "policy") == []
             assert host.namespace.run(["cat", "/proc/sys/net/core/xfrm_larval_drop"]).stdout.strip() == "1"
     assert ping(world.alpha, BETA, 1) == 1, "without a policy everything passes in clear"
+
+
+def a_capture_shows_packets_before_and_after(world: World, host: Host) -> None:
+    """Packet sockets see ESP only: the capture opens it. The last packets are of SAs that came up later."""
+    file = world.folder / "both-sides.pcapng"
+    pattern = b"sixteen bytes in"
+    command = [*STOCKADE, "--home", str(host.home), "capture", "--format", "json", str(file)]
+    said = world.folder / "capture.json"
+    with said.open("w") as stream:
+        capture = host.namespace.popen(command, stdout=stream.fileno())
+    try:
+        assert eventually(file.exists)
+        words = ["ping", "-q", "-c", "3", "-i", "0.2", "-W", "20", "-p", pattern.hex(), host.peer]
+        assert host.namespace.run(words, check=False, timeout=60).returncode == 0
+        assert eventually(lambda: file.read_bytes().count(pattern * 2) >= 6)
+        host.stockade("sa", "delete", host.peer)
+        assert host.namespace.run(words, check=False, timeout=60).returncode == 0
+        assert eventually(lambda: file.read_bytes().count(pattern * 2) >= 12)
+    finally:
+        capture.send_signal(signal.SIGINT)
+        capture.wait(60)
+    told = json.loads("{" + said.read_text().partition("{")[2])  # what it says before goes there too
+    assert told["missing"] == told["not_opened"] == 0, told
+    seen = list(read_capture(file.read_bytes()))
+    assert told["packets"] == len(seen)
+    sealed = [one for one in seen if one.interface == 0 and one.data[9] == 50]
+    clear = [one.data for one in seen if one.interface == 1]
+    assert len(sealed) == len(clear) == 12, (len(sealed), len(clear))
+    assert not any(pattern in one.data for one in sealed)
+    assert all(packet[9] == 1 and pattern in packet for packet in clear)
+    assert [packet[20] for packet in clear].count(8) == 6, "requests before, answers after IPsec"
+    file.unlink()
+    (told_of,) = {row["facts"]["kept"] for row in host.ask("events", "--kind", "keys-exported")["entries"]}
+    assert told_of == "in memory"
 
 
 def permit_and_block_are_kept(world: World) -> None:
@@ -385,6 +422,102 @@ def a_killed_agent_comes_back(world: World) -> None:
         assert ping(world.beta, ALPHA, 2) == 2
         tally = wire.tally()
         assert tally.protected_clear == 0, tally
+
+
+class KeptAgent(Agent):
+    """An agent under a service manager that keeps its sockets, as systemd does: what it stores is given to
+    the next one."""
+
+    def __init__(self, namespace: Namespace, home: Path) -> None:
+        super().__init__(namespace, home)
+        self.kept: dict[str, int] = {}
+        self._path = str(home.with_suffix(f".notify-{next(_NUMBERS)}"))
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(self._path)
+        self._notify.setblocking(False)
+
+    def start(self) -> None:
+        moves = "; ".join(f"exec {60 + n}<&{fd}" for n, fd in enumerate(self.kept.values()))
+        moves += "".join(f"; exec {3 + n}<&{60 + n} {60 + n}<&-" for n in range(len(self.kept)))
+        script = f'{moves or ":"}; export LISTEN_PID=$$; exec "$@"'
+        words = ["bash", "-c", script, "bash", *STOCKADE, "--home", str(self.home), "agent", "run"]
+        manager = {
+            "NOTIFY_SOCKET": self._path,
+            "LISTEN_FDS": str(len(self.kept)),
+            "LISTEN_FDNAMES": ":".join(self.kept),
+        }
+        for descriptor in self.kept.values():
+            os.set_inheritable(descriptor, True)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._namespace.argv(words),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+                close_fds=False,
+                env={**os.environ, **manager},
+            )
+
+    def listen(self) -> None:
+        """What was sent to us since the last time."""
+        with suppress(BlockingIOError):
+            while True:
+                text, rights, _, _ = socket.recv_fds(self._notify, 4096, 4)
+                values = dict(line.split("=", 1) for line in text.decode().splitlines())
+                for descriptor in rights:
+                    if values["FDNAME"] in self.kept:
+                        os.close(self.kept[values["FDNAME"]])
+                    self.kept[values["FDNAME"]] = descriptor
+
+    def close(self) -> None:
+        self._notify.close()
+        for descriptor in self.kept.values():
+            os.close(descriptor)
+
+
+def packets_through_a_nat_survive_a_killed_agent(world: World) -> None:
+    """alpha is behind a NAT, so ESP comes to a socket of its agent. The agent is killed and comes back two
+    seconds later; its service manager has kept the socket, and no packet is lost. Without that they are."""
+    for port in (500, 4500):
+        rule = f"-t nat -A POSTROUTING -o eth0 -p udp --sport {port} -j SNAT --to-source {ALPHA}"
+        world.alpha.run(["iptables-legacy", *f"{rule}:{20_000 + port}".split()])
+    with two_agents(world) as (alpha, _):
+        alpha.agent.terminate()
+        for is_kept in (True, False):
+            agent = alpha.agent = KeptAgent(world.alpha, alpha.home)
+            agent.start()
+            agent.wait_until_ready()
+            assert eventually(lambda: ping(world.alpha, BETA, 2, 2) == 2), "a way through the NAT"
+            assert any("espinudp" in text for text in xfrm(world.alpha, "state")), xfrm(world.alpha, "state")
+            agent.listen()
+            assert set(agent.kept) == {"esp-in-udp-4", "esp-in-udp-6"}
+            if not is_kept:
+                for descriptor in agent.kept.values():
+                    os.close(descriptor)
+                agent.kept.clear()
+            output = alpha.home.with_name(f"pings-{is_kept}.txt")
+            with output.open("w") as file:
+                pinging = world.alpha.popen(["ping", "-n", "-i", "0.05", BETA], stdout=file.fileno())
+            assert eventually(lambda file=output: file.read_text().count("bytes from") > 10)
+            agent.kill()
+            time.sleep(2)
+            agent.start()
+            agent.wait_until_ready()
+            answers = output.read_text().count("bytes from")
+            assert eventually(
+                lambda file=output, n=answers: file.read_text().count("bytes from") > n + 10, 60
+            )
+            pinging.send_signal(signal.SIGINT)
+            pinging.wait(10)
+            answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", output.read_text())}
+            lost = set(range(1, max(answered) + 1)) - answered
+            assert bool(lost) is not is_kept, (is_kept, lost)
+            agent.listen()
+            assert agent.terminate() == 0
+            agent.close()
+        assert eventually(lambda: xfrm(world.alpha, "state") == []), "nothing is left"
 
 
 # ---- the driver alone -------------------------------------------------------------------------------------
@@ -1167,6 +1300,7 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "permit-and-block-are-kept": permit_and_block_are_kept,
     "clear-traffic-is-refused": clear_traffic_is_refused,
     "a-killed-agent-comes-back": a_killed_agent_comes_back,
+    "packets-through-a-nat-survive-a-killed-agent": packets_through_a_nat_survive_a_killed_agent,
 }
 
 

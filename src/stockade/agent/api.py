@@ -64,7 +64,7 @@ class AgentOperations(Protocol):
     def events(self, query: EventQuery) -> messages.JournalEntries: ...
     def metrics(self) -> bytes: ...
     def series(self) -> messages.Series: ...
-    def capture_keys(self) -> messages.CaptureKeys: ...
+    def capture_keys(self, kept: str) -> messages.CaptureKeys: ...
     def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]: ...
 
 
@@ -131,6 +131,13 @@ def _journal(agent: AgentOperations, request: Request) -> msgspec.Struct:
     if not last.isdecimal():
         raise error_for(ReasonCode.SYNTAX, f"last {last!r}: expected a number")
     return agent.journal(int(last))
+
+
+def _kept(request: Request) -> str:
+    word = request.query_params.get("kept") or "file"
+    if word not in ("file", "memory"):
+        raise error_for(ReasonCode.SYNTAX, f"kept {word[:40]!r}: expected file or memory")
+    return word
 
 
 def _spi(request: Request) -> int:
@@ -223,7 +230,8 @@ ROUTES = (
         "/v1/capture/keys",
         "Give out the keys of all SAs, to decrypt a capture with; the journal tells of it",
         messages.CaptureKeys,
-        lambda agent, _: agent.capture_keys(),
+        lambda agent, request: agent.capture_keys(_kept(request)),
+        (Parameter("kept", "where they are kept: file (default) or memory; the event says so"),),
     ),
     Endpoint(
         "GET",

@@ -1,6 +1,6 @@
-"""Keys in the words of Wireshark's tables (“ESP SAs” and “IKEv1 Decryption Table”).
+"""Keys in the words of Wireshark's tables (“ESP SAs” and “IKEv1 Decryption Table”), and in our own.
 
-Left out: AH, which hides nothing, and ciphers that Wireshark's ESP does not decrypt (AES-CCM,
+Left out of Wireshark's: AH, which hides nothing, and ciphers that Wireshark's ESP does not decrypt (AES-CCM,
 ChaCha20-Poly1305 before 4.2, GMAC hides nothing either)."""
 
 from stockade.agent import messages
@@ -38,6 +38,23 @@ def keys_message(keys: ExportedKeys) -> messages.CaptureKeys:
             for cookie, key in keys.main_modes
         ],
         left_out=len(rows) - len(found),
+        sas=[_sa(sa) for sa in keys.sas],
+    )
+
+
+def _sa(sa: SecurityAssociation) -> messages.SaKeys:
+    integrity = sa.ah if sa.esp is None else sa.esp.integrity
+    return messages.SaKeys(
+        protocol="ah" if sa.esp is None else "esp",
+        spi=f"{sa.spi:#010x}",
+        source=str(sa.source),
+        destination=str(sa.destination),
+        mode=sa.mode.value,
+        encryption="" if sa.esp is None else sa.esp.encryption.value,
+        encryption_key=sa.encryption_key.reveal().hex(),
+        integrity="" if integrity is None else integrity.value,
+        integrity_key=sa.integrity_key.reveal().hex(),
+        extended_sequence=sa.extended_sequence,
     )
 
 

@@ -355,12 +355,30 @@ class IkeKeys(msgspec.Struct, kw_only=True):
     key: str
 
 
+class SaKeys(msgspec.Struct, kw_only=True):
+    """One direction of an SA in our own words, for `stockade capture` to open its packets; keys are
+    hexadecimal. `protocol` is “esp” or “ah”."""
+
+    protocol: str
+    spi: str
+    source: str
+    destination: str
+    mode: str
+    encryption: str
+    encryption_key: str
+    integrity: str
+    integrity_key: str
+    extended_sequence: bool
+
+
 class CaptureKeys(msgspec.Struct, kw_only=True):
-    """What decrypts a capture. `left_out`: SAs with algorithms that Wireshark cannot decrypt."""
+    """What decrypts a capture: in Wireshark's words, and all SAs in ours (`sas`). `left_out`: SAs with
+    algorithms that Wireshark cannot decrypt."""
 
     esp: list[EspKeys]
     ike: list[IkeKeys]
     left_out: int
+    sas: list[SaKeys] = []
 
 
 class ExplanationMessage(msgspec.Struct, kw_only=True):

@@ -22,6 +22,7 @@ from stockade import __version__
 from stockade.agent import messages, views
 from stockade.agent.boot import Gate
 from stockade.agent.core import HostCore
+from stockade.agent.descriptors import open_ike_sockets
 from stockade.agent.domain import DomainPolicy
 from stockade.agent.doors import StraysWatch
 from stockade.agent.event_store import EventQuery, EventStore, find, newest_number
@@ -42,7 +43,7 @@ from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, Udp
 from stockade.agent.unreachable import UnreachableReports
 from stockade.agent.web_desk import WebDesk
 from stockade.agent.workers import Workers
-from stockade.driver.contract import Driver, OutlivesAgents, leave, prepare_with
+from stockade.driver.contract import Driver, OutlivesAgents, leave
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import (
@@ -228,7 +229,7 @@ class Service:
             self._driver.free_ike_ports()
         cookies = CookieMark(os.urandom(KEY_SIZE))
         self._core.engine.mark_cookies(cookies)
-        self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver), cookies)
+        self._udp = open_ike_sockets(self._driver, OWN_MARK, cookies)
         changes, reports = InterfaceChanges(), UnreachableReports()
         try:
             for descriptor in reports.filenos():
@@ -631,11 +632,16 @@ class Service:
     def events(self, query: EventQuery) -> messages.JournalEntries:
         return messages.JournalEntries(entries=find(self._paths.journal, query))
 
-    def capture_keys(self) -> messages.CaptureKeys:
+    def capture_keys(self, kept: str) -> messages.CaptureKeys:
         from stockade.agent.capture_keys import keys_message
 
         keys = keys_message(self._core.engine.export_keys())
-        told = Reason.of(ReasonCode.KEYS_EXPORTED, main_modes=len(keys.ike), quick_mode_sas=len(keys.esp))
+        told = Reason.of(
+            ReasonCode.KEYS_EXPORTED,
+            main_modes=len(keys.ike),
+            quick_mode_sas=len(keys.sas),
+            kept=f"in {kept}",
+        )
         self._journal.write(Entry("keys-exported", told))
         return keys
 

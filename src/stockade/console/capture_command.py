@@ -3,10 +3,11 @@
     interface 0  wire    ESP, AH and IKE (UDP 500, 4500) on every network device of this namespace
     interface 1  clear   what the policy secures: outbound before, inbound after IPsec
 
-Clear packets are seen on the device of the user-space data plane; the kernel's data plane has no such place,
-and there the file has interface 0 only. Packet sockets (packet(7)) give what is copied to them, with the
-header that says how the kernel cuts it (PACKET_VNET_HDR): ESP in UDP leaves and comes 64 datagrams at a time,
-and each of them is written as a packet of its own, for so they are on the wire.
+Clear packets are seen on the device of the user-space data plane. The kernel's data plane has no such place:
+there what is on the wire is opened with the SAs' keys, in memory (`capture_opening.py`). Packet sockets
+(packet(7)) give what is copied to them, with the header that says how the kernel cuts it (PACKET_VNET_HDR):
+ESP in UDP leaves and comes 64 datagrams at a time, and each of them is written as a packet of its own, for so
+they are on the wire.
 """
 
 import os
@@ -24,6 +25,7 @@ from typing import BinaryIO
 from stockade import __version__
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
+from stockade.console.capture_opening import PacketOpener
 from stockade.console.output import give
 from stockade.driver.userspace.system import DEVICE
 from stockade.model.addresses import Address
@@ -214,8 +216,10 @@ def run_capture(
     client = AgentClient(paths.socket)
     source = PacketSocket()
     folder: WiresharkFolder | None = None
-    written = [0]
+    recording: Recording | None = None
     try:
+        # What the kernel seals is seen in clear nowhere: it is opened here, with keys in memory.
+        opener = PacketOpener() if _is_kernel(client) else None
         if keys:
             first = client.post("/v1/capture/keys")
             folder = WiresharkFolder(Path(f"{file}.wireshark"))
@@ -223,57 +227,102 @@ def run_capture(
         with _create(file) as output:
             _write_head(output, keys, file)
             print(f"capturing into {file}; Ctrl-C ends it", file=sys.stderr)
+            recording = Recording(source, output, client, folder, opener)
             with suppress(KeyboardInterrupt):  # the usual way to end
-                _copy(source, output, client, folder, seconds, count, peer, stop, written)
-        if folder is not None:
-            _more_keys(client, folder)
+                recording.run(seconds, count, peer, stop)
+            recording.fetch_keys()
         lost = source.lost()
     finally:
         source.close()
     answer = {
         "file": str(file),
-        "packets": written[0],
+        "packets": recording.written,
         "missing": lost,
+        "not_opened": opener.unknown if opener is not None else 0,
         "keys": None if folder is None else str(folder.folder),
     }
     give(answer, form, None)
     _tell(file, folder, lost)
-    return 0 if written[0] else 1
+    return 0 if recording.written else 1
 
 
-def _copy(
-    source: PacketSocket,
-    output: BinaryIO,
-    client: AgentClient,
-    folder: WiresharkFolder | None,
-    seconds: float | None,
-    count: int | None,
-    peer: Address | None,
-    stop: Callable[[], bool],
-    written: list[int],
-) -> None:
-    """Until the end; `written[0]` counts the packets, so that it is known however this ends."""
-    end = None if seconds is None else time.monotonic() + seconds
-    keyed = known = _established(client) if folder is not None else 0
-    look = time.monotonic() + REFRESH_SECONDS
-    while not stop() and (count is None or written[0] < count):
-        now = time.monotonic()
-        if end is not None and now >= end:
-            break
-        wait = REFRESH_SECONDS if end is None else min(REFRESH_SECONDS, end - now)
-        select.select([source.socket], [], [], min(wait, 0.2))
-        for seen in source.read(peer):
-            stamp = time.time_ns()
-            output.write(pcapng_record(stamp, seen.data, None, seen.interface, seen.outbound))
-            written[0] += 1
-            if written[0] == count:
+def _is_kernel(client: AgentClient) -> bool:
+    try:
+        return bool(client.get("/v1/status")["driver"] == "kernel")
+    except StockadeError:
+        return False  # none runs, or it is not for us: then there is the wire
+
+
+class Recording:
+    """Writes what a packet socket sees; `written` counts the packets, whatever ends it. `folder` and `opener`
+    want keys of SAs as they come up."""
+
+    def __init__(
+        self,
+        source: PacketSocket,
+        output: BinaryIO,
+        client: AgentClient,
+        folder: WiresharkFolder | None,
+        opener: PacketOpener | None,
+    ) -> None:
+        self._source, self._output, self._client = source, output, client
+        self._folder, self._opener = folder, opener
+        self.written = 0
+
+    def run(
+        self, seconds: float | None, count: int | None, peer: Address | None, stop: Callable[[], bool]
+    ) -> None:
+        """Until `stop`, for so long, or so many packets."""
+        end = None if seconds is None else time.monotonic() + seconds
+        wants_keys = self._folder is not None or self._opener is not None
+        keyed = known = _established(self._client) if wants_keys else 0
+        if self._opener is not None:
+            self.fetch_keys()
+        look = time.monotonic() + REFRESH_SECONDS
+        while not stop() and (count is None or self.written < count):
+            now = time.monotonic()
+            if end is not None and now >= end:
                 break
-        output.flush()
-        if folder is not None and now >= look:
-            look, known = now + REFRESH_SECONDS, _established(client)
-            if known != keyed:  # each time that keys are given out is in the journal: only when there are new
-                keyed = known
-                _more_keys(client, folder)
+            wait = REFRESH_SECONDS if end is None else min(REFRESH_SECONDS, end - now)
+            select.select([self._source.socket], [], [], min(wait, 0.2))
+            for seen in self._source.read(peer):
+                self._write(time.time_ns(), seen)
+                if self.written == count:
+                    break
+            self._output.flush()
+            if wants_keys and now >= look:
+                look, known = now + REFRESH_SECONDS, _established(self._client)
+                if known != keyed:  # each time that keys are given out is in the journal: only for new ones
+                    keyed = known
+                    self.fetch_keys()
+
+    def _write(self, stamp: int, seen: Seen) -> None:
+        self._record(stamp, seen)
+        if self._opener is not None and seen.interface == WIRE:
+            inside = self._opener.open(seen.data, stamp, seen.outbound)
+            if inside is not None:
+                self._record(stamp, Seen(CLEAR, seen.outbound, inside))
+
+    def _record(self, stamp: int, seen: Seen) -> None:
+        self._output.write(pcapng_record(stamp, seen.data, None, seen.interface, seen.outbound))
+        self.written += 1
+
+    def fetch_keys(self) -> None:
+        """Ask for the keys of the SAs that there are now."""
+        if self._folder is None and self._opener is None:
+            return
+        try:
+            keys = self._client.post(
+                "/v1/capture/keys", {"kept": "memory" if self._folder is None else "file"}
+            )
+        except StockadeError as error:
+            print(f"stockade: keys of new SAs are missing: {error}", file=sys.stderr)
+            return
+        if self._folder is not None:
+            self._folder.add(keys)
+        if self._opener is not None:
+            for waited, inside in self._opener.learn(keys["sas"]):
+                self._record(waited.stamp, Seen(CLEAR, waited.outbound, inside))
 
 
 def _established(client: AgentClient) -> int:
@@ -283,13 +332,6 @@ def _established(client: AgentClient) -> int:
         return int(counters["main_modes"]) + int(counters["key_additions"])
     except StockadeError:
         return 0
-
-
-def _more_keys(client: AgentClient, folder: WiresharkFolder) -> None:
-    try:
-        folder.add(client.post("/v1/capture/keys"))
-    except StockadeError as error:
-        print(f"stockade: keys of new SAs are missing: {error}", file=sys.stderr)
 
 
 def _create(file: Path) -> BinaryIO:

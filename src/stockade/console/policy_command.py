@@ -9,7 +9,7 @@ from stockade.console.netsh_command import print_outcomes
 from stockade.console.netsh_world import Console
 from stockade.console.output import clean, give
 from stockade.model.reasons import ReasonCode, error_for
-from stockade.netsh.difference import difference_lines, keys_that_changed
+from stockade.netsh.difference import difference_lines, keys_that_changed, setting_lines
 from stockade.netsh.interpreter import run_command
 from stockade.store.local import LocalStore
 from stockade.store.opening import copies_of
@@ -59,7 +59,10 @@ def diff(paths: Paths, store: str, first: int, second: int | None, form: str) ->
         opened = _store(console, store)
         old = opened.revision(first)
         new = opened.read() if second is None else opened.revision(second)
-    lines = difference_lines(old, new, f"revision {first}", "now" if second is None else f"revision {second}")
+        settings = (opened.settings_at(first), opened.settings_at(second))
+    later = "now" if second is None else f"revision {second}"
+    lines = difference_lines(old, new, f"revision {first}", later)
+    lines += setting_lines(*settings)
     changed_keys = keys_that_changed(old, new)
     told = [*lines, *(f"~ the pre-shared key of {where}" for where in changed_keys)]
     answer = {"store": store, "diff": lines, "changed_keys": changed_keys}
