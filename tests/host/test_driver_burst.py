@@ -93,3 +93,25 @@ def test_a_file_passes_without_each_of_them(tmp_path: Path, without: str, udp: b
         assert not any(data[n : n + 16] in frame for frame in frames for n in range(0, len(data), 40_000))
         for side in (alpha, beta):
             assert side.call("statistics")["refused"] == {}
+
+
+@pytest.mark.parametrize("without", ["", "uso", "burst"])
+def test_datagrams_that_a_program_sends_in_one_call_arrive_one_by_one(tmp_path: Path, without: str) -> None:
+    """UDP_SEGMENT; the last of three bursts is of datagrams that do not fit and travel in fragments."""
+    with two_hosts(tmp_path) as (network, alpha, beta):
+        start((alpha, beta), without=without)
+        add_pair(alpha, beta)
+        taking = network["beta"].call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sending = network["alpha"].call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with taking, sending:
+            taking.bind(("10.9.0.2", 7000))
+            taking.settimeout(30)
+            for size, count in ((100, 40), (1300, 9), (1471, 3)):
+                data = os.urandom(size * count - 5)
+                sending.setsockopt(socket.IPPROTO_UDP, 103, size)
+                sending.sendto(data, ("10.9.0.2", 7000))
+                arrived = [taking.recv(4096) for _ in range(count)]
+                assert [len(each) for each in arrived] == [size] * (count - 1) + [size - 5]
+                assert b"".join(arrived) == data
+        for side in (alpha, beta):
+            assert side.call("statistics")["refused"] == {}

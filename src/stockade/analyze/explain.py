@@ -16,7 +16,15 @@ from enum import StrEnum
 from typing import Protocol
 
 from stockade.model.addresses import Address
-from stockade.model.filters import Action, Direction, FilterClass, FilterTable, Provenance, SpecificFilter
+from stockade.model.filters import (
+    Action,
+    Direction,
+    FilterClass,
+    FilterTable,
+    Overruled,
+    Provenance,
+    SpecificFilter,
+)
 from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.suites import QuickModeProposal
@@ -76,12 +84,12 @@ class CarryingSa:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """The answer. `deciding` is None when no filter speaks of the flow. `shadowed`: lighter filters that
-    match too. `depends`: heavier filters that match for some port or protocol that the question left open.
-    `return_filter` decides about the answer's packets. `notes` are sentences for people. `inbound_clear`:
-    whether packets of this conversation that come in clear are let in ("accept") or not ("drop").
-    `outbound`: what is done with those that leave: "send" in clear, "drop", or "secure". `on_failure`,
-    where the packet is to be secured: what becomes of it when the negotiation fails, "clear" or "drop",
-    else None."""
+    match too. `overruled`: filters about exactly the same packets, which lost the conflict. `depends`:
+    heavier filters that match for some port or protocol that the question left open. `return_filter` decides
+    about the answer's packets. `notes` are sentences for people. `inbound_clear`: whether packets of this
+    conversation that come in clear are let in ("accept") or not ("drop"). `outbound`: what is done with those
+    that leave: "send" in clear, "drop", or "secure". `on_failure`, where the packet is to be secured: what
+    becomes of it when the negotiation fails, "clear" or "drop", else None."""
 
     flow: Flow
     direction: Direction
@@ -90,6 +98,7 @@ class Explanation:
     deciding: SpecificFilter | None
     weight: tuple[str, ...]
     shadowed: tuple[OtherFilter, ...]
+    overruled: tuple[Overruled, ...]
     depends: tuple[OtherFilter, ...]
     negotiation: Negotiation | None
     sa: CarryingSa | None
@@ -127,6 +136,10 @@ class Explanation:
             "weight_explained": list(self.weight),
             "why": list(self.why),
             "shadowed": [{**filter_as_dict(other.entry), "why": other.why} for other in self.shadowed],
+            "overruled": [
+                {"action": one.action.value, "provenance": str(one.provenance), "why": _CONFLICT}
+                for one in self.overruled
+            ],
             "depends": [{**filter_as_dict(other.entry), "why": other.why} for other in self.depends],
             "negotiation": None if self.negotiation is None else negotiation_as_dict(self.negotiation),
             "sa": None
@@ -157,6 +170,8 @@ class Explanation:
             yield from self._negotiation_lines(self.negotiation)
         for other in self.shadowed:
             yield f"  not        {other.entry} ({other.entry.provenance}): {other.why}"
+        for lost in self.overruled:
+            yield f"  not        {lost.action} ({lost.provenance}): {_CONFLICT}"
         for other in self.depends:
             yield f"  unless     {other.entry} ({other.entry.provenance}): {other.why}"
         yield f"  answer     {self.return_verdict}" + (
@@ -273,6 +288,7 @@ def explain_flow(
         deciding=deciding,
         weight=() if deciding is None else _weight_lines(deciding),
         shadowed=_shadowed(table, flow, direction, deciding),
+        overruled=() if deciding is None else table.overruled.get(deciding.id, ()),
         depends=_depends(table, flow, direction, deciding),
         negotiation=negotiation,
         sa=sa,
@@ -304,6 +320,7 @@ def _weight_lines(entry: SpecificFilter) -> tuple[str, ...]:
     return explain_weight(entry.weight)
 
 
+_CONFLICT = "of two filters about the same packets the more restrictive one is kept"
 _VERDICT_SENTENCES = {
     Verdict.NO_FILTER: "no filter speaks of this packet: it passes in clear",
     Verdict.PERMIT: "passes in clear, because of",
@@ -319,6 +336,8 @@ def _why(what: Explanation) -> Iterator[str]:
         yield sentence
     else:
         yield f"{what.flow} {sentence} {what.deciding.provenance}"
+        for lost in what.overruled:
+            yield f"{lost.action} of {lost.provenance} is not in force: {_CONFLICT}"
         for other in what.shadowed[:3]:
             yield f"that filter stands before {other.entry.provenance}: {other.why}"
         if len(what.shadowed) > 3:

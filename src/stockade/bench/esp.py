@@ -10,9 +10,9 @@
 Two namespaces of this machine, both ends and iperf3 on it: one run measures all of them, so the ratios count
 and the figures only say in what company. TCP with one stream and with eight, UDP with 64 bytes a packet (as
 many as get through), a datagram there and back. strongSwan's plugin only has tunnels in UDP; Stockade's SAs
-are installed by hand. Then where the time goes in the data plane, and many SAs: how fast they are installed,
-what memory they take, what a packet costs beside them. Needs root, nftables and iperf3; without strongSwan
-its rows are left out.
+are installed by hand. A bare relay in C through user space without cryptography (`esp_relay`) is the floor.
+Then where the time goes in the data plane, and many SAs: how fast they are installed, what memory they take,
+what a packet costs beside them. Needs root, nftables and iperf3; without strongSwan its rows are left out.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from stockade.bench import esp_scale, esp_strongswan
+from stockade.bench import esp_relay, esp_scale, esp_strongswan
 from stockade.bench.esp_node import HOSTS, INNER, MODES, SUITES
 from stockade.bench.report import Report
 from stockade.lab.needs import find_program, real_network
@@ -222,22 +222,36 @@ def run(options: argparse.Namespace, report: Report) -> None:
 def _measure_all(wire: Wire, options: argparse.Namespace, report: Report) -> None:
     report.line("\nplain wire")
     plain: dict[str, Measured] = {}
+    floor: dict[str, Measured] = {}
     nothing = Measured(0.0)
 
     def take(who: str, traffic: str, tunnel: bool, peer: Measured = nothing) -> Measured:
         found = measure(wire, traffic, tunnel, options.seconds)
         beside = plain.get(traffic, nothing)
         report.figure(f"{who}: {WORDS[traffic]}", found.value, UNITS[traffic], beside.value or None, "plain")
+        if not found.value:
+            report.line(f"{who}: {WORDS[traffic]}: nothing got through")
         if found.cost:
             report.figure(f"{who}: processor time", found.cost, "ms/MB", beside.cost or None, "plain")
         if peer.value:
             report.figure(f"{who}: {WORDS[traffic]}, times strongSwan", found.value / peer.value, "")
+        if traffic == "latency" and floor.get(traffic, nothing).value:
+            limit = floor[traffic].value
+            report.figure(f"{who}: there and back, beside the bare relay", found.value / limit, "")
         if peer.cost and found.cost:
             report.figure(f"{who}: work done in its time, times strongSwan", peer.cost / found.cost, "")
         return found
 
     for traffic in options.traffic:
         plain[traffic] = take("plain", traffic, False)
+    with esp_relay.relayed(wire.alpha, wire.beta) as refusal:
+        if refusal is not None:
+            report.line(f"no bare relay: {refusal}")
+        floor = {
+            traffic: take("bare relay through user space, no cryptography", traffic, True)
+            for traffic in options.traffic
+            if refusal is None
+        }
     missing = "left out" if options.no_strongswan else esp_strongswan.missing()
     for suite in options.suites:
         peer: dict[str, Measured] = {}

@@ -154,8 +154,8 @@ def run_show_filters(options: argparse.Namespace) -> int:
 def run_show_unused(options: argparse.Namespace) -> int:
     from stockade.console import offline_command
 
-    sets = offline_command.policy_sets(Paths.of(options.home), options.policy_file)
-    return offline_command.show_unused(sets, options.format)
+    what = offline_command.written(Paths.of(options.home), options.policy_file)
+    return offline_command.show_unused(what.policy_sets, options.format)
 
 
 def run_lint(options: argparse.Namespace) -> int:

@@ -1,12 +1,13 @@
 """`lint`, `show unused`, and `explain` and `show filters` with `--policy-file`: answers about policies
 without an agent.
 
-A policy file is a netsh script, a file of Windows (.ipsec, .reg, LDIF) or a policy store of ours. Without one
-the stores of `--home` are read. Nothing is written, and nothing is resolved: DNS names stay unknown.
+`policy_files` says what a policy file may be. Without one the stores of `--home` are read, and the dynamic
+objects of an agent that runs, which also tells what it knows of names. Nothing is written, and nothing is
+resolved: other DNS names stay unknown.
 """
 
-import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -14,22 +15,15 @@ from stockade.agent.paths import Paths
 from stockade.agent.settings import read_settings
 from stockade.analyze.offline import Offline
 from stockade.console.output import give
+from stockade.console.policy_files import Written, read_file, read_stores
 from stockade.driver.probe import capabilities_of
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
-from stockade.model.reasons import CallerError, Reason, ReasonCode, error_for
+from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.traffic import Flow
-from stockade.netsh.interpreter import decode_script, run_script
-from stockade.netsh.session import Session
 from stockade.policy.facts import HostFacts
-from stockade.policy.memory_store import MemoryStore
 from stockade.policy.objects import PolicySet
-from stockade.store.formats import file_kind, read_policy_file
-from stockade.store.local import LocalStore
-from stockade.store.opening import open_store
 
-MAXIMUM_FILE_BYTES = 256 * 1024 * 1024
-_SQLITE_MAGIC = b"SQLite format 3\0"
 _DIRECTIONS = {"in": Direction.INBOUND, "inbound": Direction.INBOUND}
 _DIRECTIONS |= {"out": Direction.OUTBOUND, "outbound": Direction.OUTBOUND}
 
@@ -44,11 +38,22 @@ def load(
     """What would be in force on a computer with the addresses `local`, of whose servers nothing is known; on
     this one if there are none. `driver`: its data plane; None: that of this computer, or with `local` one
     that can do everything."""
-    facts = [_address(word, "--local") for word in local] if local else _own_facts()
+    what = written(paths, policy_file)
+    if local:
+        facts = HostFacts.of([_address(word, "--local") for word in local])
+    else:
+        facts = replace(_own_facts(), names=what.names)
     if driver is None and not local:
         driver = read_settings(paths.settings).driver
     capabilities = None if driver is None else capabilities_of(driver)
-    return Offline.of(policy_sets(paths, policy_file), facts, policy=policy, capabilities=capabilities)
+    return Offline.of(
+        what.policy_sets,
+        facts,
+        exempt_level=what.exempt_level,
+        dynamic=what.dynamic,
+        policy=policy,
+        capabilities=capabilities,
+    )
 
 
 def explain(offline: Offline, flow: Flow, direction: str | None, form: str) -> int:
@@ -115,53 +120,11 @@ def flow_of_words(
 
 
 def policy_sets(paths: Paths, policy_file: str | None) -> tuple[PolicySet, ...]:
-    return _stores(paths) if policy_file is None else (_read_file(Path(policy_file)),)
+    return written(paths, policy_file).policy_sets
 
 
-def _stores(paths: Paths) -> tuple[PolicySet, ...]:
-    found = ((paths.persistent, "persistent"), (paths.policy, "local"))
-    return tuple(_store(path, name) for path, name in found if path.exists())
-
-
-def _store(path: Path, name: str) -> PolicySet:
-    """What is in a store; where it is damaged, in its last good copy, and standard error says so."""
-    opened = open_store(path, name)
-    if opened.damage is not None:
-        print(f"stockade: {opened.damage}\n{opened.what_is_shown}", file=sys.stderr)
-    return opened.store.read()
-
-
-def _read_file(path: Path) -> PolicySet:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAXIMUM_FILE_BYTES + 1)
-    except OSError as error:
-        raise error_for(ReasonCode.INVALID_FILE, f"{path}: {error.strerror}") from error
-    if len(content) > MAXIMUM_FILE_BYTES:
-        raise error_for(ReasonCode.INVALID_FILE, f"{path} has more than {MAXIMUM_FILE_BYTES} bytes")
-    if content.startswith(_SQLITE_MAGIC):
-        return LocalStore(path).read()
-    if file_kind(content) is not None:
-        result = read_policy_file(content, str(path))
-        for loss in result.losses:  # the answer is about what is left
-            print(f"stockade: {loss}", file=sys.stderr)
-        return result.policy_set
-    store = MemoryStore(PolicySet())
-    for outcome in run_script(decode_script(content, str(path)), Session(store), source=str(path)):
-        if outcome.failed and outcome.reason is not None:
-            raise CallerError(_at(outcome.reason, path, outcome.line))
-    return store.read()
-
-
-def _at(reason: Reason, path: Path, line: int) -> Reason:
-    """The reason with the place in the file, which a script's own output has before its text."""
-    known = dict(reason.facts)
-    more = {"file": str(path)} | ({"line": str(line)} if line else {})
-    return Reason(
-        reason.code,
-        reason.detail,
-        reason.facts + tuple(item for item in more.items() if item[0] not in known),
-    )
+def written(paths: Paths, policy_file: str | None) -> Written:
+    return read_stores(paths) if policy_file is None else read_file(Path(policy_file))
 
 
 def _own_facts() -> HostFacts:

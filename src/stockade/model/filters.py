@@ -175,6 +175,15 @@ class TableChanges:
     reordered: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Overruled:
+    """A filter about exactly the same packets as one of the table, with an action that allows more: it is not
+    in force."""
+
+    action: Action
+    provenance: Provenance
+
+
 class _Memory:
     """What a table remembers between two questions. Never part of its value."""
 
@@ -193,7 +202,7 @@ class FilterTable:
     """The whole table, heaviest first, and the negotiations that its filters name. `warnings` says what the
     compiler found doubtful (text for people). The empty table permits everything, as Windows without a
     policy. `default_response` names the negotiation that answers a peer about whose request no filter speaks;
-    None: such a peer is refused.
+    None: such a peer is refused. `overruled`: by the id of a filter those that lost a conflict to it.
 
     The first `lookup` builds an index over the filters, in time proportional to their number; `prepare`
     does it beforehand."""
@@ -203,6 +212,9 @@ class FilterTable:
     policy_name: str | None = None
     warnings: tuple[str, ...] = ()
     default_response: str | None = None
+    overruled: MappingProxyType[str, tuple[Overruled, ...]] = field(
+        default_factory=lambda: MappingProxyType({}), repr=False, compare=False, hash=False
+    )
     _memory: _Memory = field(default_factory=_Memory, init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:

@@ -2,10 +2,12 @@
 keys: that one changed is said, which it is and was is not."""
 
 import difflib
+from collections.abc import Mapping
 
 from stockade.model.negotiation import PresharedKey
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.netsh.dump import Keys, static_lines
+from stockade.netsh.words import quoted
 from stockade.policy.objects import PolicySet
 
 _BLANK = 'psk="(not shown)"'
@@ -29,6 +31,19 @@ def _lines(objects: PolicySet) -> list[str]:
 def _timeless(line: str) -> str:
     words = [word for word in line.split(" ") if not word.startswith("modified=")]
     return " ".join(_BLANK if "%PSK_" in word else word for word in words)
+
+
+def setting_lines(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """The settings of `set config` that differ; the older value with a minus, the newer with a plus."""
+    lines = []
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key):
+            lines += [
+                f"{sign}set config property={key} value={quoted(values[key])}"
+                for sign, values in (("-", old), ("+", new))
+                if key in values
+            ]
+    return lines
 
 
 def keys_that_changed(old: PolicySet, new: PolicySet) -> list[str]:

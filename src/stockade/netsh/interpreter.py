@@ -125,6 +125,7 @@ def _run(words: Sequence[Word], session: Session) -> Outcome:
 
 def _run_found(found: Command, rest: Sequence[Word], session: Session) -> Outcome:
     """Run a command with the words after it."""
+    session.path = found.path
     if len(rest) == 1 and _asks_for_help(rest[0]):
         return command_help(found)
     if found.run is None:
@@ -370,6 +371,7 @@ def _run_segments(
             return
         else:
             before, session.origin = session.origin, Origin(source, number) if source else None
+            session.path = ()
             try:
                 outcome = run_command(segment.text, session)
             except StockadeError as error:
@@ -379,7 +381,7 @@ def _run_segments(
             finally:
                 session.origin = before
             good = not outcome.failed
-            yield replace(outcome, line=number, source=source)
+            yield replace(outcome, line=number, source=source, path=session.path)
             if session.ended:
                 return
 

@@ -58,6 +58,7 @@ class Session:
     interactive: bool = False
     depth: int = 0
     origin: Origin | None = None  # the line of the script that is running
+    path: tuple[str, ...] = ()  # the words of the command that is running
     grouping: bool = False  # a script runs whose changes may be written many at a time
     group: list[Origin | None] = field(default_factory=list)  # the lines of the changes in the buffer
     # The last filter list that a filter was added to, so that a long script does not compare each with all.
@@ -207,6 +208,7 @@ class Outcome:
     source: str = ""
     reason: Reason | None = field(default=None)
     note: bool = False
+    path: tuple[str, ...] = ()  # the words of the command, in full, where it was found
 
     @property
     def failed(self) -> bool:

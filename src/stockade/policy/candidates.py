@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from stockade.model.addresses import AddressRange
-from stockade.model.filters import Action, Direction, ListPosition, Provenance, SpecificFilter
+from stockade.model.filters import Action, Direction, ListPosition, Overruled, Provenance, SpecificFilter
 from stockade.model.negotiation import Negotiation
 from stockade.model.reasons import ReasonCode
 from stockade.model.traffic import TrafficSelector
@@ -348,6 +348,7 @@ class Settled:
     winner: Candidate
     filters: list[tuple[Order, SpecificFilter]]
     conflicts: list[tuple[tuple[Provenance, Provenance], str]]
+    losers: tuple[Overruled, ...] = ()
 
 
 def order_of(entry: SpecificFilter, key: Key) -> Order:
@@ -366,6 +367,7 @@ def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_mu
     anyway."""
     winner = group[0]
     conflicts = _NO_CONFLICTS
+    losers: list[Overruled] = []
     if len(group) > 1:
         conflicts = []
         ranked = sorted(group, key=Candidate.preference)
@@ -379,6 +381,7 @@ def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_mu
                 f" {winner.action} of {kept} is kept, {loser.action} of {lost} is not in force"
             )
             conflicts.append(((replace(kept, mirrored=False), replace(lost, mirrored=False)), text))
+            losers.append(Overruled(loser.action, lost))
     entry = winner.finish()
     filters = [(order_of(entry, winner.key), entry)]
     if winner.action is Action.NEGOTIATE and not exempt_multicast and _may_be_unsecurable(winner, broadcasts):
@@ -391,7 +394,7 @@ def settle(group: list[Candidate], broadcasts: Sequence[AddressRange], exempt_mu
                 *winner.key[5:],
             )
             filters.append((order_of(made, part_key), made))
-    return Settled(winner, filters, conflicts)
+    return Settled(winner, filters, conflicts, tuple(losers))
 
 
 def _may_be_unsecurable(candidate: Candidate, broadcasts: Sequence[AddressRange]) -> bool:

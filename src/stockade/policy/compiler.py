@@ -221,6 +221,7 @@ class PolicyCompiler:
             policy_name=_policy_name(names),
             warnings=self._warnings(),
             default_response=None if response is None else response.name,
+            overruled=MappingProxyType(self._groups.overruled()),
         )
         extra = {entry.id: entry for entry in (*exemptions, *open_for_dns)}
         if self._table is not None:

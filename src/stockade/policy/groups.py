@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from stockade.model.addresses import AddressRange
-from stockade.model.filters import SpecificFilter
+from stockade.model.filters import Overruled, SpecificFilter
 from stockade.policy.candidates import (
     Candidate,
     Doubt,
@@ -89,6 +89,11 @@ class Groups:
                 if pair not in told:
                     told.add(pair)
                     yield Doubt(DoubtKind.CONFLICT, pair[1], text)
+
+    def overruled(self) -> dict[str, tuple[Overruled, ...]]:
+        """Those that lost a conflict, by the id of the filter that won it."""
+        settled = [group.settled for group in self._contested.values() if group.settled is not None]
+        return {one.filters[0][1].id: one.losers for one in settled}
 
     # ---- changing them
 

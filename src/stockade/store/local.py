@@ -139,6 +139,12 @@ class LocalStore:
         """All objects as they were after revision `number`. CallerError UNKNOWN_NAME where it is not kept."""
         return self._state_of(number)[0]
 
+    def settings_at(self, number: int | None) -> dict[str, str]:
+        """The settings as they were after revision `number`, or are now."""
+        if number is not None:
+            return self._state_of(number)[1]
+        return {key: value for key in self._setting_keys() if (value := self.get_setting(key)) is not None}
+
     def rollback(self, number: int) -> None:
         """Make the store (objects and settings) as it was after revision `number`; a new revision says so."""
         objects, settings = self._state_of(number)

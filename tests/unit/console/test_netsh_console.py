@@ -133,8 +133,9 @@ def test_a_damaged_store_is_shown_at_its_last_good_copy(
     assert "Kept" in captured.out
     assert "last good copy" in captured.err
     assert stockade(home, *STATIC, "add", "policy", "More") == 1
-    assert stockade(home, "policy", "history") == 1
     assert "cannot be changed" in capsys.readouterr().err
+    assert stockade(home, "policy", "rollback", "1") == 1
+    assert "not be changed" in capsys.readouterr().err
 
 
 def test_ipseccmd(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,3 +191,19 @@ def test_an_agent_that_does_not_run_is_said(home: Path, capsys: pytest.CaptureFi
     assert stockade(home, "netsh", "ipsec", "dynamic", "show", "mmsas") == 1
     assert error_for(ReasonCode.AGENT_NOT_RUNNING).reason.code.meaning in capsys.readouterr().err
     assert stockade(home, "netsh", "ipsec", "dynamic", "show", "config") == 0
+
+
+def test_a_difference_tells_settings_too(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stockade(home, "netsh", "ipsec", "static", "add", "filterlist", "L") == 0
+    for level in ("0", "2"):
+        assert stockade(home, "netsh", "ipsec", "dynamic", "set", "config", "ipsecexempt", level) == 0
+    capsys.readouterr()
+    assert stockade(home, "policy", "diff", "3") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "-set config property=ipsecexempt value=0",
+        "+set config property=ipsecexempt value=2",
+    ]
+    assert stockade(home, "policy", "diff", "2", "3") == 0
+    assert capsys.readouterr().out == "+set config property=ipsecexempt value=0\n"
+    assert stockade(home, "policy", "diff", "4") == 0
+    assert "No difference" in capsys.readouterr().out

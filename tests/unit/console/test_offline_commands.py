@@ -163,3 +163,67 @@ def test_bytes_that_are_no_text_are_told_with_their_file(capsys, tmp_path, words
     told = capsys.readouterr().err
     assert "not valid UTF-8 (" in told
     assert str(file) in told
+
+
+SCRIPT = """@echo off
+netsh ipsec static delete policy name=P > nul
+netsh ipsec static add policy P assign=yes
+netsh ipsec static add filter L me any
+netsh ipsec static add filteraction B action=block
+netsh ipsec static add rule R P L B
+netsh ipsec static set store location=persistent
+netsh ipsec static add policy Always assign=yes
+netsh ipsec static add filter SSH me any protocol=tcp srcport=22
+netsh ipsec static add filteraction Open action=permit
+netsh ipsec static add rule S Always SSH Open
+netsh ipsec dynamic set config property=ipsecexempt value=0
+netsh ipsec dynamic add mmpolicy M
+netsh ipsec dynamic add qmpolicy Q
+netsh ipsec dynamic add rule me 10.0.0.5 M Q
+netsh ipsec dynamic add rule srcaddr=me dstaddr=any mmpolicy=M actioninbound=permit actionoutbound=permit
+netsh ipsec dynamic show qmsas
+netsh ipsec static exportpolicy file={export}
+"""
+
+
+def test_a_script_is_asked_with_all_its_stores_and_settings(capsys, tmp_path):
+    """What `dump` writes and what stands in the field: settings, dynamic rules, the persistent store."""
+    file, export = tmp_path / "all.cmd", tmp_path / "export"
+    file.write_text(SCRIPT.format(export=export))
+    asked = ["--policy-file", str(file), "--local", "10.0.0.1", "--format", "json"]
+
+    def verdict(*words: str) -> dict:
+        assert main(["explain", *words, *asked]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert verdict("me", "10.0.0.5", "udp")["verdict"] == "secure"  # dynamic
+    assert verdict("10.0.0.9", "me", "tcp", "--dport", "22")["rule"] == "S"  # persistent
+    assert verdict("10.0.0.9", "me", "udp", "--sport", "88")["verdict"] == "exempt"  # level 0
+    blocked = verdict("me", "10.0.0.9", "udp", "--dport", "7")
+    assert (blocked["verdict"], blocked["rule"]) == ("block", "R")
+    (lost,) = blocked["overruled"]
+    assert lost["action"] == "permit"
+    assert "dynamic" in lost["provenance"]
+    assert any("is not in force" in sentence and "dynamic" in sentence for sentence in blocked["why"])
+    assert main(["lint", *asked]) == 1
+    told = capsys.readouterr()
+    kinds = {finding["kind"] for finding in json.loads(told.out)}
+    assert {"opens-more", "conflict"} <= kinds
+    assert told.err.count("passed over") == 2  # the delete, and the show that needs an agent
+    assert not list(tmp_path.glob("export*"))
+
+
+def test_lint_reads_the_exemption_level_of_this_computer(capsys, tmp_path):
+    for line in (
+        "add policy P assign=yes",
+        "add filter L me any",
+        "add filteraction B action=block",
+        "add rule R P L B",
+    ):
+        assert main(["--home", str(tmp_path), "netsh", "ipsec", "static", *line.split()]) == 0
+    ask = ["--home", str(tmp_path), "lint", "--local", "10.0.0.1"]
+    main(ask)
+    assert "port 88" not in capsys.readouterr().out
+    main(["--home", str(tmp_path), "netsh", "ipsec", "dynamic", "set", "config", "ipsecexempt", "0"])
+    assert main(ask) == 1
+    assert "port 88" in capsys.readouterr().out

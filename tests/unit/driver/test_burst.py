@@ -48,7 +48,7 @@ SUITES = [
     EspSuite(Encryption.NULL, Hash.SHA_256),
 ]
 SHAPES = ["transport", "tunnel", "udp", "tunnel in udp"]
-NEEDS_CHECKSUM = 1
+NEEDS_CHECKSUM, GSO_UDP = 1, 5
 GIVEN_LIBRARY = "STOCKADE_TEST_BURST_LIBRARY"
 """Environment: test this one."""
 
@@ -91,7 +91,8 @@ class Side:
             wire += drain(self.wire[1])
             rest = self.path.account(batch.carried, batch.returned, now)
             left += len(rest)
-            wire += self.path.outbound([virtio.take(frame) for frame in rest], now).wire
+            clear = [packet for frame in rest for packet in virtio.take_all(frame)]
+            wire += self.path.outbound(clear, now).wire
         return wire, left
 
     def receive(
@@ -179,6 +180,11 @@ def frame_of(packet: bytes, *, gso: int = 0, at: int = 20) -> bytes:
     return header + packet
 
 
+def datagrams_of(packet: bytes, size: int, at: int) -> bytes:
+    """As the device gives a burst of UDP datagrams of `size` bytes each."""
+    return virtio._HEADER.pack(NEEDS_CHECKSUM, GSO_UDP, at + 8, size, at, 6) + packet
+
+
 def key_of(packet: bytes) -> bytes:
     place = locate(packet)
     assert place is not None
@@ -250,8 +256,9 @@ def check_the_same_bytes(
         ),
         *(frame_of(build_tcp(one, other, Noise(size)(size))) for size in (0, 1, 2, 3, 17, 1000)),
         frame_of(build_udp(one, other, Noise(2)(777))),
+        datagrams_of(build_udp(one, other, Noise(3)(4000)), 333, 20 if version == 4 else 40),
     ]
-    packets = [virtio.take(frame) for frame in frames]
+    packets = [packet for frame in frames for packet in virtio.take_all(frame)]
     reference = Datapath(Noise(7))
     install(reference, hosts, version, out)
     set_numbers(reference, used)
@@ -773,6 +780,23 @@ def test_a_socket_that_rests_loses_nothing_and_holds_nobody_up(
                 clear += drain(each.device[1])
                 sealed += drain(each.wire[1])
         assert [frame[10:] for frame in clear] == packets
+
+
+def test_thousands_of_flows_do_not_push_each_other_out(hosts: SimpleNamespace, library: Path) -> None:
+    """In a table where each flow has one place, some 60 of these would meet another's."""
+    packets = []
+    for port in range(2000):
+        one, other = ends(hosts, 4, 8000 + port)
+        packets.append(build_udp(one, other, b"data"))
+    with side(library) as sender:
+        install(sender.path, hosts, 4, hosts.make_sa())
+        for packet in packets:
+            sender.teach(key_of(packet))
+        sent = left = 0
+        for start in range(0, 2000, 100):
+            wire, back = sender.send([frame_of(packet) for packet in packets[start : start + 100]])
+            sent, left = sent + len(wire), left + back
+        assert (sent, left) == (2000, 0)
 
 
 def test_streams_are_merged_beside_each_other(hosts: SimpleNamespace, library: Path) -> None:

@@ -41,6 +41,7 @@ enum {
     MAXIMUM_MTU = 9216,
     UNSENT = 64,            /* packets that an interface does not take, for Python to cut */
     FLOWS = 1 << 15,        /* places in the flow table */
+    WAYS = 4,               /* of them in which one flow may stand */
     KEY = 38,               /* the longest flow key */
     GRO_READS = 8,          /* datagrams of merged segments in one recvmmsg */
     SEGMENTS = 128,         /* at most so many in one of them; the kernel's limit */
@@ -154,6 +155,7 @@ typedef struct {
     uint64_t call;            /* number of the call that runs */
     uint64_t generation;      /* of flows that count */
     flow_t *flows;
+    uint32_t next_way;
     sa_t **inbound;           /* by (destination, SPI) */
     uint32_t buckets, inbound_count;
     uint8_t *in;              /* SLOTS slots of IN_SLOT: what was read */

@@ -11,6 +11,7 @@
 #define UDP_SEGMENT 103
 #endif
 
+enum { GSO_UDP = 5, GSO_KIND = 0x7F }; /* of virtio_net_hdr */
 enum { NEEDS_CHECKSUM = 1, UDP_CHECKSUM = 6, SEND_WAIT_MS = 50, SYN_URG = 0x22, FIN_PSH = 0x09, CWR = 0x80 };
 
 static void drop_or_hand_back(burst_t *b, uint32_t slot)
@@ -248,8 +249,9 @@ static uint8_t *plain_place(burst_t *b, const work_t *work, uint8_t **slot)
     return *slot + outer + (sa->udp ? UDP_HEADER : 0) + ESP_HEADER + sa->iv_size;
 }
 
-/* Seal what stands in the slot and put the headers around it. `number`: how many of this packet went before. */
-static bool finish_slot(burst_t *b, const work_t *work, uint8_t *slot, size_t plain, uint32_t number)
+/* Seal what stands in the slot and put the headers around it. `number`: how many of this packet went before. `first`:
+ * what `outer_header` wants to know; datagrams of a burst are packets of their own there. */
+static bool finish_slot(burst_t *b, const work_t *work, uint8_t *slot, size_t plain, uint32_t number, bool first)
 {
     sa_t *sa = work->sa;
     size_t outer = !sa->tunnel ? work->place.at : sa->version == 4 ? IPV4_HEADER : IPV6_HEADER;
@@ -274,7 +276,7 @@ static bool finish_slot(burst_t *b, const work_t *work, uint8_t *slot, size_t pl
     }
     uint8_t protocol = sa->udp ? UDP : ESP;
     if (sa->tunnel)
-        outer_header(sa, slot, work->packet, size, protocol, number == 0);
+        outer_header(sa, slot, work->packet, size, protocol, first);
     else
         inner_header(slot, work->packet, &work->place, size, number, protocol);
     slot_done(b, slot, outer + size);
@@ -286,7 +288,7 @@ static void seal_single(burst_t *b, const work_t *work, size_t size)
     uint8_t *slot, *plain = plain_place(b, work, &slot);
     size_t from = work->sa->tunnel ? 0 : work->place.at;
     memcpy(plain, work->packet + from, size - from);
-    if (finish_slot(b, work, slot, size - from, 0))
+    if (finish_slot(b, work, slot, size - from, 0, true))
         touch(b, work->sa, 1, size - from);
 }
 
@@ -332,10 +334,54 @@ static bool seal_segments(burst_t *b, const work_t *work, size_t size, int32_t l
         memcpy(segment + 16, &sum, 2);
         if (sa->tunnel)
             length += at;
-        if (finish_slot(b, work, slot, length, number))
+        if (finish_slot(b, work, slot, length, number, number == 0))
             carried += length;
     }
     touch(b, sa, count, carried);
+    return true;
+}
+
+/* A burst of UDP datagrams of `each` bytes, as `virtio.take_all` cuts it: false where that cannot be done here, and
+ * nothing was. */
+static bool seal_datagrams(burst_t *b, const work_t *work, size_t size, int32_t largest, uint32_t each)
+{
+    const uint8_t *packet = work->packet, *udp = packet + work->place.at;
+    uint32_t at = work->place.at, number = 0;
+    sa_t *sa = work->sa;
+    if (work->place.protocol != UDP || size <= at + UDP_HEADER || !each)
+        return false;
+    uint32_t left = (uint32_t)size - at - UDP_HEADER, count = (left + each - 1) / each;
+    uint32_t longest = UDP_HEADER + (left < each ? left : each) + (sa->tunnel ? at : 0);
+    if (count > SEGMENTS || (int64_t)longest > largest || count > last_sequence(sa) - sa->sequence)
+        return false;
+    const uint8_t *data = udp + UDP_HEADER;
+    uint64_t pseudo = sum_bytes(packet + (work->place.version == 4 ? 12 : 8), work->place.version == 4 ? 8 : 32)
+                      + htons(UDP);
+    uint64_t carried = 0, sealed = 0;
+    for (; left; left -= each < left ? each : left, data += each, number++) {
+        uint32_t part = left < each ? left : each;
+        uint8_t *slot, *plain = plain_place(b, work, &slot), *datagram = plain;
+        size_t length = UDP_HEADER + part;
+        if (sa->tunnel) {
+            inner_header(plain, packet, &work->place, length, number, UDP);
+            datagram += at;
+        }
+        memcpy(datagram, udp, 4);
+        put16(datagram + 4, (uint16_t)length);
+        memset(datagram + 6, 0, 2);
+        memcpy(datagram + UDP_HEADER, data, part);
+        uint16_t sum = checksum_of(pseudo + htons((uint16_t)length) + sum_bytes(datagram, length));
+        if (!sum)
+            sum = 0xFFFF; /* 0 would mean "no checksum" (RFC 768) */
+        memcpy(datagram + 6, &sum, 2);
+        if (sa->tunnel)
+            length += at;
+        if (finish_slot(b, work, slot, length, number, true)) {
+            carried += length;
+            sealed++;
+        }
+    }
+    touch(b, sa, sealed, carried);
     return true;
 }
 
@@ -359,7 +405,13 @@ static bool seal_frame(burst_t *b, uint8_t *frame, size_t length)
     int32_t outer = sa->version == 4 ? IPV4_HEADER : IPV6_HEADER;
     int32_t whole = sa->tunnel ? (int32_t)size : (int32_t)(size - work.place.at);
     int32_t largest = largest_payload(sa, (int32_t)sa->mtu - (sa->tunnel ? outer : (int32_t)work.place.at));
-    if (whole > largest) {
+    if ((frame[1] & GSO_KIND) == GSO_UDP) {
+        uint16_t each, start;
+        memcpy(&each, frame + 4, 2);
+        memcpy(&start, frame + 6, 2);
+        if (start == work.place.at && seal_datagrams(b, &work, size, largest, each))
+            return true;
+    } else if (whole > largest) {
         if (work.place.protocol == TCP
             && seal_segments(b, &work, size, sa->tunnel ? largest - (int32_t)work.place.at : largest))
             return true;

@@ -82,31 +82,46 @@ static uint32_t hash_of(const uint8_t *bytes, size_t size, uint64_t seed)
     return (uint32_t)(value ^ value >> 17);
 }
 
-static flow_t *place_of(const burst_t *b, const flow_key_t *key, const sa_t *of)
+/* The first of the `WAYS` places in which a flow may stand: two flows that meet there do not push each other out, as
+ * many of thousands would in a table where each has one. */
+static flow_t *set_of(const burst_t *b, const flow_key_t *key, const sa_t *of)
 {
-    return b->flows + (hash_of(key->bytes, key->length, (uintptr_t)of) & (FLOWS - 1));
+    return b->flows + (hash_of(key->bytes, key->length, (uintptr_t)of) & (FLOWS - 1) & ~(uint32_t)(WAYS - 1));
+}
+
+static bool is_flow(const burst_t *b, const flow_t *flow, const flow_key_t *key)
+{
+    return flow->generation == b->generation && flow->key.length == key->length
+           && !memcmp(flow->key.bytes, key->bytes, key->length);
 }
 
 /* `of`: NULL for an outbound flow, the SA for an inbound one. */
 sa_t *flow_find(const burst_t *b, const flow_key_t *key, const sa_t *of)
 {
-    const flow_t *flow = place_of(b, key, of);
-    if (flow->generation != b->generation || flow->key.length != key->length
-        || memcmp(flow->key.bytes, key->bytes, key->length) != 0)
-        return NULL;
-    if (of ? flow->sa != of : !flow->sa->outbound)
-        return NULL;
-    return flow->sa;
+    const flow_t *set = set_of(b, key, of);
+    for (int n = 0; n < WAYS; n++)
+        if (is_flow(b, set + n, key) && (of ? set[n].sa == of : set[n].sa->outbound))
+            return set[n].sa;
+    return NULL;
 }
 
-/* A newer flow takes the place of an older one: that one goes the Python way again, which teaches it anew. */
+/* Where all places are taken, a newer flow takes that of an older one: that one goes the Python way again, which
+ * teaches it anew. */
 void burst_learn(burst_t *b, sa_t *sa, const uint8_t *key, uint32_t size)
 {
     flow_key_t wanted = {.length = (uint8_t)size};
     if (size == 0 || size > KEY)
         return;
     memcpy(wanted.bytes, key, size);
-    flow_t *flow = place_of(b, &wanted, sa->outbound ? NULL : sa);
+    flow_t *set = set_of(b, &wanted, sa->outbound ? NULL : sa), *flow = NULL;
+    for (int n = 0; n < WAYS && !flow; n++)
+        if (is_flow(b, set + n, &wanted) && (sa->outbound ? set[n].sa->outbound : set[n].sa == sa))
+            flow = set + n;
+    for (int n = 0; n < WAYS && !flow; n++)
+        if (set[n].generation != b->generation)
+            flow = set + n;
+    if (!flow)
+        flow = set + b->next_way++ % WAYS;
     flow->generation = b->generation;
     flow->sa = sa;
     flow->key = wanted;

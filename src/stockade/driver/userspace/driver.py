@@ -145,7 +145,9 @@ class UserspaceDriver:
             self._started = True
             return
         try:
-            self._system.claim(segments=offloads.TSO not in self._without)
+            self._system.claim(
+                segments=offloads.TSO not in self._without, datagrams=offloads.USO not in self._without
+            )
             self._sockets = raw.open_sockets()
             self._has_burst = offloads.BURST not in self._without and load_library() is not None
             self._log = clear_log.open_socket()

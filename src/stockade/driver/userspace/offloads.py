@@ -10,6 +10,7 @@ plain way. `stockade doctor` shows what this host has.
 import fcntl
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ from stockade.model.reasons import ReasonCode, error_for
 BURST: Final = "burst"
 IPSEC_MB: Final = "ipsec-mb"
 TSO: Final = "tso"
+USO: Final = "uso"
 GRO: Final = "gro"
 UDP_GSO: Final = "udp-gso"
 MODERATION: Final = "moderation"
@@ -32,6 +34,7 @@ OFFLOADS: Final = {
     BURST: "whole batches in one call of compiled code",
     IPSEC_MB: "AES-GCM by Intel's ipsec-mb, in the burst path",
     TSO: "bursts of TCP up to 64 KiB from the TUN device, cut here",
+    USO: "bursts of UDP datagrams that a program sends in one call (UDP_SEGMENT), cut here",
     GRO: "segments of a TCP stream merged before they are written to the TUN device",
     UDP_GSO: "ESP in UDP over IPv4: many datagrams in one send and one receive, in the burst path",
     MODERATION: "a raw socket from which few packets came at once rests for 0.1 ms, in the burst path",
@@ -41,6 +44,12 @@ OFFLOADS: Final = {
 """By name, with what each is."""
 
 _TUNGETFEATURES: Final = 0x8004_54CF
+_TUNSETIFF: Final = 0x4004_54CA
+_TUNSETOFFLOAD: Final = 0x4004_54D0
+_PROBE_DEVICE: Final = struct.pack("16sH22x", b"stockade-try%d", 0x0001 | 0x1000 | 0x4000)
+"""TUN, without packet information, with IFF_VNET_HDR."""
+_USO_FEATURES: Final = 0x01 | 0x20 | 0x40
+"""Checksums, and UDP of both families."""
 _IFF_VNET_HDR: Final = 0x4000
 _UDP_GRO: Final = 104
 
@@ -107,6 +116,24 @@ def _vnet_header() -> str | None:
         os.close(descriptor)
 
 
+def _uso() -> str | None:
+    """The TUN driver tells of it by taking it: on a device of its own, which goes again at once."""
+    missing = _vnet_header()
+    if missing is not None:
+        return missing
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, _TUNSETIFF, _PROBE_DEVICE)
+        fcntl.ioctl(descriptor, _TUNSETOFFLOAD, _USO_FEATURES)
+    except PermissionError:
+        return "only root can ask the TUN driver"
+    except OSError as error:
+        return f"the TUN driver lacks TUN_F_USO4 (Linux 6.2): {error.strerror}"
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def _udp_gso() -> str | None:
     if _burst() is not None:
         return "the burst path was not built"
@@ -134,6 +161,7 @@ _PROBES: Final[dict[str, Callable[[], str | None]]] = {
     BURST: _burst,
     IPSEC_MB: _ipsec_mb,
     TSO: _vnet_header,
+    USO: _uso,
     GRO: _vnet_header,
     UDP_GSO: _udp_gso,
     MODERATION: _burst,

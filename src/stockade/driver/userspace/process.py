@@ -169,7 +169,7 @@ class Process:
         packets = []
         for _ in range(READS_PER_TURN):
             try:
-                packets.append(virtio.take(os.read(self._device, virtio.READ_SIZE)))
+                packets += virtio.take_all(os.read(self._device, virtio.READ_SIZE))
             except BlockingIOError:
                 break
         if packets:
@@ -194,7 +194,8 @@ class Process:
             if batch.unsent:
                 self._send(list(batch.unsent))
             if rest and batch.kind == Watch.DEVICE:
-                self._emit(self._datapath.outbound([virtio.take(frame) for frame in rest], now))
+                packets = [packet for frame in rest for packet in virtio.take_all(frame)]
+                self._emit(self._datapath.outbound(packets, now))
             elif rest:
                 is_esp = batch.kind == Watch.ESP
                 take = self._datapath.inbound if is_esp else self._datapath.inbound_udp

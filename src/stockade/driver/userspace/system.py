@@ -64,7 +64,7 @@ CLAIM_SECONDS: Final = 5.0
 _TUNSETIFF: Final = 0x4004_54CA
 _TUNSETOFFLOAD: Final = 0x4004_54D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
-_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6 = 0x01, 0x02, 0x04
+_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_USO4, _TUN_F_USO6 = 0x01, 0x02, 0x04, 0x20, 0x40
 _IFREQ = Struct("16sH22x")
 
 
@@ -82,14 +82,14 @@ class System:
         bytes."""
         return self._descriptor
 
-    def claim(self, *, segments: bool = True) -> None:
+    def claim(self, *, segments: bool = True, datagrams: bool = True) -> None:
         """Make device, rule and routes, or complete what is there of them. `segments`: the device may hand
-        over bursts of TCP for us to cut."""
+        over bursts of TCP for us to cut; `datagrams`: of UDP too, where its driver can (Linux 6.2)."""
         if self._descriptor >= 0:
             return
         # Closed before open: the rule leads to nowhere until the device is there.
         _claim_rule(self._open_netlink())
-        descriptor = _open_device(segments)
+        descriptor = _open_device(segments, datagrams)
         try:
             _claim_device(self._open_netlink())
         except OSError as error:
@@ -223,8 +223,20 @@ def _path_mtu(netlink: NetlinkSocket, peer: Address) -> int | None:
     return rtnetlink.decode_link_mtu(answer.body)
 
 
-def _open_device(segments: bool) -> int:
-    """The TUN device, with whole datagrams and (`segments`) TCP segmentation left to us."""
+def _offer(descriptor: int, segments: bool, datagrams: bool) -> None:
+    """Tell the device what may be left to us; what an older kernel does not know it refuses as a whole."""
+    wanted = (_TUN_F_TSO4 | _TUN_F_TSO6) * segments | (_TUN_F_USO4 | _TUN_F_USO6) * datagrams
+    try:
+        fcntl.ioctl(descriptor, _TUNSETOFFLOAD, wanted | _TUN_F_CSUM if wanted else 0)
+    except OSError:
+        if not datagrams:
+            raise
+        _offer(descriptor, segments, False)
+
+
+def _open_device(segments: bool, datagrams: bool) -> int:
+    """The TUN device, with checksums, TCP segmentation (`segments`) and UDP segmentation (`datagrams`) left
+    to us."""
     deadline = time.monotonic() + CLAIM_SECONDS
     while True:
         try:
@@ -234,8 +246,7 @@ def _open_device(segments: bool) -> int:
         try:
             request = _IFREQ.pack(DEVICE.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR)
             fcntl.ioctl(descriptor, _TUNSETIFF, request)
-            wanted = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 if segments else 0
-            fcntl.ioctl(descriptor, _TUNSETOFFLOAD, wanted)
+            _offer(descriptor, segments, datagrams)
             return descriptor
         except OSError as error:
             os.close(descriptor)

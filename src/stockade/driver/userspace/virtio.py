@@ -2,10 +2,11 @@
 
     flags (1) | gso_type (1) | hdr_len (2) | gso_size (2) | csum_start (2) | csum_offset (2)
 
-in host byte order. In: one read is one packet, or up to 64 KiB of one TCP flow (TSO) that the datapath cuts;
-checksums may be half done (only the pseudo header's sum is in place) and are finished here. Out: what was
-opened is marked as checked, and consecutive segments of a TCP flow are joined into one (GRO), which saves the
-stack most of its work per packet.
+in host byte order. In: one read is one packet, or up to 64 KiB of one TCP flow (TSO) that the datapath cuts,
+or a burst of UDP datagrams that a program sent in one call (USO), which is cut here, for its borders are the
+program's. Checksums may be half done (only the pseudo header's sum is in place) and are finished here. Out:
+what was opened is marked as checked, and consecutive segments of a TCP flow are joined into one (GRO), which
+saves the stack most of its work per packet.
 
 Joining follows what the kernel's own GRO takes for safe: same addresses, ports, TOS (for IPv6 traffic class
 and flow label), TTL, acknowledgement, window and options; sequence numbers that run on; all of one size but
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Final
 
-from stockade.driver.packets import TCP, checksum, with_payload
+from stockade.driver.packets import TCP, checksum, ones_complement_sum, with_payload
 
 HEADER_SIZE: Final = 10
 CHECKSUM_KNOWN: Final = b"\x02" + bytes(9)
@@ -33,10 +34,45 @@ that."""
 _HEADER: Final = Struct("=BBHHHH")
 _NEEDS_CHECKSUM: Final = 1
 _GSO_TCPV4, _GSO_TCPV6 = 1, 4
+_GSO_UDP, _GSO_KIND = 5, 0x7F
+_UDP, _UDP_HEADER = 17, 8
 _MAXIMUM_JOINED: Final = 65_000
 _ACK, _PSH = 0x10, 0x08
 _UDP_CHECKSUM: Final = 6
 """Where a UDP header has its checksum; no other protocol that leaves it to the device has it there."""
+
+
+def take_all(frame: bytes) -> list[bytes]:
+    """The IP packets of a read: one, or the datagrams of a burst of UDP; as `take`."""
+    _, gso_type, _, size, start, _ = _HEADER.unpack_from(frame)
+    if gso_type & _GSO_KIND == _GSO_UDP:
+        packet = frame[HEADER_SIZE:]
+        least = 20 if packet[:1] < b"\x50" else 40
+        if size and least <= start and start + _UDP_HEADER < len(packet):
+            return _datagrams(packet, start, size)
+    return [take(frame)]
+
+
+def _datagrams(packet: bytes, at: int, size: int) -> list[bytes]:
+    """The datagrams with `size` bytes each (the last one with what is left) of a burst whose UDP header
+    stands at `at`. IPv4 identifications run on, as the kernel's do."""
+    is_v4 = packet[0] >> 4 == 4
+    ports = packet[at : at + 4]
+    addresses = packet[12:20] if is_v4 else packet[8:40]
+    fixed = int.from_bytes(addresses + ports, "big") + _UDP
+    made = []
+    for number, position in enumerate(range(at + _UDP_HEADER, len(packet), size)):
+        data = packet[position : position + size]
+        length = _UDP_HEADER + len(data)
+        value = (65535 - (fixed + 2 * length + ones_complement_sum(data)) % 65535) % 65535
+        upper = b"".join((ports, length.to_bytes(2, "big"), (value or 0xFFFF).to_bytes(2, "big"), data))
+        if is_v4:
+            identification = (int.from_bytes(packet[4:6], "big") + number) & 0xFFFF
+            header = packet[:4] + identification.to_bytes(2, "big") + packet[6:at]
+            made.append(with_payload(header, packet[9], length) + upper)
+        else:
+            made.append(packet[:4] + (at - 40 + length).to_bytes(2, "big") + packet[6:at] + upper)
+    return made
 
 
 def take(frame: bytes) -> bytes:
