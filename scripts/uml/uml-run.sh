@@ -43,7 +43,7 @@ mkdir -p -m 1777 /run/tmp; mkdir -p /run/netns /run/lock
 # without the hash modules: "Requested AEAD algorithm not found"; without drbg: "unable to initialize cryptographic operations"
 modprobe -d "$folder" -a drbg jitterentropy_rng ghash-generic gcm ccm ctr cbc ecb hmac authenc authencesn echainiv seqiv \
     md5 sha1_generic sha256_generic sha512_generic des_generic crypto_null ipv6 xfrm_user esp4 ah4 esp6 ah6 af_key \
-    veth bridge dummy sch_netem tun ip_tables iptable_nat iptable_raw xt_nat xt_MASQUERADE xt_tcpudp >"$control/modprobe.log" 2>&1
+    veth bridge dummy sch_netem tun ip_tables iptable_nat iptable_raw xt_nat xt_MASQUERADE xt_tcpudp nf_conntrack_netlink >"$control/modprobe.log" 2>&1
 ip link set lo up
 hostname uml
 cd "$PWD" 2>/dev/null

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from interop_cases import Case
+from interop_combinations import EVERY
 from interop_far import CONTROL_ADDRESS, CONTROL_PORT
 from interop_world import PeersFiles
 from user_mode_linux import CHECKOUT, LIMIT_SECONDS, SCRIPTS, TESTS
@@ -55,7 +56,8 @@ class FarMachine:
         runner += ["-k", str(self._folder / "console"), "-i", WIRE, "-i", CONTROL]
         control = f"ip address add {CONTROL_ADDRESS}/24 dev vec1; ip link set vec1 up; "
         program = [sys.executable, str(TESTS / "peers" / "interop_far.py"), "--files", str(files)]
-        command = ["env", f"PYTHONPATH={CHECKOUT / 'src'}", "sh", "-c", f'{control} exec "$@"', "far"]
+        every = [f"{EVERY}=1"] if EVERY in os.environ else []
+        command = ["env", f"PYTHONPATH={CHECKOUT / 'src'}", *every, "sh", "-c", f'{control} exec "$@"', "far"]
         with (self._folder / "far.out").open("w", encoding="utf-8") as output:
             self._process = self._switch.popen([*runner, "--", *command, *program], stdout=output.fileno())
         try:

@@ -53,7 +53,7 @@ def main() -> int:
         refused = stockade.client.get("/v1/status")["policy_refused"]
         assert refused is None, refused
         wires = {peer: (network.switch, network.port(peer)) for peer in PEERS}
-        laboratory = Laboratory(stockade, peers, wires, absent, tunnels=tunnels)
+        laboratory = Laboratory(stockade, peers, wires, absent, network["nat"], tunnels=tunnels)
         print(f"ready after {time.monotonic() - began:.1f} s", flush=True)
         for name in options.trials or all_trials():
             began = time.monotonic()

@@ -1,6 +1,5 @@
 """Where the trials of interop_trials.py take place: addresses, ways, the NAT, and what each end is told."""
 
-import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +24,12 @@ from interop_cases import (
     swan_files,
     swan_text,
 )
+from interop_nat import address_nat
 from interop_trials import LibreswanPeer, SwanPeer
 from libreswan_node import PASSWORD, Libreswan
 from stockade_node import StockadeNode
 from strongswan_node import StrongSwan
 
-from stockade.lab.needs import find_program
 from stockade.lab.netns import Namespace, Network
 
 OUR_HOSTS = {"ours": ip_interface(f"{OURS}/24"), "nat": ip_interface(f"{NAT_INSIDE}/24")}
@@ -194,47 +193,3 @@ def route_to_peers(namespace: Namespace) -> None:
                 _, theirs = case.networks(peer, role)
                 commands.append(f"route add {theirs} via {gateway} src {OUR_HOST} onlink dev eth0")
     namespace.ip(*commands)
-
-
-def address_nat(network: Network) -> None:
-    """We reach 10.9.3.0/24 through the NAT, which puts its own address in the place of ours; peers with an
-    address in 10.8.3.0/24 reach us through it, which puts the case's public address there."""
-    network["ours"].ip(f"route add 10.9.3.0/24 via {NAT_INSIDE}")
-    public = [
-        (case.own_address(peer, "responder"), case.address(peer, "responder"))
-        for case in CASES
-        for peer in PEERS
-        if case.nat
-    ]
-    nat = network["nat"]
-    nat.ip(
-        f"address add {NAT_OUTSIDE}/24 dev eth0",
-        f"address add {NAT_THEIRS}/24 dev eth0",
-        *(f"address add {address}/24 dev eth0" for _, address in public),
-    )
-    settings = {"ip_forward": 1, "conf/all/send_redirects": 0, "conf/eth0/send_redirects": 0}
-
-    def set_up() -> None:
-        for name, value in settings.items():
-            Path("/proc/sys/net/ipv4", name).write_text(f"{value}\n", encoding="ascii")
-
-    nat.call(set_up)
-    translate(nat, [("daddr 10.9.3.0/24", NAT_OUTSIDE), *((f"saddr {own}", to) for own, to in public)])
-
-
-def translate(nat: Namespace, rules: list[tuple[str, str]]) -> None:
-    """Put another source into UDP packets that match, and other ports. By nftables, but where their kernel
-    part knows no IP."""
-    if "STOCKADE_IN_UML" in os.environ:
-        for match, to in rules:
-            end, address = match.split()
-            words = ["-d" if end == "daddr" else "-s", address, "-p", "udp", "-j", "SNAT"]
-            words += ["--to", f"{to}:20000-29999"]
-            nat.run(["iptables-legacy", "-t", "nat", "-A", "POSTROUTING", *words])
-        return
-    nft = find_program("nft")
-    assert nft is not None
-    lines = [f"ip {match} meta l4proto udp snat to {to}:20000-29999" for match, to in rules]
-    hook = "type nat hook postrouting priority srcnat; policy accept;"
-    script = "\n".join(["table ip trial {", "chain translate {", hook, *lines, "}", "}", ""])
-    nat.run([nft, "-f", "-"], input_text=script)

@@ -101,13 +101,20 @@ class Libreswan:
             assert time.monotonic() < deadline, f"pluto does not answer:\n{self.log()}"
             time.sleep(0.05)
         self._run("libexec/ipsec/whack", "--listen")
+        # all in one: each reads the whole configuration, and where a machine is emulated that takes long
+        self._run(
+            "libexec/ipsec/addconn",
+            "--config",
+            str(self._folder / "ipsec.conf"),
+            *self._connections,
+            check=False,
+            seconds=START_SECONDS,
+        )
+        known, log = self.status(), self.log()
         for name in self._connections:
-            added = self._run(
-                "libexec/ipsec/addconn", "--config", str(self._folder / "ipsec.conf"), name, check=False
-            )
-            if added.returncode != 0:
-                said = [line for line in self.log().splitlines() if f'"{name}"' in line]
-                self.refused[name] = (added.stdout + added.stderr).strip() or "".join(said[-1:])
+            if f'"{name}":' not in known:
+                said = [line for line in log.splitlines() if f'"{name}"' in line]
+                self.refused[name] = "".join(said[-1:]) or "pluto did not take it"
 
     def stop(self) -> None:
         """Let it say good-bye to its peers and end."""

@@ -39,7 +39,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
         assert refused is None, refused
         peers = {name: RemotePeer(far, name) for name in PEERS if name not in absent}
         wires = dict.fromkeys(PEERS, (network.switch, WIRE))
-        yield Laboratory(stockade, peers, wires, absent, tunnels=True)
+        yield Laboratory(stockade, peers, wires, absent, network["nat"], tunnels=True)
 
 
 @pytest.mark.parametrize("trial", tuple(all_trials()))

@@ -41,6 +41,11 @@ class StockadeNode:
     ) -> None:
         self.stop()
 
+    def configure(self, settings: str) -> None:
+        """The text of agent.toml, which the agent reads when it starts."""
+        self._home.mkdir(mode=0o700, exist_ok=True)
+        (self._home / "agent.toml").write_text(settings, encoding="utf-8")
+
     def command(self, *words: str) -> str:
         """Run a `stockade` command by its own entry point, in this process; what it printed."""
         printed = io.StringIO()
