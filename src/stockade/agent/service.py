@@ -626,7 +626,7 @@ class Service:
         return views.peer_plan(self._core, peer)
 
     def journal(self, last: int) -> messages.JournalEntries:
-        recent = list(self._journal.recent)
+        recent = self._journal.recent
         return messages.JournalEntries(entries=recent[max(0, len(recent) - last) :])
 
     def events(self, query: EventQuery) -> messages.JournalEntries:
