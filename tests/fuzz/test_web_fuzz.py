@@ -83,7 +83,9 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         client, deadline = AgentClient(Paths.of(home).socket, timeout=60.0), time.monotonic() + SECONDS
         while True:
             try:
-                if client.get("/v1/status")["web"]["state"] == "waiting":
+                web = client.get("/v1/status")["web"]
+                assert web is not None, "an agent that answers says where its console is"
+                if web["state"] == "waiting":
                     break
             except StockadeError:
                 assert agent.poll() is None
