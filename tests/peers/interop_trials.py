@@ -487,6 +487,29 @@ def another_key_is_refused(laboratory: Laboratory, case: Case, peer: str, role: 
     laboratory.stockade.client.post("/v1/sas/delete", {"peer": case.address(peer, role)})
 
 
+def another_authority_is_refused(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """The peer proves itself last, by a certificate under a root that our rule does not name. It believes
+    that all is well until our delete comes."""
+    node = laboratory.peers[peer]
+    log = len(node.log())
+    with laboratory.capture(peer, only_ours=True) as wire:
+        assert ping(laboratory.our_host, case.traffic(peer, role), 2, 1) == 0
+        eventually(
+            lambda: "certificate-untrusted" in laboratory.stockade.reasons()[-6:],
+            30,
+            lambda: f"our journal: {laboratory.stockade.reasons()[-12:]}",
+        )
+        eventually(
+            lambda: re.search("received (DELETE|Delete)", node.log()[log:]),
+            30,
+            lambda: f"no delete: {node.log()[log:]}",
+        )
+        tally = wire.tally()
+    assert tally.protected_clear == 0, tally
+    assert laboratory.quick_modes(case.address(peer, role)) == []
+    assert laboratory.states(case, peer, role) == []
+
+
 def a_changed_mapping_is_followed(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
     """The NAT gives the end behind it another port, which says nothing but what its applications say: we
     follow with the SAs that there are, and both ends reach each other whoever is behind it."""
@@ -556,6 +579,7 @@ TRIALS: dict[str, Callable[[Laboratory, Case, str, str], None]] = {
     "tcp-only": only_tcp_is_secured,
     "deleted-by-the-other-end": the_other_end_deletes,
     "another-preshared-key": another_key_is_refused,
+    "another-authority": another_authority_is_refused,
     "nat-mapping-changes": a_changed_mapping_is_followed,
     "nat-by-the-draft": the_draft_serves_too,
     "nat-tunnel-by-the-draft": the_draft_serves_too,
