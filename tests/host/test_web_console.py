@@ -68,7 +68,11 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebConsole]:
         ping = ["ping", "-q", "-i", "0.2", "-W", "10"]
         assert network["alpha"].run([*ping, "-c", "5", BETA], check=False, timeout=60).returncode == 0
         network["alpha"].run([*ping, "-c", "1", "-w", "2", NOBODY], check=False, timeout=60)
-        yield stack.enter_context(WebConsole(network["alpha"], base / "alpha", "--listen", "127.0.0.1:0"))
+        opened = stack.enter_context(WebConsole(network["alpha"], base / "alpha", "--listen", "127.0.0.1:0"))
+        # what is cut after a while is begun now, and looked at by the last tests
+        opened.slow = stack.enter_context(opened.connect())
+        opened.slow.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        yield opened
         for agent in agents:
             agent.terminate()
 
@@ -297,7 +301,9 @@ def test_nobody_sees_a_page_without_signing_in(console: WebConsole) -> None:
 
 
 def test_a_link_is_good_once(console: WebConsole) -> None:
-    path = console.link().removeprefix(console.url)
+    printed = console.stockade("--format", "json", "web", "link", "--role", "operator")
+    link = str(json.loads(printed)["link"])
+    path = link[link.index("/link?") :]
     assert console.ask("GET", path)[0] == 303
     assert console.ask("GET", path)[0] == 403
     await_journal(
@@ -368,10 +374,9 @@ def test_large_and_broken_requests_end_at_once(console: WebConsole) -> None:
 
 
 def test_a_request_that_trickles_in_is_cut(console: WebConsole) -> None:
-    with console.connect() as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
-        connection.settimeout(120)
-        assert connection.recv(100) == b""
+    assert console.slow is not None
+    console.slow.settimeout(120)
+    assert console.slow.recv(100) == b""
     await_journal(console, lambda entry: "took too long" in str(entry["text"]))
 
 

@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -421,6 +422,102 @@ def a_killed_agent_comes_back(world: World) -> None:
         assert ping(world.beta, ALPHA, 2) == 2
         tally = wire.tally()
         assert tally.protected_clear == 0, tally
+
+
+class KeptAgent(Agent):
+    """An agent under a service manager that keeps its sockets, as systemd does: what it stores is given to
+    the next one."""
+
+    def __init__(self, namespace: Namespace, home: Path) -> None:
+        super().__init__(namespace, home)
+        self.kept: dict[str, int] = {}
+        self._path = str(home.with_suffix(f".notify-{next(_NUMBERS)}"))
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(self._path)
+        self._notify.setblocking(False)
+
+    def start(self) -> None:
+        moves = "; ".join(f"exec {60 + n}<&{fd}" for n, fd in enumerate(self.kept.values()))
+        moves += "".join(f"; exec {3 + n}<&{60 + n} {60 + n}<&-" for n in range(len(self.kept)))
+        script = f'{moves or ":"}; export LISTEN_PID=$$; exec "$@"'
+        words = ["bash", "-c", script, "bash", *STOCKADE, "--home", str(self.home), "agent", "run"]
+        manager = {
+            "NOTIFY_SOCKET": self._path,
+            "LISTEN_FDS": str(len(self.kept)),
+            "LISTEN_FDNAMES": ":".join(self.kept),
+        }
+        for descriptor in self.kept.values():
+            os.set_inheritable(descriptor, True)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._namespace.argv(words),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+                close_fds=False,
+                env={**os.environ, **manager},
+            )
+
+    def listen(self) -> None:
+        """What was sent to us since the last time."""
+        with suppress(BlockingIOError):
+            while True:
+                text, rights, _, _ = socket.recv_fds(self._notify, 4096, 4)
+                values = dict(line.split("=", 1) for line in text.decode().splitlines())
+                for descriptor in rights:
+                    if values["FDNAME"] in self.kept:
+                        os.close(self.kept[values["FDNAME"]])
+                    self.kept[values["FDNAME"]] = descriptor
+
+    def close(self) -> None:
+        self._notify.close()
+        for descriptor in self.kept.values():
+            os.close(descriptor)
+
+
+def packets_through_a_nat_survive_a_killed_agent(world: World) -> None:
+    """alpha is behind a NAT, so ESP comes to a socket of its agent. The agent is killed and comes back two
+    seconds later; its service manager has kept the socket, and no packet is lost. Without that they are."""
+    for port in (500, 4500):
+        rule = f"-t nat -A POSTROUTING -o eth0 -p udp --sport {port} -j SNAT --to-source {ALPHA}"
+        world.alpha.run(["iptables-legacy", *f"{rule}:{20_000 + port}".split()])
+    with two_agents(world) as (alpha, _):
+        alpha.agent.terminate()
+        for is_kept in (True, False):
+            agent = alpha.agent = KeptAgent(world.alpha, alpha.home)
+            agent.start()
+            agent.wait_until_ready()
+            assert eventually(lambda: ping(world.alpha, BETA, 2, 2) == 2), "a way through the NAT"
+            assert any("espinudp" in text for text in xfrm(world.alpha, "state")), xfrm(world.alpha, "state")
+            agent.listen()
+            assert set(agent.kept) == {"esp-in-udp-4", "esp-in-udp-6"}
+            if not is_kept:
+                for descriptor in agent.kept.values():
+                    os.close(descriptor)
+                agent.kept.clear()
+            output = alpha.home.with_name(f"pings-{is_kept}.txt")
+            with output.open("w") as file:
+                pinging = world.alpha.popen(["ping", "-n", "-i", "0.05", BETA], stdout=file.fileno())
+            assert eventually(lambda file=output: file.read_text().count("bytes from") > 10)
+            agent.kill()
+            time.sleep(2)
+            agent.start()
+            agent.wait_until_ready()
+            answers = output.read_text().count("bytes from")
+            assert eventually(
+                lambda file=output, n=answers: file.read_text().count("bytes from") > n + 10, 60
+            )
+            pinging.send_signal(signal.SIGINT)
+            pinging.wait(10)
+            answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", output.read_text())}
+            lost = set(range(1, max(answered) + 1)) - answered
+            assert bool(lost) is not is_kept, (is_kept, lost)
+            agent.listen()
+            assert agent.terminate() == 0
+            agent.close()
+        assert eventually(lambda: xfrm(world.alpha, "state") == []), "nothing is left"
 
 
 # ---- the driver alone -------------------------------------------------------------------------------------
@@ -1203,6 +1300,7 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "permit-and-block-are-kept": permit_and_block_are_kept,
     "clear-traffic-is-refused": clear_traffic_is_refused,
     "a-killed-agent-comes-back": a_killed_agent_comes_back,
+    "packets-through-a-nat-survive-a-killed-agent": packets_through_a_nat_survive_a_killed_agent,
 }
 
 

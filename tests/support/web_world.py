@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
 from stockade.lab.netns import Namespace
 
@@ -26,6 +27,8 @@ class WebConsole:
         self._words = words
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
+        self.slow: socket.socket | None = None
+        """A request that trickles in; the world's maker begins it."""
 
     def __enter__(self) -> Self:
         door = Paths.of(self.home).web_door / "api.sock"
@@ -64,9 +67,9 @@ class WebConsole:
         return str(result.stdout)
 
     def link(self, role: str = "operator") -> str:
-        """The path of a link that signs in once."""
-        printed = json.loads(self.stockade("--format", "json", "web", "link", "--role", role))["link"]
-        return self.url + printed[printed.index("/link?") :]
+        """A link that signs in once, as `stockade web link` makes it."""
+        ticket = AgentClient(Paths.of(self.home).socket, timeout=60.0).post("/v1/web/ticket", {"role": role})
+        return f"{self.url}/link?ticket={ticket['ticket']}"
 
     def connect(self) -> socket.socket:
         """A connection to the console, from inside its namespace."""

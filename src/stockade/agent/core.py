@@ -623,8 +623,8 @@ class HostCore:
         return str(entry.provenance) if entry is not None else ""
 
     def _note(self, kind: str, reason: Reason, now: float, **fields: object) -> None:
-        kept: Iterable[tuple[str, object]] = ((name, value) for name, value in fields.items() if value != "")
-        self._journal(Entry(kind, reason, tuple((name, str(value)) for name, value in kept)))
+        kept = [(name, str(value)) for name, value in fields.items() if value != ""]
+        self._journal(Entry(kind, reason, tuple(kept)))
 
 
 def _stores(policy_sets: Iterable[PolicySet]) -> str:

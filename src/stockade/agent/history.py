@@ -13,6 +13,15 @@ MAXIMUM_REASONS = 8
 """So many reasons of refused packets are told: those with most of them."""
 
 
+NEGOTIATIONS = {
+    "main_modes": "main modes made",
+    "quick_modes": "quick modes made",
+    "negotiation_failures": "negotiations failed",
+    "first_messages_dropped": "first messages dropped",
+}
+"""Of the IKE statistics those that say how negotiations end, and their names beside a line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What is known at one moment; all but the SAs are sums since the start of the agent."""
@@ -50,8 +59,10 @@ class History:
                 ("ike", figures.ike, before.ike),
             ):
                 for name, count in new.items():
+                    if group == "ike" and name not in NEGOTIATIONS:
+                        continue
                     grown = max(0, count - old.get(name, 0))  # a data plane that began anew counts from 0
-                    point[f"{group}: {name}"] = round(grown / span * 60, 2)
+                    point[f"{group}: {NEGOTIATIONS.get(name, name)}"] = round(grown / span * 60, 2)
         self._before, self._at = figures, now
         self._points.append(point)
 

@@ -69,14 +69,18 @@ def run_agent(
 
 
 def end_left(paths: Paths) -> None:
-    """End the data plane that an agent left which died, and with it its SAs. Filters stay: what must be
-    secured is closed. Errors: AGENT_RUNNING."""
+    """End the data plane that an agent left which died, and with it its SAs, those in the kernel too. Filters
+    stay: what must be secured is closed. Errors: AGENT_RUNNING."""
     paths.make_folders()
     lock = _lock(paths.lock)
     try:
         from stockade.driver.userspace.survival import end_orphan
 
         end_orphan(paths.data_plane)
+        if paths.kernel_ledger.exists():  # a driver in the kernel was not stopped, or not to its end
+            from stockade.driver.kernel.driver import KernelDriver
+
+            KernelDriver(paths.kernel_ledger).stop(keep_filters=True)
     finally:
         os.close(lock)
 

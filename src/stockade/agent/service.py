@@ -22,6 +22,7 @@ from stockade import __version__
 from stockade.agent import messages, views
 from stockade.agent.boot import Gate
 from stockade.agent.core import HostCore
+from stockade.agent.descriptors import open_ike_sockets
 from stockade.agent.domain import DomainPolicy
 from stockade.agent.doors import StraysWatch
 from stockade.agent.event_store import EventQuery, EventStore, find, newest_number
@@ -42,7 +43,7 @@ from stockade.agent.udp import STRANGERS, STRANGERS_IN_FLOOD, Batch, Screen, Udp
 from stockade.agent.unreachable import UnreachableReports
 from stockade.agent.web_desk import WebDesk
 from stockade.agent.workers import Workers
-from stockade.driver.contract import Driver, OutlivesAgents, leave, prepare_with
+from stockade.driver.contract import Driver, OutlivesAgents, leave
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.contract import (
@@ -228,7 +229,7 @@ class Service:
             self._driver.free_ike_ports()
         cookies = CookieMark(os.urandom(KEY_SIZE))
         self._core.engine.mark_cookies(cookies)
-        self._udp = UdpSockets(OWN_MARK, prepare_with(self._driver), cookies)
+        self._udp = open_ike_sockets(self._driver, OWN_MARK, cookies)
         changes, reports = InterfaceChanges(), UnreachableReports()
         try:
             for descriptor in reports.filenos():
@@ -625,7 +626,7 @@ class Service:
         return views.peer_plan(self._core, peer)
 
     def journal(self, last: int) -> messages.JournalEntries:
-        recent = list(self._journal.recent)
+        recent = self._journal.recent
         return messages.JournalEntries(entries=recent[max(0, len(recent) - last) :])
 
     def events(self, query: EventQuery) -> messages.JournalEntries:

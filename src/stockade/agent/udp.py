@@ -17,10 +17,11 @@ socket for all.
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Protocol
 
 from stockade.agent.doors import ENOUGH_STRAYS, attach, attach_choice, choose_door
@@ -66,7 +67,8 @@ _IKE_ONLY = (
 
 class UdpSockets:
     """Opens the sockets (all or none) and has each prepared by `prepare`. `cookies`: how cookies of ours are
-    marked; without it there are no strays. Errors: `HostError` PORT_TAKEN, NOT_PRIVILEGED, and those of
+    marked; without it there are no strays. `kept`: the main sockets of port 4500 of an earlier agent, by IP
+    version, which are gone on with. Errors: `HostError` PORT_TAKEN, NOT_PRIVILEGED, and those of
     `prepare`."""
 
     def __init__(
@@ -74,8 +76,10 @@ class UdpSockets:
         mark: int | None,
         prepare: Callable[[socket.socket], None] = lambda sock: None,
         cookies: CookieMark | None = None,
+        kept: Mapping[int, socket.socket] = MappingProxyType({}),
     ) -> None:
         self._cookies = cookies
+        self._kept = kept
         self._strays: dict[tuple[int, int], socket.socket] = {}
         self._sockets: dict[tuple[int, int], socket.socket] = {}
         self._strangers: dict[tuple[int, int], socket.socket] = {}
@@ -92,9 +96,12 @@ class UdpSockets:
             raise
 
     def _open_doors(self, version: int, family: socket.AddressFamily, port: int, mark: int | None) -> None:
-        # With SO_REUSEPORT alone a second agent could bind beside this one and take part of what comes.
-        _open(family, port, mark, share=False).close()
-        main = self._sockets[version, port] = _open(family, port, mark, share=True)
+        main = self._kept.get(version) if port == NAT_TRAVERSAL_PORT else None
+        if main is None:
+            # With SO_REUSEPORT alone a second agent could bind beside this one and take part of what comes.
+            _open(family, port, mark, share=False).close()
+            main = _open(family, port, mark, share=True)
+        self._sockets[version, port] = main
         try:
             attach_choice(main, choose_door(4 if port == NAT_TRAVERSAL_PORT else 0, self._cookies))
         except OSError:
@@ -121,6 +128,12 @@ class UdpSockets:
         """(file descriptor, function that reads a batch) for all but first messages."""
         for (version, port), sock in self._sockets.items():
             yield sock.fileno(), partial(_read, sock, version, port)
+
+    def nat_doors(self) -> Iterator[tuple[int, socket.socket]]:
+        """(IP version, socket) of the main doors of port 4500."""
+        for (version, port), sock in self._sockets.items():
+            if port == NAT_TRAVERSAL_PORT:
+                yield version, sock
 
     def strays_doors(self) -> Iterator[tuple[int, Callable[[], Batch]]]:
         """(file descriptor, function that reads a few) for what belongs to nothing that we know."""

@@ -756,12 +756,12 @@ class Reason:
 
     @classmethod
     def of(cls, code: ReasonCode, detail: str = "", **facts: object) -> Self:
-        return cls(code, detail, tuple((name, str(value)) for name, value in facts.items()))
+        return cls(code, detail, tuple([(name, str(value)) for name, value in facts.items()]))
 
     def __str__(self) -> str:
         text = self.code.meaning if not self.detail else f"{self.code.meaning}: {self.detail}"
         if self.facts:
-            text += " (" + ", ".join(f"{name} {value}" for name, value in self.facts) + ")"
+            text += " (" + ", ".join([f"{name} {value}" for name, value in self.facts]) + ")"
         return text
 
     def as_dict(self) -> dict[str, object]:

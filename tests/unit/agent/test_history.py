@@ -4,7 +4,14 @@ from stockade.agent.history import MAXIMUM_REASONS, Figures, History
 
 
 def figures(count: int, **refused: int) -> Figures:
-    return Figures(1, 2, count, 2 * count, refused, {"negotiation_failures": count, "fixed": 7})
+    return Figures(
+        1,
+        2,
+        count,
+        2 * count,
+        refused,
+        {"negotiation_failures": count, "main_modes": 7, "datagrams_sent": count},
+    )
 
 
 def test_sums_become_rates() -> None:
@@ -18,8 +25,9 @@ def test_sums_become_rates() -> None:
     assert columns["bytes in"] == [None, 10.0]
     assert columns["bytes out"] == [None, 20.0]
     assert columns["refused: replayed"] == [None, 600.0]
-    assert columns["ike: negotiation_failures"] == [None, 600.0]
-    assert "ike: fixed" not in columns, "what never moves is no line"
+    assert columns["ike: negotiations failed"] == [None, 600.0]
+    assert "ike: main modes made" not in columns, "what never moves is no line"
+    assert not [name for name in columns if "datagrams" in name], "no negotiation ends by one"
 
 
 def test_a_data_plane_that_counts_anew_gives_no_negative_rate() -> None:

@@ -67,4 +67,5 @@ def test_every_sa_of_many_peers_is_rekeyed_on_the_clock_of_one_core(
 
 
 def test_shards_of_the_engine_make_all_handshakes_between_them() -> None:
-    assert ike_shards.measure("curve-25519", None, 5, 2) > 0  # AssertionError where one did not come up
+    done = ike_shards.measure("curve-25519", None, 5, 2)  # AssertionError where one did not come up
+    assert min(done.rate, done.processors, done.responder, done.capacity) > 0

@@ -396,6 +396,26 @@ def killed(kernel, tmp_path):
     driver._let_go()
 
 
+def test_sas_that_a_stop_did_not_come_to_are_ended_without_an_agent_and_filters_stay(kernel, killed):
+    """systemd killed the agent while it stopped: `stockade agent end` comes after it."""
+    driver, path, _ = killed
+    driver._let_go()
+    installed = dict(kernel.policies)
+    KernelDriver(path).stop(keep_filters=True)
+    assert kernel.states == {}
+    assert kernel.policies == installed
+    assert not path.exists()
+
+
+def test_an_sa_that_the_kernel_does_not_remove_keeps_no_other_and_is_told(driver, kernel):
+    for spi in (0x3000, 0x3001, 0x3002):
+        driver.add_sa(sa(spi=spi))
+    kernel.refuse = {len(kernel.requests) + 2}
+    with pytest.raises(HostError):
+        driver.stop()
+    assert len(kernel.states) == 1
+
+
 def test_the_next_driver_knows_what_the_sas_in_the_kernel_are(kernel, killed):
     _, path, wanted = killed
     before = dict(kernel.states)

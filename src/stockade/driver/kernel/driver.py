@@ -206,20 +206,22 @@ class KernelDriver:
 
     def stop(self, keep_filters: bool = False) -> None:
         """May be called at any time, more than once, and without `start`: then it removes what a killed run
-        left, unless another driver runs here."""
+        left, unless another driver runs here. What the kernel refuses to remove does not keep the rest."""
         if self._netlink is None:
-            if keep_filters:
-                return
-            with suppress(StockadeError):
+            with suppress(StockadeError, OSError):
                 self._claim.take()
                 self._netlink = NetlinkSocket(socket.NETLINK_XFRM)
             if self._netlink is None:
                 self._claim.release()
                 return
+        refused: StockadeError | None = None
         try:
             for state in self._read_states():
                 if states.is_ours(state):
-                    self._delete_state(state)
+                    try:
+                        self._delete_state(state)
+                    except StockadeError as error:
+                        refused = error
             if not keep_filters:
                 for step in policies.steps_between(self._read_policies(), ()):
                     self._apply(step)
@@ -232,6 +234,8 @@ class KernelDriver:
             self._orphans.clear()
             self._ledger.end()
             self._let_go()
+        if refused is not None:
+            raise refused
 
     def _let_go(self) -> None:
         if self._ticker is not None:

@@ -102,12 +102,7 @@ class Incoming:
 
     def all(self, kind: type[P]) -> list[P]:
         """The payloads of one class, in order."""
-        found: list[P] = []
-        for entry in self.payloads:
-            payload = entry.payload
-            if isinstance(payload, kind):
-                found.append(payload)
-        return found
+        return [entry[0] for entry in self.payloads if isinstance(entry[0], kind)]
 
     def one(self, kind: type[P]) -> P:
         """The payload of a class that the step needs."""

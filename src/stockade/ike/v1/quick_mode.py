@@ -175,6 +175,8 @@ class QuickModeOutcome:
 
     def of(self, direction: Direction) -> tuple[SecurityAssociation, ...]:
         """All SAs of one direction."""
+        if not self.headers:
+            return (self.inbound if direction is Direction.INBOUND else self.outbound,)
         return tuple(sa for sa in (self.inbound, self.outbound, *self.headers) if sa.direction is direction)
 
 

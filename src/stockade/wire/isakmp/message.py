@@ -111,6 +111,10 @@ class ReceivedPayload(NamedTuple):
     end: int
 
 
+_made = tuple.__new__
+"""Of a named tuple: without the call of Python code that it costs by its name."""
+
+
 def decode_header(datagram: bytes) -> Header:
     """The header of a whole message (without non-ESP marker). The body is `datagram[HEADER_SIZE:]`.
 
@@ -175,7 +179,7 @@ def decode_payloads(first: int, body: bytes, *, padded: bool = False) -> tuple[R
         if payload is None:
             name = payload_name(current)
             payload = decode_body(current, _cursor_at(body, begin).sub(size - GENERIC_HEADER_SIZE, name))
-        received.append(ReceivedPayload(payload, current, data, start, end))
+        received.append(_made(ReceivedPayload, (payload, current, data, start, end)))
         fragments = fragments or current == _FRAGMENT
         current, start = following, end
     if fragments and len(received) > 1:

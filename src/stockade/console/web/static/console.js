@@ -44,6 +44,24 @@ let drawn = [];
 let newest = null;
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+const twice = (number) => String(number).padStart(2, "0");
+
+// as everywhere in the console: 24 hours, seconds where they matter
+function clocks(plot, times) {
+  const close = times.length > 1 && times[1] - times[0] < 60;
+  return times.map((time) => {
+    const date = new Date(time * 1000);
+    return `${twice(date.getHours())}:${twice(date.getMinutes())}${close ? `:${twice(date.getSeconds())}` : ""}`;
+  });
+}
+
+function sizes(plot, values) {
+  return values.map((value) => {
+    const step = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, value)) / 3)));
+    return `${+(value / 1000 ** step).toPrecision(3)} ${["B", "kB", "MB", "GB", "TB"][step]}`;
+  });
+}
+
 function drawAll() {
   if (!plots || !newest || typeof uPlot === "undefined") return;
   drawn.forEach((one) => one.destroy());
@@ -54,15 +72,17 @@ function drawAll() {
       : Object.keys(newest.columns).filter((name) => name.startsWith(place.dataset.prefix)
           && newest.columns[name].some((value) => value));
     place.dataset.state = names.length ? "drawn" : "empty";
-    if (!names.length) { place.textContent = "nothing yet"; continue; }
+    if (!names.length) { place.textContent = place.dataset.none ?? "Nothing yet."; continue; }
     place.textContent = "";
     const axis = { stroke: color("--ink"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line") } };
+    const many = newest.time.length > 60;
     drawn.push(new uPlot({
-      width: Math.max(240, place.clientWidth), height: 180,
-      scales: { x: { range: (u, low, high) => [Math.min(low, high - 60), high] }, y: { range: (u, low, high) => [0, Math.max(1, high * 1.1)] } },
-      axes: [axis, { ...axis, size: 60 }],
+      width: Math.max(240, place.clientWidth), height: 180, legend: { live: false }, cursor: { show: false },
+      scales: { x: { range: () => [Math.min(newest.time[0], newest.time.at(-1) - 60), newest.time.at(-1)] }, y: { range: (u, low, high) => [0, Math.max(1, high * 1.1)] } },
+      axes: [{ ...axis, values: clocks }, { ...axis, size: 60, values: place.dataset.unit === "bytes" ? sizes : undefined }],
       series: [{}, ...names.map((name, number) => ({
         label: name.replace(place.dataset.prefix ?? "", ""), stroke: color(`--plot-${number % 6}`), width: 2,
+        points: { show: !many },
       }))],
     }, [newest.time, ...names.map((name) => newest.columns[name])], place));
   }

@@ -29,6 +29,9 @@ class NotificationPayload:
     data: bytes = b""
 
     def __post_init__(self) -> None:
+        # all at once first: every quick mode has some of these
+        if not (self.doi >> 32 or self.protocol_id >> 8 or self.type >> 16 or len(self.spi) >> 8):
+            return
         if not 0 <= self.doi <= 0xFFFF_FFFF:
             raise ValueError(f"DOI {self.doi} is outside 32 bits")
         if not 0 <= self.protocol_id <= 0xFF:
