@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_agent import ALPHA, BETA, Host, eventually
+from test_agent import ALPHA, BETA, STOCKADE, Host, eventually
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
@@ -302,6 +302,10 @@ def test_names_servers_and_gateways_are_found_and_followed(hosts, tmp_path):
 
         assert eventually(lambda: destinations(23) == {BETA})
         assert destinations(99) == {BETA}
+        argv = [*STOCKADE, "--home", str(alpha.home), "lint"]
+        doubts = alpha.namespace.run(argv, check=False).stdout
+        assert "local store" in doubts
+        assert "peer.stockade.test" not in doubts  # lint knows what the agent found out
         assert destinations(9) == set()
         alpha.namespace.ip("route add default via 10.78.0.200")
         assert eventually(lambda: destinations(9) == {"10.78.0.200"})

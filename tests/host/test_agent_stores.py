@@ -52,6 +52,9 @@ def test_dynamic_rules_act_at_once_and_end_with_the_agent(host: Host) -> None:
         host.netsh(*dynamic, "show", "qmfilter", "all", "type=specific", "--format", "json").stdout
     )
     assert any("dynamic" in row["provenance"] for row in filters["data"]["filters"])
+    argv = [*STOCKADE, "--home", str(host.home), "lint", "--format", "json"]
+    findings = json.loads(host.namespace.run(argv, check=False).stdout)
+    assert any(finding["store"] == "dynamic" for finding in findings)
     refused = host.netsh(*dynamic, "add", "rule", "me", "224.0.0.1", "MM", "QM", ok=False)
     assert "QM" in refused.stderr
     host.netsh(*dynamic, "add", "qmpolicy", "QM")

@@ -2,10 +2,12 @@
 without an agent.
 
 `policy_files` says what a policy file may be. Without one the stores of `--home` are read, and the dynamic
-objects of an agent that runs. Nothing is written, and nothing is resolved: DNS names stay unknown.
+objects of an agent that runs, which also tells what it knows of names. Nothing is written, and nothing is
+resolved: other DNS names stay unknown.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -36,11 +38,19 @@ def load(
     """What would be in force on a computer with the addresses `local`, of whose servers nothing is known; on
     this one if there are none. `driver`: its data plane; None: that of this computer, or with `local` one
     that can do everything."""
-    facts = [_address(word, "--local") for word in local] if local else _own_facts()
+    what = written(paths, policy_file)
+    has_rules = what.dynamic is not None and what.dynamic.rules
+    if policy_file is not None and not has_rules and not any(one.policies for one in what.policy_sets):
+        raise error_for(
+            ReasonCode.INVALID_FILE, "there is no policy in it", file=policy_file, expected="add policy …"
+        )
+    if local:
+        facts = HostFacts.of([_address(word, "--local") for word in local])
+    else:
+        facts = replace(_own_facts(), names=what.names)
     if driver is None and not local:
         driver = read_settings(paths.settings).driver
     capabilities = None if driver is None else capabilities_of(driver)
-    what = written(paths, policy_file)
     return Offline.of(
         what.policy_sets,
         facts,

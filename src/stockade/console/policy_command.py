@@ -21,7 +21,7 @@ MAXIMUM_KEY_FILE = 1024
 def history(paths: Paths, store: str, form: str) -> int:
     """Print the revisions, newest last."""
     with Console(paths) as console:
-        revisions = _store(console, store).history()
+        revisions = _readable(console, store).history()
     answer = {"store": store, "revisions": [_as_dict(one) for one in revisions]}
     give(answer, form, lambda: _print_history(revisions))
     return 0
@@ -56,7 +56,7 @@ def diff(paths: Paths, store: str, first: int, second: int | None, form: str) ->
     """Print what changed from revision `first` to `second` (None: the present), as commands. Keys are not
     shown; that one changed is said."""
     with Console(paths) as console:
-        opened = _store(console, store)
+        opened = _readable(console, store)
         old = opened.revision(first)
         new = opened.read() if second is None else opened.revision(second)
         settings = (opened.settings_at(first), opened.settings_at(second))
@@ -135,13 +135,20 @@ def forget(paths: Paths, store: str, keep: int, form: str) -> int:
     return 0
 
 
+def _readable(console: Console, name: str) -> LocalStore:
+    """The store; where it is damaged, its last good copy, which has a history too."""
+    opened = console.store(name)
+    return opened if isinstance(opened, LocalStore) else opened.copy
+
+
 def _store(console: Console, name: str) -> LocalStore:
+    """The store, to be changed."""
     opened = console.store(name)
     if not isinstance(opened, LocalStore):
         damage = opened.damage
         raise error_for(
             ReasonCode.STORE_UNREADABLE,
-            f"{damage.detail}; its history cannot be read either",
+            f"{damage.detail}; its history can be looked at, and not be changed",
             **dict(damage.facts),
         )
     return opened

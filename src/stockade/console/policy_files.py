@@ -7,14 +7,16 @@ error: a `delete` of what is not there (scripts from the field begin by clearing
 an agent."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
 from stockade.console.netsh_world import AgentDynamic, SystemFiles, SystemResolver
+from stockade.model.addresses import Address
 from stockade.model.reasons import CallerError, Reason, ReasonCode, StockadeError, error_for
 from stockade.netsh.contract import World
 from stockade.netsh.interpreter import decode_script, run_script
@@ -39,10 +41,12 @@ class Written:
     policy_sets: tuple[PolicySet, ...]
     exempt_level: int = DEFAULT_EXEMPT_LEVEL
     dynamic: DynamicSet | None = None
+    names: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
+    """DNS names whose addresses are known."""
 
 
 def read_stores(paths: Paths) -> Written:
-    """The stores, the settings, and the dynamic objects of the agent if one runs."""
+    """The stores, the settings, and of an agent that runs its dynamic objects and what names stand for."""
     found = ((paths.persistent, "persistent"), (paths.policy, "local"))
     sets, level = [], DEFAULT_EXEMPT_LEVEL
     for path, name in found:
@@ -51,11 +55,17 @@ def read_stores(paths: Paths) -> Written:
             sets.append(store.read())
             if name == "local":
                 level = _level(store.get_setting("ipsecexempt"))
-    dynamic = None
+    dynamic, names = None, {}
     if paths.socket.exists():
+        client = AgentClient(paths.socket)
         with suppress(StockadeError):  # an agent that is gone has no dynamic objects
-            dynamic = AgentDynamic(AgentClient(paths.socket)).read()
-    return Written(tuple(sets), level, dynamic)
+            dynamic = AgentDynamic(client).read()
+            names = {
+                row["name"]: tuple(map(ip_address, row["addresses"]))
+                for row in client.get("/v1/status")["facts"]["names"]
+                if row["addresses"] is not None
+            }
+    return Written(tuple(sets), level, dynamic, names)
 
 
 def read_file(path: Path) -> Written:

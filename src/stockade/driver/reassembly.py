@@ -1,8 +1,10 @@
 """Fragments put together before IPsec looks at them (RFC 791 §3.2, RFC 8200 §4.5): transport mode secures
 whole datagrams (RFC 4303 §3.3.4), and only a whole one has the ports that filters ask for.
 
-Bounded in datagrams, in bytes and in age. Fragments that overlap end their datagram (RFC 5722, and for IPv4
-just the same: no honest sender makes them, and whoever reads them otherwise than we could be fooled).
+Bounded in datagrams, in bytes and in age. Fragments that overlap end their datagram, with those of its
+fragments that are still to come (RFC 5722 §4, and for IPv4 just the same: no honest sender makes them, and
+whoever reads them otherwise than we could be fooled). However small the fragments (RFC 1858), filters see
+nothing but the whole datagram.
 """
 
 from collections import OrderedDict
@@ -21,10 +23,11 @@ SECONDS: Final = 15.0
 
 
 class _Datagram:
-    __slots__ = ("began", "bytes", "end", "first", "pieces")
+    __slots__ = ("began", "broken", "bytes", "end", "first", "pieces")
 
     def __init__(self, now: float) -> None:
         self.began = now
+        self.broken = False
         self.bytes = 0
         self.end = -1
         self.first = b""
@@ -56,6 +59,8 @@ class Reassembly:
         self._expire(now)
         key = _key(parsed, packet)
         datagram = self._datagrams.setdefault(key, _Datagram(now))
+        if datagram.broken:
+            raise error_for(ReasonCode.MALFORMED_PACKET, "a fragment of a datagram that was given up")
         end = start + len(payload)
         if datagram.pieces.get(start) == payload:  # the network doubled it
             return None
@@ -63,7 +68,7 @@ class Reassembly:
         too_far = datagram.end >= 0 and (end > datagram.end or not parsed.more_fragments)
         too_short = not parsed.more_fragments and any(other >= end for other in datagram.pieces)
         if overlaps or too_far or too_short or len(datagram.pieces) >= PIECES:
-            self._drop(key)
+            self._break(datagram)
             raise error_for(ReasonCode.MALFORMED_PACKET, "fragments that overlap or do not fit together")
         datagram.pieces[start] = payload
         datagram.bytes += len(payload)
@@ -86,8 +91,15 @@ class Reassembly:
                 return
             self._drop(key)
 
-    def _drop(self, key: bytes) -> None:
+    def _break(self, datagram: _Datagram) -> None:
+        """Keep nothing of it but that the rest of it is not taken either, until it would have expired."""
         self.dropped += 1
+        self._bytes -= datagram.bytes
+        datagram.broken, datagram.bytes, datagram.first = True, 0, b""
+        datagram.pieces.clear()
+
+    def _drop(self, key: bytes) -> None:
+        self.dropped += not self._datagrams[key].broken
         self._forget(key)
 
     def _forget(self, key: bytes) -> None:

@@ -40,6 +40,11 @@ class ReadOnlyStore:
         self.damage = damage
 
     @property
+    def copy(self) -> LocalStore:
+        """What is read. Whoever changes it changes the copy, not the store."""
+        return self._store
+
+    @property
     def name(self) -> str:
         return self._store.name
 

@@ -127,3 +127,21 @@ def test_questions_about_a_damaged_store_are_answered_from_its_copy(home, capsys
     shown = capsys.readouterr()
     assert "last good copy" in shown.err
     assert "second" in shown.out or "default response" in shown.out
+
+
+def test_the_history_is_that_of_the_copy_and_cannot_be_changed(home, capsys):
+    ask = ["--home", str(home), "policy"]
+    assert main([*ask, "history"]) == 0
+    whole = capsys.readouterr().out
+    truncated(home / "policy.db")
+    assert main([*ask, "history"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == whole
+    assert "last good copy" in shown.err
+    assert main([*ask, "diff", "2"]) == 0
+    assert "+add filterlist name=second" in capsys.readouterr().out
+    copy = last_saved_path(home / "policy.db").read_bytes()
+    for words in (["rollback", "2"], ["forget", "1"]):
+        assert main([*ask, *words]) == 1
+        assert "not be changed" in capsys.readouterr().err
+    assert last_saved_path(home / "policy.db").read_bytes() == copy

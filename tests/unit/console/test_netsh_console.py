@@ -133,8 +133,9 @@ def test_a_damaged_store_is_shown_at_its_last_good_copy(
     assert "Kept" in captured.out
     assert "last good copy" in captured.err
     assert stockade(home, *STATIC, "add", "policy", "More") == 1
-    assert stockade(home, "policy", "history") == 1
     assert "cannot be changed" in capsys.readouterr().err
+    assert stockade(home, "policy", "rollback", "1") == 1
+    assert "not be changed" in capsys.readouterr().err
 
 
 def test_ipseccmd(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,6 +208,7 @@ def test_mutated_packets_are_counted_and_nothing_else(at: int, value: int, cut: 
         # traffic class, flow label and hop limit are not protected by ESP (RFC 4303 §3.3.2)
         assert at in (0, 1, 2, 3, 7)
     else:
+        beta.tick(10.0)  # what waits for an SA of its SPI is given up, and counted
         assert sum(count for _, count in beta.statistics(1.0).refused) == 1
         assert all(isinstance(event, PacketRefused) for event in beta.events())
     alpha.outbound([mutated], 1.0)
@@ -276,6 +277,73 @@ def test_overlaps_end_a_datagram_and_bounds_hold() -> None:
     assert assembly.add(pieces[1], 100.0) is None
     assert len(assembly._datagrams) == 1
     assert assembly._bytes == len(pieces[1]) - 48
+
+
+def fragments_of(hosts: SimpleNamespace, version: int, payload: bytes, size: int) -> list[bytes]:
+    """A datagram to port 53 in pieces of `size` bytes of its payload, the UDP header among them."""
+    packet = udp(payload)
+    if version == 4:
+        packet = hosts.build_packet(
+            hosts.ALPHA, hosts.BETA, 17, packet[40:], dont_fragment=False, identification=9
+        )
+    return packets.fragment(packet, (20 if version == 4 else 48) + size)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_after_an_overlap_the_rest_of_the_datagram_is_not_taken_either(
+    hosts: SimpleNamespace, version: int
+) -> None:
+    """Else its fragments, sent once more, would make a datagram of the attacker's choice (RFC 5722 §4)."""
+    pieces = fragments_of(hosts, version, bytes(60), 32)
+    assert len(pieces) == 3
+    assembly = Reassembly()
+    assert assembly.add(pieces[0], 0.0) is None
+    forged = pieces[0][:-8] + b"overlaps"
+    with pytest.raises(PeerError):
+        assembly.add(forged, 0.1)
+    for piece in (*pieces, forged, *pieces[1:]):
+        with pytest.raises(PeerError):
+            assembly.add(piece, 1.0)
+    assert (assembly.dropped, assembly._bytes) == (1, 0)
+    # The identification may be used again when the datagram could no longer come.
+    later = [assembly.add(piece, 1.0 + reassembly.SECONDS) for piece in pieces]
+    assert later[-1] is not None
+    assert assembly.dropped == 1
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_tiny_fragments_hide_no_port_from_the_filters(hosts: SimpleNamespace, version: int) -> None:
+    """RFC 1858 §3: the first fragment ends before what filters look for. In pieces of 8 bytes, in any order,
+    a blocked port stays blocked, and what is secured leaves as one whole datagram."""
+    for rules, leaves in (((("block", 17, 53), ("negotiate", 17, 0)), 0), ((("negotiate", 17, 53),), 1)):
+        path = Datapath()
+        path.install_filters(hosts.make_filters(*rules, version=version), 0.0)
+        path.add_sa(hosts.make_sa(version=version), 0.0, mtu=1500)
+        tiny = fragments_of(hosts, version, b"x" * 100, 8)
+        assert len(tiny) == 14
+        wire = path.outbound(tiny[::-1], 1.0).wire
+        assert len(wire) == leaves, rules
+
+
+def test_a_flood_of_fragments_takes_bounded_memory_and_time(hosts: SimpleNamespace) -> None:
+    """Ten thousand datagrams that never come to an end, of both families: the oldest go."""
+    assembly = Reassembly()
+    pieces = {version: fragments_of(hosts, version, bytes(3000), 1400)[1] for version in (4, 6)}
+    for number in range(10_000):
+        version = 4 if number % 2 else 6
+        at = 4 if version == 4 else 46
+        piece = pieces[version]
+        assembly.add(piece[:at] + number.to_bytes(2, "big") + piece[at + 2 :], number / 10_000)
+        assert len(assembly._datagrams) <= reassembly.DATAGRAMS
+    assert assembly._bytes <= reassembly.BYTES
+    assert assembly.dropped == 10_000 - len(assembly._datagrams)
+    most = Reassembly()
+    whole = fragments_of(hosts, 4, bytes(60_000), 8)
+    for piece in whole[: reassembly.PIECES]:
+        assert most.add(piece, 0.0) is None
+    with pytest.raises(PeerError):
+        most.add(whole[reassembly.PIECES], 0.0)
+    assert most._bytes == 0, "too many pieces end the datagram"
 
 
 @settings(max_examples=150, deadline=None)
