@@ -138,6 +138,21 @@ def test_a_responder_of_another_maker_hears_of_a_delete(monkeypatch: pytest.Monk
     assert not beta.engine.main_modes(network.now)
 
 
+def test_to_other_makers_the_reason_and_the_delete_are_messages_of_their_own() -> None:
+    """strongSwan reads no further than to an error notification, and would keep its main mode."""
+    sizes = {}
+    for fate in (deliver, not_microsoft):
+        network, alpha, beta = two_hosts(fate=fate)
+        alpha.engine.set_access(NOBODY, network.now)
+        network.command(alpha, alpha.acquire(BETA))
+        network.run(10)
+        sizes[fate] = [len(packet.send.datagram) for packet in complaints(network)]
+        assert not beta.engine.main_modes(network.now)
+    together, (reason, *deletes) = sizes[deliver], sizes[not_microsoft]
+    assert len(together) == len(deletes) == 3
+    assert max(reason, *deletes) < min(together)
+
+
 @pytest.mark.parametrize("lost", [1, 2])
 def test_a_lost_delete_is_told_again(lost: int) -> None:
     network, alpha, beta = two_hosts()

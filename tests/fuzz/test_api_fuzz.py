@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,10 @@ EXAMPLES = 15
 
 
 class Bridge:
-    """TCP on loopback to the agent's Unix socket, for a client that knows no such sockets."""
+    """TCP on loopback to a Unix socket, or into a namespace, for a client that knows neither."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self._connect = connect
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -49,13 +50,22 @@ class Bridge:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            far.connect(str(self._path))
+            try:
+                far = self._connect()
+            except OSError:
+                near.close()
+                continue
             for one, other in ((near, far), (far, near)):
                 threading.Thread(target=pump, args=(one, other), daemon=True).start()
 
     def close(self) -> None:
         self._listener.close()
+
+
+def connect_to(path: Path) -> socket.socket:
+    far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    far.connect(str(path))
+    return far
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
@@ -99,7 +109,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentClient]:
 @pytest.fixture(scope="module")
 def api(agent: AgentClient) -> Iterator[object]:
     load_all_checks()
-    bridge = Bridge(agent._path)
+    bridge = Bridge(partial(connect_to, agent._path))
     yield schemathesis.openapi.from_url(f"{bridge.url}/v1/openapi.json").exclude(path="/v1/events")
     bridge.close()
 

@@ -79,8 +79,18 @@ def test_esp_in_udp_goes_many_datagrams_at_a_time_and_ike_keeps_its_port(tmp_pat
         assert alpha.call("received_ike") == [MESSAGE.hex()]
 
 
+ONE_WAY = {"uso": False, "ipsec-mb": False, "moderation": False, "vectors": False, "udp-gso": True}
+"""Those that do not differ between bare ESP (False) and ESP in UDP, or are in one of them only."""
+
+
 @pytest.mark.parametrize(
-    ("without", "udp"), [(name, udp) for name in (*OFFLOADS, ",".join(OFFLOADS)) for udp in (False, True)]
+    ("without", "udp"),
+    [
+        (name, udp)
+        for name in (*OFFLOADS, ",".join(OFFLOADS))
+        for udp in (False, True)
+        if ONE_WAY.get(name, udp) is udp
+    ],
 )
 def test_a_file_passes_without_each_of_them(tmp_path: Path, without: str, udp: bool) -> None:
     with two_hosts(tmp_path) as (network, alpha, beta):

@@ -147,7 +147,6 @@ def go(page: "Page", name: str) -> None:
 def test_the_overview_draws_its_plots_and_refreshes(page: "Page") -> None:
     page.wait_for_selector(".plot[data-state=drawn] canvas")
     assert "Two hosts" in page.inner_text(".figures")
-    keep_picture(page, "overview")
     page.evaluate("document.querySelector('#live').dataset.old = 'yes'")
     page.wait_for_selector("#live:not([data-old])")
 
@@ -239,6 +238,8 @@ def test_keys_lead_through_the_pages(page: "Page", console: WebConsole) -> None:
         page.wait_for_selector(f"h1:text-is('{title}')")
         page.wait_for_load_state()
         page.evaluate("document.activeElement.blur()")
+    page.wait_for_selector(".plot[data-state=drawn] canvas")
+    keep_picture(page, "overview")  # the last page in a wide window: its plots have most points
     page.keyboard.press("?")
     page.wait_for_selector("dialog#help[open]")
     page.keyboard.press("Escape")

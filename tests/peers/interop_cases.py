@@ -51,6 +51,8 @@ class Case:
     """The end that begins is behind a NAT."""
     protocol: str = "any"
     """What is protected, in netsh's word"""
+    their_certificate: str = ""
+    """The peer's, where it is another one than `authentication` says, which we refuse then."""
     our_key: str = PRESHARED_KEY
     roles: tuple[str, ...] = ROLES
 
@@ -135,9 +137,9 @@ ipsec static add rule name={name} policy=peers filterlist={name} filteraction={n
         if self.authentication == "psk":
             ends = (f"auth = psk\n      id = {local}", f"auth = psk\n      id = {OURS}")
         else:
-            name = self.authentication
+            name, own = self.authentication, self.their_certificate or self.authentication
             ends = (
-                f'auth = pubkey\n      certs = {name}.pem\n      id = "{name}.theirs.test"',
+                f'auth = pubkey\n      certs = {own}.pem\n      id = "{own}.theirs.test"',
                 f"auth = pubkey\n      id = %any\n      cacerts = {name}.pem",
             )
         esp = self.esp + (f"-{self.group}" if self.group else "")
@@ -186,7 +188,11 @@ ipsec static add rule name={name} policy=peers filterlist={name} filteraction={n
         if self.authentication == "psk":
             lines += ["authby=secret", f"rightid={OURS}"]
         else:
-            lines += ["authby=rsasig", f"leftcert={self.authentication}", "leftid=%fromcert"]
+            lines += [
+                "authby=rsasig",
+                f"leftcert={self.their_certificate or self.authentication}",
+                "leftid=%fromcert",
+            ]
             # by its name: from %fromcert libreswan does not find its way from one connection to another
             lines += [
                 f'rightid="C=ZZ, O=Laboratory, CN=ours-{self.authentication}"',
@@ -369,6 +375,18 @@ CASES = (
         roles=("responder",),
     ),
     Case(
+        "another-authority",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        authentication="rsa",
+        their_certificate="chain",
+        roles=("initiator",),
+    ),
+    Case(
         "rekey-by-the-peer",
         "AES256-SHA256-ECP256",
         "ESP[AES128,SHA256]",
@@ -388,6 +406,19 @@ CASES = (
         "aes128-sha256",
         "aes256-sha2_256;dh19",
         "aes128-sha2_256",
+    ),
+    Case(
+        "peer-asks-whether-we-live",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        swan_options="dpd_delay = 1s\n    dpd_timeout = 3s",
+        swan_child_options="dpd_action = clear",
+        libreswan_options="dpddelay=1;dpdtimeout=3;dpdaction=clear",
+        roles=("initiator",),
     ),
     Case(
         "peer-killed",

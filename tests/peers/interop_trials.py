@@ -23,10 +23,14 @@ from stockade.lab.capture import Capture, WireWatch
 from stockade.lab.netns import Namespace
 from stockade.model.traffic import ICMP, TCP, Flow
 
+SETTINGS = "[ike]\ndead_peer_seconds = 10\n"
+"""Our agent's: half of the default, so that nobody waits so long for it."""
 STREAM_BYTES = 64 * 1024
 UP_SECONDS = 15.0
 COME_BACK_SECONDS = {"responder": 30.0, "initiator": 45.0}
 """By our role: a peer that begins is there at once; where only we speak we must notice first."""
+ASKED_SECONDS = 5
+"""For so long a peer asks every second whether we live."""
 WAIT_FOR_NOTHING = 4
 """Seconds that a peer is given for what must not succeed."""
 
@@ -308,6 +312,28 @@ def rekeys_lose_nothing(laboratory: Laboratory, case: Case, peer: str, role: str
     delete(laboratory, case, peer, role)
 
 
+def we_answer_that_we_live(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """The peer asks every second whether we are there (RFC 3706), and would give up after three without an
+    answer. That we ask a peer, and what becomes of it when it is gone, shows where one is killed."""
+    bring_up(laboratory, case, peer, role)
+    ends, address = case.traffic(peer, role), case.address(peer, role)
+    assert ping(laboratory.our_host, ends, 3) == 3, "echo requests were lost"
+    (before,) = laboratory.quick_modes(address)
+    log = len(laboratory.peers[peer].log())
+    with laboratory.capture(peer, only_ours=True) as wire:
+        time.sleep(ASKED_SECONDS)
+        questions_and_answers = wire.tally().ike
+    assert questions_and_answers >= 4, questions_and_answers
+    if peer == "strongswan":  # libreswan says nothing of it
+        said = laboratory.peers[peer].log()[log:]
+        assert said.count("N(DPD_ACK)") >= 2, said
+    (after,) = laboratory.quick_modes(address)
+    assert after["inbound_spi"] == before["inbound_spi"]
+    assert laboratory.states(case, peer, role), "the peer gave us up"
+    assert ping(laboratory.our_host, ends, 3) == 3, "echo requests were lost"
+    delete(laboratory, case, peer, role)
+
+
 def we_rekey_by_volume(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
     """20 MB is the lifetime that our policy grants: we make the quick mode anew while TCP goes on."""
     bring_up(laboratory, case, peer, role)
@@ -461,6 +487,29 @@ def another_key_is_refused(laboratory: Laboratory, case: Case, peer: str, role: 
     laboratory.stockade.client.post("/v1/sas/delete", {"peer": case.address(peer, role)})
 
 
+def another_authority_is_refused(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
+    """The peer proves itself last, by a certificate under a root that our rule does not name. It believes
+    that all is well until our delete comes."""
+    node = laboratory.peers[peer]
+    log = len(node.log())
+    with laboratory.capture(peer, only_ours=True) as wire:
+        assert ping(laboratory.our_host, case.traffic(peer, role), 2, 1) == 0
+        eventually(
+            lambda: "certificate-untrusted" in laboratory.stockade.reasons()[-6:],
+            30,
+            lambda: f"our journal: {laboratory.stockade.reasons()[-12:]}",
+        )
+        eventually(
+            lambda: re.search("received (DELETE|Delete)", node.log()[log:]),
+            30,
+            lambda: f"no delete: {node.log()[log:]}",
+        )
+        tally = wire.tally()
+    assert tally.protected_clear == 0, tally
+    assert laboratory.quick_modes(case.address(peer, role)) == []
+    assert laboratory.states(case, peer, role) == []
+
+
 def a_changed_mapping_is_followed(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
     """The NAT gives the end behind it another port, which says nothing but what its applications say: we
     follow with the SAs that there are, and both ends reach each other whoever is behind it."""
@@ -498,12 +547,12 @@ def the_draft_serves_too(laboratory: Laboratory, case: Case, peer: str, role: st
     stockade = laboratory.stockade
     try:
         stockade.stop()
-        stockade.configure("[ike]\nmicrosoft_version = 4\n")
+        stockade.configure(f"{SETTINGS}microsoft_version = 4\n")
         stockade.start()
         carries_traffic(laboratory, case, peer, role)
     finally:
         stockade.stop()
-        stockade.configure("")
+        stockade.configure(SETTINGS)
         stockade.start()
 
 
@@ -523,12 +572,14 @@ TRIALS: dict[str, Callable[[Laboratory, Case, str, str], None]] = {
     "chain-in-fragments": no_ip_fragment_passes,
     "rekey-by-the-peer": rekeys_lose_nothing,
     "rekey-by-us": we_rekey_by_volume,
+    "peer-asks-whether-we-live": we_answer_that_we_live,
     "peer-killed": a_killed_peer_comes_back,
     "agent-killed": our_killed_agent_comes_back,
     "agent-stopped": a_stopped_agent_tells_the_peer,
     "tcp-only": only_tcp_is_secured,
     "deleted-by-the-other-end": the_other_end_deletes,
     "another-preshared-key": another_key_is_refused,
+    "another-authority": another_authority_is_refused,
     "nat-mapping-changes": a_changed_mapping_is_followed,
     "nat-by-the-draft": the_draft_serves_too,
     "nat-tunnel-by-the-draft": the_draft_serves_too,

@@ -25,7 +25,7 @@ from interop_cases import (
     swan_text,
 )
 from interop_nat import address_nat
-from interop_trials import LibreswanPeer, SwanPeer
+from interop_trials import SETTINGS, LibreswanPeer, SwanPeer
 from libreswan_node import PASSWORD, Libreswan
 from stockade_node import StockadeNode
 from strongswan_node import StrongSwan
@@ -148,6 +148,7 @@ def make_ours(network: Network, folder: Path, public: Public, driver: str, *, tu
         others = (public.roots[name], *public.authorities[name])
         file.write_bytes(made.pkcs12(PASSWORD.encode(), *others))
         stockade.command("cert", "import", str(file), "--trust-roots", "--password-file", str(password))
+    stockade.configure(SETTINGS)
     stockade.apply(policy(tunnels=tunnels))
     return stockade
 

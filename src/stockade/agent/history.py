@@ -37,10 +37,10 @@ class Figures:
 class History:
     """Points, oldest first. A column is a name and a figure for each point: None where nothing is known."""
 
-    def __init__(self, points: int = POINTS) -> None:
+    def __init__(self, points: int = POINTS, started: float | None = None) -> None:
         self._points: deque[dict[str, float]] = deque(maxlen=points)
         self._before: Figures | None = None
-        self._at = 0.0
+        self._at = time.time() if started is None else started
 
     def add(self, figures: Figures, now: float | None = None) -> None:
         """`now` in seconds since 1970. Rates need a point before: bytes a second, the others a minute."""
@@ -51,18 +51,16 @@ class History:
             "quick modes": figures.quick_modes,
         }
         before, span = self._before, now - self._at
-        if before is not None and span > 0:
-            point["bytes in"] = round(max(0, figures.bytes_in - before.bytes_in) / span, 1)
-            point["bytes out"] = round(max(0, figures.bytes_out - before.bytes_out) / span, 1)
-            for group, new, old in (
-                ("refused", figures.refused, before.refused),
-                ("ike", figures.ike, before.ike),
-            ):
-                for name, count in new.items():
-                    if group == "ike" and name not in NEGOTIATIONS:
-                        continue
-                    grown = max(0, count - old.get(name, 0))  # a data plane that began anew counts from 0
-                    point[f"{group}: {NEGOTIATIONS.get(name, name)}"] = round(grown / span * 60, 2)
+        if span > 0:
+            if before is not None:
+                point["bytes in"] = round(max(0, figures.bytes_in - before.bytes_in) / span, 1)
+                point["bytes out"] = round(max(0, figures.bytes_out - before.bytes_out) / span, 1)
+                point |= _rates("refused", figures.refused, before.refused, span)
+            # The key exchange counts from this agent's start; a data plane may have been there before it.
+            ended = {label: figures.ike.get(name, 0) for name, label in NEGOTIATIONS.items()}
+            earlier = before.ike if before is not None else {}
+            older = {label: earlier.get(name, 0) for name, label in NEGOTIATIONS.items()}
+            point |= _rates("ike", ended, older, span)
         self._before, self._at = figures, now
         self._points.append(point)
 
@@ -79,3 +77,11 @@ class History:
         return [point["time"] for point in points], {
             name: [point.get(name) for point in points] for name in keep
         }
+
+
+def _rates(group: str, new: Mapping[str, int], old: Mapping[str, int], span: float) -> dict[str, float]:
+    """A minute; who began to count anew counts from 0."""
+    return {
+        f"{group}: {name}": round(max(0, count - old.get(name, 0)) / span * 60, 2)
+        for name, count in new.items()
+    }

@@ -285,7 +285,10 @@ class Service:
         # Imported late: the web stack takes longer to import than all the rest, and the host is protected by
         # now.
         from stockade.agent.server import ApiServer
+        from stockade.agent.web_keeper import WebKeeper
 
+        if self._settings.serve_web:
+            self._web = WebKeeper(self._paths, self._journal.write)
         async with ApiServer(self, self._paths.socket), AsyncExitStack() as others:
             try:
                 door = ApiServer(self, self._paths.web_door / "api.sock", door=True)
@@ -295,10 +298,8 @@ class Service:
                 self._journal.write(Entry("web-door-closed", reason))
             self._ready()
             await self._serve_metrics(others)
-            if self._settings.serve_web:
-                from stockade.agent.web_keeper import WebKeeper  # a host is protected without it
-
-                self._web = await others.enter_async_context(WebKeeper(self._paths, self._journal.write))
+            if self._web is not None:
+                await others.enter_async_context(self._web)
             await self._stop.wait()
 
     async def _serve_metrics(self, others: AsyncExitStack) -> None:

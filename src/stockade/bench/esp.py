@@ -198,9 +198,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suites", type=words(tuple(SUITES)), default=tuple(SUITES), help="of " + ", ".join(SUITES)
     )
-    parser.add_argument(
-        "--modes", type=words(MODES), default=("transport", "tunnel-udp"), help="of " + ", ".join(MODES)
-    )
+    parser.add_argument("--modes", type=words(MODES), default=MODES, help="of " + ", ".join(MODES))
     parser.add_argument("--traffic", type=words(TRAFFIC), default=TRAFFIC, help="of " + ", ".join(TRAFFIC))
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--no-offload", default="", metavar="NAME,…", help="measure without these")

@@ -170,8 +170,10 @@ class LocalStore:
             return dropped
 
     def _state_of(self, number: int) -> tuple[PolicySet, dict[str, str]]:
-        with self._opened() as connection, self._view(connection), self._history_guard():
-            state = revisions.state_of(connection, number, self._name)
+        state = None
+        if 0 < number < 1 << 63:  # what SQLite can count to
+            with self._opened() as connection, self._view(connection), self._history_guard():
+                state = revisions.state_of(connection, number, self._name)
         if state is None:
             raise error_for(
                 ReasonCode.UNKNOWN_NAME, f"there is no revision {number} (any more)", store=self._name

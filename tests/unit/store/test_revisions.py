@@ -102,6 +102,14 @@ def test_a_failed_change_is_no_revision(store: LocalStore) -> None:
     assert store.history() == before
 
 
+@pytest.mark.parametrize("number", [0, -1, 99, 1 << 63, 10**30])
+def test_a_number_that_no_revision_has_is_no_damage(store: LocalStore, number: int) -> None:
+    for ask in (store.revision, store.rollback):
+        with pytest.raises(CallerError) as error:
+            ask(number)
+        assert error.value.reason.code is ReasonCode.UNKNOWN_NAME
+
+
 def test_an_unknown_revision(store: LocalStore) -> None:
     for call in (store.revision, store.rollback):
         with pytest.raises(CallerError) as error:

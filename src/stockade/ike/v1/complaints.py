@@ -13,11 +13,13 @@ there is no last block of it. Microsoft's note 12: towards Windows versions 2 to
 takes it for (ours can be configured), so it tries both.
 
 An initiator that refuses message 6 for good leaves a responder that believes in the main mode. So it tells
-together with the notification that the main mode is deleted, which other makers understand too,
+that the main mode is deleted, which other makers understand too,
 
-     after message 6:   HDR*, HASH(1), N [, N(STATUS)], D
+     after message 6:   HDR*, HASH(1), N, N(STATUS), D        to Microsoft's implementation (and ours)
+                        HDR*, HASH(1), N                      to others, whose strongSwan reads no further
+                        HDR*, HASH(1), D                      than to an error, and would keep its SA
 
-and, as nobody acknowledges that, tells it three times. Nothing else is repeated."""
+and, as nobody acknowledges that, tells the delete three times. Nothing else is repeated."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -87,8 +89,12 @@ class Complaints:
             self.send(reason, now)
             return
         cookies = mode.conversation.initiator_cookie + mode.conversation.responder_cookie
-        payloads = informational.main_mode_complaint(reason, microsoft=mode.is_microsoft)
-        datagram = self._protected(agreed, (*payloads, informational.delete_main_mode(cookies)))
+        why = informational.main_mode_complaint(reason, microsoft=mode.is_microsoft)
+        delete = informational.delete_main_mode(cookies)
+        if why and not mode.is_microsoft:
+            mode.transmit(self._protected(agreed, why))
+            why = ()
+        datagram = self._protected(agreed, (*why, delete))
         mode.transmit(datagram)
         for wait in REPEATED:
             mode.context.timers.set(("disown", mode, wait), now + wait, lambda _: mode.transmit(datagram))
