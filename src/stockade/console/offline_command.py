@@ -39,6 +39,11 @@ def load(
     this one if there are none. `driver`: its data plane; None: that of this computer, or with `local` one
     that can do everything."""
     what = written(paths, policy_file)
+    has_rules = what.dynamic is not None and what.dynamic.rules
+    if policy_file is not None and not has_rules and not any(one.policies for one in what.policy_sets):
+        raise error_for(
+            ReasonCode.INVALID_FILE, "there is no policy in it", file=policy_file, expected="add policy …"
+        )
     if local:
         facts = HostFacts.of([_address(word, "--local") for word in local])
     else:

@@ -227,3 +227,10 @@ def test_lint_reads_the_exemption_level_of_this_computer(capsys, tmp_path):
     main(["--home", str(tmp_path), "netsh", "ipsec", "dynamic", "set", "config", "ipsecexempt", "0"])
     assert main(ask) == 1
     assert "port 88" in capsys.readouterr().out
+
+
+def test_a_file_without_a_policy_is_named(capsys, tmp_path):
+    file = tmp_path / "empty.netsh"
+    file.write_text("rem nothing\n")
+    assert main(["explain", "me", "10.0.0.2", "--policy-file", str(file), "--local", "10.0.0.1"]) == 1
+    assert str(file) in capsys.readouterr().err

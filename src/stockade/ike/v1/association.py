@@ -233,7 +233,7 @@ class MainMode:
             lifetime=None if self.initiator else context.config.half_open_seconds,
             finished=self._established,
             failed=self._failed,
-            refused=self.refused,
+            refused=self._main_mode_refused,
         )
 
     def give_away(self, task: Task) -> None:
@@ -562,10 +562,14 @@ class MainMode:
             self.complaints.send(reason, now)
         self._host.main_mode_failed(self, reason, now)
 
-    def refused(self, reason: Reason, now: float) -> None:
-        """A message of the main-mode exchange (or of none) was not acceptable."""
+    def _main_mode_refused(self, reason: Reason, now: float) -> None:
+        """A message of the main-mode exchange was not acceptable, perhaps long after that was over."""
+        self.refused(reason, now, "main mode")
+
+    def refused(self, reason: Reason, now: float, phase: str = "") -> None:
+        """A message of the exchange `phase`, or of none, was not acceptable."""
         self.story.refuse(StoryEvent.REFUSED, reason)
-        phase = "main mode" if self.established is None else "quick mode"
+        phase = phase or ("main mode" if self.established is None else "quick mode")
         self.context.refuse(reason, self.local, self.remote, now, self.cookies, phase)
         if self.established is None:
             self.complaints.send(reason, now)
