@@ -78,6 +78,9 @@ class EngineConfig:
     """With a peer that is not Microsoft's (nor ours), the initiator of a quick mode waits so long after
     message 3 before it sends packets: strongSwan makes its SAs at message 3 and would lose what comes
     meanwhile."""
+    rekey_delay_seconds: float = 0.25
+    """The same where an old pair carries the traffic meanwhile: a busy peer may take longer. Where the old
+    pair ends before that, the new one serves at once."""
 
     task_seconds: float = 20.0
     """How long a main mode waits for what may block: a ticket from a domain controller, a revocation list."""

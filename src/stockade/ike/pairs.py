@@ -87,11 +87,12 @@ class PairKeeper:
             cookies = bytes.fromhex(main_mode.cookies.replace(":", ""))
             main_mode.token = dict(outcome.tokens).get(cookies)
         self._table.add_pair(pair)
+        replaces = run.job.replaces if run.job is not None else None
+        old = None if replaces is None else self._table.pair(replaces)
         if run.initiator:
-            delay = (
-                0.0 if main_mode.is_microsoft or outcome.connected else self._config.outbound_delay_seconds
-            )
+            delay = self._delay(main_mode, outcome, old, now)
             if delay:
+                pair.waits = True
                 self._context.timers.set(
                     ("outbound", pair), now + delay, lambda moment: self._install_outbound(pair)
                 )
@@ -108,15 +109,25 @@ class PairKeeper:
         )
         began = run.story.started if run.story is not None else None
         self._report(ReportKind.QUICK_MODE_ESTABLISHED, pair, reason, began)
-        replaces = run.job.replaces if run.job is not None else None
-        old = None if replaces is None else self._table.pair(replaces)
         if old is not None:
             self._context.count("rekeys")
-            old.replaced = True
+            old.replaced, old.successor = True, pair
             until = min(now + self._config.rekey_grace_seconds, old.expires)
             self._context.timers.set(old, until, lambda moment: self._retire(old, moment))
 
+    def _delay(
+        self, main_mode: MainMode, outcome: QuickModeOutcome, old: QuickModePair | None, now: float
+    ) -> float:
+        """How long (seconds) the peer gets to make its inbound SA before we send on ours. While an old pair
+        carries the traffic there is no hurry."""
+        if main_mode.is_microsoft or outcome.connected:
+            return 0.0
+        if old is not None and now + self._config.rekey_delay_seconds < old.expires:
+            return self._config.rekey_delay_seconds
+        return self._config.outbound_delay_seconds
+
     def _install_outbound(self, pair: QuickModePair) -> None:
+        pair.waits = False
         for sa in pair.outcome.of(Direction.OUTBOUND):
             self._context.count("key_additions")
             self._context.effects.append(InstallSa(sa))
@@ -129,9 +140,13 @@ class PairKeeper:
 
     def remove(self, pair: QuickModePair, reason: Reason, now: float) -> None:
         """Take a pair out, without a word to the peer."""
+        if pair.successor is not None and pair.successor.waits:
+            self._context.timers.cancel(("outbound", pair.successor))
+            self._install_outbound(pair.successor)  # nothing carries the traffic meanwhile
         self._table.remove_pair(pair)
         self._context.timers.cancel(pair)
         self._context.timers.cancel(("outbound", pair))
+        pair.waits = False
         outcome = pair.outcome
         for sa in (*outcome.of(Direction.OUTBOUND), *outcome.of(Direction.INBOUND)):
             self._context.count("key_deletions")

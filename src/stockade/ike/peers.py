@@ -41,6 +41,10 @@ class QuickModePair:
     traits: PeerTraits
     story: Story | None = None
     replaced: bool = False
+    successor: "QuickModePair | None" = None
+    """What replaced it."""
+    waits: bool = False
+    """Its outbound SA is not in the driver yet: the peer is given a moment to make its inbound one."""
 
     @property
     def tokens(self) -> dict[bytes, bytes]:
