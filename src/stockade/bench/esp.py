@@ -29,6 +29,7 @@ from pathlib import Path
 from stockade.bench import esp_relay, esp_scale, esp_strongswan
 from stockade.bench.esp_node import HOSTS, INNER, MODES, SUITES
 from stockade.bench.report import Report
+from stockade.driver.burst.engine import load_library
 from stockade.lab.needs import find_program, real_network
 from stockade.lab.netns import Namespace, sweep
 from stockade.model.reasons import HostError
@@ -42,7 +43,9 @@ WORDS = {
     "latency": "there and back",
 }
 UDP_SIZE = 64
-WARM_SECONDS = 0.5
+WARM_SECONDS = 1
+"""Whole ones, as those of the measurement: iperf3 takes no others, and makes nothing of 0.5."""
+
 START_SECONDS = 20.0
 
 
@@ -195,12 +198,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
         return read
 
+    def whole_seconds(text: str) -> int:
+        if not text.isdecimal() or int(text) < 1:
+            raise argparse.ArgumentTypeError("a whole number of seconds, 1 or more")
+        return int(text)
+
     parser.add_argument(
         "--suites", type=words(tuple(SUITES)), default=tuple(SUITES), help="of " + ", ".join(SUITES)
     )
     parser.add_argument("--modes", type=words(MODES), default=MODES, help="of " + ", ".join(MODES))
     parser.add_argument("--traffic", type=words(TRAFFIC), default=TRAFFIC, help="of " + ", ".join(TRAFFIC))
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--seconds", type=whole_seconds, default=2, help="of each measurement")
     parser.add_argument("--no-offload", default="", metavar="NAME,…", help="measure without these")
     parser.add_argument("--no-strongswan", action="store_true", help="leave the peer out")
     parser.add_argument("--sas", type=int, default=10_000, help="SAs that the last part installs; 0: none")
@@ -218,6 +226,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 
 def _measure_all(wire: Wire, options: argparse.Namespace, report: Report) -> None:
+    if load_library() is None:
+        how = "python -m stockade.driver.burst.build"
+        report.line(f"the burst path is not built from these sources ({how}): this is the Python path")
     report.line("\nplain wire")
     plain: dict[str, Measured] = {}
     floor: dict[str, Measured] = {}
