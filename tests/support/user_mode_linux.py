@@ -13,8 +13,9 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPTS = CHECKOUT / "scripts" / "uml"
 TESTS = CHECKOUT / "tests"
+EVERY = "STOCKADE_EVERY_COMBINATION"
 # two or three minutes where nothing else runs, but for all that peers can be tried with (tests/peers)
-LIMIT_SECONDS = 3000 if "STOCKADE_EVERY_COMBINATION" in os.environ else 700
+LIMIT_SECONDS = 3000 if EVERY in os.environ else 700
 
 
 class Result(TypedDict):
@@ -35,8 +36,9 @@ def run_scenarios(program: Path, folder: Path, names: Iterable[str], *options: s
     file = folder / "results.json"
     runner = [SCRIPTS / "uml-run.sh", "-t", str(LIMIT_SECONDS), "-s", folder]
     command = [sys.executable, program, "--results", file, *options, *names]
+    every = [f"{EVERY}=1"] if EVERY in os.environ else []
     process = subprocess.run(
-        [*runner, "--", "env", f"PYTHONPATH={CHECKOUT / 'src'}", *command],
+        [*runner, "--", "env", f"PYTHONPATH={CHECKOUT / 'src'}", *every, *command],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 
 from stockade.agent.journal import TAIL_BYTES, encode, files_of
@@ -30,6 +30,8 @@ NAME = "events.db"
 MAXIMUM_ROWS = 100_000
 SURPLUS = 2_000
 """Rows above the maximum before the oldest are deleted: not with every event."""
+ROWS_AT_ONCE = 200
+"""In one statement, which may have 32 766 places."""
 MAXIMUM_WAITING = 20_000
 """Events that wait for the thread; those beyond are in the lines only, until the next start."""
 MAXIMUM_ANSWER = 10_000
@@ -198,11 +200,12 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 def insert(database: sqlite3.Connection, records: Sequence[Record], lines: Iterable[str] = ()) -> None:
     """Add events; those that are there already stay as they are. `lines`: their text, where that is known."""
-    database.execute("BEGIN")
-    try:
-        for record, line in zip(records, lines or repeat(""), strict=False):
-            number = number_of(record)
-            row = (
+    events: list[tuple[object, ...]] = []
+    ids: list[tuple[object, ...]] = []
+    for record, line in zip(records, lines or repeat(""), strict=False):
+        number = number_of(record)
+        events.append(
+            (
                 number,
                 seconds_of(str(record.get("time", ""))),
                 str(record.get("kind", "")),
@@ -210,15 +213,27 @@ def insert(database: sqlite3.Connection, records: Sequence[Record], lines: Itera
                 peer_of(record),
                 line or encode(record).decode(),
             )
-            database.execute("INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?)", row)
-            ids = record.get("windows_events")
-            for one in ids if isinstance(ids, list) else ():
-                database.execute("INSERT OR IGNORE INTO windows_event VALUES (?, ?)", (one, number))
+        )
+        named = record.get("windows_events")
+        ids += ((one, number) for one in (named if isinstance(named, list) else ()))
+    database.execute("BEGIN")
+    try:
+        _insert_rows(database, "event", events)
+        _insert_rows(database, "windows_event", ids)
         database.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
             database.execute("ROLLBACK")
         raise
+
+
+def _insert_rows(database: sqlite3.Connection, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Many to a statement: between any two the interpreter's lock is fought for with a busy agent."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        places = ",".join(["(" + ",".join("?" * len(some[0])) + ")"] * len(some))
+        statement = f"INSERT OR IGNORE INTO {table} VALUES {places}"  # noqa: S608 - places, and our own name
+        database.execute(statement, [*chain.from_iterable(some)])
 
 
 def forget(database: sqlite3.Connection, rows: int) -> None:

@@ -29,6 +29,7 @@ from pathlib import Path
 from stockade.bench import esp_relay, esp_scale, esp_strongswan
 from stockade.bench.esp_node import HOSTS, INNER, MODES, SUITES
 from stockade.bench.report import Report
+from stockade.driver.burst.engine import load_library
 from stockade.lab.needs import find_program, real_network
 from stockade.lab.netns import Namespace, sweep
 from stockade.model.reasons import HostError
@@ -225,6 +226,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 
 def _measure_all(wire: Wire, options: argparse.Namespace, report: Report) -> None:
+    if load_library() is None:
+        how = "python -m stockade.driver.burst.build"
+        report.line(f"the burst path is not built from these sources ({how}): this is the Python path")
     report.line("\nplain wire")
     plain: dict[str, Measured] = {}
     floor: dict[str, Measured] = {}

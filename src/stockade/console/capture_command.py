@@ -47,6 +47,7 @@ OUTGOING = 4  # PACKET_OUTGOING
 WIRE, CLEAR = 0, 1
 IKE_PORTS = frozenset({500, 4500})
 REFRESH_SECONDS = 1.0
+MAXIMUM_REST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,7 @@ def run_capture(
             recording = Recording(source, output, client, folder, opener)
             with suppress(KeyboardInterrupt):  # the usual way to end
                 recording.run(seconds, count, peer, stop)
+            recording.take_rest(count, peer)
             recording.fetch_keys()
         lost = source.lost()
     finally:
@@ -295,6 +297,17 @@ class Recording:
                 if known != keyed:  # each time that keys are given out is in the journal: only for new ones
                     keyed = known
                     self.fetch_keys()
+
+    def take_rest(self, count: int | None, peer: Address | None) -> None:
+        """What came before the end and is not read yet; bounded, for packets go on coming."""
+        for _ in range(MAXIMUM_REST):
+            seen = None
+            for seen in self._source.read(peer):
+                if count is not None and self.written >= count:
+                    return
+                self._write(time.time_ns(), seen)
+            if seen is None:
+                return
 
     def _write(self, stamp: int, seen: Seen) -> None:
         self._record(stamp, seen)

@@ -125,6 +125,19 @@ def test_what_a_killed_agent_told_is_in_the_database_after_the_next_start(tmp_pa
     assert numbers(find(tmp_path, EventQuery(last=10_000)))[:last] == list(range(1, last + 1))
 
 
+@pytest.mark.parametrize("count", [event_store.ROWS_AT_ONCE - 1, event_store.ROWS_AT_ONCE + 1])
+def test_more_than_one_statement_takes_are_all_kept(tmp_path, count):
+    database = event_store.open_database(tmp_path / "events.db")
+    records = [
+        {"number": number, "kind": "k", "windows_events": [541, 4651]} for number in range(1, count + 1)
+    ]
+    event_store.insert(database, records)
+    (kept,) = database.execute("SELECT count(*) FROM event").fetchone()
+    (named,) = database.execute("SELECT count(*) FROM windows_event").fetchone()
+    database.close()
+    assert (kept, named) == (count, 2 * count)
+
+
 def test_the_database_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(event_store, "SURPLUS", 10)
     journal, store = Journal(tmp_path), EventStore(tmp_path, rows=50)

@@ -27,7 +27,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
-#define BURST_ABI 5
+#define BURST_ABI 6
 
 enum {
     SLOTS = 64,             /* packets in one recvmmsg or sendmmsg */

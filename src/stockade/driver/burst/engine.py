@@ -24,7 +24,7 @@ from stockade.model.negotiation import Mode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Encryption, Hash
 
-ABI: Final = 5
+ABI: Final = 6
 SLOTS: Final = 64
 UNSENT: Final = 64
 GRO_READS: Final = 8
