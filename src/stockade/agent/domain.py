@@ -142,8 +142,10 @@ class DomainPolicy:
                 wait = self._failed(error.reason)
             self.due = time.time() + wait
             self._wake.clear()
+            # no wait_for: Python 3.11's forgets to be cancelled when the event comes at that moment
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
 
     def _accept(self, snapshot: "Snapshot") -> float:
         """Take over what was read; seconds until the next look. HostError where it cannot be used."""
@@ -210,7 +212,8 @@ async def read_in_process(request: Request) -> "Snapshot":
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        answer = await asyncio.wait_for(_talk(process, request.encode()), FETCH_SECONDS)
+        async with asyncio.timeout(FETCH_SECONDS):
+            answer = await _talk(process, request.encode())
     except TimeoutError:
         raise error_for(
             ReasonCode.DIRECTORY_UNREACHABLE,

@@ -144,3 +144,32 @@ def test_a_process_that_hangs_is_ended_and_one_that_dies_is_no_answer(monkeypatc
     program.write_text("#!/bin/sh\nexit 3\n")
     with pytest.raises(HostError, match="without an answer"):
         asyncio.run(read_in_process(Request("lab.test")))
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_it_ends_also_when_it_is_cancelled_at_the_moment_that_it_is_woken(tmp_path, monkeypatch, turns):
+    looks = []
+
+    async def fetch(_self) -> Snapshot:
+        looks.append(1)
+        return snapshot(float(len(looks)))
+
+    monkeypatch.setattr(DomainPolicy, "_fetch", fetch)
+
+    async def story() -> set:
+        one = keeper(tmp_path / "domain.json", [], [])
+        task = asyncio.create_task(one.run())
+        while not looks:
+            await asyncio.sleep(0)
+        for _ in range(3):  # to where it waits
+            await asyncio.sleep(0)
+        one.refresh()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        ended, waiting = await asyncio.wait({task}, timeout=30)
+        for left in waiting:
+            left.cancel()
+        return ended
+
+    assert asyncio.run(story())
