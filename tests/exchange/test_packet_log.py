@@ -1,4 +1,4 @@
-"""`ipsecdiagnostics` 0 to 7 on whole hosts and a virtual clock: which refused packets the journal names, which
+"""`ipsecdiagnostics` 0 to 7 on whole hosts, in virtual time: which refused packets the journal names, which
 it sums up, and which ids of Windows they carry."""
 
 from ipaddress import ip_address

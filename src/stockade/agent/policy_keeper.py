@@ -208,7 +208,7 @@ class PolicyKeeper:
             if self._store_versions() != self._versions or self._store_refused:
                 self.load()
                 if self.refusal is None:
-                    found = Reason.of(ReasonCode.POLICY_LOADED, "the stores were found changed, and are in force")
+                    found = Reason.of(ReasonCode.POLICY_LOADED, "found when looking at the stores")
                     self._tell(Entry("stores-changed", found))
 
     def apply_facts(self, now: float) -> None:
