@@ -18,6 +18,7 @@ from stockade.model.filters import Action
 from stockade.model.negotiation import PresharedKey
 from stockade.model.secret import Secret
 from stockade.model.suites import Encryption, EspSuite, Group, Hash, MainModeProposal, QuickModeProposal
+from stockade.pki.credentials import Credentials
 from stockade.policy.dynamic import DynamicSet
 from stockade.policy.facts import HostFacts
 from stockade.policy.objects import Filter, FilterAction, FilterAddress, FilterList, Policy, PolicySet, Rule
@@ -98,7 +99,8 @@ class Host:
         world.hosts.append(self)
 
     def start(self, *policies: PolicySet, facts: HostFacts | None = None, soft: SoftSettings | None = None,
-              dynamic: DynamicSet | None = None, config: EngineConfig | None = None) -> HostCore:  # fmt: skip
+              dynamic: DynamicSet | None = None, config: EngineConfig | None = None,
+              credentials: Credentials | None = None) -> HostCore:  # fmt: skip
         self.driver.start()
         self.driver.tick(self.world.clock.now)
         self.core = HostCore(
@@ -108,6 +110,7 @@ class Host:
             journal=self.journal.append,
             soft=soft,
             config=config if config is not None else EngineConfig(retransmission_jitter=0.0),
+            credentials=credentials,
         )
         result = self.core.load(policies, self.world.clock.now, dynamic=dynamic)
         assert result.refusal is None, result.refusal

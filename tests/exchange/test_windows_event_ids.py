@@ -1,18 +1,20 @@
 """The event ids of Windows, each made to occur by whole hosts on a virtual clock.
 
-Not here: 544, 4651 and 4652 (certificates: tests/host/test_agent_certificates.py makes the events,
-tests/unit/model/test_windows_events.py says which ids they carry), those of the policy agent
-(5456-5474: what it tells is in tests/unit/agent/test_domain.py and tests/host), and those that the table says
-cannot occur."""
+Not here: those of the policy agent (5456-5474, tests/unit/agent/test_policy_event_ids.py), of the service
+(5478, 5479, tests/host/test_watching.py), and those that the table says cannot occur."""
 
 from dataclasses import replace
 
+from certificate_maker import NOW, Made, root, root_name
 from core_harness import ALPHA, BETA, QUICK, Host, World, key, me_to, policy_set, secure
 
 from stockade.ike.config import EngineConfig
 from stockade.ike.contract import DeletePeer, Shutdown
+from stockade.model.negotiation import Certificate
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.suites import Encryption, EspSuite, Hash
+from stockade.pki.chain import ChainRules, Trust
+from stockade.pki.credentials import Credentials
 
 EXACT = EngineConfig(retransmission_jitter=0.0)
 
@@ -34,6 +36,52 @@ class Pair:
     @staticmethod
     def ids(host: Host) -> set[int]:
         return {number for entry in host.journal for number in entry.as_dict()["windows_events"]}
+
+
+ROOT = root()
+BY_CERTIFICATE = {"authentication": (Certificate(root_name()),)}
+
+
+def certified(*machine: Made) -> Credentials:
+    """A machine store that trusts one root; `machine` are the host's own certificates."""
+    return Credentials([one.own for one in machine], Trust((ROOT.read,)), ChainRules(), moment=lambda: NOW)
+
+
+def certified_pair(alphas: Credentials, betas: Credentials) -> tuple[World, Host, Host]:
+    """alpha begins, and a minute passes."""
+    world = World()
+    alpha, beta = Host(world, ALPHA), Host(world, BETA)
+    for host, peer, credentials in ((alpha, BETA, alphas), (beta, ALPHA, betas)):
+        policies = policy_set((secure(), (me_to(peer),), BY_CERTIFICATE))
+        host.start(policies, config=EXACT, credentials=credentials)
+    alpha.send(BETA, b"hello")
+    world.run(70)
+    return world, alpha, beta
+
+
+def test_main_mode_by_certificate_is_4651() -> None:
+    _, alpha, beta = certified_pair(certified(ROOT.issue("alpha")), certified(ROOT.issue("beta")))
+    for host in (alpha, beta):
+        assert {541, 4651, 5451} <= Pair.ids(host)
+        assert not {544, 4650, 4652, 4653} & Pair.ids(host), host.kinds()
+
+
+def test_a_certificate_that_is_refused_is_544_and_4652() -> None:
+    ours, theirs = ROOT.issue("alpha"), ROOT.issue("beta")
+    trust = Trust((ROOT.read,), (), (ROOT.revocation_list(ours),))
+    knows = Credentials([theirs.own], trust, ChainRules(), moment=lambda: NOW)
+    impostor = root()  # another key under the same name
+    believes = Trust((impostor.read, ROOT.read))
+    forged = Credentials([impostor.issue("beta").own], believes, ChainRules(), moment=lambda: NOW)
+    for alphas, betas, code in (
+        (certified(ours), knows, ReasonCode.CERTIFICATE_REVOKED),
+        (certified(ours), forged, ReasonCode.CERTIFICATE_UNTRUSTED),
+    ):
+        _, alpha, beta = certified_pair(alphas, betas)
+        told = [one.as_dict() for host in (alpha, beta) for one in host.journal]
+        failed = [(one["reason"], one["windows_events"]) for one in told if one["kind"] == "main-mode-failed"]
+        assert (code.word, [544, 4652]) in failed
+        assert 5451 not in Pair.ids(alpha) | Pair.ids(beta)
 
 
 def test_what_comes_up_and_ends() -> None:

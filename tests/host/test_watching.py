@@ -103,6 +103,13 @@ def test_what_happened_is_told_after_a_kill_and_figures_stay_honest(wire: Networ
     assert "in  ←" in shown
     assert "out →" in shown
     assert "local store, policy “test”, rule “secure”" in shown
+    (main_mode_filter,) = [
+        one for one in shown.splitlines() if one.split()[:4] == ["specific", "outbound", ALPHA, BETA]
+    ]
+    assert "preshared-key" in main_mode_filter
+    policy = alpha.stockade("netsh", "ipsec", "static", "show", "policy", "name=test")
+    (guid,) = [one.split()[-1] for one in policy.splitlines() if one.startswith("GUID")]
+    assert any(guid in one and "local  yes" in one for one in shown.splitlines())
     stats = alpha.stockade("netsh", "ipsec", "dynamic", "show", "stats")
     assert "Confidential Bytes Sent" in stats
 
@@ -122,5 +129,9 @@ def test_what_happened_is_told_after_a_kill_and_figures_stay_honest(wire: Networ
     after = alpha.events()
     assert [event["number"] for event in after][: len(numbers)] == numbers
     assert [event["number"] for event in after] == list(range(1, len(after) + 1)), "none is missing or twice"
-    assert len(alpha.events("--kind", "agent-started")) == 2
+    assert len(alpha.events("--id", "5478")) == 2
     assert value(alpha.metrics(), "stockade_peer_up", peer=BETA) >= 1
+    alpha.stockade("netsh", "ipsec", "static", "set", "policy", "name=test", "description=new")
+    alpha.agent.terminate()
+    assert alpha.events("--id", "5465")
+    assert len(alpha.events("--id", "5479")) == 1, "a kill leaves none"

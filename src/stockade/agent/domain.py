@@ -155,7 +155,7 @@ class DomainPolicy:
         evaluation = evaluate(snapshot)
         same = before is not None and snapshot.same_content(before)
         self._snapshot, self._evaluation = snapshot, evaluation
-        recovered, self.refusal = self.refusal is not None, None
+        recovered, self.refusal = self.refusal is not None or self.from_cache, None
         self._minutes, self.from_cache = 0, False
         policy = evaluation.policy
         if not same or recovered:
@@ -164,7 +164,13 @@ class DomainPolicy:
             name = policy.name if policy else "none"
             self._tell(
                 "domain-policy-read",
-                Reason.of(ReasonCode.DIRECTORY_READ, controller=snapshot.controller, gpo=gpo, policy=name),
+                Reason.of(
+                    ReasonCode.DIRECTORY_READ,
+                    controller=snapshot.controller,
+                    gpo=gpo,
+                    policy=name,
+                    changes="none" if same else "found",
+                ),
             )
         if not same:
             for problem in evaluation.problems[:20]:
@@ -184,7 +190,8 @@ class DomainPolicy:
     def _failed(self, reason: Reason) -> float:
         before = self.refusal
         if before is None or (before.code, before.detail) != (reason.code, reason.detail):
-            self._tell("domain-policy-not-read", reason)
+            stays = "nothing of the domain" if self._snapshot is None else "the last good policy"
+            self._tell("domain-policy-not-read", reason, in_force=stays)
         self.refusal = reason
         self._minutes = next_retry(self._minutes)
         return self._minutes * self._settings.first_retry
@@ -201,8 +208,8 @@ class DomainPolicy:
         before, found = self._snapshot, await read_in_process(request)
         return found if before is None else found.with_objects_of(before)
 
-    def _tell(self, event: str, reason: Reason) -> None:
-        self._journal(Entry(event, reason))
+    def _tell(self, event: str, reason: Reason, **fields: str) -> None:
+        self._journal(Entry(event, reason, tuple(fields.items())))
 
 
 async def read_in_process(request: Request) -> "Snapshot":

@@ -422,11 +422,14 @@ class RuleNode(msgspec.Struct, kw_only=True):
 
 
 class PolicyNode(msgspec.Struct, kw_only=True):
-    """A policy of a store, with its rules. No keys."""
+    """A policy of a store, with its rules. No keys. `modified`: when the policy itself was last changed, ISO
+    8601 in UTC."""
 
     store: str
     name: str
     description: str
+    guid: str
+    modified: str
     assigned: bool
     main_mode_methods: list[str]
     main_mode_minutes: int

@@ -207,6 +207,9 @@ class PolicyKeeper:
         with suppress(StockadeError):  # in the journal; the last good policy stays
             if self._store_versions() != self._versions or self._store_refused:
                 self.load()
+                if self.refusal is None:
+                    found = Reason.of(ReasonCode.POLICY_LOADED, "found when looking at the stores")
+                    self._tell(Entry("stores-changed", found))
 
     def apply_facts(self, now: float) -> None:
         """The facts changed: only the difference that they make goes to the driver."""

@@ -549,7 +549,9 @@ class Service:
         self._domain.refresh()
         with suppress(StockadeError):  # told by `refused`
             self._policy.load()
-            self._journal.write(Entry("policy-reloaded", Reason.of(ReasonCode.POLICY_LOADED, "as asked for")))
+            if self._policy.refusal is None:
+                asked = Reason.of(ReasonCode.POLICY_LOADED, "as asked for")
+                self._journal.write(Entry("policy-reloaded", asked))
         return messages.Loaded(
             policy=self._core.table.policy_name,
             filters=len(self._core.table.filters),

@@ -15,6 +15,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC
 
 from stockade.agent import messages
 from stockade.agent.journal import Entry
@@ -207,6 +208,8 @@ def _policy(objects: PolicySet, policy: Policy) -> messages.PolicyNode:
         store=objects.store,
         name=policy.name,
         description=policy.description,
+        guid=f"{{{str(policy.guid).upper()}}}",  # as netsh shows it
+        modified=policy.modified.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         assigned=policy.assigned,
         main_mode_methods=[str(one) for one in policy.main_mode_methods],
         main_mode_minutes=policy.main_mode_minutes,

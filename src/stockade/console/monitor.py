@@ -17,7 +17,8 @@ from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, Tab
 from textual.worker import get_current_worker
 
 from stockade.agent.client import AgentClient
-from stockade.console.monitor_data import Sheet, Snapshot, Trends, fetch, overview, sheets, size, sparkline
+from stockade.console.monitor_data import Snapshot, Trends, fetch, overview, sheets, sparkline
+from stockade.console.monitor_sheet import Sheet, size
 from stockade.model.reasons import StockadeError
 
 LOOK_SECONDS = 1.0
@@ -32,13 +33,14 @@ TABS = {
     "peers": "Peers",
     "specific": "Filters",
     "generic": "Generic filters",
+    "main-filters": "Main-mode filters",
     "policies": "Policies",
     "main-methods": "IKE policies",
     "quick-methods": "Methods",
     "events": "Events",
     "statistics": "Statistics",
 }
-TAB_KEYS = "1234567890m"
+TAB_KEYS = "123456f7890m"
 Fetch = Callable[[], Snapshot]
 
 

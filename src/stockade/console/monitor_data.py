@@ -9,6 +9,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stockade.agent.client import AgentClient
+from stockade.console.monitor_policy import (
+    generic_filters,
+    main_mode_filters,
+    main_mode_methods,
+    policies_in_force,
+    quick_mode_methods,
+    specific_filters,
+)
+from stockade.console.monitor_sheet import Answer, Row, Sheet, address_of, size
 from stockade.console.output import clean, cleaned
 from stockade.console.printing import duration
 
@@ -19,9 +28,6 @@ WATCH_SECONDS = 15
 
 SAMPLES = 120
 """How many values a sparkline has: the last two minutes, at one look a second."""
-
-Answer = dict[str, Any]
-Row = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +41,6 @@ class Snapshot:
     events: list[Answer]
     methods: Answer
     policies: Answer
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """One table. `keys` name its rows, so that a cursor stays where it was; `targets` are what keys act on: a
-    peer's address or an inbound SPI."""
-
-    title: str
-    columns: Row
-    rows: tuple[Row, ...]
-    targets: tuple[str, ...] = ()
-
-    def narrowed(self, text: str) -> "Sheet":
-        """The rows with this text in them, whatever its case."""
-        wanted = text.casefold()
-        kept = [
-            place for place, row in enumerate(self.rows) if any(wanted in cell.casefold() for cell in row)
-        ]
-        targets = tuple(self.targets[place] for place in kept) if self.targets else ()
-        return Sheet(self.title, self.columns, tuple(self.rows[place] for place in kept), targets)
 
 
 def fetch(client: AgentClient, older: Snapshot | None = None) -> Snapshot:
@@ -88,7 +74,8 @@ def sheets(snapshot: Snapshot) -> dict[str, Sheet]:
         "negotiations": negotiations(snapshot),
         "generic": generic_filters(snapshot.filters, snapshot.policies),
         "specific": specific_filters(snapshot.filters, snapshot.methods),
-        "policies": policies_in_force(snapshot),
+        "main-filters": main_mode_filters(snapshot.filters, snapshot.methods, snapshot.policies),
+        "policies": policies_in_force(snapshot.policies, snapshot.filters, snapshot.status),
         "main-methods": main_mode_methods(snapshot.methods),
         "quick-methods": quick_mode_methods(snapshot.methods),
         "peers": peers(snapshot),
@@ -215,147 +202,6 @@ def negotiations(snapshot: Snapshot) -> Sheet:
     return Sheet("Negotiations", columns, tuple(rows), tuple(targets))
 
 
-def generic_filters(filters: Mapping[str, Any], policies: Mapping[str, Any]) -> Sheet:
-    """As configured, and what their specific filters add up to."""
-    configured = _configured(policies)
-    found: dict[tuple[Any, ...], list[Any]] = {}
-    for row in filters["filters"]:
-        key = tuple(row.get(name, "") for name in ("store", "policy", "rule", "filter_list", "filter_index"))
-        where = row["provenance"].removesuffix(" (mirrored)")
-        entry = found.setdefault(
-            key if any(key) else (where,), [where, action_of(row), 0, 0, 0, row["weight"]]
-        )
-        entry[2] += 1
-        entry[3] += row["packets"]
-        entry[4] += row["bytes"]
-        entry[5] = max(entry[5], row["weight"])
-    rows = []
-    for key, (where, action, number, packets, octets, weight) in found.items():
-        ends = configured.get(key, ("", "", "", ""))
-        rows.append((where, action, str(weight), str(number), str(packets), size(octets), *ends))
-    columns: Row = ("where it comes from", "action", "weight", "specific filters", "packets", "bytes")
-    columns += ("source", "destination", "protocol", "mirrored")
-    return Sheet("Generic filters", columns, tuple(rows))
-
-
-def _configured(policies: Mapping[str, Any]) -> dict[tuple[Any, ...], Row]:
-    """Filters in the words of who wrote them, by (store, policy, rule, filter list, number)."""
-    return {
-        (policy["store"], policy["name"], rule["name"], rule["filter_list"], number): (
-            end_of(entry["source"], entry["source_port"]),
-            end_of(entry["destination"], entry["destination_port"]),
-            entry["protocol"],
-            "yes" if entry["mirrored"] else "no",
-        )
-        for policy in policies.get("policies", ())
-        for rule in policy["rules"]
-        for number, entry in enumerate(rule["filters"], 1)
-    }
-
-
-def specific_filters(filters: Mapping[str, Any], methods: Mapping[str, Any]) -> Sheet:
-    """What is in force, heaviest first."""
-    columns: Row = ("weight", "direction", "protocol", "source", "destination", "action", "packets", "bytes")
-    columns += ("from", "tunnel endpoint")
-    tunnels = {row["name"]: row["tunnel_endpoint"] for row in methods.get("methods", ())}
-    rows = tuple(
-        (
-            str(row["weight"]),
-            row["direction"],
-            row["protocol"],
-            end_of(row["source"], row["source_port"]),
-            end_of(row["destination"], row["destination_port"]),
-            action_of(row),
-            str(row["packets"]),
-            size(row["bytes"]),
-            row["provenance"],
-            tunnels.get(row["negotiation"], ""),
-        )
-        for row in filters["filters"]
-    )
-    return Sheet("Specific filters", columns, rows)
-
-
-def policies_in_force(snapshot: Snapshot) -> Sheet:
-    """The policies of all stores, as the snap-in's “Active Policy”: those that are assigned come first."""
-    columns = ("policy", "store", "assigned", "in force", "rules", "description")
-    found = sorted(snapshot.policies.get("policies", ()), key=lambda row: not row["assigned"])
-    used = {(row.get("store"), row.get("policy")) for row in snapshot.filters["filters"]}
-    rows = tuple(
-        (
-            row["name"],
-            row["store"],
-            "yes" if row["assigned"] else "no",
-            "yes" if (row["store"], row["name"]) in used else "no",
-            str(len(row["rules"])),
-            row["description"],
-        )
-        for row in found
-    )
-    return Sheet("Policies", columns, rows)
-
-
-def main_mode_methods(methods: Mapping[str, Any]) -> Sheet:
-    """The snap-in's “IKE Policies”, with the authentication of their main-mode filters: a row for each
-    security method, in order of preference."""
-    columns: Row = (
-        "of",
-        "no",
-        "security method",
-        "lifetime",
-        "quick modes",
-        "authentication, in order",
-        "filters",
-    )
-    rows = []
-    for row in methods.get("methods", ()):
-        for number, method in enumerate(row["main_mode_methods"], 1):
-            first = number == 1
-            rows.append(
-                (
-                    row["provenance"],
-                    str(number),
-                    method,
-                    duration(row["main_mode_seconds"]),
-                    str(row["quick_modes_per_main_mode"] or "no limit"),
-                    ", ".join(row["authentication"]) if first else "",
-                    str(row["filters"]) if first else "",
-                )
-            )
-    return Sheet("Main-mode policies", columns, tuple(rows))
-
-
-def quick_mode_methods(methods: Mapping[str, Any]) -> Sheet:
-    """The snap-in's “Negotiation Policies”: a row for each security method, in order of preference."""
-    columns: Row = (
-        "of",
-        "no",
-        "AH integrity",
-        "ESP confidentiality",
-        "ESP integrity",
-        "lifetime",
-        "PFS",
-        "mode",
-    )
-    columns += ("tunnel endpoint",)
-    rows = tuple(
-        (
-            row["provenance"],
-            str(number),
-            method["ah"] or "none",
-            method["esp_encryption"] or "none",
-            method["esp_integrity"] or "none",
-            f"{method['lifetime_kilobytes']} KB / {method['lifetime_seconds']} s",
-            row["perfect_forward_secrecy"],
-            row["mode"],
-            row["tunnel_endpoint"],
-        )
-        for row in methods.get("methods", ())
-        for number, method in enumerate(row["quick_mode_methods"], 1)
-    )
-    return Sheet("Quick-mode policies", columns, rows)
-
-
 def peers(snapshot: Snapshot) -> Sheet:
     """Every computer that we have, or just had, to do with."""
     found: dict[str, dict[str, Any]] = {}
@@ -421,32 +267,6 @@ def statistics(status: Mapping[str, Any]) -> Sheet:
     rows += [("IPsec", name.replace("_", " "), str(value)) for name, value in status["ipsec"].items()]
     rows += [("dropped", word, str(count)) for word, count in status["refused_packets"].items()]
     return Sheet("Statistics", ("of", "counter", "value"), tuple(rows))
-
-
-def size(octets: int) -> str:
-    """`0 B`, `12.3 KiB`, `4.0 GiB`."""
-    value = float(octets)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
-def address_of(text: str) -> str:
-    """Without a port: `a.b.c.d:500`, `[a::b]:500`."""
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0] if text.count(":") == 1 else text
-
-
-def end_of(addresses: str, port: int) -> str:
-    return f"{addresses}:{port}" if port else addresses
-
-
-def action_of(row: Mapping[str, Any]) -> str:
-    words = [word for word, name in (("inpass", "accept_clear"), ("soft", "allow_soft")) if row[name]]
-    return f"{row['action']} ({', '.join(words)})" if words else str(row["action"])
 
 
 @dataclass(slots=True)

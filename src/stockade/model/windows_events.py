@@ -83,7 +83,9 @@ _BY_CERTIFICATE = ("authentication", "certificate")
 _FROM_DOMAIN = ("stores", "domain")
 _NO_EXTENDED_MODE = "Extended Mode is AuthIP's; IKE has none"
 _QUIET = "the stores are looked at every second; that nothing changed is no event"
-_NO_PLACE = "there is no such step here: a policy is in force or refused as a whole"
+_UNREACHABLE = frozenset({ReasonCode.DIRECTORY_UNREACHABLE})
+_KEPT = ("in_force", "last good")
+_CHANGED, _UNCHANGED = ("changes", "found"), ("changes", "none")
 
 WINDOWS_EVENTS = (
     # -- Windows 2003: the key exchange (category Logon/Logoff)
@@ -209,27 +211,33 @@ WINDOWS_EVENTS = (
     WindowsEvent(
         5464,
         "polled the policy: changes found and applied",
-        (Carrier("policy-expanded"),),
+        (Carrier("stores-changed"), Carrier("policy-expanded")),
     ),
     WindowsEvent(5465, "reloading asked for, and done", (Carrier("policy-reloaded"),)),
     WindowsEvent(
         5466,
         "polled: Active Directory cannot be reached, the kept copy stays",
-        (Carrier("domain-policy-not-read", frozenset({ReasonCode.DIRECTORY_UNREACHABLE})),),
+        (Carrier("domain-policy-not-read", _UNREACHABLE, fact=_KEPT),),
     ),
-    WindowsEvent(5467, "polled: Active Directory reached, no change", never=_QUIET),
-    WindowsEvent(5468, "polled: Active Directory reached, changes applied", (Carrier("domain-policy-read"),)),
-    WindowsEvent(5471, "local policy loaded", never=_NO_PLACE),
+    WindowsEvent(
+        5467,
+        "polled: Active Directory reached again, no change; the kept copy is out of use",
+        (Carrier("domain-policy-read", fact=_UNCHANGED),),
+    ),
+    WindowsEvent(
+        5468,
+        "polled: Active Directory reached, changes applied",
+        (Carrier("domain-policy-read", fact=_CHANGED),),
+    ),
+    WindowsEvent(5471, "local policy loaded", (Carrier("policy-loaded", unless=_FROM_DOMAIN),)),
     WindowsEvent(5472, "local policy cannot be loaded", (Carrier("policy-refused", _STORE),)),
     WindowsEvent(5473, "policy of the directory loaded", (Carrier("domain-policy-read"),)),
     WindowsEvent(
         5474,
         "policy of the directory cannot be loaded",
         (
-            Carrier(
-                "domain-policy-not-read",
-                but=frozenset({ReasonCode.DIRECTORY_UNREACHABLE}),
-            ),
+            Carrier("domain-policy-not-read", but=_UNREACHABLE),
+            Carrier("domain-policy-not-read", _UNREACHABLE, unless=_KEPT),
         ),
     ),
     # -- the service

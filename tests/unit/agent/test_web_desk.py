@@ -1,5 +1,6 @@
 """What the agent keeps for the web console."""
 
+from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -144,6 +145,11 @@ def test_policy_history_and_difference_show_no_key(tmp_path: Path) -> None:
     desk = Desk(home).desk
     (policy,) = [one for one in desk.policy().policies if one.name == "first"]
     assert policy.assigned
+    stored = Stores(Paths.of(home)).local_store("local").read().policy("first")
+    assert stored is not None
+    assert policy.guid == f"{{{str(stored.guid).upper()}}}"
+    assert datetime.fromisoformat(policy.modified) == stored.modified
+    assert policy.modified.endswith("Z")
     (rule,) = [one for one in policy.rules if one.name == "secure"]
     assert (rule.authentication, rule.filter_count, rule.filters[0].destination_port) == (
         ["preshared-key"],

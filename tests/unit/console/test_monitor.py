@@ -12,10 +12,12 @@ pytest.importorskip("textual")
 from textual.widgets import DataTable, Input, Static, TabbedContent
 
 from stockade.agent import messages
-from stockade.console import monitor_data
+from stockade.console import monitor_data, monitor_policy, monitor_sheet
 from stockade.console.main import main
 from stockade.console.monitor import TAB_KEYS, TABS, Asking, Monitor, Telling
-from stockade.console.monitor_data import Sheet, Snapshot, Trends, fetch, plain, sheets, sparkline
+from stockade.console.monitor_data import Snapshot, Trends, fetch, plain, sheets, sparkline
+from stockade.console.monitor_policy import main_mode_filters, policies_in_force
+from stockade.console.monitor_sheet import Sheet
 from stockade.model.reasons import ReasonCode, error_for
 
 EVIL = "\x1b[2J[red]all is well[/]"
@@ -53,7 +55,8 @@ METHODS = messages.Methods(
 TREE = messages.PolicyTree(
     policies=[
         messages.PolicyNode(
-            store="local", name="p", description="a policy", assigned=True, main_mode_methods=[],
+            store="local", name="p", description="a policy", guid="{72385230}",
+            modified="2026-11-22T07:00:00Z", assigned=True, main_mode_methods=[],
             main_mode_minutes=480, master_pfs=False,
             rules=[
                 messages.RuleNode(
@@ -162,7 +165,15 @@ def test_every_table_has_what_the_snap_in_shows(snapshot: Snapshot) -> None:
     assert generic[6:] == ("me", "dns:80", "tcp", "yes"), "in the words of who wrote it"
     assert found["specific"].rows[0][4] == "10.0.0.2:80"
     assert found["specific"].rows[0][9] == "10.0.0.9"
-    assert found["policies"].rows == (("p", "local", "yes", "yes", "1", "a policy"),)
+    (policy,) = found["policies"].rows
+    assert policy[:5] == ("p", "local", "yes", "yes", "2026-11-22T07:00:00Z")
+    assert policy[5:] == ("1", "a policy", "{72385230}", "")
+    wide, narrow = found["main-filters"].rows
+    assert wide[:4] == ("generic", "both", "me", "dns")
+    assert narrow[:4] == ("specific", "outbound", "10.0.0.1", "10.0.0.2"), "main mode knows no ports"
+    for row in (wide, narrow):
+        assert row[4:8] == ("77", "preshared-key", "p", "AES128-SHA1-2, 3DES-SHA1-2")
+        assert row[8:] == ("all", "2", "local store, rule web")
     assert [row[1:3] for row in found["main-methods"].rows] == [("1", "AES128-SHA1-2"), ("2", "3DES-SHA1-2")]
     assert found["main-methods"].rows[0][5] == "preshared-key"
     (offer,) = found["quick-methods"].rows
@@ -183,6 +194,42 @@ def test_every_table_has_what_the_snap_in_shows(snapshot: Snapshot) -> None:
 def test_what_a_peer_says_of_itself_steers_no_terminal(snapshot: Snapshot) -> None:
     assert "\x1b" not in plain(snapshot)
     assert "all is well" in plain(snapshot)
+
+
+def test_main_mode_filters_are_of_what_negotiates_and_go_by_the_heaviest() -> None:
+    light = msgspec.structs.replace(
+        FILTER, id="f2", weight=5, negotiation="other", rule="rest", filter_index=2
+    )
+    permit = msgspec.structs.replace(FILTER, id="f3", action="permit", negotiation=None)
+    back = msgspec.structs.replace(
+        FILTER, id="f4", direction="inbound", source="10.0.0.2", destination="10.0.0.1", mirrored=True
+    )
+    table = messages.Filters(policy="p", filters=[FILTER, back, light, permit], warnings=[])
+    other = msgspec.structs.replace(METHODS.methods[0], name="other", authentication=["kerberos"])
+    methods = messages.Methods(policy="p", methods=[*METHODS.methods, other])
+    rows = main_mode_filters(*map(msgspec.to_builtins, (table, methods, TREE))).rows
+    assert [row[:6] for row in rows] == [
+        ("generic", "both", "me", "dns", "77", "preshared-key"),
+        ("generic", "", "10.0.0.1", "10.0.0.2", "5", "kerberos"),
+        ("specific", "outbound", "10.0.0.1", "10.0.0.2", "77", "preshared-key"),
+        ("specific", "inbound", "10.0.0.2", "10.0.0.1", "77", "preshared-key"),
+    ], "nobody told how the second one was written; the third one is of two filters"
+    assert rows[2][9] == "2"
+
+
+def test_policies_of_other_stores_that_are_in_force_are_shown_too() -> None:
+    dynamic = msgspec.structs.replace(FILTER, store="dynamic", policy="mm", rule="d")
+    table = messages.Filters(policy="p", filters=[dynamic], warnings=[])
+    far = msgspec.structs.replace(TREE.policies[0], store="domain", name="far")
+    tree = messages.PolicyTree(policies=[*TREE.policies, far])
+    status = {"domain": {"gpo": "Servers", "policy": "far"}}
+    rows = policies_in_force(*map(msgspec.to_builtins, (tree, table)), status).rows
+    assert [row[:4] for row in rows] == [
+        ("mm", "dynamic", "", "yes"),
+        ("p", "local", "yes", "no"),
+        ("far", "domain", "yes", "no"),
+    ]
+    assert [row[8] for row in rows] == ["", "", "Servers"]
 
 
 def test_a_search_keeps_rows_and_their_targets_together() -> None:
@@ -212,6 +259,7 @@ def test_once_prints_it_all_and_a_pipe_is_no_terminal(
         "Quick-mode SAs",
         "Negotiations",
         "Generic filters",
+        "Main-mode filters",
         "Peers",
         "Statistics",
     ):
@@ -337,7 +385,8 @@ def test_an_agent_that_goes_is_told_and_comes_back() -> None:
 
 
 def test_the_tables_need_no_terminal_library() -> None:
-    assert "textual" not in (monitor_data.__doc__ or "")
-    source = open(monitor_data.__file__, encoding="utf-8").read()  # noqa: SIM115
-    assert "import textual" not in source
-    assert "from textual" not in source
+    for module in (monitor_data, monitor_policy, monitor_sheet):
+        assert "textual" not in (module.__doc__ or "")
+        source = open(module.__file__, encoding="utf-8").read()  # noqa: SIM115
+        assert "import textual" not in source
+        assert "from textual" not in source

@@ -52,7 +52,7 @@ def test_every_id_is_there_once_and_carried_or_explained():
         ("message-refused", ReasonCode.MALFORMED_PAYLOAD, {"phase": "quick mode"}, [4977]),
         ("message-refused", ReasonCode.MALFORMED_PAYLOAD, {}, [4976]),
         ("policy-loaded", ReasonCode.POLICY_LOADED, {"stores": "persistent, domain"}, [5456]),
-        ("policy-loaded", ReasonCode.POLICY_LOADED, {"stores": "local"}, [5460]),
+        ("policy-loaded", ReasonCode.POLICY_LOADED, {"stores": "local"}, [5460, 5471]),
         ("policy-refused", ReasonCode.STORE_UNREADABLE, {}, [5472]),
         ("packets-refused", ReasonCode.REPLAYED, {}, [4961]),
         ("nothing-of-the-kind", ReasonCode.INTERNAL, {}, []),
@@ -68,6 +68,15 @@ def test_every_failure_has_one_old_and_one_new_id(code):
         found = windows_events(kind, code, {})
         assert len([number for number in found if number < 1000]) == 1, found
         assert len([number for number in found if number > 1000]) == 1, found
+
+
+def test_the_manual_says_why_an_id_never_comes():
+    page = (Path(__file__).parents[3] / "docs" / "event-ids.md").read_text()
+    rows = {int(row.split()[1]): row for row in page.splitlines() if re.match(r"\| \d{3,4} \|", row)}
+    assert rows.keys() == BY_NUMBER.keys()
+    for event in WINDOWS_EVENTS:
+        assert ("none:" in rows[event.number]) == bool(event.never)
+        assert event.never in rows[event.number]
 
 
 def test_the_table_names_only_kinds_that_the_code_tells():
