@@ -139,4 +139,5 @@ def test_every_page_answers_whatever_it_is_asked(console: tuple[str, str], mode:
             continue
         tried.append(operation.label)
     assert len(tried) > 8, tried
-    assert statuses >= {200, 403}, "the session did not hold"
+    assert 200 in statuses, "the session did not hold"
+    assert statuses & {403, 429}, statuses  # tickets that are none: refused, after some of them unread

@@ -29,7 +29,7 @@ from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
 from stockade.model.negotiation import Negotiation, QuickModeMatch
-from stockade.model.reasons import Reason, ReasonCode, StockadeError
+from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import Flow, TrafficSelector
 from stockade.pki.credentials import CredentialSource
@@ -110,6 +110,9 @@ class HostCore:
         )
         self._source_for = source_for if source_for is not None else self._any_source
         self._inbound_of: dict[tuple[Direction, int, Address], SecurityAssociation] = {}
+        self._gone: set[tuple[int, Address]] = set()
+        """Inbound SAs (SPI, peer) that the data plane refused or lost, and that the engine has not ended yet:
+        a negotiation under way goes on."""
         self._recovered: dict[Address, float] = {}
         self.established: Callable[[KnownQuickMode], None] = lambda known: None
         """Is told every quick mode that comes up."""
@@ -378,6 +381,8 @@ class HostCore:
             if sa is None:
                 return
             if event.hard:
+                if event.direction is Direction.INBOUND:
+                    self._gone.add((event.spi, event.peer))
                 reason = Reason.of(ReasonCode.SA_EXPIRED, spi=f"{event.spi:#010x}")
                 self.engine.command(ike.DeleteQuickMode(sa.spi, reason), now)
             else:
@@ -514,6 +519,8 @@ class HostCore:
             self._install(effect.sa, now)
         elif isinstance(effect, ike.RemoveSa):
             sa = self._inbound_of.pop((effect.direction, effect.spi, effect.peer), None)
+            if effect.direction is Direction.INBOUND:
+                self._gone.discard((effect.spi, effect.peer))
             if sa is not None and effect.direction is Direction.INBOUND:
                 self._inbound_of.pop((Direction.OUTBOUND, sa.pair, effect.peer), None)
                 self.soft.sa_went(sa, now)
@@ -532,13 +539,24 @@ class HostCore:
         self._find_by(sa)
         self._make_room(sa, now)
         updates = sa.direction is Direction.INBOUND  # its SPI was reserved before, so Windows says: updated
+        inbound = sa.spi if updates else sa.pair
         try:
+            if updates:
+                self._gone.discard((inbound, sa.peer))
+            elif (
+                inbound,
+                sa.peer,
+            ) in self._gone:  # the peer would send to nobody, for as long as the pair lives
+                raise error_for(
+                    ReasonCode.DRIVER_FAILED, "the data plane has not the other half of this pair"
+                )
             self.driver.add_sa(sa)
             self.counters["key_updates"] += updates
         except StockadeError as error:
+            if updates:
+                self._gone.add((inbound, sa.peer))
             self.counters["key_update_failures" if updates else "key_addition_failures"] += 1
             self._note("sa-refused", error.reason, now, spi=f"{sa.spi:#010x}", peer=str(sa.peer))
-            inbound = sa.spi if sa.direction is Direction.INBOUND else sa.pair
             self.engine.command(ike.DeleteQuickMode(inbound, error.reason), now)
 
     def _find_by(self, sa: SecurityAssociation) -> None:
