@@ -117,6 +117,29 @@ def test_bytes_are_summed_by_class_and_outlive_their_sa(pair: Pair) -> None:
     assert pair.value("stockade_sa_bytes_total", direction="outbound") == carried
 
 
+def test_what_an_sa_carried_between_the_last_look_and_its_end_is_in_the_sums(pair: Pair) -> None:
+    carried = pair.value("stockade_sa_bytes_total", direction="outbound")
+    packets = pair.value("stockade_sa_packets_total", direction="outbound")
+    assert (carried, packets) == (8 + len(b"hello"), 1), "with the UDP header"
+    pair.alpha.send(BETA, bytes(100))
+    assert pair.world.run(3, lambda: bytes(100) in pair.beta.received)
+    pair.core.delete_peer(BETA, pair.world.clock.now)
+    pair.world.settle()
+    assert pair.value("stockade_quick_modes") == 0
+    for _ in range(2):  # and only once
+        assert pair.value("stockade_sa_bytes_total", direction="outbound") == carried + 108
+        assert pair.value("stockade_sa_packets_total", direction="outbound") == packets + 1
+        for name in ("confidential", "authenticated", "transport"):
+            labels = {"class": name, "direction": "outbound"}
+            assert pair.value("stockade_sa_class_bytes_total", **labels) == carried + 108
+    # an SA that nobody ever looked at
+    pair.alpha.send(BETA, b"again")
+    assert pair.world.run(3, lambda: b"again" in pair.beta.received)
+    pair.core.delete_peer(BETA, pair.world.clock.now)
+    pair.world.settle()
+    assert pair.value("stockade_sa_bytes_total", direction="outbound") == carried + 108 + 13
+
+
 def test_every_metric_of_the_table_is_told_with_its_type_and_meaning(pair: Pair) -> None:
     told = {
         (family.name + ("_total" if family.type == "counter" else ""), family.type, family.documentation)

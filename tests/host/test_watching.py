@@ -131,6 +131,15 @@ def test_what_happened_is_told_after_a_kill_and_figures_stay_honest(wire: Networ
     assert [event["number"] for event in after] == list(range(1, len(after) + 1)), "none is missing or twice"
     assert len(alpha.events("--id", "5478")) == 2
     assert value(alpha.metrics(), "stockade_peer_up", peer=BETA) >= 1
+
+    def carried() -> float:
+        return value(alpha.metrics(), "stockade_sa_packets_total", direction="outbound")
+
+    before_ping = carried()
+    assert alpha.namespace.run(ping, check=False, timeout=60).returncode == 0
+    alpha.stockade("sa", "delete", BETA)
+    assert carried() == before_ping + 3, "also what passed between the last look and the end of the SA"
+
     alpha.stockade("netsh", "ipsec", "static", "set", "policy", "name=test", "description=new")
     alpha.agent.terminate()
     assert alpha.events("--id", "5465")

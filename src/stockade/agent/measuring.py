@@ -38,10 +38,12 @@ class Measuring:
 
     def look(self, core: HostCore, statistics: DriverStatistics) -> None:
         associations = core.associations()
-        self.totals.look(statistics.sas, lambda way, spi: associations.get((way, spi)))
+        self.totals.look(statistics.sas, lambda way, spi: associations.get((way, spi)), statistics.ended)
 
     async def run(self, core: HostCore, driver: Driver) -> None:
-        """Look at the SAs from time to time, for ever."""
+        """Look at the SAs at once and from time to time, for ever."""
+        with suppress(StockadeError):
+            self.look(core, driver.statistics(filters=False))
         wait = LOOK_SECONDS
         while True:
             await asyncio.sleep(wait)

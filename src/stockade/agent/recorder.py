@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from stockade.agent.journal import Entry
 from stockade.model.filters import Direction
 from stockade.model.known_quick_mode import KnownQuickMode
-from stockade.model.negotiation import Mode
 from stockade.model.reasons import ReasonCode
-from stockade.model.sa import SaCounters, SecurityAssociation
+from stockade.model.sa import EndedCounters, SaCounters, SecurityAssociation, classes_of
 
 HANDSHAKE_BOUNDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 RECONNECT_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 900.0)
@@ -113,51 +112,91 @@ def _key(fields: dict[str, str]) -> tuple[str, str]:
     return peer, fields.get("selector", "")
 
 
-CLASSES = ("confidential", "authenticated", "transport", "tunnel")
-"""As Windows sums bytes up: encrypted, authenticated, by encapsulation; an SA may be of several."""
-
-
 class TrafficTotals:
-    """What all SAs carried since the start, those that are gone included. They are looked at now and then:
-    what an SA carried between the last look and its end is missing."""
+    """What all SAs carried since the start, those that are gone included. They are looked at now and then;
+    what an SA carried between the last look and its end comes from the data plane's sums of those that
+    ended."""
 
     def __init__(self) -> None:
         self.packets: Counter[Direction] = Counter()
         self.bytes: Counter[Direction] = Counter()
         self.by_class: Counter[tuple[str, Direction]] = Counter()
         """Bytes by class and direction."""
-        self._seen: dict[tuple[Direction, int, int], tuple[int, int]] = {}
+        self._seen: dict[tuple[Direction, int, int], _Seen] = {}
+        self._ended: dict[_Kind, EndedCounters] | None = None
 
     def look(
         self,
         counters: Iterable[SaCounters],
         sa_of: Callable[[Direction, int], SecurityAssociation | None],
+        ended: Iterable[EndedCounters] = (),
     ) -> None:
-        """Add what passed since the last look. `sa_of` knows the inbound SA of a pair by either SPI."""
-        seen: dict[tuple[Direction, int, int], tuple[int, int]] = {}
+        """Add what passed since the last look. `sa_of` knows the inbound SA of a pair by either SPI; `ended`
+        is of the same moment as `counters`. What had ended before the first look does not count."""
+        seen: dict[tuple[Direction, int, int], _Seen] = {}
+        gone: list[_Seen] = []
         for one in counters:
             key = one.direction, one.spi, 0
             while key in seen:  # two peers chose the same SPI
                 key = *key[:2], key[2] + 1
-            packets, size = self._seen.get(key, (0, 0))
-            if one.packets < packets or one.bytes < size:
-                packets = size = 0  # another SA with the same SPI, or a data plane that began anew
-            more_packets, more_bytes = one.packets - packets, one.bytes - size
-            seen[key] = one.packets, one.bytes
+            before = self._seen.get(key, _Seen(one.direction))
+            if one.packets < before.packets or one.bytes < before.bytes:
+                gone.append(before)  # another SA with the same SPI, or a data plane that began anew
+                before = _Seen(one.direction)
+            more_packets, more_bytes = one.packets - before.packets, one.bytes - before.bytes
             if not more_packets and not more_bytes:
+                seen[key] = before
                 continue
-            self.packets[one.direction] += more_packets
-            self.bytes[one.direction] += more_bytes
             sa = sa_of(one.direction, one.spi)
-            for name in classes_of(sa) if sa is not None else ():
-                self.by_class[name, one.direction] += more_bytes
+            classes = classes_of(sa) if sa is not None else ()
+            seen[key] = _Seen(one.direction, one.packets, one.bytes, classes)
+            self._add(one.direction, classes, more_packets, more_bytes)
+        gone += [entry for key, entry in self._seen.items() if key not in seen]
         self._seen = seen
+        self._add_last_words({(one.direction, one.classes): one for one in ended}, gone)
+
+    def _add(self, direction: Direction, classes: tuple[str, ...], packets: int, size: int) -> None:
+        self.packets[direction] += packets
+        self.bytes[direction] += size
+        for name in classes:
+            self.by_class[name, direction] += size
+
+    def _add_last_words(self, ended: "dict[_Kind, EndedCounters]", gone: "list[_Seen]") -> None:
+        """What the sums of ended SAs grew by, less what had been seen of those SAs."""
+        before, self._ended = self._ended, ended
+        if before is None or any(
+            kind not in ended or ended[kind].bytes < one.bytes for kind, one in before.items()
+        ):
+            return  # the first look, or a data plane that began anew
+        packets: Counter[Direction] = Counter()
+        size: Counter[Direction] = Counter()
+        by_class: Counter[tuple[str, Direction]] = Counter()
+        for (direction, classes), one in ended.items():
+            old = before.get((direction, classes))
+            more = one.bytes - (old.bytes if old else 0)
+            packets[direction] += one.packets - (old.packets if old else 0)
+            size[direction] += more
+            for name in classes:
+                by_class[name, direction] += more
+        for entry in gone:
+            packets[entry.direction] -= entry.packets
+            size[entry.direction] -= entry.bytes
+            for name in entry.classes:
+                by_class[name, entry.direction] -= entry.bytes
+        # No sum goes back: `+counter` keeps what is above 0.
+        self.packets.update(+packets)
+        self.bytes.update(+size)
+        self.by_class.update(+by_class)
 
 
-def classes_of(sa: SecurityAssociation) -> tuple[str, ...]:
-    """Which of `CLASSES` an SA's bytes count for."""
-    esp = sa.esp
-    encrypts = esp is not None and esp.encryption.is_confidential
-    authenticates = esp is None or esp.encryption.is_aead or esp.integrity is not None
-    mode = "tunnel" if sa.mode is Mode.TUNNEL else "transport"
-    return (*("confidential",) * encrypts, *("authenticated",) * authenticates, mode)
+_Kind = tuple[Direction, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was counted of one SA, and for which classes."""
+
+    direction: Direction
+    packets: int = 0
+    bytes: int = 0
+    classes: tuple[str, ...] = ()

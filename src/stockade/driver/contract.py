@@ -14,7 +14,7 @@ from stockade.model.addresses import Address
 from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import Reason
-from stockade.model.sa import SaCounters, SecurityAssociation
+from stockade.model.sa import EndedCounters, SaCounters, SecurityAssociation
 from stockade.model.traffic import Flow
 
 
@@ -114,6 +114,9 @@ class DriverStatistics:
     """(reason word, packets) since the start."""
     offloaded_sas: int = 0
     """How many of the SAs a network card carries."""
+
+    ended: tuple[EndedCounters, ...] = ()
+    """What SAs that are no more carried; only ever grows while a data plane lives."""
 
 
 class Driver(Protocol):

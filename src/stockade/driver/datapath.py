@@ -223,4 +223,5 @@ class Datapath:
             filters=self._policies.counters(),
             held_packets=len(self._outbound.hold),
             refused=self._audit.totals(),
+            ended=self._sad.ended.totals(),
         )

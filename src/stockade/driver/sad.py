@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from stockade.driver.ah import Authenticator, Verifier
 from stockade.driver.burst.engine import Burst, BurstSa
+from stockade.driver.ended import EndedSas
 from stockade.driver.esp import (
     MAXIMUM_EXTENDED_SEQUENCE,
     MAXIMUM_SEQUENCE,
@@ -317,6 +318,7 @@ class SaDatabase:
         self.inbound: dict[bytes, InboundEntry] = {}
         self.inbound_ah: dict[bytes, InboundEntry] = {}
         self.spis = SpisInUse()
+        self.ended = EndedSas()
         self._outbound: dict[tuple[Address, Address], list[OutboundEntry]] = {}
         self._tunnels: dict[str, list[OutboundEntry]] = {}
         self._by_spi: dict[tuple[bool, Direction, int, Address], InboundEntry | OutboundEntry] = {}
@@ -360,6 +362,7 @@ class SaDatabase:
             if entry is None:
                 continue
             entry.alive = False
+            self.ended.add(entry.sa, entry.packets, entry.bytes)
             if entry.burst is not None:
                 del self.in_burst[entry.burst.id]
                 entry.burst.remove()

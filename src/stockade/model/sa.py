@@ -117,3 +117,27 @@ class SaCounters:
     selector_mismatches: int = 0
     age: float = 0.0
     idle: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EndedCounters:
+    """What all SAs of one direction and of the same `classes_of` that are no more carried together, since the
+    data plane began. `bytes` as `SaCounters` has them."""
+
+    direction: Direction
+    classes: tuple[str, ...]
+    packets: int
+    bytes: int
+
+
+CLASSES = ("confidential", "authenticated", "transport", "tunnel")
+"""As Windows sums bytes up: encrypted, authenticated, by encapsulation; an SA may be of several."""
+
+
+def classes_of(sa: SecurityAssociation) -> tuple[str, ...]:
+    """Which of `CLASSES` an SA's bytes count for."""
+    esp = sa.esp
+    encrypts = esp is not None and esp.encryption.is_confidential
+    authenticates = esp is None or esp.encryption.is_aead or esp.integrity is not None
+    mode = "tunnel" if sa.mode is Mode.TUNNEL else "transport"
+    return (*("confidential",) * encrypts, *("authenticated",) * authenticates, mode)

@@ -81,6 +81,10 @@ class WindowsEvent:
 
 _BY_CERTIFICATE = ("authentication", "certificate")
 _FROM_DOMAIN = ("stores", "domain")
+_OF_THIS_COMPUTER = (  # neither where no policy is assigned
+    Carrier("policy-loaded", fact=("stores", "local")),
+    Carrier("policy-loaded", fact=("stores", "persistent"), unless=_FROM_DOMAIN),
+)
 _NO_EXTENDED_MODE = "Extended Mode is AuthIP's; IKE has none"
 _QUIET = "the stores are looked at every second; that nothing changed is no event"
 _UNREACHABLE = frozenset({ReasonCode.DIRECTORY_UNREACHABLE})
@@ -202,7 +206,7 @@ WINDOWS_EVENTS = (
         "the kept copy of Active Directory's policy not applied",
         (Carrier("domain-copy-not-read"),),
     ),
-    WindowsEvent(5460, "local policy applied", (Carrier("policy-loaded", unless=_FROM_DOMAIN),)),
+    WindowsEvent(5460, "local policy applied", _OF_THIS_COMPUTER),
     WindowsEvent(
         5461, "local policy not applied", (Carrier("policy-refused", but=_STORE, unless=_FROM_DOMAIN),)
     ),
@@ -229,7 +233,7 @@ WINDOWS_EVENTS = (
         "polled: Active Directory reached, changes applied",
         (Carrier("domain-policy-read", fact=_CHANGED),),
     ),
-    WindowsEvent(5471, "local policy loaded", (Carrier("policy-loaded", unless=_FROM_DOMAIN),)),
+    WindowsEvent(5471, "local policy loaded", _OF_THIS_COMPUTER),
     WindowsEvent(5472, "local policy cannot be loaded", (Carrier("policy-refused", _STORE),)),
     WindowsEvent(5473, "policy of the directory loaded", (Carrier("domain-policy-read"),)),
     WindowsEvent(
@@ -263,4 +267,5 @@ _BY_KIND = _by_kind()
 
 def windows_events(kind: str, code: ReasonCode, facts: Mapping[str, str]) -> list[int]:
     """The ids that an event of this kind carries, lowest first; `facts` are its fields and the reason's."""
-    return [number for number, carrier in _BY_KIND.get(kind, ()) if carrier.fits(code, facts)]
+    fitting = (number for number, carrier in _BY_KIND.get(kind, ()) if carrier.fits(code, facts))
+    return list(dict.fromkeys(fitting))  # two carriers of one id may fit

@@ -332,6 +332,22 @@ def test_lifetimes_in_seconds_are_told_once_each(hosts: SimpleNamespace, alpha: 
     assert alpha.statistics(121.0).sas == ()
 
 
+def test_what_sas_carried_that_are_no_more_is_kept_in_sums(hosts: SimpleNamespace, alpha: Datapath) -> None:
+    alpha.add_sa(hosts.make_sa(lifetime=Lifetime(soft_seconds=10, hard_seconds=20)), 0.0)
+    alpha.outbound([hosts.udp(bytes(92))], 1.0)
+    assert alpha.statistics(1.0).ended == ()
+    alpha.tick(21.0)
+    assert alpha.statistics(21.0).sas == (), "by its lifetime"
+    (first,) = alpha.statistics(21.0).ended
+    assert (first.direction, first.packets, first.bytes) == (Direction.OUTBOUND, 1, 100)
+    assert first.classes == ("confidential", "authenticated", "transport")
+    alpha.add_sa(hosts.make_sa(spi=0x2000), 22.0)
+    alpha.outbound([hosts.udp(bytes(92))] * 2, 22.0)
+    alpha.remove_sa(0x2000, Direction.OUTBOUND, hosts.BETA)
+    alpha.remove_sa(0x2000, Direction.OUTBOUND, hosts.BETA)
+    assert alpha.statistics(23.0).ended == (replace(first, packets=3, bytes=300),)
+
+
 def test_lifetimes_in_bytes_count_the_protected_payload(
     hosts: SimpleNamespace, alpha: Datapath, beta: Datapath
 ) -> None:

@@ -598,6 +598,8 @@ def test_events_name_filter_and_sa(driver, kernel):
     assert statistics.sas == ()
     (counted,) = statistics.filters
     assert (counted.packets, counted.bytes) == (9, 900), "what an SA carried outlives it"
+    (ended,) = statistics.ended
+    assert (ended.direction, ended.packets, ended.bytes) == (Direction.OUTBOUND, 9, 900)
 
 
 def test_idle_pairs_are_told_once_and_lost_expiries_are_noticed(driver, kernel):

@@ -47,6 +47,7 @@ from stockade.driver.contract import (
     SaSilent,
     Survivor,
 )
+from stockade.driver.ended import EndedSas
 from stockade.driver.kernel import policies, states
 from stockade.driver.kernel.ledger import Ledger
 from stockade.driver.kernel.listener import Listener, UnknownSpiWatch, bypass_socket, take_esp_in_udp
@@ -153,6 +154,7 @@ class KernelDriver:
         self._told: Mapping[StateKey, tuple[SecurityAssociation, float]] = {}
         self._acquired: dict[tuple[str, Address, Address], float] = {}
         self._finished: dict[str, tuple[int, int]] = {}
+        self._ended = EndedSas()
         self._events: deque[DriverEvent] = deque()
         self._refusals = Refusals()
         self._counted: dict[ReasonCode, int] = {}
@@ -480,7 +482,7 @@ class KernelDriver:
             for entry in self._entries.values()
         )
         carried = sum(entry.in_card for entry in self._entries.values())
-        return DriverStatistics(sas, self._filter_counters(), larval, refused, carried)
+        return DriverStatistics(sas, self._filter_counters(), larval, refused, carried, self._ended.totals())
 
     # ---- sockets of the key exchange -----------------------------------------------------------------------
 
@@ -751,6 +753,7 @@ class KernelDriver:
         self._ledger.remove(key)
 
     def _remember_counts(self, entry: _Entry) -> None:
+        self._ended.add(entry.sa, entry.usage.packets, entry.usage.bytes)
         packets, size = self._finished.get(entry.sa.filter_id, (0, 0))
         if self._table.by_id(entry.sa.filter_id) is not None:
             self._finished[entry.sa.filter_id] = (packets + entry.usage.packets, size + entry.usage.bytes)

@@ -337,7 +337,7 @@ class UserspaceDriver:
         reply = self._request(messages.AskStatistics())
         assert isinstance(reply, messages.Statistics)
         counters = self._filter_counters() if filters else ()
-        return DriverStatistics(reply.sas, counters, reply.held_packets, reply.refused)
+        return DriverStatistics(reply.sas, counters, reply.held_packets, reply.refused, ended=reply.ended)
 
     # ---- the process ---------------------------------------------------------------------------------------
 

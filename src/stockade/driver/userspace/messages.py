@@ -34,7 +34,7 @@ from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Direction, Provenance, SpecificFilter, TableChanges
 from stockade.model.negotiation import Mode
 from stockade.model.reasons import Reason, ReasonCode, error_for
-from stockade.model.sa import Lifetime, SaCounters, SecurityAssociation, UdpEncapsulation
+from stockade.model.sa import EndedCounters, Lifetime, SaCounters, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
 from stockade.model.suites import EspSuite, integrity_named
 from stockade.model.traffic import Flow, TrafficSelector
@@ -171,6 +171,7 @@ class Statistics(msgspec.Struct, frozen=True, tag=True):
     sas: tuple[SaCounters, ...]
     held_packets: int
     refused: tuple[tuple[str, int], ...]
+    ended: tuple[EndedCounters, ...] = ()
 
 
 class Sas(msgspec.Struct, frozen=True, tag=True):
@@ -471,7 +472,7 @@ def raise_refused(message: Refused) -> None:
 
 
 def statistics_message(statistics: DriverStatistics) -> Statistics:
-    return Statistics(statistics.sas, statistics.held_packets, statistics.refused)
+    return Statistics(statistics.sas, statistics.held_packets, statistics.refused, statistics.ended)
 
 
 def address_of(text: str) -> Address:
