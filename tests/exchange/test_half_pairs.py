@@ -1,8 +1,8 @@
 """A data plane that loses one half of a pair while quick mode is under way: no pair stays that only sends.
 
-alpha (initiator)      message 1 ▶      beta (responder): inbound SA into the data plane, which fails or restarts
-                     ◀ message 2
-                       message 3 ▶      outbound SA: its other half is not there
+alpha (initiator)  message 1 ▶  beta (responder): inbound SA into the data plane, which fails or restarts
+                 ◀ message 2
+                   message 3 ▶  outbound SA: its other half is not there
 """
 
 import pytest
