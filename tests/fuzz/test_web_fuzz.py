@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from test_api_fuzz import Bridge
@@ -93,8 +94,6 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
             time.sleep(0.1)
         connect = partial(namespace.call, partial(socket.create_connection, ("127.0.0.1", 8500), 60.0))
         bridge = Bridge(connect)
-        import requests
-
         ticket = client.post("/v1/web/ticket", {"role": "operator"})["ticket"]
         link = f"{bridge.url}/link?ticket={ticket}"
         signed_in = requests.get(link, allow_redirects=False, timeout=SECONDS)
@@ -139,5 +138,13 @@ def test_every_page_answers_whatever_it_is_asked(console: tuple[str, str], mode:
             continue
         tried.append(operation.label)
     assert len(tried) > 8, tried
-    assert 200 in statuses, "the session did not hold"
+    assert 200 in statuses
     assert statuses & {403, 429}, statuses  # tickets that are none: refused, after some of them unread
+    headers = {"Cookie": cookie, "Origin": url}
+    page = requests.get(f"{url}/sas", headers=headers, allow_redirects=False, timeout=60)
+    assert page.status_code == 200, "the session did not hold"
+    form = {"seconds": "1", "token": "made up"}
+    refused = requests.post(
+        f"{url}/negotiations/record", form, headers=headers, allow_redirects=False, timeout=60
+    )
+    assert refused.status_code == 403, "a form without the session's token"

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,8 @@ from stockade.agent.paths import Paths
 from stockade.lab.netns import Namespace, Network
 from stockade.lab.real import Agent
 from stockade.model.reasons import CallerError
+from stockade.policy.objects import Filter, FilterAddress
+from stockade.store.local import LocalStore
 
 STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 ALPHA, BETA = "10.78.0.1", "10.78.0.2"
@@ -206,7 +210,25 @@ def test_a_policy_is_changed_while_traffic_runs(hosts):
     assert "multicast" in refusal.stderr
     assert "secure" in refusal.stderr
     assert alpha.ask("status")["policy_refused"] is None
+
+    # A policy that cannot be enforced, however it came, is refused whole, and the last good one stays.
+    def put(filters: tuple[Filter, ...]) -> None:
+        store = LocalStore(alpha.home / "policy.db")
+        with store.transaction() as change:
+            secured = change.read().filter_list("secured")
+            change.put_filter_list(replace(secured, filters=filters))
+        store.close()
+
+    store = LocalStore(alpha.home / "policy.db")
+    good = store.read().filter_list("secured").filters
+    store.close()
+    put((*good, Filter(FilterAddress.me(), FilterAddress.of(ip_address("224.0.0.9")))))
+    refused = eventually(lambda: alpha.ask("status")["policy_refused"])
+    assert isinstance(refused, dict)
+    assert refused["reason"] == "not-securable"
     assert alpha.ping(BETA)
+    put(good)
+    assert eventually(lambda: alpha.ask("status")["policy_refused"] is None)
 
     # Unassigned: everything passes in clear again, on both ends.
     for host in hosts:
