@@ -80,12 +80,12 @@ def test_a_run_that_was_killed_is_swept_and_a_living_one_is_not() -> None:
     finally:
         mess.kill()
         mess.wait()
-    removed = sweep()
-    assert name in removed
-    assert folder in removed
-    assert not (NETNS_FOLDER / name).exists()
-    assert not Path(folder).exists()
-    assert not is_running(int(sleeper))
+    sweep()
+    # Another run may sweep at the same moment: what it has begun it ends.
+    deadline = time.monotonic() + 30
+    while (NETNS_FOLDER / name).exists() or Path(folder).exists() or is_running(int(sleeper)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_sweep_leaves_alone_what_only_looks_like_ours(
