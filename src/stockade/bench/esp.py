@@ -153,8 +153,8 @@ def _processor_seconds(wire: Wire) -> float:
 def datagrams_a_second(end: dict[str, dict[str, float]]) -> float:
     """What got through, from the `end` of iperf3's report.
 
-    By the bytes that the receiver counted: with a warm-up (`-O`) iperf3 3.12 counts the packets without those of
-    the warm-up and the lost ones with them, so that their difference may well be below 0."""
+    By the bytes that the receiver counted: with a warm-up (`-O`) iperf3 3.12 counts the packets without those
+    of the warm-up and the lost ones with them, so that their difference may well be below 0."""
     received = end["sum_received"]
     return received["bytes"] / UDP_SIZE / received["seconds"]
 

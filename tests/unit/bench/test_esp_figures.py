@@ -4,8 +4,8 @@ import pytest
 
 from stockade.bench.esp import datagrams_a_second
 
-# Of iperf3 3.12 (`-u -l 64 -t 2 -O 1`), shortened: 41 877 datagrams were lost in the warm-up and 86 996 in the
-# measurement; the first are in `lost_packets` and not in `packets`.
+# Of iperf3 3.12 (`-u -l 64 -t 2 -O 1`), shortened: 41 877 datagrams were lost in the warm-up and 86 996 in
+# the measurement; the first are in `lost_packets` and not in `packets`.
 WITH_WARM_UP = {
     "sum": {"seconds": 1.992142, "bytes": 10586880, "lost_packets": 128873, "packets": 165420},
     "sum_received": {"seconds": 1.992142, "bytes": 5076352, "lost_packets": 128873, "packets": 165420},
