@@ -187,7 +187,7 @@ struct burst {
     tables_t own;
     pthread_t thread;         /* a worker's, and what wakes it: */
     sem_t resume;
-    int wake;
+    int queue, wake;
     bool waits, told;         /* for Python; Python was told that there is something */
     sa_t *taken[READS];       /* whose locks are held */
     uint32_t taken_count;

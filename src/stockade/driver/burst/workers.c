@@ -30,7 +30,7 @@ static void *work(void *given)
 {
     burst_t *b = given;
     tables_t *tables = b->tables;
-    struct pollfd entries[2] = {{b->device, POLLIN, 0}, {b->wake, POLLIN, 0}};
+    struct pollfd entries[2] = {{b->queue, POLLIN, 0}, {b->wake, POLLIN, 0}};
     for (;;) {
         poll(entries, 2, -1);
         /* A device that somebody has removed under us would wake us for ever. */
@@ -43,7 +43,7 @@ static void *work(void *given)
         }
         result_t *result = &b->result;
         uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
-        take_outbound(b, b->device);
+        take_outbound(b, b->queue);
         if (began)
             result->total_ns += now_ns() - began;
         bool waits = result->punts || result->unsent || b->leave || result->touched >= PUNTS;
@@ -142,7 +142,7 @@ static burst_t *start(burst_t *b, int queue)
     if (!worker)
         return NULL;
     worker->tables = b->tables;
-    worker->device = queue;
+    worker->queue = queue;
     worker->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (worker->wake >= 0 && sem_init(&worker->resume, 0, 0) == 0) {
         if (pthread_create(&worker->thread, NULL, work, worker) == 0)
