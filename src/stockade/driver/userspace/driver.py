@@ -256,7 +256,7 @@ class UserspaceDriver:
         self._request(messages.sa_message(sa, mtu))
         self._remember(sa)
         if sa.direction is Direction.INBOUND:
-            self._spis.settle(sa.spi)
+            self._spis.came(sa.spi, time.monotonic())
 
     def _remember(self, sa: SecurityAssociation) -> None:
         name = (sa.spi, sa.direction, sa.peer)
@@ -561,7 +561,7 @@ class UserspaceDriver:
         return (
             isinstance(event, PacketRefused)
             and event.reason.code is ReasonCode.UNKNOWN_SPI
-            and (self._spis.is_reserved(event.spi) or event.spi in self._inbound_spis)
+            and self._spis.is_awaited(event.spi, time.monotonic())
         )
 
     def _on_death(self, detail: str) -> None:
