@@ -135,6 +135,7 @@ class MemoryDriver:
         self._kept = keep_filters
         # The SAs and what is held end here; the filters may stay.
         self._datapath = Datapath(self._random)
+        self._spis.lose()
         if keep_filters:
             self._datapath.install_filters(self._filters, self._now, self._tunnels)
 

@@ -75,3 +75,7 @@ class SpiSource:
         """The SA of this SPI is gone, or will never be."""
         self._reserved.pop(spi, None)
         self._came.pop(spi, None)
+
+    def lose(self) -> None:
+        """The data plane ended, and every SA with it."""
+        self._came.clear()

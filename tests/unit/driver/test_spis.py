@@ -40,3 +40,6 @@ def test_an_spi_is_awaited_from_its_reservation_until_a_moment_after_its_sa_came
     source.came(0x2000, 600.0)
     source.settle(0x2000)
     assert not source.is_awaited(0x2000, 600.1), "an SA that is gone is not awaited"
+    source.came(0x2000, 700.0)
+    source.lose()
+    assert not source.is_awaited(0x2000, 700.1), "nor one of a data plane that ended"

@@ -176,6 +176,7 @@ class UserspaceDriver:
         self._started = False
         self._sas.clear()
         self._inbound_spis.clear()
+        self._spis.lose()
         self._rules = None
         if keep_filters:
             return
@@ -577,6 +578,7 @@ class UserspaceDriver:
             self._events.append(SaExpired(spi, direction, True, peer))
         self._sas.clear()
         self._inbound_spis.clear()
+        self._spis.lose()
         steady = time.monotonic() - self._last_start > STEADY_SECONDS
         self._pause = FIRST_RESTART_INTERVAL if steady else min(2 * self._pause, RESTART_INTERVAL)
         self._wake()
