@@ -635,6 +635,13 @@ class ReasonCode(Enum):
         "a packet came twice or too late",
         "raise the replay window if the path reorders much",
     )
+    PATH_REPORT_IGNORED = (
+        "path-report-ignored",
+        Fault.PEER,
+        None,
+        "an ICMP message says that a secured packet was too long, and quotes none that we sent lately",
+        "none: it changes nothing; look for a forger if there are many",
+    )
     SELECTOR_MISMATCH = (
         "selector-mismatch",
         Fault.PEER,
@@ -655,6 +662,13 @@ class ReasonCode(Enum):
         13809,
         "too many packets wait for a negotiation",
         "none: senders repeat; see why the negotiation takes long",
+    )
+    RECEIVE_OVERFLOW = (
+        "receive-overflow",
+        Fault.HOST,
+        None,
+        "sealed packets came faster than the data plane took them",
+        "none if it was a flood; else give the host a kernel with ESP, or less to do",
     )
     # -- the host
     NOT_PRIVILEGED = (
