@@ -70,7 +70,7 @@ class NetlinkSocket:
                     if message.type != NLMSG_ERROR or not first <= message.sequence <= last:
                         continue
                     answered = answered or message.sequence == last
-                    if message.error:
+                    if message.error != 0:
                         yield _refused(kind, message.error)
         except TimeoutError:
             raise error_for(ReasonCode.DRIVER_FAILED, "the kernel did not answer over netlink") from None
@@ -106,9 +106,8 @@ class NetlinkSocket:
             if message.sequence != self._sequence:
                 continue  # of a request that was given up
             if message.type == NLMSG_ERROR:
-                number = message.error or 0
-                if number:
-                    raise _refused(kind, number)
+                if message.error != 0:
+                    raise _refused(kind, message.error)
                 return True
             if message.type == NLMSG_DONE:
                 return True
@@ -116,10 +115,11 @@ class NetlinkSocket:
         return False
 
 
-def _refused(kind: int, number: int) -> NetlinkError:
+def _refused(kind: int, number: int | None) -> NetlinkError:
+    """`number`: an errno, or whatever stands in its place; None where nothing does."""
     code = ReasonCode.NOT_PRIVILEGED if number in (errno.EPERM, errno.EACCES) else ReasonCode.DRIVER_FAILED
-    error = NetlinkError(
-        error_for(code, f"netlink request {kind}: {os.strerror(number)}", errno=number).reason
-    )
-    error.number = number
+    known = number is not None and number in errno.errorcode
+    text = os.strerror(number) if known and number is not None else "an answer that is no errno"
+    error = NetlinkError(error_for(code, f"netlink request {kind}: {text}", errno=number).reason)
+    error.number = number or 0
     return error
