@@ -1,5 +1,4 @@
-"""The initiator of the handshake benchmark: an ordinary responder of ours takes it for an ordinary peer, and it
-notices what is not right."""
+"""The light initiator: an ordinary responder takes it for a peer, and it notices what is not right."""
 
 from dataclasses import replace
 from functools import cache
