@@ -135,14 +135,14 @@ def two_hosts(
         try:
             if ipv6:
                 for side in sides:
-                    _add_ipv6(side)
+                    add_ipv6(side)
             yield network, sides[0], sides[1]
         finally:
             for side in sides:
                 side.close()
 
 
-def _add_ipv6(side: AgentSide) -> None:
+def add_ipv6(side: AgentSide) -> None:
     """An address without the wait for its duplicates; the interface comes up again with IPv6 on."""
     device = side.namespace.run(
         ["/bin/sh", "-c", "ip -o -4 addr show scope global | awk '{print $2; exit}'"]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -90,14 +90,24 @@ def hosts(wire: Network, tmp_path: Path) -> tuple[Host, Host]:
     return Host(wire["alpha"], tmp_path / "alpha"), Host(wire["beta"], tmp_path / "beta")
 
 
-def test_two_agents_secure_what_the_policy_says_and_tell(hosts):
-    alpha, beta = hosts
-    alpha.write_policy(BETA)
-    beta.write_policy(ALPHA)
+def start(hosts: Sequence[Host]) -> None:
     for host in hosts:
         host.agent.start()
     for host in hosts:
         host.agent.wait_until_ready()
+
+
+def secure(hosts: tuple[Host, Host]) -> tuple[Host, Host]:
+    """The two hosts, their agents ready, with a policy that secures what they say to each other."""
+    alpha, beta = hosts
+    alpha.write_policy(BETA)
+    beta.write_policy(ALPHA)
+    start(hosts)
+    return hosts
+
+
+def test_two_agents_secure_what_the_policy_says_and_tell(hosts):
+    alpha, beta = secure(hosts)
     assert alpha.ping(BETA, count=3)
 
     for host, peer in ((alpha, BETA), (beta, ALPHA)):
@@ -130,10 +140,7 @@ def test_a_wrong_key_is_named_by_its_likely_cause_on_both_ends(hosts):
     alpha, beta = hosts
     alpha.write_policy(BETA, psk="the right key")
     beta.write_policy(ALPHA, psk="another key")
-    for host in hosts:
-        host.agent.start()
-    for host in hosts:
-        host.agent.wait_until_ready()
+    start(hosts)
     assert not alpha.ping(BETA, seconds=3)
 
     def causes(host: Host) -> list[dict]:
@@ -186,13 +193,7 @@ def test_any_bytes_on_the_ike_ports_do_no_harm(hosts):
 
 
 def test_a_policy_is_changed_while_traffic_runs(hosts):
-    alpha, beta = hosts
-    alpha.write_policy(BETA)
-    beta.write_policy(ALPHA)
-    for host in hosts:
-        host.agent.start()
-    for host in hosts:
-        host.agent.wait_until_ready()
+    alpha, beta = secure(hosts)
     assert alpha.ping(BETA)
 
     static = ("netsh", "ipsec", "static")
@@ -238,13 +239,7 @@ def test_a_policy_is_changed_while_traffic_runs(hosts):
 
 
 def test_an_unreadable_store_leaves_the_last_good_policy_in_force(hosts):
-    alpha, beta = hosts
-    alpha.write_policy(BETA)
-    beta.write_policy(ALPHA)
-    for host in hosts:
-        host.agent.start()
-    for host in hosts:
-        host.agent.wait_until_ready()
+    alpha, _ = secure(hosts)
     policy = alpha.home / "policy.db"
     for leftover in alpha.home.glob("policy.db-*"):
         leftover.unlink()
@@ -267,10 +262,7 @@ def test_a_new_address_is_protected_too(hosts):
     alpha, beta = hosts
     alpha.write_policy(BETA)
     beta.write_policy("10.78.0.0/24")
-    for host in hosts:
-        host.agent.start()
-    for host in hosts:
-        host.agent.wait_until_ready()
+    start(hosts)
     alpha.namespace.ip("addr add 10.78.0.11/24 dev eth0")
 
     def covered() -> bool:
@@ -306,12 +298,7 @@ def test_orderly_stop_leaves_nothing_and_tells_the_peer(hosts):
         return [re.sub(r"(mtu|qdisc|state|qlen) \S+|<[^>]*>", "", text) for text in lines]
 
     before = system(alpha)
-    alpha.write_policy(BETA)
-    beta.write_policy(ALPHA)
-    for host in hosts:
-        host.agent.start()
-    for host in hosts:
-        host.agent.wait_until_ready()
+    secure(hosts)
     assert alpha.ping(BETA)
     assert system(alpha) != before
     assert alpha.agent.terminate() == 0
@@ -323,13 +310,7 @@ def test_orderly_stop_leaves_nothing_and_tells_the_peer(hosts):
 
 
 def test_the_local_api_answers_as_its_own_document_says(hosts):
-    alpha, beta = hosts
-    alpha.write_policy(BETA)
-    beta.write_policy(ALPHA)
-    for host in hosts:
-        host.agent.start()
-    for host in hosts:
-        host.agent.wait_until_ready()
+    alpha, _ = secure(hosts)
     client = AgentClient(Paths.of(alpha.home).socket)
     document = client.get("/v1/openapi.json")
     parameters = {"source": ALPHA, "destination": BETA, "peer": BETA}
