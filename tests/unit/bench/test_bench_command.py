@@ -25,7 +25,7 @@ def test_every_benchmark_is_a_module_with_its_two_functions_and_a_script(name: s
 
 
 def test_policy_figures_as_json_name_their_limits() -> None:
-    # In a process of its own: it looks for garbage again and again, which takes long among all that tests keep.
+    # In a process of its own: it looks for garbage again and again, which takes long among all the tests.
     words = [sys.executable, "-m", "stockade.console.main", "bench", "policy", "--format", "json"]
     words += ["--sizes", "20,40", "--changed", "20", *FEW]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
