@@ -45,7 +45,7 @@ def reasons_page() -> str:
     lines = [
         "# Reasons and errors",
         "",
-        "<!-- Written by scripts/generate_reference.py from src/stockade/model/reasons.py; do not edit. -->",
+        "<!-- Written by scripts/generate_reference.py from stockade/model/reason_codes.py; do not edit. -->",
         "",
         "Everything that Stockade refuses, and everything that fails, is one of these reasons. The journal, "
         "the local API, `--format json` and `explain` use the same words, so one word finds it everywhere. "

@@ -15,6 +15,7 @@ from stockade.agent.adoption import Adoption
 from stockade.agent.diagnostics import PacketLog
 from stockade.agent.journal import Entry
 from stockade.agent.known_peers import KnownPeers, KnownQuickMode
+from stockade.agent.reconnection import Reconnection
 from stockade.agent.soft import SoftFallback, SoftSettings
 from stockade.agent.survivors import SurvivingPair
 from stockade.agent.temporary import SoftAssociation, TemporaryFilters
@@ -28,10 +29,10 @@ from stockade.ike.flood import Verdict, is_first_message
 from stockade.ike.proofs import RestartSecret
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Action, Direction, FilterTable, SpecificFilter
-from stockade.model.negotiation import Negotiation, QuickModeMatch
+from stockade.model.negotiation import QuickModeMatch
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
-from stockade.model.traffic import Flow, TrafficSelector
+from stockade.model.traffic import Flow
 from stockade.pki.credentials import CredentialSource
 from stockade.policy.compiler import PolicyCompiler
 from stockade.policy.dynamic import DynamicSet
@@ -44,12 +45,6 @@ from stockade.wire.unreachable import Unreachable
 
 MAXIMUM_ROUNDS = 64
 """How often `pump` goes back and forth between driver and engine at most: a loop would be our own fault."""
-
-RECOVERY_INTERVAL = 1.0
-"""Seconds between two attempts to negotiate anew with a peer that uses an SPI which we do not know."""
-
-RECONNECT_BURST = 64
-"""How many known quick modes are negotiated at once after a start; the others wait for traffic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +108,6 @@ class HostCore:
         self._gone: set[tuple[int, Address]] = set()
         """Inbound SAs (SPI, peer) that the data plane refused or lost, and that the engine has not ended yet:
         a negotiation under way goes on."""
-        self._recovered: dict[Address, float] = {}
         self.established: Callable[[KnownQuickMode], None] = lambda known: None
         """Is told every quick mode that comes up."""
         self._released: set[Address] = set()
@@ -123,9 +117,10 @@ class HostCore:
         )
         """What Windows counts among its IKE statistics and the engine cannot know."""
         self._perform = perform
-        self._lookup = FilterTableLookup(self.table)
+        self.lookup = FilterTableLookup(self.table)
+        """What the policy in force says of a peer or of traffic; the engine asks the same."""
         self.engine = Engine(
-            self._lookup,
+            self.lookup,
             driver.get_spi,
             random,
             config if config is not None else EngineConfig(),
@@ -134,6 +129,7 @@ class HostCore:
             restart_secret,
         )
         self._adoption = Adoption(driver, self.engine, self._keep_survivor, self._note_survivor)
+        self._reconnection = Reconnection(self)
 
     # ---- policy
 
@@ -221,8 +217,8 @@ class HostCore:
         except StockadeError as error:
             self._note("policy-refused", error.reason, now, stores=_stores(policy_sets))
             return error.reason
-        self._lookup = FilterTableLookup(compiled)
-        self.engine.set_lookup(self._lookup, now)
+        self.lookup = FilterTableLookup(compiled)
+        self.engine.set_lookup(self.lookup, now)
         return None
 
     def _install_table(self, compiled: FilterTable) -> None:
@@ -260,21 +256,12 @@ class HostCore:
     def reconnect(self, now: float) -> int:
         """After a start: negotiate anew with the peers that we had SAs with, so that nobody waits for a
         time-out of theirs; first with those whose SAs are gone. Returns how many negotiations were begun."""
-        begun = 0
-        for known in self.known_peers.all()[:RECONNECT_BURST]:
-            if known not in self._adoption.known:
-                begun += self._acquire_known(known, now)
-        return begun + self._adoption.renew(now)
+        return self._reconnection.after_start(self._adoption.known, now) + self._adoption.renew(now)
 
     def take_over(self, known: Iterable[KnownQuickMode], now: float) -> int:
         """An address has come to this host, and with it the peers of whoever had it: negotiate with them
         before they notice. Returns how many negotiations were begun."""
-        begun = 0
-        for one in known:
-            self.known_peers.add(one)  # the others are made again when their packets come
-            if begun < RECONNECT_BURST:
-                begun += self._acquire_known(one, now)
-        return begun
+        return self._reconnection.take_over(known, now)
 
     def release(self, local: Address, now: float) -> None:
         """An address of ours is about to leave: say good-bye on it, and begin nothing on it until it was
@@ -411,7 +398,8 @@ class HostCore:
                 )
             if event.reason.code is ReasonCode.UNKNOWN_SPI:
                 self.engine.prove_lost(event.destination, event.source, event.spi, now, event.port)
-                self._on_unknown_spi(event.source, now)
+                if not self._stopping:
+                    self._reconnection.unknown_spi(event.source, now)
         else:
             self._note("driver-failed", event.reason, now)
 
@@ -459,53 +447,13 @@ class HostCore:
                 ReasonCode.INVALID_POLICY, "the rule's tunnel end point is no other computer that we reach",
                 endpoint=endpoint,
             )  # fmt: skip
-        both = self._lookup.for_acquire(entry, local, endpoint)
+        both = self.lookup.for_acquire(entry, local, endpoint)
         return (
             both if isinstance(both, Reason) else ike.Acquire(local, endpoint, entry.selector, both, entry.id)
         )
 
     def _any_source(self, peer: Address) -> Address | None:
         return next((one for one in self.facts.local if one.version == peer.version), None)
-
-    def _on_unknown_spi(self, source: Address, now: float) -> None:
-        """A peer that we had SAs with uses one that we lost. Anybody can forge such a packet: it makes us
-        negotiate (authenticated, with known peers only, at most once a second each), never tear anything
-        down."""
-        known = self.known_peers.with_peer(source)
-        if (
-            not known
-            or self._stopping
-            or now - self._recovered.get(source, -RECOVERY_INTERVAL) < RECOVERY_INTERVAL
-        ):
-            return
-        self._recovered[source] = now  # bounded: only known peers get here
-        for quick_mode in known:
-            if not self._acquire_known(quick_mode, now):
-                self._respond_again(quick_mode, now)
-
-    def _respond_again(self, known: KnownQuickMode, now: float) -> None:
-        """The default response rule made the SA that a peer still uses, before a restart of ours. It begins
-        nothing by itself, but this is the peer's traffic, which waits: the same is negotiated again."""
-        match = self._lookup.for_quick_mode(known.local, known.peer, known.selector)
-        if isinstance(match, QuickModeMatch) and match.dynamic:
-            command = ike.Acquire(known.local, known.peer, known.selector, match.negotiation, match.filter_id)
-            self.engine.command(command, now)
-
-    def _acquire_known(self, known: KnownQuickMode, now: float) -> bool:
-        """Negotiate a known quick mode anew, if today's policy still has the very traffic as a negotiate
-        filter, and we (still) have the address."""
-        if known.local not in self.facts.local:
-            return False
-        selector = known.selector
-        for entry in self.table.about(selector.source.first, selector.destination.first, Direction.OUTBOUND):
-            if entry.negotiation is None or not _same_ports(entry.selector, selector):
-                continue
-            negotiation = self._lookup.for_acquire(entry, known.local, known.peer)
-            if not isinstance(negotiation, Reason) and _would_make(entry, negotiation, known):
-                command = ike.Acquire(known.local, known.peer, selector, negotiation, entry.id)
-                self.engine.command(command, now)
-                return True
-        return False
 
     # ---- engine -> driver
     # ------------------------------------------------------------------------------------------
@@ -649,19 +597,3 @@ def _stores(policy_sets: Iterable[PolicySet]) -> str:
     """The stores that a policy in force is of."""
     assigned = [entry for entry in policy_sets if entry.assigned is not None]
     return ", ".join(entry.store for entry in in_force(assigned))
-
-
-def _would_make(entry: SpecificFilter, negotiation: Negotiation, known: KnownQuickMode) -> bool:
-    """Whether this filter would have made the quick mode."""
-    endpoint = negotiation.quick_mode.tunnel_endpoint
-    if endpoint is not None:
-        return endpoint == known.peer and entry.selector == known.selector
-    return known.local in entry.selector.source and known.peer in entry.selector.destination
-
-
-def _same_ports(one: TrafficSelector, other: TrafficSelector) -> bool:
-    return (one.protocol, one.source_port, one.destination_port) == (
-        other.protocol,
-        other.source_port,
-        other.destination_port,
-    )

@@ -2,7 +2,7 @@
 
 Nothing is decided here. The loop turns what happens (a datagram, a driver event, a timer, a changed store, a
 changed address) into a call of the core, sends what the core wants sent, and sets the timer that the core
-asks for.
+asks for. What the API asks is answered by `operations.py`.
 
 Start, so that the host is closed before it is open: driver (which heals what a killed run left; `launch.py`),
 policy store, filters, IKE sockets, known peers, and only then the local API. SIGTERM and SIGINT: peers are
@@ -15,24 +15,22 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stockade import __version__
-from stockade.agent import messages, views
 from stockade.agent.boot import Gate
 from stockade.agent.core import HostCore
 from stockade.agent.descriptors import open_ike_sockets
 from stockade.agent.domain import DomainPolicy
 from stockade.agent.doors import StraysWatch
-from stockade.agent.event_store import EventQuery, EventStore, find, newest_number
+from stockade.agent.event_store import EventStore, newest_number
 from stockade.agent.facts_keeper import FactsKeeper
 from stockade.agent.group_lookup import GroupLookup
 from stockade.agent.host_facts import present_addresses, source_address
 from stockade.agent.interfaces import InterfaceChanges
 from stockade.agent.journal import Entry, Journal
 from stockade.agent.known_peers import KnownPeers
-from stockade.agent.measuring import FEW_FILTERS, Measuring
+from stockade.agent.measuring import Measuring
 from stockade.agent.names import NameKeeper
 from stockade.agent.oakley import OakleyLog
 from stockade.agent.paths import Paths
@@ -46,29 +44,15 @@ from stockade.agent.workers import Workers
 from stockade.driver.contract import Driver, OutlivesAgents, leave
 from stockade.driver.userspace.system import OWN_MARK
 from stockade.ike.auth.kerberos import GssSource
-from stockade.ike.contract import (
-    DeleteQuickMode,
-    Perform,
-    Performed,
-    QuickModeView,
-    RekeyQuickMode,
-    Send,
-    StoryLine,
-    perform,
-)
+from stockade.ike.contract import Perform, Performed, Send, StoryLine, perform
 from stockade.ike.cookies import KEY_SIZE, CookieMark
-from stockade.model.addresses import Address
-from stockade.model.filters import Direction
-from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
-from stockade.model.traffic import Flow
+from stockade.model.reasons import Reason, ReasonCode, StockadeError
 from stockade.pki.access_file import seconds_unchanged
-from stockade.policy.dynamic import DynamicSet
-from stockade.store.dynamic import dynamic_form
 
 if TYPE_CHECKING:
     from stockade.agent.cluster import ClusterNode
     from stockade.agent.event_outputs import Outputs
-    from stockade.agent.web_keeper import WebKeeper
+    from stockade.agent.operations import Operations
 
 STORE_POLL = 1.0
 """Seconds between two looks at the policy store's version; `stockade netsh` also tells us at once."""
@@ -130,7 +114,6 @@ class Service:
         self._cluster: ClusterNode | None = None
         self._udp: UdpSockets
         self._strays: StraysWatch | None = None
-        self._web: WebKeeper | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop the driver. Errors before that are `StockadeError`; what
@@ -284,25 +267,45 @@ class Service:
     async def _serve_api(self) -> None:
         # Imported late: the web stack takes longer to import than all the rest, and the host is protected by
         # now.
+        from stockade.agent.operations import Operations
         from stockade.agent.server import ApiServer
         from stockade.agent.web_keeper import WebKeeper
 
-        if self._settings.serve_web:
-            self._web = WebKeeper(self._paths, self._journal.write)
-        async with ApiServer(self, self._paths.socket), AsyncExitStack() as others:
+        web = WebKeeper(self._paths, self._journal.write) if self._settings.serve_web else None
+        operations = Operations(
+            paths=self._paths,
+            settings=self._settings,
+            started=self._started,
+            core=self._core,
+            driver=self._driver,
+            policy=self._policy,
+            stores=self._stores,
+            gate=self._gate,
+            domain=self._domain,
+            facts=self._facts,
+            known_peers=self._known,
+            measuring=self._measuring,
+            log=self._journal,
+            event_store=self._events,
+            desk=self._desk,
+            cluster=self._cluster,
+            web=web,
+            pump=self._pump,
+        )
+        async with ApiServer(operations, self._paths.socket), AsyncExitStack() as others:
             try:
-                door = ApiServer(self, self._paths.web_door / "api.sock", door=True)
+                door = ApiServer(operations, self._paths.web_door / "api.sock", door=True)
                 await others.enter_async_context(door)
             except OSError as error:  # the web console does without, and says so
                 reason = Reason.of(ReasonCode.STATE_UNUSABLE, f"{error.strerror}: {error.filename}")
                 self._journal.write(Entry("web-door-closed", reason))
             self._ready()
-            await self._serve_metrics(others)
-            if self._web is not None:
-                await others.enter_async_context(self._web)
+            await self._serve_metrics(operations, others)
+            if web is not None:
+                await others.enter_async_context(web)
             await self._stop.wait()
 
-    async def _serve_metrics(self, others: AsyncExitStack) -> None:
+    async def _serve_metrics(self, operations: "Operations", others: AsyncExitStack) -> None:
         """On its port, where one is asked for. One that is taken keeps no host from being protected."""
         outputs = self._settings.outputs
         if outputs is None or outputs.metrics is None:
@@ -310,7 +313,7 @@ class Service:
         from stockade.agent.metrics_server import MetricsServer
 
         try:
-            await others.enter_async_context(MetricsServer(self, *outputs.metrics))
+            await others.enter_async_context(MetricsServer(operations, *outputs.metrics))
         except StockadeError as error:
             self._journal.write(Entry("metrics-not-served", error.reason))
 
@@ -491,193 +494,3 @@ class Service:
             if self._facts.files_changed():
                 self._reread_facts()
             self._facts.names.ask_due(time.monotonic())
-
-    # ---- what the API asks (api.AgentOperations)
-
-    @property
-    def desk(self) -> WebDesk:
-        return self._desk
-
-    def status(self) -> messages.Status:
-        now = time.monotonic()
-        statistics = self._driver.statistics(filters=False)
-        refusal = self._policy.trouble
-        return messages.Status(
-            version=__version__,
-            pid=os.getpid(),
-            uptime=round(now - self._started, 3),
-            driver=self._driver.capabilities.name,
-            policy=self._core.table.policy_name,
-            policy_refused=views.reason_message(refusal) if refusal else None,
-            filters=len(self._core.table.filters),
-            main_modes=len(self._core.engine.main_modes(now)),
-            quick_modes=len(self._core.engine.quick_modes(now)),
-            held_packets=statistics.held_packets,
-            refused_packets=dict(statistics.refused),
-            ike=self._core.ike_statistics,
-            ipsec=self._measuring.ipsec_statistics(self._core, statistics),
-            addresses=[str(address) for address in self._core.local_addresses],
-            known_quick_modes=len(self._known.all()),
-            facts=views.facts(self._facts, now),
-            soft=len(self._core.soft_associations),
-            domain=views.domain(self._domain, self._settings.directory.domain),
-            boot_filters=str(self._gate.table.mode) if self._gate.is_closed else "",
-            cluster=views.cluster(self._cluster) if self._cluster is not None else None,
-            web=views.web(self._web) if self._web is not None else None,
-        )
-
-    def release_address(self, address: Address | None) -> messages.Released:
-        """Planned failover: peers are told before a virtual address is moved."""
-        if self._cluster is None:
-            raise error_for(
-                ReasonCode.UNKNOWN_NAME, "this host is no node of a cluster: agent.toml has no [cluster]"
-            )
-        released = self._cluster.release(address, time.monotonic())
-        self._pump()
-        return messages.Released(addresses=[str(one) for one in released])
-
-    def filters(self) -> messages.Filters:
-        return views.filters(self._core, self._driver.statistics())
-
-    def sas(self) -> messages.Sas:
-        return views.sas(self._core, self._driver.statistics(filters=False), time.monotonic())
-
-    def methods(self) -> messages.Methods:
-        return views.methods(self._core)
-
-    def reload(self) -> messages.Loaded:
-        self._domain.refresh()
-        with suppress(StockadeError):  # told by `refused`
-            self._policy.load()
-            if self._policy.refusal is None:
-                asked = Reason.of(ReasonCode.POLICY_LOADED, "as asked for")
-                self._journal.write(Entry("policy-reloaded", asked))
-        return messages.Loaded(
-            policy=self._core.table.policy_name,
-            filters=len(self._core.table.filters),
-            refused=views.reason_message(self._policy.refusal) if self._policy.refusal else None,
-        )
-
-    def dynamic(self, *, with_keys: bool) -> messages.Dynamic:
-        memory = self._stores.dynamic
-        objects = dynamic_form(memory.read(), with_keys=with_keys)
-        return messages.Dynamic(version=memory.version, objects=objects)
-
-    def set_dynamic(self, version: int, objects: DynamicSet) -> messages.Loaded:
-        """Put dynamic objects in force in the place of those that there are. Where they cannot be enforced
-        nothing changes and the error says why."""
-        memory = self._stores.dynamic
-        memory.require_version(version)
-        before = memory.read()
-        memory.replace(objects)
-        try:
-            self._policy.load()
-            if self._policy.refusal is not None:
-                raise StockadeError(self._policy.refusal)
-        except StockadeError as error:
-            memory.replace(before)
-            with suppress(StockadeError):  # it was in force a moment ago
-                self._policy.load()
-            raise StockadeError(error.reason) from None
-        return messages.Loaded(
-            policy=self._core.table.policy_name, filters=len(self._core.table.filters), refused=None
-        )
-
-    def delete_peer(self, peer: Address) -> messages.Deleted:
-        now = time.monotonic()
-        before = (len(self._core.engine.main_modes(now)), len(self._core.engine.quick_modes(now)))
-        self._core.delete_peer(peer, now)
-        self._pump()
-        after = (len(self._core.engine.main_modes(now)), len(self._core.engine.quick_modes(now)))
-        return messages.Deleted(
-            peer=str(peer), main_modes=before[0] - after[0], quick_modes=before[1] - after[1]
-        )
-
-    def delete_quick_mode(self, inbound_spi: int) -> messages.Deleted:
-        now, view = time.monotonic(), self._quick_mode(inbound_spi)
-        reason = Reason.of(ReasonCode.SA_DELETED, "deleted by an administrator", peer=view.peer)
-        self._core.engine.command(DeleteQuickMode(inbound_spi, reason), now)
-        self._pump()
-        return messages.Deleted(peer=str(view.peer), main_modes=0, quick_modes=1)
-
-    def rekey(self, inbound_spi: int) -> messages.Rekeyed:
-        view = self._quick_mode(inbound_spi)
-        self._core.engine.command(RekeyQuickMode(inbound_spi), time.monotonic())
-        self._pump()
-        return messages.Rekeyed(peer=str(view.peer), inbound_spi=f"{inbound_spi:#010x}")
-
-    def _quick_mode(self, inbound_spi: int) -> QuickModeView:
-        for view in self._core.engine.quick_modes(time.monotonic()):
-            if view.inbound_spi == inbound_spi:
-                return view
-        raise error_for(ReasonCode.UNKNOWN_NAME, f"no quick mode has the inbound SPI {inbound_spi:#010x}")
-
-    def explain(self, flow: Flow, direction: Direction | None) -> messages.ExplanationMessage:
-        from stockade.analyze.explain import explain_flow  # late: nobody waits for it at the start
-
-        if direction is None:
-            direction = Direction.OUTBOUND if flow.source in self._core.local_addresses else Direction.INBOUND
-        explanation = explain_flow(
-            self._core.table, flow, direction, self._core.engine.quick_modes(time.monotonic())
-        )
-        if (trouble := self._policy.trouble) is not None:
-            note = f"the newest policy is refused, this is the one before it: {trouble}"
-            explanation = replace(explanation, notes=(*explanation.notes, note))
-        return messages.ExplanationMessage(explanation=explanation.as_dict(), lines=list(explanation.lines()))
-
-    def explain_peer(self, peer: Address) -> messages.PeerPlan:
-        return views.peer_plan(self._core, peer)
-
-    def journal(self, last: int) -> messages.JournalEntries:
-        recent = self._journal.recent
-        return messages.JournalEntries(entries=recent[max(0, len(recent) - last) :])
-
-    def events(self, query: EventQuery) -> messages.JournalEntries:
-        return messages.JournalEntries(entries=find(self._paths.journal, query))
-
-    def capture_keys(self, kept: str) -> messages.CaptureKeys:
-        from stockade.agent.capture_keys import keys_message
-
-        keys = keys_message(self._core.engine.export_keys())
-        told = Reason.of(
-            ReasonCode.KEYS_EXPORTED,
-            main_modes=len(keys.ike),
-            quick_mode_sas=len(keys.sas),
-            kept=f"in {kept}",
-        )
-        self._journal.write(Entry("keys-exported", told))
-        return keys
-
-    def metrics(self) -> bytes:
-        from stockade.agent.metrics import Figures, render  # late: only those who ask pay for the library
-
-        refusal = self._policy.trouble
-        statistics = self._driver.statistics(filters=len(self._core.table.filters) <= FEW_FILTERS)
-        self._measuring.look(self._core, statistics)
-        snapshot, cluster = self._domain.snapshot, self._cluster
-        return render(
-            Figures(
-                self._core,
-                statistics,
-                self._measuring.recorder,
-                self._measuring.totals,
-                time.monotonic(),
-                self._measuring.started,
-                __version__,
-                self._driver.capabilities.name,
-                refusal,
-                self._gate.is_closed,
-                self._measuring.offloads(self._driver),
-                (snapshot.domain, max(0.0, time.time() - snapshot.read)) if snapshot else None,
-                {one.name: one.alive for one in cluster.members()} if cluster else {},
-                tuple(str(one) for one in cluster.replication.held) if cluster else (),
-                self._events.left_out,
-            )
-        )
-
-    def series(self) -> messages.Series:
-        return views.series(self._measuring.history)
-
-    def listen(self, listener: Callable[[dict[str, object]], None]) -> Callable[[], None]:
-        self._journal.listeners.add(listener)
-        return lambda: self._journal.listeners.discard(listener)

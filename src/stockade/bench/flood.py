@@ -150,7 +150,7 @@ def _tell_kind(
 
 def _task() -> dict[str, object]:
     task = task_of("curve-25519", None, count=0)
-    return {name: task[name] for name in ("responder", "first", "group", "preshared_key")}
+    return {name: getattr(task, name) for name in ("responder", "first", "group", "preshared_key")}
 
 
 def _start(namespace: Namespace, module: str, task: dict[str, object]) -> "subprocess.Popen[str]":

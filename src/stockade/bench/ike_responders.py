@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from stockade.bench.ike_initiator import CheapKeys
 from stockade.lab.needs import find_program
 from stockade.lab.netns import Namespace
 from stockade.model.reasons import ReasonCode, error_for
@@ -45,6 +46,7 @@ class Pki:
     root_name: str
     initiator: tuple[bytes, bytes]
     responder: tuple[bytes, bytes]
+    cheap: CheapKeys
 
 
 class Responder(Protocol):

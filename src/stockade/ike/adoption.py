@@ -3,7 +3,7 @@
 The keys and the main mode that it came from are gone with the agent; what can be compared is what a driver
 keeps: the traffic, the rule, the algorithms, the mode. In doubt it is refused: traffic negotiates anew."""
 
-from stockade.ike.v1.quick_mode import QuickModeOutcome
+from stockade.ike.v1.quick_mode_pair import QuickModeOutcome
 from stockade.model.negotiation import Mode, QuickModeMatch
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.sa import SecurityAssociation

@@ -26,7 +26,7 @@ from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.candidates import known_key_first, main_mode_candidates
 from stockade.ike.v1.informational import Deleted
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
-from stockade.ike.v1.quick_mode import QuickModeOutcome
+from stockade.ike.v1.quick_mode_pair import QuickModeOutcome
 from stockade.ike.v1.quick_modes import DEAD, Job, QuickModeRun
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.reasons import Reason, ReasonCode

@@ -13,7 +13,7 @@ from stockade.ike.peers import PeerTable, QuickModePair
 from stockade.ike.story import StoryEvent
 from stockade.ike.v1 import informational
 from stockade.ike.v1.association import MainMode
-from stockade.ike.v1.quick_mode import QuickModeOutcome
+from stockade.ike.v1.quick_mode_pair import QuickModeOutcome
 from stockade.ike.v1.quick_modes import QuickModeRun
 from stockade.model.addresses import Endpoint
 from stockade.model.filters import Direction

@@ -13,7 +13,7 @@ from stockade.ike.liveness import PeerTraits
 from stockade.ike.story import Story
 from stockade.ike.v1.association import MainMode
 from stockade.ike.v1.exchange import NO_COOKIE
-from stockade.ike.v1.quick_mode import QuickModeOutcome
+from stockade.ike.v1.quick_mode_pair import QuickModeOutcome
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.filters import Direction
 from stockade.wire.isakmp.message import Header

@@ -19,6 +19,7 @@ from stockade.agent.facts_keeper import FactsKeeper
 from stockade.agent.host_facts import HostSettings, SystemFiles
 from stockade.agent.journal import Journal
 from stockade.agent.names import LookupFailed, NameKeeper
+from stockade.agent.operations import Operations
 from stockade.agent.paths import Paths
 from stockade.agent.policy_keeper import PolicyKeeper
 from stockade.agent.service import Service
@@ -224,8 +225,8 @@ def an_address_comes(rig: Rig) -> None:
 
 
 def reload(rig: Rig) -> None:
-    Service.reload(  # what `stockade netsh` has done
-        SimpleNamespace(_domain=rig.domain, _policy=rig.keeper, _journal=rig.journal, _core=rig.core)
+    Operations.reload(  # what `stockade netsh` has done
+        SimpleNamespace(domain=rig.domain, policy=rig.keeper, log=rig.journal, core=rig.core)
     )
 
 

@@ -181,6 +181,7 @@ class UserspaceDriver:
         self._started = False
         self._sas.clear()
         self._inbound_spis.clear()
+        self._spis.lose()
         self._rules = None
         if keep_filters:
             return
@@ -261,7 +262,7 @@ class UserspaceDriver:
         self._request(messages.sa_message(sa, mtu))
         self._remember(sa)
         if sa.direction is Direction.INBOUND:
-            self._spis.settle(sa.spi)
+            self._spis.came(sa.spi, time.monotonic())
 
     def _remember(self, sa: SecurityAssociation) -> None:
         name = (sa.spi, sa.direction, sa.peer)
@@ -568,7 +569,7 @@ class UserspaceDriver:
         return (
             isinstance(event, PacketRefused)
             and event.reason.code is ReasonCode.UNKNOWN_SPI
-            and (self._spis.is_reserved(event.spi) or event.spi in self._inbound_spis)
+            and self._spis.is_awaited(event.spi, time.monotonic())
         )
 
     def _on_death(self, detail: str) -> None:
@@ -584,6 +585,7 @@ class UserspaceDriver:
             self._events.append(SaExpired(spi, direction, True, peer))
         self._sas.clear()
         self._inbound_spis.clear()
+        self._spis.lose()
         steady = time.monotonic() - self._last_start > STEADY_SECONDS
         self._pause = FIRST_RESTART_INTERVAL if steady else min(2 * self._pause, RESTART_INTERVAL)
         self._wake()

@@ -38,6 +38,7 @@ from stockade.driver.datapath import Datapath
 from stockade.driver.outbound import Output
 from stockade.driver.packets import ESP, UDP, load_accelerator
 from stockade.driver.userspace import clear_log, messages, offloads, virtio
+from stockade.driver.userspace.overflow import Overflows
 from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender, read_reports
 from stockade.driver.userspace.survival import Door, has_hung_up, receive
 from stockade.model.reasons import ReasonCode, StockadeError
@@ -112,6 +113,7 @@ class Process:
         self._stopped = False
         self._datagrams: socket.socket | None = None
         self._taken: list[socket.socket] = []
+        self._overflows = Overflows()
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {control.fileno(): self._on_control}
         if burst is None:
@@ -122,6 +124,8 @@ class Process:
                 burst.watch(queue, Watch.DEVICE)
         for name, entry in sockets.items():
             protocol = RAW_PROTOCOLS.get(name[:-1])
+            if name.startswith("icmp") or protocol is not None:
+                self._overflows.watch(entry)
             if name.startswith("icmp"):
                 self._handlers[entry.fileno()] = partial(self._on_reports, entry)
             if protocol is None:
@@ -162,6 +166,7 @@ class Process:
             now = time.monotonic()
             if now >= next_tick:
                 next_tick = now + (TICK_SECONDS if self._datapath.tick_some(now) else PART_SECONDS)
+                self._datapath.count_overflow(self._overflows.take())
                 if self._control is None and not self._is_needed:
                     self._stopped = True
             for event in self._datapath.events():
@@ -217,6 +222,7 @@ class Process:
         self._datagrams = datagrams
         self._burst.use_udp(datagrams.fileno())
         self._burst.watch(datagrams.fileno(), Watch.DATAGRAMS)
+        self._overflows.watch(datagrams)
 
     def _drop_datagrams(self) -> None:
         if self._datagrams is not None and self._burst is not None:
@@ -229,6 +235,7 @@ class Process:
                 now = time.monotonic()
                 rest = self._datapath.account(batch.carried, batch.returned, now)
                 self._deliver(self._datapath.inbound_udp(rest, now))
+            self._datapath.count_overflow(self._overflows.forget(self._datagrams))
             self._datagrams.close()
             self._datagrams = None
 

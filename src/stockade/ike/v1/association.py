@@ -27,7 +27,7 @@ from stockade.ike.v1.main_mode_proposals import MainModeCandidate, MainModeChoic
 from stockade.ike.v1.nat_traversal import Nat
 from stockade.ike.v1.notices import Notices
 from stockade.ike.v1.protection import phase_2_protection
-from stockade.ike.v1.quick_mode import QuickModeOutcome
+from stockade.ike.v1.quick_mode_pair import QuickModeOutcome
 from stockade.ike.v1.quick_modes import Job, QuickModeRun, QuickModes
 from stockade.model.addresses import Endpoint
 from stockade.model.negotiation import Negotiation

@@ -25,41 +25,26 @@ RFC 2408 §3.1 has CONNECTED in an informational exchange with the quick mode's 
 that asks to be waited for and then says nothing is given up after `CONNECTED_ATTEMPTS` of message 3 (15 s),
 and told by a delete that its half of the pair is not wanted.
 
-NAT-OA goes with the inbound SA of transport mode, for the checksums of what it opens. Left out: several SA
-payloads in one quick mode."""
+The SAs that come of it are made in `quick_mode_pair.py`. Left out: several SA payloads in one quick mode."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from stockade.crypto.hashing import equal
 from stockade.crypto.ikev1_keys import (
-    MainModeKeys,
     informational_hash,
-    keymat,
     quick_mode_hash_1,
     quick_mode_hash_2,
     quick_mode_hash_3,
 )
 from stockade.crypto.key_exchange import PrivateValue
-from stockade.crypto.registry import esp_key_sizes, integrity_algorithm
-from stockade.ike.contract import RandomSource
-from stockade.ike.proofs import given_in
-from stockade.ike.retransmission import random_fraction
-from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
-from stockade.ike.v1.discovery import ExchangeInfo, exchange_info, told_by
-from stockade.ike.v1.exchange import (
-    Conversation,
-    Expectation,
-    Finish,
-    Incoming,
-    Step,
-    Steps,
-    answered,
-)
+from stockade.ike.story import StoryEvent, numbered, tell_own_choice, tell_peers_choice
+from stockade.ike.v1.discovery import exchange_info
+from stockade.ike.v1.exchange import Conversation, Expectation, Finish, Incoming, Step, Steps, answered
 from stockade.ike.v1.identities import requested_selector, selector_payloads
-from stockade.ike.v1.nat_traversal import Nat, Variant, encapsulation
+from stockade.ike.v1.nat_traversal import Nat, encapsulation
+from stockade.ike.v1.quick_mode_pair import QuickModeOutcome, QuickModeSetup, make_pair
 from stockade.ike.v1.quick_mode_proposals import (
-    QuickModeChoice,
     QuickModeTerms,
     check_quick_mode_choice,
     choose_quick_mode,
@@ -69,31 +54,20 @@ from stockade.ike.v1.quick_mode_proposals import (
     offers_encapsulation,
     quick_mode_offer,
 )
-from stockade.model.addresses import Address, AddressRange
+from stockade.ike.v1.responder_lifetime import responder_lifetime, with_responder_lifetime
+from stockade.model.addresses import AddressRange
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode, Negotiation, QuickModeMatch
-from stockade.model.quickly_made import quickly_made
 from stockade.model.reasons import PeerError, Reason, ReasonCode, error_for
-from stockade.model.sa import Lifetime, SecurityAssociation, UdpEncapsulation
 from stockade.model.secret import Secret
-from stockade.model.suites import Group, Hash, QuickModeProposal
+from stockade.model.suites import Group
 from stockade.model.traffic import TrafficSelector
-from stockade.wire.cursor import Cursor
-from stockade.wire.isakmp.constants import (
-    DomainOfInterpretation,
-    IpsecAttribute,
-    LifeType,
-    NotifyType,
-    PayloadType,
-    ProtocolId,
-)
+from stockade.wire.isakmp.constants import DomainOfInterpretation, NotifyType, PayloadType, ProtocolId
 from stockade.wire.isakmp.message import encode_payloads
 from stockade.wire.isakmp.payloads import (
-    Attribute,
     HashPayload,
     IdentificationPayload,
     KeyExchangePayload,
-    NatOriginalAddressPayload,
     NoncePayload,
     NotificationPayload,
     Payload,
@@ -120,64 +94,6 @@ MESSAGE_3 = Expectation("quick mode message 3", (PayloadType.HASH,), protected=T
 MESSAGE_4 = Expectation(
     "quick mode message 4 (connected)", (PayloadType.HASH, PayloadType.NOTIFICATION), protected=True
 )
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class QuickModeSetup:
-    """What a quick mode takes from its main mode and from the engine. `find_rule` is policy's answer to a
-    peer's request (responder). `repeat` lets the responder repeat message 2, `commit` asks the initiator to
-    wait for its word. `give_tokens`: what proves later that we lost the pair with this SPI of ours.
-    `discovery`: both ends know negotiation discovery.
-    `ports`: local and remote UDP ports, for encapsulation where there is a NAT."""
-
-    local: Address
-    remote: Address
-    main_mode: str
-    hash: Hash
-    keys: MainModeKeys
-    main_mode_group: Group
-    random: RandomSource
-    private_value: Callable[[Group], PrivateValue]
-    reserve_spi: Callable[[], int]
-    find_rule: Callable[[TrafficSelector], QuickModeMatch | Reason]
-    idle_seconds: float | None
-    silence_seconds: float | None
-    give_tokens: Callable[[int], tuple[NotificationPayload, ...]]
-    replay_window: int
-    repeat: bool
-    commit: bool
-    discovery: bool
-    story: Story
-    nat: Nat | None
-    ports: Callable[[], tuple[int, int]]
-
-
-@quickly_made
-@dataclass(frozen=True, slots=True)
-class QuickModeOutcome:
-    """A pair of SAs. `selector` is outbound; `proposal` has the lifetimes in force. `headers`: the two SAs of
-    AH, inbound and outbound, where AH and ESP go together; `inbound` and `outbound` are then ESP's.
-    `connected`: the peer has said that it is ready to receive. `tokens`: what it will prove the loss of
-    the pair, or of the main mode, with (`proofs.given_in`)."""
-
-    inbound: SecurityAssociation
-    outbound: SecurityAssociation
-    selector: TrafficSelector
-    proposal: QuickModeProposal
-    group: Group | None
-    match: QuickModeMatch
-    headers: tuple[SecurityAssociation, ...] = ()
-    connected: bool = False
-    tokens: tuple[tuple[bytes, bytes], ...] = ()
-    info: ExchangeInfo | None = None
-    """What the peer says of it, with negotiation discovery."""
-
-    def of(self, direction: Direction) -> tuple[SecurityAssociation, ...]:
-        """All SAs of one direction."""
-        if not self.headers:
-            return (self.inbound if direction is Direction.INBOUND else self.outbound,)
-        return tuple(sa for sa in (self.inbound, self.outbound, *self.headers) if sa.direction is direction)
 
 
 # ---- the ladder, from both sides
@@ -233,12 +149,12 @@ def initiate(
         raise PeerError(choice)
     if not same_identities(answer.all(IdentificationPayload), identities, setup.nat, policy.mode):
         raise error_for(ReasonCode.INVALID_IDENTITY, "the peer returned other identities than we sent")
-    choice = _with_responder_lifetime(choice, answer)
+    choice = with_responder_lifetime(choice, answer)
     if setup.story.on:
         tell_peers_choice(setup.story, str(choice.proposal), [str(method) for method in methods])
     peer_nonce = answer.one(NoncePayload).data
     shared = private.shared(peer_public) if private is not None and peer_public is not None else None
-    outcome = _make_pair(
+    outcome = make_pair(
         setup,
         match,
         choice,
@@ -314,7 +230,7 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
         shared = private.shared(peer_public)
     peer_nonce = request.one(NoncePayload).data
     nonce = setup.random(NONCE_SIZE)
-    outcome = _make_pair(
+    outcome = make_pair(
         setup,
         match,
         choice,
@@ -334,7 +250,7 @@ def respond(setup: QuickModeSetup, conversation: Conversation) -> Steps[QuickMod
     if setup.discovery:
         rest += (exchange_info(policy, choice.protocol, conversation.message_id),)
     if choice.shortened:
-        rest += (_responder_lifetime(choice, spi),)
+        rest += (responder_lifetime(choice, spi),)
     rest += _tokens(setup, spi, ah_spi)
     tail = encode_payloads(rest)[1]
     proof = quick_mode_hash_2(setup.hash, skeyid_a, message_id, peer_nonce, tail)
@@ -452,184 +368,3 @@ def same_identities(
         )
         for one, other, behind in zip(returned, sent, translated, strict=False)
     )
-
-
-def _original_of_peer(
-    setup: QuickModeSetup, message: Incoming, *, initiator: bool
-) -> tuple[Address, Address] | None:
-    """Source and destination of the peer's packets as the peer has them, where its NAT-OA payloads tell both:
-    with the RFC the initiator's address comes first, then the responder's. Packets' checksums are corrected
-    by them and nothing else, so a peer that lies spoils its own packets."""
-    if setup.nat is None or setup.nat.variant is not Variant.RFC:
-        return None
-    addresses = [payload.address for payload in message.all(NatOriginalAddressPayload)]
-    if len(addresses) != 2:
-        return None
-    if any(address.version != setup.local.version for address in addresses):
-        return None
-    initiators, responders = addresses
-    return (responders, initiators) if initiator else (initiators, responders)
-
-
-def _make_pair(
-    setup: QuickModeSetup,
-    match: QuickModeMatch,
-    choice: QuickModeChoice,
-    spis: tuple[int, int],
-    *,
-    nonce_i: bytes,
-    nonce_r: bytes,
-    shared: Secret | None,
-    initiator: bool,
-    message: Incoming,
-    message_id: int,
-) -> QuickModeOutcome:
-    """`spis`: ours, of ESP (or AH alone) and of AH beside ESP. `message`: the peer's, 1 or 2."""
-    original = _original_of_peer(setup, message, initiator=initiator)
-    proposal, policy = choice.proposal, match.negotiation.quick_mode
-    selector = match.selector
-    if policy.mode is Mode.TRANSPORT:
-        selector = selector.narrowed_to(setup.local, setup.remote)
-    lifetime = _lifetime(proposal, initiator, setup.random)
-    bundled = is_bundle(proposal)
-
-    def one(direction: Direction, protocol: ProtocolId) -> SecurityAssociation:
-        inbound = direction is Direction.INBOUND
-        is_header = bundled and protocol is ProtocolId.AH
-        ours, theirs = (spis[1], choice.peer_ah_spi) if is_header else (spis[0], choice.peer_spi)
-        partner = (spis[0], choice.peer_spi) if is_header else (spis[1], choice.peer_ah_spi)
-        own, other = (ours, theirs) if inbound else (theirs, ours)
-        esp = proposal.esp if protocol is ProtocolId.ESP else None
-        ah = proposal.ah if protocol is ProtocolId.AH else None
-        sizes = (0, 0)
-        if esp is not None:
-            sizes = esp_key_sizes(esp)
-        elif ah is not None:
-            sizes = (0, integrity_algorithm(ah).integrity_key_size)
-        material = keymat(
-            setup.hash,
-            setup.keys.skeyid_d,
-            protocol,
-            own.to_bytes(4, "big"),
-            nonce_i,
-            nonce_r,
-            shared,
-            sum(sizes),
-        ).reveal()
-        return SecurityAssociation(
-            spi=own,
-            direction=direction,
-            source=setup.remote if inbound else setup.local,
-            destination=setup.local if inbound else setup.remote,
-            selector=selector.reversed() if inbound else selector,
-            mode=policy.mode,
-            esp=esp,
-            ah=ah,
-            encryption_key=Secret(material[: sizes[0]]),
-            integrity_key=Secret(material[sizes[0] :]),
-            pair=other,
-            negotiation=match.negotiation.name,
-            filter_id=match.filter_id,
-            main_mode=setup.main_mode,
-            lifetime=lifetime,
-            replay_window=setup.replay_window,
-            idle_seconds=setup.idle_seconds,
-            silence_seconds=setup.silence_seconds,
-            udp=_udp(setup, inbound=inbound),
-            original=original if inbound and policy.mode is Mode.TRANSPORT else None,
-            bundle=partner[0 if inbound else 1] if bundled else None,
-            extended_sequence=proposal.extended_sequence,
-        )
-
-    headers = (
-        tuple(one(direction, ProtocolId.AH) for direction in (Direction.INBOUND, Direction.OUTBOUND))
-        if bundled
-        else ()
-    )
-    return QuickModeOutcome(
-        one(Direction.INBOUND, choice.protocol),
-        one(Direction.OUTBOUND, choice.protocol),
-        selector,
-        proposal,
-        choice.group,
-        match if selector is match.selector else replace(match, selector=selector),
-        headers,
-        tokens=given_in(message.all(NotificationPayload)),
-        info=told_by(message, message_id),
-    )
-
-
-def _udp(setup: QuickModeSetup, *, inbound: bool) -> UdpEncapsulation | None:
-    if setup.nat is None:
-        return None
-    local, remote = setup.ports()
-    return UdpEncapsulation(remote, local) if inbound else UdpEncapsulation(local, remote)
-
-
-def _lifetime(proposal: QuickModeProposal, initiator: bool, random: RandomSource) -> Lifetime:
-    """Hard and soft lifetimes. The initiator rekeys 60 to 90 s early, or at 80 to 88 % of the bytes
-    ([MS-IKEE]: randomised, so that many pairs do not rekey in one moment; at 10 Gbit/s the rest of Windows'
-    100 000 KB lasts 10 ms or more, which a negotiation needs); the responder later, only if the initiator
-    does not."""
-    seconds = float(proposal.lifetime_seconds)
-    volume = proposal.lifetime_kilobytes * 1024
-    fraction = random_fraction(random)
-    if initiator:
-        lead = min(60 + 30 * fraction, seconds * (0.15 + 0.1 * fraction))
-        soft_bytes = int(volume * (0.8 + 0.08 * fraction))
-    else:
-        lead = min(30.0, seconds * 0.08)
-        soft_bytes = int(volume * 0.94)
-    return Lifetime(seconds - lead, seconds, soft_bytes, volume)
-
-
-# ---- RESPONDER-LIFETIME
-def _responder_lifetime(choice: QuickModeChoice, spi: int) -> NotificationPayload:
-    attributes: list[Attribute] = []
-    for kind, value in (
-        (LifeType.SECONDS, choice.proposal.lifetime_seconds),
-        (LifeType.KILOBYTES, choice.proposal.lifetime_kilobytes),
-    ):
-        attributes.append(Attribute(IpsecAttribute.SA_LIFE_TYPE, int(kind)))
-        attributes.append(Attribute(IpsecAttribute.SA_LIFE_DURATION, value.to_bytes(4, "big")))
-    data = b"".join(attribute.encode() for attribute in attributes)
-    return NotificationPayload(
-        DomainOfInterpretation.IPSEC,
-        choice.protocol,
-        spi.to_bytes(4, "big"),
-        NotifyType.RESPONDER_LIFETIME,
-        data,
-    )
-
-
-def _with_responder_lifetime(choice: QuickModeChoice, answer: Incoming) -> QuickModeChoice:
-    """The choice with lifetimes that the responder's notification shortens; one that lengthens or that cannot
-    be read changes nothing."""
-    seconds, kilobytes = choice.proposal.lifetime_seconds, choice.proposal.lifetime_kilobytes
-    for notification in answer.all(NotificationPayload):
-        if notification.type != NotifyType.RESPONDER_LIFETIME:
-            continue
-        kind = None
-        for attribute in _attributes(notification.data):
-            if attribute.type == IpsecAttribute.SA_LIFE_TYPE:
-                kind = attribute.number
-            elif attribute.type == IpsecAttribute.SA_LIFE_DURATION and attribute.number:
-                if kind == LifeType.SECONDS:
-                    seconds = min(seconds, attribute.number)
-                elif kind == LifeType.KILOBYTES:
-                    kilobytes = min(kilobytes, attribute.number)
-    if (seconds, kilobytes) == (choice.proposal.lifetime_seconds, choice.proposal.lifetime_kilobytes):
-        return choice
-    proposal = replace(choice.proposal, lifetime_seconds=seconds, lifetime_kilobytes=kilobytes)
-    return replace(choice, proposal=proposal)
-
-
-def _attributes(data: bytes) -> list[Attribute]:
-    cursor = Cursor(data, "RESPONDER-LIFETIME")
-    attributes: list[Attribute] = []
-    try:
-        while cursor.remaining and len(attributes) < 16:
-            attributes.append(Attribute.decode(cursor))
-    except PeerError:
-        return []
-    return attributes

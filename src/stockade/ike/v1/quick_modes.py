@@ -12,7 +12,7 @@ from stockade.ike.limits import RecentlySeen
 from stockade.ike.story import Story, StoryEvent
 from stockade.ike.v1 import informational, quick_mode
 from stockade.ike.v1.exchange import Exchange
-from stockade.ike.v1.quick_mode import QuickModeOutcome, QuickModeSetup
+from stockade.ike.v1.quick_mode_pair import QuickModeOutcome, QuickModeSetup
 from stockade.model.filters import Direction
 from stockade.model.negotiation import QuickModeMatch
 from stockade.model.reasons import PeerError, Reason, ReasonCode, StockadeError, error_for
