@@ -4,8 +4,8 @@
 
 One and the same initiator (`ike_light.py`: no engine, so that it costs less than any responder) drives first
 strongSwan's charon and then our agent, each in a process and a namespace of its own, over a veth. Every
-handshake comes from another host. Each end has one processor to itself (`--cores all`: what there is, of which
-charon has 16 threads use several). Who was busy all the time was the limit, and is told. Compared:
+handshake comes from another host. Each end has one processor (`--cores all`: what there is, of which charon's
+16 threads use several). Who was busy all the time was the limit, and is told. Compared:
 
     main mode           both as they are
     main + quick mode   charon with its ESP in user space (kernel-libipsec), because the kernel may have none:

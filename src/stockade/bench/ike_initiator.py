@@ -40,8 +40,8 @@ class CheapKeys:
 class Task:
     """What to do. `first` is the address of the first host, the others follow it; `main_only` stops after
     main mode, `windows` has it say that it is one (a responder then asks it to wait for its word). PEM texts
-    as `pki`: certificate, key, root; without them the pre-shared key. `cheap`: the keys of `ike_light.py`. `core`: the
-    processor to run on."""
+    as `pki`: certificate, key, root; without them the pre-shared key. `cheap`: the keys of `ike_light.py`.
+    `core`: the processor to run on."""
 
     responder: str
     first: str
