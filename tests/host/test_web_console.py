@@ -333,6 +333,24 @@ def test_dishonest_requests_are_refused_and_told(
     await_journal(console, lambda entry: told in str(entry["text"]))
 
 
+def test_the_policy_page_tells_guid_and_last_change_of_every_object(console: WebConsole) -> None:
+    _, page = console.ask("GET", "/policy", Cookie=console.sign_in())
+    tree = AgentClient(Paths.of(console.home).socket, timeout=60.0).get("/v1/policy")
+    objects = list(tree["policies"])
+    objects += [rule for policy in tree["policies"] for rule in policy["rules"]]
+    objects += [
+        rule[mark]
+        for policy in tree["policies"]
+        for rule in policy["rules"]
+        for mark in ("filter_list_mark", "filter_action_mark")
+        if rule[mark] is not None
+    ]
+    assert len(objects) > 3, "a policy, a rule, its filter list and its filter action"
+    for one in objects:
+        assert one["guid"] in page, one
+        assert f'datetime="{one["modified"]}"' in page, one
+
+
 def test_forms_need_their_token_and_their_own_page(console: WebConsole) -> None:
     cookie = console.sign_in()
     _, page = console.ask("GET", "/policy", Cookie=cookie)

@@ -400,20 +400,33 @@ class FilterNode(msgspec.Struct, kw_only=True):
     description: str
 
 
+class ObjectMark(msgspec.Struct, kw_only=True):
+    """What every object of a store has: its GUID as netsh shows it, and when it was last changed, ISO 8601 in
+    UTC."""
+
+    guid: str
+    modified: str
+
+
 class RuleNode(msgspec.Struct, kw_only=True):
-    """A rule with what it names. `filters` are the first ones, `filter_count` says how many there are."""
+    """A rule with what it names. `filters` are the first ones, `filter_count` says how many there are. The
+    default response rule has neither filter list nor filter action."""
 
     name: str
     description: str
+    guid: str
+    modified: str
     active: bool
     default_response: bool
     connection_type: str
     tunnel_endpoint: str | None
     authentication: list[str]
     filter_list: str
+    filter_list_mark: ObjectMark | None
     filter_count: int
     filters: list[FilterNode]
     filter_action: str
+    filter_action_mark: ObjectMark | None
     action: str
     methods: list[str]
     inpass: bool

@@ -3,14 +3,12 @@
 On a loopback address the Host header must be an address or `localhost`: a web page that has its own name lead
 to 127.0.0.1 gets nothing. At most `CONNECTIONS` at once, and none stays idle."""
 
-import asyncio
 import socket
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -29,7 +27,6 @@ class MetricsServer:
 
     def __init__(self, agent: AgentOperations, address: Address, port: int) -> None:
         self._address, self._port = address, port
-        self._task: asyncio.Task[None] | None = None
 
         async def metrics(request: Request) -> Response:
             if address.is_loopback and not _names_loopback(request.headers.get("host", "")):
@@ -37,17 +34,8 @@ class MetricsServer:
             return metrics_answer(agent)
 
         self._server = QuietServer(
-            uvicorn.Config(
-                Starlette(routes=[Route("/metrics", metrics, methods=["GET"])]),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=1,
-                timeout_keep_alive=5,
-                limit_concurrency=CONNECTIONS,
-                ws="none",
-                loop="none",
-            )
+            Starlette(routes=[Route("/metrics", metrics, methods=["GET"])]),
+            CONNECTIONS,
         )
 
     async def __aenter__(self) -> Self:
@@ -61,17 +49,13 @@ class MetricsServer:
             listener.close()
             detail = f"metrics.listen {self._address} port {self._port}: {error.strerror}"
             raise error_for(ReasonCode.PORT_TAKEN, detail) from error
-        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.002)
+        await self._server.begin(listener)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
-        if self._task is not None:
-            await self._task
+        await self._server.end()
 
 
 def _names_loopback(host: str) -> bool:

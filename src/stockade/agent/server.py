@@ -16,13 +16,39 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
+from starlette.applications import Starlette
 
 from stockade.agent.api import AgentOperations, application
 from stockade.agent.web_api import DOOR
 
 
 class QuietServer(uvicorn.Server):
-    """Serves inside the agent's loop."""
+    """Serves an application inside the agent's loop, from `begin` to `end`; at most `connections` at once."""
+
+    def __init__(self, served: Starlette, connections: int | None = None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                served,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=1,
+                ws="none",
+                loop="none",
+                limit_concurrency=connections,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self, listener: socket.socket) -> None:
+        self._task = asyncio.create_task(self.serve(sockets=[listener]))
+        while not self.started and not self._task.done():
+            await asyncio.sleep(0.002)
+
+    async def end(self) -> None:
+        self.should_exit = True
+        if self._task is not None:
+            await self._task
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -36,18 +62,7 @@ class ApiServer:
     def __init__(self, agent: AgentOperations, path: Path, *, door: bool = False) -> None:
         self._path = path
         self._door = door
-        self._server = QuietServer(
-            uvicorn.Config(
-                application(agent, DOOR if door else None),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=1,
-                ws="none",
-                loop="none",
-            )
-        )
-        self._task: asyncio.Task[None] | None = None
+        self._server = QuietServer(application(agent, DOOR if door else None))
 
     async def __aenter__(self) -> Self:
         if self._door:
@@ -63,17 +78,13 @@ class ApiServer:
         finally:
             os.umask(mask)
         listener.listen(64)
-        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.002)
+        await self._server.begin(listener)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
-        if self._task is not None:
-            await self._task
+        await self._server.end()
         with suppress(FileNotFoundError):
             self._path.unlink()
 

@@ -15,7 +15,8 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC
+from datetime import UTC, datetime
+from uuid import UUID
 
 from stockade.agent import messages
 from stockade.agent.journal import Entry
@@ -208,8 +209,8 @@ def _policy(objects: PolicySet, policy: Policy) -> messages.PolicyNode:
         store=objects.store,
         name=policy.name,
         description=policy.description,
-        guid=f"{{{str(policy.guid).upper()}}}",  # as netsh shows it
-        modified=policy.modified.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        guid=_guid(policy.guid),
+        modified=_moment(policy.modified),
         assigned=policy.assigned,
         main_mode_methods=[str(one) for one in policy.main_mode_methods],
         main_mode_minutes=policy.main_mode_minutes,
@@ -220,21 +221,39 @@ def _policy(objects: PolicySet, policy: Policy) -> messages.PolicyNode:
     )
 
 
+def _guid(guid: UUID) -> str:
+    return f"{{{str(guid).upper()}}}"  # as netsh shows it
+
+
+def _moment(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _mark(found: FilterList | FilterAction | None) -> messages.ObjectMark | None:
+    if found is None:
+        return None
+    return messages.ObjectMark(guid=_guid(found.guid), modified=_moment(found.modified))
+
+
 def _rule(rule: Rule, filters: FilterList | None, action: FilterAction | None) -> messages.RuleNode:
     found = filters.filters if filters else ()
     methods = rule.response_methods if rule.is_default_response else action.methods if action else ()
     return messages.RuleNode(
         name=rule.name,
         description=rule.description,
+        guid=_guid(rule.guid),
+        modified=_moment(rule.modified),
         active=rule.active,
         default_response=rule.is_default_response,
         connection_type=rule.connection_type.value,
         tunnel_endpoint=None if rule.tunnel_endpoint is None else str(rule.tunnel_endpoint),
         authentication=[str(method) for method in rule.authentication],
         filter_list=rule.filter_list,
+        filter_list_mark=_mark(filters),
         filter_count=len(found),
         filters=[_filter(one) for one in found[:FILTERS_TOLD]],
         filter_action=rule.filter_action,
+        filter_action_mark=_mark(action),
         action=action.action.value if action else "negotiate",
         methods=[str(method) for method in methods],
         inpass=bool(action and action.inpass),

@@ -219,23 +219,26 @@ def _dynamic_keys(paths: Paths) -> list[bytes]:
     except StockadeError:
         return []
     found: list[bytes] = []
-
-    def walk(value: object, name: str) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(inner, str(key))
-        elif isinstance(value, list):
-            for inner in value:
-                walk(inner, name)
-        elif isinstance(value, str) and ("key" in name or "psk" in name):
-            found.append(value.encode())
+    for name, text in _texts(objects):
+        if "key" in name or "psk" in name:
+            found.append(text.encode())
             with suppress(ValueError):
-                found.append(bytes.fromhex(value))
+                found.append(bytes.fromhex(text))
             with suppress(ValueError):
-                found.append(base64.b64decode(value, validate=True))
-
-    walk(objects, "")
+                found.append(base64.b64decode(text, validate=True))
     return found
+
+
+def _texts(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree of tables and lists, with the name that it stands under."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, str(key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, name)
+    elif isinstance(value, str):
+        yield name, value
 
 
 def _named_files(settings: Path) -> list[bytes]:
@@ -243,19 +246,10 @@ def _named_files(settings: Path) -> list[bytes]:
     import tomllib
 
     found: list[bytes] = []
-
-    def walk(value: object, name: str) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(inner, str(key))
-        elif isinstance(value, list):
-            for inner in value:
-                walk(inner, name)
-        elif isinstance(value, str) and name.endswith("_file"):
+    for name, text in _texts(tomllib.loads(settings.read_text("utf-8"))):
+        if name.endswith("_file"):
             with suppress(OSError):
-                found.append(Path(value).read_bytes()[:4096].strip())
-
-    walk(tomllib.loads(settings.read_text("utf-8")), "")
+                found.append(Path(text).read_bytes()[:4096].strip())
     return found
 
 

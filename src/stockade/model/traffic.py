@@ -32,6 +32,17 @@ def protocol_name(protocol: int) -> str:
     return _PROTOCOL_WORDS.get(protocol, str(protocol))
 
 
+def check_protocol_and_ports(protocol: int, *ports: int) -> None:
+    """`ValueError` where they are outside their range, or a port stands with a protocol that has none."""
+    if not 0 <= protocol <= 255:
+        raise ValueError(f"protocol {protocol} is outside 0–255")
+    for port in ports:
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port {port} is outside 0–65535")
+        if port and protocol not in PROTOCOLS_WITH_PORTS:
+            raise ValueError(f"a port needs protocol TCP or UDP, not {protocol_name(protocol)}")
+
+
 @quickly_made
 @dataclass(frozen=True, slots=True)
 class Flow:

@@ -1,6 +1,7 @@
 """`netsh ipsec dynamic add`, `set`, `delete`: objects in the memory of the running agent. They act at once,
 and are gone when it stops."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from stockade.model.filters import Action
@@ -48,7 +49,9 @@ from stockade.netsh.static_common import (
     SOURCE,
     SOURCE_MASK,
     SOURCE_PORT,
+    N,
     authentication_from,
+    by_name,
     means_all,
 )
 from stockade.netsh.values import FILTER_ADDRESS, Kind
@@ -196,20 +199,24 @@ def delete_all(session: Session, arguments: Arguments) -> Outcome:
     return Outcome()
 
 
+def _without(kind: str, there: tuple[N, ...], name: str, used: Mapping[str, DynamicRule]) -> tuple[N, ...]:
+    """`there` without the object of this name, or without any where it means all. CallerError IN_USE where a
+    rule has it (`used`: by the folded name of what it uses)."""
+    chosen = there if means_all(name) else (by_name(kind, name, there),)
+    for entry in chosen:
+        if (rule := used.get(entry.name.casefold())) is not None:
+            raise in_use(kind, entry.name, rule)
+    return tuple(one for one in there if one not in chosen)
+
+
 def delete_main_mode_policy(session: Session, arguments: Arguments) -> Outcome:
     name = arguments[NAME_OR_ALL_OBJECTS]
     if not session.confirmed(f"Delete main-mode policy “{shown(name)}”?"):
         return Outcome("Nothing was deleted.")
     with session.dynamic.transaction() as change:
         objects = change.read()
-        chosen = objects.main_mode_policies
-        if not means_all(name):
-            chosen = (main_mode_policy_named(objects, name),)
-        for entry in chosen:
-            for rule in objects.rules:
-                if rule.main_mode_policy.casefold() == entry.name.casefold():
-                    raise in_use("main-mode policy", entry.name, rule)
-        kept = tuple(one for one in objects.main_mode_policies if one not in chosen)
+        used = {rule.main_mode_policy.casefold(): rule for rule in reversed(objects.rules)}
+        kept = _without("main-mode policy", objects.main_mode_policies, name, used)
         change.replace(replace(objects, main_mode_policies=kept))
     return Outcome()
 
@@ -220,14 +227,8 @@ def delete_quick_mode_policy(session: Session, arguments: Arguments) -> Outcome:
         return Outcome("Nothing was deleted.")
     with session.dynamic.transaction() as change:
         objects = change.read()
-        chosen = objects.quick_mode_policies
-        if not means_all(name):
-            chosen = (quick_mode_policy_named(objects, name),)
-        for entry in chosen:
-            for rule in objects.rules:
-                if rule.quick_mode_policy.casefold() == entry.name.casefold():
-                    raise in_use("quick-mode policy", entry.name, rule)
-        kept = tuple(one for one in objects.quick_mode_policies if one not in chosen)
+        used = {rule.quick_mode_policy.casefold(): rule for rule in reversed(objects.rules)}
+        kept = _without("quick-mode policy", objects.quick_mode_policies, name, used)
         change.replace(replace(objects, quick_mode_policies=kept))
     return Outcome()
 

@@ -21,9 +21,9 @@ from stockade.netsh.static_common import (
     SOURCE_PORT,
     by_name,
     filter_from,
+    tunnel_endpoint,
 )
 from stockade.netsh.values import MAXIMUM_COUNT, NAME, TUNNEL_ENDPOINT, YES_NO, choice, number
-from stockade.netsh.words import shown
 from stockade.policy.dynamic import (
     DynamicRule,
     DynamicSet,
@@ -87,13 +87,7 @@ def require_new_name(kind: str, name: str, names: Iterable[str]) -> None:
 
 def tunnel_from(session: Session, arguments: Arguments) -> Address | None:
     """The end point that `tunneldstaddress=` names; a name is looked up now."""
-    word = arguments.get(TUNNEL)
-    if not isinstance(word, str):
-        return word
-    found = session.resolver.addresses(word)
-    if not found:
-        raise error_for(ReasonCode.UNKNOWN_NAME, f"the host name “{shown(word)}” has no address")
-    return found[0]
+    return tunnel_endpoint(session, arguments.get(TUNNEL))
 
 
 def identified(session: Session, arguments: Arguments) -> tuple[Filter, Address | None, ConnectionType]:

@@ -18,6 +18,7 @@ from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.suites import Encryption, EspSuite, Hash, MainModeProposal, QuickModeProposal
 from stockade.netsh.methods import main_mode_method, quick_mode_method
 from stockade.netsh.session import Session
+from stockade.netsh.static_common import tunnel_endpoint
 from stockade.netsh.values import (
     FILTER_ADDRESS,
     MASK,
@@ -152,7 +153,7 @@ def _take(request: Request, flag: str, values: list[str], session: Session) -> N
     elif flag == "-n":
         _take_action(request, values)
     elif flag == "-t":
-        request.tunnel = _tunnel(values[0], session)
+        request.tunnel = tunnel_endpoint(session, TUNNEL_ENDPOINT.parse(values[0]))
     elif flag == "-a":
         request.authentication = tuple(map(_authentication, values))
     elif flag == "-1s":
@@ -293,16 +294,6 @@ def _take_action(request: Request, values: list[str]) -> None:
 def _sha1(text: str) -> str:
     """`SHA` is SHA1 here."""
     return re.sub(r"\bSHA\b", "SHA1", text, flags=re.IGNORECASE)
-
-
-def _tunnel(text: str, session: Session) -> Address | None:
-    word = TUNNEL_ENDPOINT.parse(text)
-    if not isinstance(word, str):
-        return word
-    found = session.resolver.addresses(word)
-    if not found:
-        raise error_for(ReasonCode.UNKNOWN_NAME, f"the host name “{shown(word)}” has no address")
-    return found[0]
 
 
 def _authentication(text: str) -> AuthenticationMethod:

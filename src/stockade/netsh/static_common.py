@@ -310,7 +310,11 @@ def filter_from(arguments: Arguments) -> Filter:
 
 def tunnel_from(session: Session, arguments: Arguments) -> Address | None:
     """The end point that `tunnel=` names; a name is looked up now and its first address taken."""
-    word = arguments.get(TUNNEL)
+    return tunnel_endpoint(session, arguments.get(TUNNEL))
+
+
+def tunnel_endpoint(session: Session, word: Address | str | None) -> Address | None:
+    """The address that the word for a tunnel's end point means: a host name is looked up now."""
     if not isinstance(word, str):
         return word
     found = session.resolver.addresses(word)

@@ -1,6 +1,7 @@
 """`netsh ipsec static delete`: all, filter, filteraction, filterlist, policy, rule. What a rule uses is not
 deleted; the error names the rule."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from stockade.model.reasons import ReasonCode, error_for
@@ -20,15 +21,17 @@ from stockade.netsh.static_common import (
     SOURCE_MASK,
     SOURCE_PORT,
     STATIC,
+    N,
+    by_name,
     chosen_rule,
-    filter_action_named,
     filter_from,
     filter_list_named,
     means_all,
     policy_named,
 )
 from stockade.netsh.words import shown
-from stockade.policy.objects import now
+from stockade.policy.contract import PolicyTransaction
+from stockade.policy.objects import PolicySet, now
 
 
 def _agreed(session: Session, question: str) -> bool:
@@ -64,39 +67,52 @@ def delete_filter(session: Session, arguments: Arguments) -> Outcome:
     return Outcome()
 
 
-def delete_filter_action(session: Session, arguments: Arguments) -> Outcome:
+def _delete(
+    session: Session,
+    arguments: Arguments,
+    kind: str,
+    there: Callable[[PolicySet], Iterable[N]],
+    delete: Callable[[PolicyTransaction, str], None],
+) -> Outcome:
+    """The object of the kind that is named, or all of them."""
     name = arguments[NAME_OR_ALL_OBJECTS]
-    if not _agreed(session, f"filter action “{shown(name)}”"):
+    if not _agreed(session, f"{kind} “{shown(name)}”"):
         return Outcome("Nothing was deleted.")
     with session.store.transaction() as change:
-        objects = change.read()
-        chosen = objects.filter_actions if means_all(name) else (filter_action_named(objects, name),)
-        for entry in chosen:
-            change.delete_filter_action(entry.name)
+        entries = there(change.read())
+        for entry in entries if means_all(name) else (by_name(kind, name, entries),):
+            delete(change, entry.name)
     return Outcome()
+
+
+def delete_filter_action(session: Session, arguments: Arguments) -> Outcome:
+    return _delete(
+        session,
+        arguments,
+        "filter action",
+        lambda objects: objects.filter_actions,
+        lambda change, name: change.delete_filter_action(name),
+    )
 
 
 def delete_filter_list(session: Session, arguments: Arguments) -> Outcome:
-    name = arguments[NAME_OR_ALL_OBJECTS]
-    if not _agreed(session, f"filter list “{shown(name)}”"):
-        return Outcome("Nothing was deleted.")
-    with session.store.transaction() as change:
-        objects = change.read()
-        chosen = objects.filter_lists if means_all(name) else (filter_list_named(objects, name),)
-        for entry in chosen:
-            change.delete_filter_list(entry.name)
-    return Outcome()
+    return _delete(
+        session,
+        arguments,
+        "filter list",
+        lambda objects: objects.filter_lists,
+        lambda change, name: change.delete_filter_list(name),
+    )
 
 
 def delete_policy(session: Session, arguments: Arguments) -> Outcome:
-    name = arguments[NAME_OR_ALL_OBJECTS]
-    if not _agreed(session, f"policy “{shown(name)}”"):
-        return Outcome("Nothing was deleted.")
-    with session.store.transaction() as change:
-        objects = change.read()
-        for policy in objects.policies if means_all(name) else (policy_named(objects, name),):
-            change.delete_policy(policy.name)
-    return Outcome()
+    return _delete(
+        session,
+        arguments,
+        "policy",
+        lambda objects: objects.policies,
+        lambda change, name: change.delete_policy(name),
+    )
 
 
 def delete_rule(session: Session, arguments: Arguments) -> Outcome:

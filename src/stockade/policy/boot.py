@@ -37,7 +37,7 @@ from enum import StrEnum
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Action, Direction, FilterTable, Provenance, SpecificFilter
 from stockade.model.reasons import ReasonCode, error_for
-from stockade.model.traffic import ICMPV6, PROTOCOLS_WITH_PORTS, UDP, TrafficSelector, protocol_name
+from stockade.model.traffic import ICMPV6, UDP, TrafficSelector, check_protocol_and_ports, protocol_name
 from stockade.policy.exemptions import LINK_LOCAL, LINK_SCOPE_MULTICAST
 from stockade.policy.specific import make_filter, table_order
 from stockade.policy.weights import weight_of
@@ -74,13 +74,7 @@ class BootExemption:
     direction: Direction
 
     def __post_init__(self) -> None:
-        if not 0 <= self.protocol <= 255:
-            raise ValueError(f"protocol {self.protocol} is outside 0–255")
-        for port in (self.source_port, self.destination_port):
-            if not 0 <= port <= 65535:
-                raise ValueError(f"port {port} is outside 0–65535")
-            if port and self.protocol not in PROTOCOLS_WITH_PORTS:
-                raise ValueError(f"a port needs protocol TCP or UDP, not {protocol_name(self.protocol)}")
+        check_protocol_and_ports(self.protocol, self.source_port, self.destination_port)
 
     @classmethod
     def parse(cls, text: str) -> "BootExemption":

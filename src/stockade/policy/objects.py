@@ -18,7 +18,7 @@ from stockade.model.addresses import Address, AddressRange
 from stockade.model.filters import Action, Origin
 from stockade.model.negotiation import DEFAULT_MAIN_MODE_PROPOSALS, AuthenticationMethod, Kerberos
 from stockade.model.suites import Encryption, EspSuite, Hash, MainModeProposal, QuickModeProposal
-from stockade.model.traffic import PROTOCOLS_WITH_PORTS, protocol_name
+from stockade.model.traffic import check_protocol_and_ports
 
 DEFAULT_POLLING_MINUTES = 180
 DEFAULT_MAIN_MODE_MINUTES = 480
@@ -154,13 +154,7 @@ class Filter:
     origin: Origin | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.protocol <= 255:
-            raise ValueError(f"protocol {self.protocol} is outside 0–255")
-        for port in (self.source_port, self.destination_port):
-            if not 0 <= port <= 65535:
-                raise ValueError(f"port {port} is outside 0–65535")
-            if port and self.protocol not in PROTOCOLS_WITH_PORTS:
-                raise ValueError(f"a port needs protocol TCP or UDP, not {protocol_name(self.protocol)}")
+        check_protocol_and_ports(self.protocol, self.source_port, self.destination_port)
         families = {self.source.family, self.destination.family} - {None}
         if len(families) > 1:
             raise ValueError("source and destination are of different address families")

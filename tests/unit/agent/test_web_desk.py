@@ -145,12 +145,21 @@ def test_policy_history_and_difference_show_no_key(tmp_path: Path) -> None:
     desk = Desk(home).desk
     (policy,) = [one for one in desk.policy().policies if one.name == "first"]
     assert policy.assigned
-    stored = Stores(Paths.of(home)).local_store("local").read().policy("first")
+    objects = Stores(Paths.of(home)).local_store("local").read()
+    stored = objects.policy("first")
     assert stored is not None
-    assert policy.guid == f"{{{str(stored.guid).upper()}}}"
-    assert datetime.fromisoformat(policy.modified) == stored.modified
-    assert policy.modified.endswith("Z")
     (rule,) = [one for one in policy.rules if one.name == "secure"]
+    for told, kept in (
+        (policy, stored),
+        (rule, stored.rules[0]),
+        (rule.filter_list_mark, objects.filter_list("secured")),
+        (rule.filter_action_mark, objects.filter_action("require")),
+    ):
+        assert told is not None
+        assert kept is not None
+        assert told.guid == f"{{{str(kept.guid).upper()}}}"
+        assert datetime.fromisoformat(told.modified) == kept.modified
+        assert told.modified.endswith("Z")
     assert (rule.authentication, rule.filter_count, rule.filters[0].destination_port) == (
         ["preshared-key"],
         1,

@@ -60,16 +60,17 @@ TREE = messages.PolicyTree(
             main_mode_minutes=480, master_pfs=False,
             rules=[
                 messages.RuleNode(
-                    name="web", description="", active=True, default_response=False, connection_type="all",
-                    tunnel_endpoint=None, authentication=[], filter_list="to web", filter_count=1,
+                    name="web", description="", guid="{72385231}", modified="2026-11-22T07:00:01Z",
+                    active=True, default_response=False, connection_type="all", tunnel_endpoint=None,
+                    authentication=[], filter_list="to web", filter_list_mark=None, filter_count=1,
                     filters=[
                         messages.FilterNode(
                             source="me", source_port=0, destination="dns", destination_port=80,
                             protocol="tcp", mirrored=True, description="",
                         )
                     ],
-                    filter_action="secure", action="negotiate", methods=[], inpass=True, soft=False,
-                    session_pfs=False,
+                    filter_action="secure", filter_action_mark=None, action="negotiate", methods=[],
+                    inpass=True, soft=False, session_pfs=False,
                 )
             ],
         )
@@ -281,7 +282,7 @@ def drive(steps, client: Client | None = None) -> Client:
     used = client or Client()
 
     async def run() -> None:
-        app = Monitor(used, interval=0.05)
+        app = Monitor(used, interval=0.3)  # oftener, and a slow machine does nothing else
         async with app.run_test(size=(140, 40)) as pilot:
             await until(pilot, lambda: app._shown)
             await steps(app, pilot)
