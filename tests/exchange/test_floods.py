@@ -252,3 +252,64 @@ def test_with_a_main_mode_the_limit_of_5_is_per_port() -> None:
     assert ReasonCode.TOO_MANY_NEGOTIATIONS in {
         report.reason.code for report in reports if report.kind is ReportKind.MESSAGE_REFUSED
     }
+
+
+def proven(beta: Node, template: bytes, number: int, remote: Endpoint, now: float) -> bytes:
+    """Message 1 with the cookie that this sender was given for it."""
+    cookie = challenge_for(beta, template, number, remote, now)
+    datagram = with_cookie(template, number)
+    return datagram[:8] + cookie + datagram[16:]
+
+
+def test_a_proven_address_gets_no_more_main_modes_than_any_other_and_all_together_a_bounded_number() -> None:
+    network, alpha, beta = two_hosts()
+    established(network, alpha, beta)
+    template = first_message()
+    for index in range(600):
+        beta.engine.receive(with_cookie(template, index), beta.endpoint, FORGED[index], network.now)
+    beta.engine.effects()
+    before, now = len(beta.engine.main_modes(network.now)), network.now + 1
+    remote = FORGED[2000]
+    first = [proven(beta, template, 5000 + index, remote, now) for index in range(100)]
+    for datagram in first:
+        beta.engine.receive(datagram, beta.endpoint, remote, now)
+    sent = answers(beta)
+    assert beta.engine.statistics["cookies_proven"] == 100
+    assert len(beta.engine.main_modes(now)) - before == len(sent) == EXACT.half_open_per_peer
+    # thirty more such senders: the oldest that are half open make room, what is established stays
+    for sender in FORGED[2001:2031]:
+        datagrams = [proven(beta, template, 9000 + index, sender, now) for index in range(35)]
+        for datagram in datagrams:
+            beta.engine.receive(datagram, beta.endpoint, sender, now)
+        beta.engine.effects()
+    assert len(beta.engine.main_modes(now)) == EXACT.half_open_total + 1
+    assert len(beta.engine._context.timers) < 4 * EXACT.half_open_total
+    assert [mode.remote.address for mode in beta.engine.main_modes(now) if mode.established] == [ALPHA]
+    assert len(beta.engine.quick_modes(now)) == 1
+
+
+@pytest.mark.parametrize("next_payload", [PayloadType.SECURITY_ASSOCIATION, PayloadType.KEY_EXCHANGE])
+def test_a_captured_cookie_of_ours_gives_forged_senders_no_state_and_few_answers(next_payload: int) -> None:
+    """It bears our mark, so the kernel's filter sends all of these to the door of those that we know."""
+    beta, template = flooded()
+    captured = bytearray(proven(beta, template, 9000, FORGED[2000], 101.0))
+    beta.engine.receive(bytes(captured), beta.endpoint, FORGED[2000], 101.0)
+    captured[16] = next_payload
+    answers(beta)
+    modes, timers = len(beta.engine.main_modes(101.0)), len(beta.engine._context.timers)
+    for index in range(2001, 3000):
+        beta.engine.receive(bytes(captured), beta.endpoint, FORGED[index], 101.0)
+    assert len(beta.engine.main_modes(101.0)) == modes
+    assert len(beta.engine._context.timers) == timers
+    effects = beta.engine.effects()
+    assert not [effect for effect in effects if isinstance(effect, Send)]
+    assert len(effects) <= EXACT.reports_per_second
+
+
+def test_a_sender_that_repeats_itself_under_a_half_open_main_mode_gets_few_answers() -> None:
+    beta, template = flooded()
+    remote = FORGED[2000]
+    datagram = proven(beta, template, 9000, remote, 101.0)
+    for _ in range(1000):
+        beta.engine.receive(datagram, beta.endpoint, remote, 101.0)
+    assert len(answers(beta)) == 1 + EXACT.repeats_per_reply

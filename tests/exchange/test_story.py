@@ -71,7 +71,7 @@ def test_responder_tells_what_was_offered_what_it_chose_and_why_not_the_rest() -
     established(network, alpha, beta)
     (offered,) = beta.told("offered", "main")
     assert [name for name, _ in offered.facts] == ["offer 1", "offer 2", "offer 3"]
-    assert offered.facts[0][1].startswith("3DES-SHA1-2 by method 1")
+    assert offered.facts[0][1].startswith("3DES-SHA1-2 by preshared-key")
     (chosen,) = beta.told("chosen", "main")
     assert chosen.text.startswith("we choose AES128-SHA1-ECP256 by preshared-key")
     verdicts = [why for _, why in chosen.facts]

@@ -55,20 +55,26 @@ class Case:
     """The peer's, where it is another one than `authentication` says, which we refuse then."""
     our_key: str = PRESHARED_KEY
     roles: tuple[str, ...] = ROLES
+    main_mode_minutes: int = 0
+    """Not 0: no rule of the policy but a dynamic one, with this lifetime of main modes, and both roles at
+    once, each with an address of its own."""
 
-    def number(self, peer: str) -> int:
-        return _FIRST_HOST[peer] + CASES.index(self)
+    def number(self, peer: str, role: str) -> int:
+        slots = [
+            (case, one) for case in CASES for one in (case.roles if case.main_mode_minutes else ROLES[:1])
+        ]
+        return _FIRST_HOST[peer] + slots.index((self, role if self.main_mode_minutes else ROLES[0]))
 
     def own_address(self, peer: str, role: str) -> str:
         """The peer's address as it has it. `role` is ours."""
         if self.nat:
-            return f"10.{9 if role == 'initiator' else 8}.3.{self.number(peer)}"
-        return f"10.7.3.{self.number(peer)}"
+            return f"10.{9 if role == 'initiator' else 8}.3.{self.number(peer, role)}"
+        return f"10.7.3.{self.number(peer, role)}"
 
     def address(self, peer: str, role: str) -> str:
         """The peer's address as we see it."""
         if self.nat and role == "responder":
-            return f"10.7.3.{self.number(peer)}"  # which the NAT puts in the place of the peer's own
+            return f"10.7.3.{self.number(peer, role)}"  # which the NAT puts in the place of the peer's own
         return self.own_address(peer, role)
 
     def our_address(self, role: str) -> str:
@@ -77,7 +83,7 @@ class Case:
 
     def networks(self, peer: str, role: str) -> tuple[str, str]:
         """Ours and the peer's, in tunnel mode: its hosts are numbered as the case."""
-        return OUR_NETWORK, f"10.{82 + ROLES.index(role)}.{self.number(peer)}.0/24"
+        return OUR_NETWORK, f"10.{82 + ROLES.index(role)}.{self.number(peer, role)}.0/24"
 
     def traffic(self, peer: str, role: str) -> tuple[str, str]:
         """The addresses that speak: ours and the peer's, as seen from here."""
@@ -86,8 +92,8 @@ class Case:
         return OURS, self.address(peer, role)
 
     def connection_name(self, role: str) -> str:
-        """The peers' name for it; only a NAT makes a difference of the role."""
-        return f"{self.name}-{role}" if self.nat or self.tunnel else self.name
+        """The peers' name for it, with the role where that makes a difference."""
+        return f"{self.name}-{role}" if self.nat or self.tunnel or self.main_mode_minutes else self.name
 
     def connections(self) -> tuple[tuple[str, str], ...]:
         """(name, role) of the connections that a peer has for this case."""
@@ -128,6 +134,16 @@ protocol={self.protocol} mirrored=yes
 ipsec static add filteraction name={name} action=negotiate qmpfs={secrecy} inpass=no soft=no \
 qmsecmethods="{self.quick_mode}"
 ipsec static add rule name={name} policy=peers filterlist={name} filteraction={name} {method}
+"""
+
+    def dynamic_rule(self, peer: str, role: str) -> str:
+        """The netsh commands of the rule that the agent gets while it runs."""
+        name = f"{peer}-{self.connection_name(role)}"
+        return f"""\
+ipsec dynamic add mmpolicy name={name} mmsecmethods="{self.main_mode}" mmlifetime={self.main_mode_minutes}
+ipsec dynamic add qmpolicy name={name} qmsecmethods="{self.quick_mode}"
+ipsec dynamic add rule srcaddr=me dstaddr={self.address(peer, role)} mmpolicy={name} qmpolicy={name} \
+psk="{self.our_key}"
 """
 
     # ---- strongSwan
@@ -408,6 +424,16 @@ CASES = (
         "aes128-sha2_256",
     ),
     Case(
+        "both-phases-by-us",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]:100000k/25s",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        main_mode_minutes=1,
+    ),
+    Case(
         "peer-asks-whether-we-live",
         "AES256-SHA256-ECP256",
         "ESP[AES128,SHA256]",
@@ -506,7 +532,7 @@ def policy(*, tunnels: bool) -> str:
         case.policy(peer, role)
         for peer in PEERS
         for case in CASES
-        if tunnels or not case.tunnel
+        if (tunnels or not case.tunnel) and not case.main_mode_minutes
         for _, role in case.connections()
     ]
     head = "ipsec static delete all\nipsec static add policy name=peers activatedefaultrule=no"

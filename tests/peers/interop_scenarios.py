@@ -21,8 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
+from interop_both_phases import begun
 from interop_cases import PEERS
-from interop_trials import Laboratory, all_trials, attempt
+from interop_laboratory import Laboratory
+from interop_trials import all_trials, attempt
 from interop_world import OUR_HOSTS, PEER_HOSTS, PeersFiles, make_ours, make_peers, new_public, started
 from libreswan_node import build
 
@@ -53,9 +55,13 @@ def main() -> int:
         refused = stockade.client.get("/v1/status")["policy_refused"]
         assert refused is None, refused
         wires = {peer: (network.switch, network.port(peer)) for peer in PEERS}
-        laboratory = Laboratory(stockade, peers, wires, absent, network["nat"], tunnels=tunnels)
+        laboratory = Laboratory(
+            stockade, peers, wires, absent, network["nat"], tunnels=tunnels, overtaken=("libreswan",)
+        )
+        trials = options.trials or tuple(all_trials())
+        stack.enter_context(begun(laboratory, trials))
         print(f"ready after {time.monotonic() - began:.1f} s", flush=True)
-        for name in options.trials or all_trials():
+        for name in trials:
             began = time.monotonic()
             outcome, detail = attempt(laboratory, name)
             seconds = round(time.monotonic() - began, 1)

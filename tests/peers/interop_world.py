@@ -24,8 +24,8 @@ from interop_cases import (
     swan_files,
     swan_text,
 )
+from interop_laboratory import SETTINGS, LibreswanPeer, SwanPeer
 from interop_nat import address_nat
-from interop_trials import SETTINGS, LibreswanPeer, SwanPeer
 from libreswan_node import PASSWORD, Libreswan
 from stockade_node import StockadeNode
 from strongswan_node import StrongSwan
@@ -171,7 +171,7 @@ def address_peer(namespace: Namespace, peer: str) -> None:
             via = OURS
             if case.nat:
                 via = NAT_OUTSIDE if role == "initiator" else NAT_THEIRS
-            table = f"{case.number(peer)}{int(role == 'initiator')}"
+            table = f"{case.number(peer, role)}{int(role == 'initiator')}"
             commands += [
                 f"address add {host}/32 dev lo",
                 f"route add {ours} via {via} src {host} onlink dev eth0 table {table}",

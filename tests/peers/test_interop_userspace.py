@@ -7,11 +7,13 @@ from pathlib import Path
 
 import libreswan_node
 import pytest
+from interop_both_phases import begun
 from interop_cases import PEERS
+from interop_laboratory import Laboratory
 from interop_remote import WIRE, FarMachine, RemotePeer
-from interop_trials import Laboratory, all_trials, attempt
+from interop_trials import all_trials, attempt
 from interop_world import OUR_HOSTS, PeersFiles, make_ours, new_public
-from user_mode_linux import SCRIPTS
+from user_mode_linux import SCRIPTS, chosen
 
 from stockade.lab.netns import Network
 
@@ -19,7 +21,9 @@ pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
-def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+def laboratory(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Laboratory]:
     built = subprocess.run(
         [SCRIPTS / "build-uml.sh"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -39,7 +43,9 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
         assert refused is None, refused
         peers = {name: RemotePeer(far, name) for name in PEERS if name not in absent}
         wires = dict.fromkeys(PEERS, (network.switch, WIRE))
-        yield Laboratory(stockade, peers, wires, absent, network["nat"], tunnels=True)
+        made = Laboratory(stockade, peers, wires, absent, network["nat"], tunnels=True)
+        with begun(made, chosen(request.session, __file__, "trial")):
+            yield made
 
 
 @pytest.mark.parametrize("trial", tuple(all_trials()))

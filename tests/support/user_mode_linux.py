@@ -51,3 +51,13 @@ def run_scenarios(program: Path, folder: Path, names: Iterable[str], *options: s
     loaded: dict[str, Result] = json.loads(file.read_text(encoding="utf-8"))
     missing = Result(outcome="not run", detail=f"exit status {process.returncode}:\n{said}")
     return {name: loaded.get(name, missing) for name in names}
+
+
+def chosen(session: pytest.Session, file: str, parameter: str) -> list[str]:
+    """The values of a parameter that this run has chosen of the tests of a file, in their order."""
+    found = (
+        item.callspec.params[parameter]
+        for item in session.items
+        if isinstance(item, pytest.Function) and item.path == Path(file) and hasattr(item, "callspec")
+    )
+    return list(dict.fromkeys(str(value) for value in found))

@@ -335,6 +335,10 @@ class ReasonCode(Enum):
     )
     INTEGRITY_FAILED = _peer("a packet's integrity check failed", "look for a damaged path or a forger")
     REPLAYED = _peer("a packet came twice or too late", "raise the replay window if the path reorders much")
+    PATH_REPORT_IGNORED = _peer(
+        "an ICMP message says that a secured packet was too long, and quotes none that we sent lately",
+        "none: it changes nothing; look for a forger if there are many",
+    )
     SELECTOR_MISMATCH = _peer(
         "a secured packet carries traffic that its SA was not made for", "compare the filters of both ends"
     )
@@ -343,6 +347,10 @@ class ReasonCode(Enum):
         "too many packets wait for a negotiation",
         "none: senders repeat; see why the negotiation takes long",
         13809,
+    )
+    RECEIVE_OVERFLOW = _host(
+        "sealed packets came faster than the data plane took them",
+        "none if it was a flood; else give the host a kernel with ESP, or less to do",
     )
     # -- the host
     NOT_PRIVILEGED = _host(

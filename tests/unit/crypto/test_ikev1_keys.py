@@ -1,7 +1,8 @@
 """Key derivation of IKEv1 against a second implementation, written here from the text of RFC 2409 alone.
 
 No published vectors are used: the RFC has none. The second implementation shares nothing with the product but
-the standard library's HMAC, which `test_hashing` holds against RFC 2202 and RFC 4231.
+the standard library's HMAC, which `test_hashing` holds against RFC 2202 and RFC 4231. A third one, by
+others, judges in tests/peers/test_key_derivation.py.
 """
 
 import hashlib

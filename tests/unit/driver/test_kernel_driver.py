@@ -3,7 +3,7 @@ refused. With a real kernel it is tried in tests/kernel."""
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from types import MappingProxyType
@@ -94,6 +94,13 @@ class PaperKernel:
             self.states[key] = decode_state(body)
         elif self.states.pop(body[:20] + body[22:23], None) is None:
             raise self._error(kind, errno.ESRCH)
+
+    def change_all(self, kind: int, bodies: Sequence[bytes]) -> Iterator[NetlinkError]:
+        for body in bodies:
+            try:
+                self.change(kind, body)
+            except NetlinkError as error:
+                yield error
 
     def get(self, kind: int, body: bytes) -> tuple[NetlinkMessage, ...]:
         assert kind in (MessageType.ALLOCATE_SPI, MessageType.GET_SA)

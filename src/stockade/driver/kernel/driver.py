@@ -150,6 +150,7 @@ class KernelDriver:
         self._is_plain = False  # every filter of the table has all its policies, and nothing else is ours
         self._request_ids: dict[str, int] = {}
         self._entries: dict[StateKey, _Entry] = {}
+        self._keys_by_spi: dict[int, list[StateKey]] = {}
         self._orphans: dict[StateKey, _Orphan] = {}
         self._told: Mapping[StateKey, tuple[SecurityAssociation, float]] = {}
         self._acquired: dict[tuple[str, Address, Address], float] = {}
@@ -218,21 +219,29 @@ class KernelDriver:
                 return
         refused: StockadeError | None = None
         try:
-            for state in self._read_states():
-                if states.is_ours(state):
-                    try:
-                        self._delete_state(state)
-                    except StockadeError as error:
-                        refused = error
+            ours = [
+                xfrm.state_id(state.destination, state.spi, state.protocol)
+                for state in self._read_states()
+                if states.is_ours(state)
+            ]
+            for error in self._open_netlink().change_all(MessageType.DELETE_SA, ours):
+                if error.number != errno.ESRCH:
+                    refused = error
             if not keep_filters:
-                for step in policies.steps_between(self._read_policies(), ()):
-                    self._apply(step)
+                gone = [
+                    xfrm.policy_id(step.policy.selector, step.policy.direction)
+                    for step in policies.steps_between(self._read_policies(), ())
+                ]
+                for error in self._open_netlink().change_all(MessageType.DELETE_POLICY, gone):
+                    if error.number != errno.ENOENT:
+                        refused = error
                 self._installed.clear()
             self._is_plain = False
         finally:
             if not keep_filters:
                 self._settings.restore()
             self._entries.clear()
+            self._keys_by_spi.clear()
             self._orphans.clear()
             self._ledger.end()
             self._let_go()
@@ -264,7 +273,7 @@ class KernelDriver:
                 self._delete_state(orphan.state)
                 continue
             entry = _Entry(sa, min(installed, now), now, orphan.state.usage)
-            self._entries[key] = entry
+            self._keep(key, entry)
             found.append(Survivor(sa, now - entry.installed))
         self._orphans.clear()
         self._told = {}
@@ -375,7 +384,7 @@ class KernelDriver:
         self._offer_state(state, self._hardware.of(sa), reserved=sa.direction is Direction.INBOUND)
         self._request_ids.update(ids)
         now = time.monotonic()
-        self._entries[key] = _Entry(sa, now, now)
+        self._keep(key, _Entry(sa, now, now))
         self._ledger.add(sa, now)
         if sa.direction is Direction.OUTBOUND:
             for orphan in self._orphans.values():
@@ -417,13 +426,24 @@ class KernelDriver:
         netlink.change(MessageType.NEW_SA, state.encode(), NLM_F_CREATE | NLM_F_EXCL)
 
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
-        for key, entry in list(self._entries.items()):
-            sa = entry.sa
-            if (sa.spi, sa.direction, sa.peer) == (spi, direction, peer):
+        for key in tuple(self._keys_by_spi.get(spi, ())):
+            entry = self._entries[key]
+            if (entry.sa.direction, entry.sa.peer) == (direction, peer):
                 self._count_last(key, entry)
-                del self._entries[key]
+                self._drop(key)
                 self._delete(*key)
                 self._ledger.remove(key)
+
+    def _keep(self, key: StateKey, entry: _Entry) -> None:
+        self._entries[key] = entry
+        self._keys_by_spi.setdefault(key[1], []).append(key)
+
+    def _drop(self, key: StateKey) -> None:
+        del self._entries[key]
+        keys = self._keys_by_spi[key[1]]
+        keys.remove(key)
+        if not keys:
+            del self._keys_by_spi[key[1]]
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
         for key in [key for key in self._acquired if key[0] == filter_id and key[2] == peer]:
@@ -749,7 +769,7 @@ class KernelDriver:
 
     def _forget(self, key: StateKey, entry: _Entry) -> None:
         self._remember_counts(entry)
-        del self._entries[key]
+        self._drop(key)
         self._ledger.remove(key)
 
     def _remember_counts(self, entry: _Entry) -> None:

@@ -32,6 +32,7 @@ from stockade.model.suites import (
     MainModeProposal,
 )
 from stockade.wire.isakmp.constants import (
+    AuthenticationMethodNumber,
     IkeAttribute,
     IsakmpTransform,
     LifeType,
@@ -45,6 +46,7 @@ from stockade.wire.isakmp.payloads import (
 )
 
 MAXIMUM_TRANSFORMS = 64
+_METHOD_NAMES = {int(one): one.name.lower().replace("_", "-") for one in AuthenticationMethodNumber}
 
 
 @quickly_made
@@ -189,6 +191,11 @@ def _answered(transform: TransformPayload, candidate: MainModeCandidate) -> Tran
     return replace(transform, attributes=attributes)
 
 
+def _method_name(number: int | None) -> str:
+    """A method of authentication as a peer names it, in words where there are any."""
+    return _METHOD_NAMES.get(number or 0, f"method {number}")
+
+
 def judge_main_modes(
     offer: SecurityAssociationPayload, candidates: Sequence[MainModeCandidate]
 ) -> list[tuple[str, str]]:
@@ -198,7 +205,8 @@ def judge_main_modes(
         for transform in proposal.transforms[:MAXIMUM_FACTS]:
             offered = _read_main_mode(transform)
             why = _why_not_main_mode(offered, candidates)
-            judged.append((f"{offered.description} by method {offered.method}, {offered.seconds} s", why))
+            by = _method_name(offered.method)
+            judged.append((f"{offered.description} by {by}, {offered.seconds} s", why))
     return judged[:MAXIMUM_FACTS]
 
 
