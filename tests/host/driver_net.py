@@ -17,7 +17,7 @@ from stockade.lab.netns import Namespace, Network
 from stockade.model.suites import Encryption, Hash
 
 AGENT = Path(__file__).with_name("driver_agent.py")
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class AgentSide:
@@ -48,7 +48,7 @@ class AgentSide:
         assert isinstance(reply, dict)
         return reply
 
-    def wait_for(self, kind: str, seconds: float = 5.0) -> dict[str, object]:
+    def wait_for(self, kind: str, seconds: float = SECONDS) -> dict[str, object]:
         """The next event of a kind."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -61,12 +61,12 @@ class AgentSide:
     def kill(self) -> None:
         """As a crash would."""
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait(5)
+        self._process.wait(SECONDS)
 
     def close(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait(5)
+            self._process.wait(SECONDS)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()

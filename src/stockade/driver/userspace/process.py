@@ -87,10 +87,12 @@ class Process:
         burst: Burst | None = None,
         door: Door | None = None,
         *,
+        queues: Mapping[str, int] | None = None,
         merge: bool = True,
         batches: bool = True,
     ) -> None:
         self._device = device
+        queues = queues or {}
         self._merge = merge
         self._burst = burst
         sending = [sockets[name].fileno() if name in sockets else -1 for name in ("send4", "send6")]
@@ -102,7 +104,7 @@ class Process:
         self._control_frames = messages.Frames()
         self._events: socket.socket | None = events
         self._door = door
-        self._given = {"device": device}
+        self._given = {"device": device, **queues}
         self._given |= {name: entry.fileno() for name, entry in sockets.items() if name != "datagrams"}
         if log is not None:
             self._given["log"] = log.fileno()
@@ -116,8 +118,10 @@ class Process:
         self._handlers: dict[int, Callable[[], None]] = {control.fileno(): self._on_control}
         if burst is None:
             self._handlers[device] = self._on_device
-        else:
-            burst.watch(device, Watch.DEVICE)
+        elif not queues or not burst.work([device, *queues.values()]):
+            # One thread for all; without threads the other queues are read here too.
+            for queue in (device, *queues.values()):
+                burst.watch(queue, Watch.DEVICE)
         for name, entry in sockets.items():
             protocol = RAW_PROTOCOLS.get(name[:-1])
             if name.startswith("icmp") or protocol is not None:
@@ -192,8 +196,10 @@ class Process:
     def _carry(self, burst: Burst, seconds: float) -> bool:
         """Let the burst path work until something else has to be seen to, and do what it left to Python.
         Whether one of the other descriptors has something."""
-        slow, batch = burst.run(self._epoll.fileno(), self._device, self._sending, seconds)
-        if batch.received:
+        slow, own = burst.run(self._epoll.fileno(), self._device, self._sending, seconds)
+        for batch in (own, *burst.worked()):
+            if not batch.received:
+                continue
             now = time.monotonic()
             rest = self._datapath.account(batch.carried, batch.returned, now)
             if batch.unsent:
@@ -408,6 +414,7 @@ def main(arguments: list[str]) -> int:
     names = (entry.split("=") for entry in given.descriptors.split(","))
     numbers = {name: int(number) for name, number in names}
     device, door_file = numbers.pop("device"), numbers.pop("door_file", -1)
+    queues = {name: numbers.pop(name) for name in list(numbers) if name.startswith("device")}
     sockets = {name: socket.socket(fileno=number) for name, number in numbers.items()}
     log, control, events = sockets.pop("log", None), sockets.pop("control"), sockets.pop("events")
     listening = sockets.pop("door", None)
@@ -439,6 +446,7 @@ def main(arguments: list[str]) -> int:
         events,
         burst,
         door,
+        queues=queues,
         merge=merge,
         batches=offloads.BATCHES not in without,
     )
