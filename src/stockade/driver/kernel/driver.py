@@ -97,6 +97,12 @@ HANDOVER_SECONDS: Final = 2.0
 
 NAT_TRAVERSAL_PORT: Final = 4500
 
+SINGLY: Final = 4
+"""So many SAs of one round are removed at once; where there are more, the rest goes together, when the round
+is over."""
+
+MAXIMUM_DOOMED: Final = 1024
+
 NOTHING_USED: Final = xfrm.Usage()
 
 StateKey = tuple[Address, int, int]
@@ -156,6 +162,8 @@ class KernelDriver:
         self._request_ids: dict[str, int] = {}
         self._entries: dict[StateKey, _Entry] = {}
         self._keys_by_spi: dict[int, list[StateKey]] = {}
+        self._doomed: dict[StateKey, _Entry] = {}
+        self._removed = 0
         self._orphans: dict[StateKey, _Orphan] = {}
         self._told: Mapping[StateKey, tuple[SecurityAssociation, float]] = {}
         self._acquired: dict[tuple[str, Address, Address], float] = {}
@@ -254,6 +262,8 @@ class KernelDriver:
             raise refused
 
     def _let_go(self) -> None:
+        with suppress(StockadeError):
+            self._remove_doomed()
         if self._ticker is not None:
             self._ticker.stop()
             self._ticker = None
@@ -272,15 +282,18 @@ class KernelDriver:
     def survivors(self) -> Sequence[Survivor]:
         """Those whose record agrees with what is in the kernel; the others are ended."""
         now = time.monotonic()
-        found = []
+        found, unknown = [], []
         for key, orphan in self._orphans.items():
             sa, installed = self._told.get(key, (None, now))
             if sa is None or not self._is(orphan.state, sa):
-                self._delete_state(orphan.state)
+                unknown.append(xfrm.state_id(*key))
                 continue
             entry = _Entry(sa, min(installed, now), now, orphan.state.usage)
             self._keep(key, entry)
             found.append(Survivor(sa, now - entry.installed))
+        for error in self._open_netlink().change_all(MessageType.DELETE_SA, unknown):
+            if error.number != errno.ESRCH:
+                raise error
         self._orphans.clear()
         self._told = {}
         self._ledger.begin({key: (entry.sa, entry.installed) for key, entry in self._entries.items()})
@@ -384,6 +397,7 @@ class KernelDriver:
         ids = policies.request_ids([sa.negotiation], self._request_ids)
         state = states.state_of(sa, ids[sa.negotiation])
         key = _key(state)
+        self._remove_doomed()
         if key in self._entries:
             # Replacing it would start its sequence numbers, and with AES-GCM its nonces, again.
             raise error_for(
@@ -458,10 +472,32 @@ class KernelDriver:
         for key in tuple(self._keys_by_spi.get(spi, ())):
             entry = self._entries[key]
             if (entry.sa.direction, entry.sa.peer) == (direction, peer):
-                self._count_last(key, entry)
                 self._drop(key)
-                self._delete(*key)
                 self._ledger.remove(key)
+                self._doomed[key] = entry
+        self._removed += 1
+        if self._removed <= SINGLY or len(self._doomed) >= MAXIMUM_DOOMED:
+            self._remove_doomed()
+
+    def _remove_doomed(self) -> None:
+        """Take SAs out of the kernel, and count what they carried until now."""
+        doomed, self._doomed = self._doomed, {}
+        if not doomed or self._netlink is None:
+            return
+        names = [xfrm.state_id(*key) for key in doomed]
+        with suppress(StockadeError):
+            for answer in self._netlink.get_all(MessageType.GET_SA, names):
+                state = xfrm_decode.decode_state(answer.body)
+                if (entry := doomed.get(_key(state))) is not None:
+                    entry.usage = state.usage
+        for entry in doomed.values():
+            self._remember_counts(entry)
+        refused: StockadeError | None = None
+        for error in self._netlink.change_all(MessageType.DELETE_SA, names):
+            if error.number != errno.ESRCH:
+                refused = error
+        if refused is not None:
+            raise refused
 
     def _keep(self, key: StateKey, entry: _Entry) -> None:
         self._entries[key] = entry
@@ -486,6 +522,11 @@ class KernelDriver:
         with suppress(BlockingIOError):
             while self._wake_reading.recv(4096):
                 pass
+        self._removed = 0
+        try:
+            self._remove_doomed()
+        except StockadeError as error:
+            self._events.append(DriverFailed(error.reason))
         if self._listener is not None:
             now = time.monotonic()
             self._early.listen(now)
@@ -509,6 +550,7 @@ class KernelDriver:
     def statistics(self, *, filters: bool = True) -> DriverStatistics:
         if self._netlink is None:
             return DriverStatistics((), (), 0, ())
+        self._remove_doomed()
         now = time.monotonic()
         larval = self._take_usage(now)
         counts = self._read_refusals()
@@ -803,13 +845,6 @@ class KernelDriver:
         except NetlinkError as error:
             if error.number != errno.ESRCH:
                 raise
-
-    def _count_last(self, key: StateKey, entry: _Entry) -> None:
-        """What the SA carried, before it goes."""
-        with suppress(StockadeError):
-            for answer in self._open_netlink().get(MessageType.GET_SA, xfrm.state_id(*key)):
-                entry.usage = xfrm_decode.decode_state(answer.body).usage
-        self._remember_counts(entry)
 
     def _forget(self, key: StateKey, entry: _Entry) -> None:
         self._remember_counts(entry)
