@@ -11,9 +11,9 @@ import gc
 import time
 from collections.abc import Callable
 
-THRESHOLDS = (10_000, 20, 1_000_000)
-"""Of Python's collector: objects made between two looks at young ones, and how many of these looks before one
-at those that survived. The last is as good as never."""
+THRESHOLDS = (10_000, 1_000_000, 1_000_000)
+"""Of Python's collector: how many more objects there are between two looks at young ones, and how many of these
+looks before one at those that survived: as good as never."""
 INTERVAL = 60.0
 """Seconds between two looks at everything, at least."""
 SHARE = 1000.0
