@@ -38,11 +38,18 @@ class ReasonCode(Enum):
     # -- the command language and the policy
     SYNTAX = _caller("the command cannot be read", "correct the named word; nothing was applied")
     NOT_AVAILABLE = _caller("this version cannot do that yet", "see docs/netsh.md for what it can")
-    UNKNOWN_NAME = _caller("no object has this name", "list the names with show … all")
+    UNKNOWN_NAME = _caller(
+        "no object has this name",
+        "take a name that there is: the show or list command of its kind prints them",
+    )
     NAME_EXISTS = _caller("an object of this kind has the name already", "choose another name or use set")
     IN_USE = _caller("the object is in use", "delete or change what uses it first")
     INVALID_POLICY = _caller("the policy contradicts itself", "correct the named setting", 13861)
     INVALID_FILTER = _caller("the filter cannot be enforced", "correct the named filter", 13858)
+    NOT_ASSIGNED = _caller(
+        "it is not clear which policy is meant",
+        "assign one: netsh ipsec static set policy name=… assign=yes; stockade init writes a first one",
+    )
     NOT_SECURABLE = _caller(
         "multicast and broadcast cannot be secured", "permit or block this traffic instead", 13858
     )
@@ -71,6 +78,10 @@ class ReasonCode(Enum):
     )
     DIRECTORY_READ = _host("the directory was read", "none")
     # -- files and stores of other makers
+    FILE_UNUSABLE = _caller(
+        "a file cannot be read or written",
+        "see that the name is right, the permissions of the file and its folder, and the space on its disk",
+    )
     INVALID_FILE = _caller(
         "the file is damaged, or not what it claims to be",
         "export it again where it came from; nothing damaged is taken over",
@@ -83,6 +94,9 @@ class ReasonCode(Enum):
         "the other form has no way to say this", "change the named object, or keep to the form that can"
     )
     TAKEN_OVER = _caller("an import took something over in another form", "read the named object once")
+    NOT_RECORDED = _caller(
+        "this was not recorded", "switch the recording on, repeat what failed, and ask again"
+    )
     # -- bytes from the network
     MALFORMED_HEADER = _peer(
         "the ISAKMP header is not valid", "see who sends to UDP 500/4500; nothing to change here", 13824
@@ -364,6 +378,10 @@ class ReasonCode(Enum):
     )
     INVALID_SETTING = _caller(
         "the agent's settings file is not valid", "correct the named key; nothing was changed"
+    )
+    NOT_SET_UP = _caller(
+        "this host is not set up for that",
+        "write the named table of agent.toml and start the agent anew; the manual has a page about it",
     )
     AGENT_RUNNING = _caller("an agent runs already with this home", "stop it first, or use another --home")
     AGENT_NOT_RUNNING = _caller("no agent answers", "start it with stockade agent run")
