@@ -103,12 +103,13 @@ def scenario(name: str, folder: Path) -> None:
             assert first["suite"] == "ESP[AES128,SHA1]:100000k/3600s", first
             assert first["outbound_packets"] >= 3, first
             stockade.command("sa", "delete", THEIRS)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while stockade.quick_modes() and time.monotonic() < deadline:
                 time.sleep(0.2)
-            assert pings(network["other"], OURS) >= 2, (
-                "the other begins; it may lose the packet that it began with"
-            )
+            # The other begins; it may lose what comes while it negotiates, which takes long on a busy machine.
+            deadline = time.monotonic() + 60
+            while pings(network["other"], OURS) < 3:
+                assert time.monotonic() < deadline, "the other does not begin"
             assert stockade.quick_modes(), "it came in clear"
         except BaseException as error:
             error.add_note(stockade.output())
