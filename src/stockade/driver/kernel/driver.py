@@ -49,6 +49,7 @@ from stockade.driver.contract import (
 )
 from stockade.driver.ended import EndedSas
 from stockade.driver.kernel import policies, states
+from stockade.driver.kernel.ahead import PacketsAhead
 from stockade.driver.kernel.ledger import Ledger
 from stockade.driver.kernel.listener import Listener, UnknownSpiWatch, bypass_socket, take_esp_in_udp
 from stockade.driver.kernel.offload import HardwareOffload
@@ -63,7 +64,7 @@ from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import MAXIMUM_SPI, MINIMUM_SPI, SaCounters, SecurityAssociation
-from stockade.model.traffic import ESP, PROTOCOLS_WITH_PORTS, Flow
+from stockade.model.traffic import AH, ESP, PROTOCOLS_WITH_PORTS, Flow
 from stockade.wire import xfrm, xfrm_decode
 from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
 from stockade.wire.xfrm import (
@@ -135,6 +136,7 @@ class KernelDriver:
         self._listener: Listener | None = None
         self._watch: UnknownSpiWatch | None = None
         self._watch_end = 0.0
+        self._ahead = PacketsAhead()
         self._claim = Claim()
         self._settings = Settings()
         self._epoll = select.epoll()
@@ -244,6 +246,7 @@ class KernelDriver:
             self._ticker.stop()
             self._ticker = None
         self._close_watch()
+        self._ahead.close()
         if self._listener is not None:
             self._epoll.unregister(self._listener.fileno())
             self._listener.close()
@@ -359,7 +362,9 @@ class KernelDriver:
         answers = self._open_netlink().get(MessageType.ALLOCATE_SPI, body)
         for answer in answers:
             if answer.type == MessageType.NEW_SA:
-                return xfrm_decode.decode_state(answer.body).spi
+                spi = xfrm_decode.decode_state(answer.body).spi
+                self._ahead.expect(spi, local.version, time.monotonic())
+                return spi
         raise error_for(ReasonCode.NO_SPI, "the kernel gave none")
 
     def add_sa(self, sa: SecurityAssociation) -> None:
@@ -377,11 +382,20 @@ class KernelDriver:
         now = time.monotonic()
         self._entries[key] = _Entry(sa, now, now)
         self._ledger.add(sa, now)
+        if sa.direction is Direction.INBOUND:
+            self._release_ahead(sa)
         if sa.direction is Direction.OUTBOUND:
             for orphan in self._orphans.values():
                 if sa.peer in (orphan.state.source, orphan.state.destination):
                     orphan.end = min(orphan.end, now + HANDOVER_SECONDS)
             self._send_held(sa)
+
+    def _release_ahead(self, sa: SecurityAssociation) -> None:
+        """Of AH around ESP the packets name the SPI of AH, and need both."""
+        if sa.bundle is None:
+            self._ahead.release(sa.spi)
+        elif (sa.destination, sa.bundle, AH if sa.ah is None else ESP) in self._entries:
+            self._ahead.release(sa.spi, sa.bundle)
 
     def _send_held(self, sa: SecurityAssociation) -> None:
         """Send what waits for this SA. The kernel looks at its queue by a timer of up to a minute; a policy
@@ -578,6 +592,7 @@ class KernelDriver:
         if counts.get(ReasonCode.UNKNOWN_SPI, 0) > self._counted.get(ReasonCode.UNKNOWN_SPI, 0):
             self._open_watch(now)
         self._counted = counts
+        self._ahead.look(now)
         self._events.extend(self._refusals.collect(now))
         self._next_look = now + max(LOOK_SECONDS * 0.9, 50 * (time.monotonic() - started))
 
