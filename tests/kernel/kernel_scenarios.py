@@ -45,14 +45,8 @@ from scenarios_packets import (
     esp_in_udp_passes,
     every_suite_carries_packets,
     extended_sequence_numbers_pass_the_end_of_32_bits,
-    packets_ahead_of_their_sa_wait_for_it,
 )
-from scenarios_tunnels import (
-    agents_negotiate_a_tunnel,
-    packets_ahead_of_their_tunnel_wait_for_it,
-    sas_move_to_another_address,
-    tunnels_carry_packets,
-)
+from scenarios_tunnels import agents_negotiate_a_tunnel, sas_move_to_another_address, tunnels_carry_packets
 
 from stockade.lab.netns import Network
 
@@ -64,8 +58,6 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "a-changed-mapping-is-followed": a_changed_mapping_is_followed,
     "what-began-a-negotiation-goes-in-clear": what_began_a_negotiation_goes_in_clear_where_the_way_is_open,
     "extended-sequence-numbers": extended_sequence_numbers_pass_the_end_of_32_bits,
-    "packets-ahead-of-their-sa": packets_ahead_of_their_sa_wait_for_it,
-    "packets-ahead-of-their-tunnel": packets_ahead_of_their_tunnel_wait_for_it,
     "ah-around-esp": ah_around_esp_carries_packets,
     "sas-move-to-another-address": sas_move_to_another_address,
     "what-the-kernel-lacks": what_the_kernel_lacks_is_left_or_refused,

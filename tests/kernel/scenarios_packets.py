@@ -2,8 +2,6 @@
 
 import itertools
 import socket
-import subprocess
-import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -182,40 +180,3 @@ def a_changed_mapping_is_followed(world: World) -> None:
         assert sum("4777" in line for line in listed) == 2, listed
         for sock in sockets:
             sock.close()
-
-
-def packets_ahead_of_their_sa_wait_for_it(world: World) -> None:
-    """beta has both its SAs and sends; alpha has reserved an SPI and makes the SAs of it half a second later,
-    when the echo requests have come: plain, in UDP, IPv6."""
-    esp = QuickModeProposal(EspSuite(Encryption.AES_CBC_128, Hash.SHA_256))
-    udp = UdpEncapsulation(4500, 4500)
-    ways = (
-        ((ALPHA, BETA), ICMP, esp, {}),
-        ((ALPHA, BETA), ICMP, esp, {"udp": udp}),
-        ((ALPHA6, BETA6), ICMPV6, esp, {}),
-    )
-    for ends, protocol, proposal, fields in ways:
-        with two_drivers(world) as (alpha, beta), ExitStack() as stack:
-            alpha.install_filters(table_of(*ends, protocol, proposal))
-            beta.install_filters(table_of(*reversed(ends), protocol, proposal))
-            if protocol == ICMPV6:
-                know_the_neighbours(world)
-            if "udp" in fields:
-                for driver, address in zip((alpha, beta), ends, strict=True):
-                    sock = driver.namespace.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-                    stack.callback(sock.close)
-                    sock.bind((address, 4500))
-                    driver.prepare_ike_socket(sock)
-            spi = alpha.get_spi(ip_address(ends[0]), ip_address(ends[1]))
-            to_beta = sas_of(*ends, protocol, proposal, 0x1000, **fields)
-            to_alpha = sas_of(*reversed(ends), protocol, proposal, spi, **fields)
-            beta.add_sa(to_beta[0])
-            beta.add_sa(to_alpha[1])
-            pinging = world.beta.popen(
-                ["ping", "-n", "-c", "4", "-i", "0.1", "-W", "10", ends[0]], stdout=subprocess.PIPE
-            )
-            time.sleep(0.8)
-            alpha.add_sa(to_beta[1])
-            alpha.add_sa(to_alpha[0])
-            output, _ = pinging.communicate(timeout=60)
-            assert "4 received" in output, (ends, str(proposal), fields, output)

@@ -2,8 +2,6 @@
 
 import re
 import socket
-import subprocess
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_address
@@ -121,37 +119,6 @@ def tunnels_carry_packets(world: World) -> None:
                 assert ping(behind[0], target, 2, 1) == 0, where
                 after = dict(beta.statistics().refused)
                 assert after.get("clear-dropped", 0) > dict(seen).get("clear-dropped", 0), (where, after)
-
-
-def packets_ahead_of_their_tunnel_wait_for_it(world: World) -> None:
-    """alpha has reserved an SPI; what beta's host sends under it comes before the SA is there."""
-    with ExitStack() as stack:
-        behind = two_networks(world, stack)
-        near, far = LANS[4]
-        with two_drivers(world) as (alpha, beta):
-            alpha.install_filters(tunnel_table(near, far, ALPHA, BETA, IN_TUNNELS))
-            beta.install_filters(tunnel_table(far, near, BETA, ALPHA, IN_TUNNELS))
-            spi = alpha.get_spi(ip_address(ALPHA), ip_address(BETA))
-
-            def both(number: int, ends: tuple[str, str]) -> list[SecurityAssociation]:
-                nets = (near, far) if ends[0] == ALPHA else (far, near)
-                selector = TrafficSelector(*map(AddressRange.network, nets))
-                return [
-                    replace(sa, mode=Mode.TUNNEL, selector=selector, negotiation="local/test/out")
-                    for sa in sas_of(*ends, 0, IN_TUNNELS, number)
-                ]
-
-            to_beta, to_alpha = both(0x1000, (ALPHA, BETA)), both(spi, (BETA, ALPHA))
-            beta.add_sa(to_beta[0])
-            beta.add_sa(to_alpha[1])
-            pinging = behind[1].popen(
-                ["ping", "-n", "-c", "4", "-i", "0.1", "-W", "10", "10.81.0.9"], stdout=subprocess.PIPE
-            )
-            time.sleep(0.8)
-            alpha.add_sa(to_beta[1])
-            alpha.add_sa(to_alpha[0])
-            output, _ = pinging.communicate(timeout=60)
-            assert "4 received" in output, output
 
 
 TUNNEL_POLICY = """

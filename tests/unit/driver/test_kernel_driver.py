@@ -3,7 +3,7 @@ refused. With a real kernel it is tried in tests/kernel."""
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from types import MappingProxyType
@@ -94,6 +94,13 @@ class PaperKernel:
             self.states[key] = decode_state(body)
         elif self.states.pop(body[:20] + body[22:23], None) is None:
             raise self._error(kind, errno.ESRCH)
+
+    def change_all(self, kind: int, bodies: Sequence[bytes]) -> Iterator[NetlinkError]:
+        for body in bodies:
+            try:
+                self.change(kind, body)
+            except NetlinkError as error:
+                yield error
 
     def get(self, kind: int, body: bytes) -> tuple[NetlinkMessage, ...]:
         assert kind in (MessageType.ALLOCATE_SPI, MessageType.GET_SA)
@@ -563,41 +570,6 @@ def test_a_reserved_spi_becomes_the_sa_and_none_is_used_twice(driver, kernel):
     driver.remove_sa(spi, Direction.INBOUND, PEER)
     driver.remove_sa(spi, Direction.INBOUND, PEER)
     assert kernel.states == {}
-
-
-class Ahead:
-    """Notes what is expected and released, and what was in the kernel then."""
-
-    def __init__(self, kernel):
-        self.kernel, self.expected, self.released = kernel, [], []
-
-    def expect(self, spi, version, now):
-        self.expected.append((spi, version))
-
-    def release(self, *spis):
-        assert self.kernel.requests[-1] in (MessageType.NEW_SA, MessageType.UPDATE_SA), "not before the SA"
-        self.released.append(spis)
-
-    def look(self, now):
-        pass
-
-    def close(self):
-        pass
-
-
-def test_packets_ahead_are_released_when_their_sa_is_in_the_kernel(driver, kernel):
-    driver._ahead = ahead = Ahead(kernel)
-    spi, outer, inner = driver.get_spi(US, PEER), 0x5001, 0x5002
-    assert ahead.expected == [(spi, 4)]
-    driver.add_sa(sa(Direction.OUTBOUND, 0x7777))
-    assert not ahead.released
-    driver.add_sa(sa(Direction.INBOUND, spi))
-    assert ahead.released == [(spi,)]
-    head = {"esp": None, "ah": Hash.SHA_256, "encryption_key": Secret(b"")}
-    driver.add_sa(sa(Direction.INBOUND, outer, bundle=inner, **head))
-    assert len(ahead.released) == 1, "AH alone would find nothing to hand on to"
-    driver.add_sa(sa(Direction.INBOUND, inner, bundle=outer))
-    assert ahead.released[1:] == [(inner, outer)]
 
 
 def test_what_this_kernel_lacks_is_refused_before_anything_changes(driver, kernel):

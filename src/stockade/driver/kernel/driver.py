@@ -49,7 +49,6 @@ from stockade.driver.contract import (
 )
 from stockade.driver.ended import EndedSas
 from stockade.driver.kernel import policies, states
-from stockade.driver.kernel.ahead import PacketsAhead
 from stockade.driver.kernel.ledger import Ledger
 from stockade.driver.kernel.listener import Listener, UnknownSpiWatch, bypass_socket, take_esp_in_udp
 from stockade.driver.kernel.offload import HardwareOffload
@@ -64,7 +63,7 @@ from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import MAXIMUM_SPI, MINIMUM_SPI, SaCounters, SecurityAssociation
-from stockade.model.traffic import AH, ESP, PROTOCOLS_WITH_PORTS, Flow
+from stockade.model.traffic import ESP, PROTOCOLS_WITH_PORTS, Flow
 from stockade.wire import xfrm, xfrm_decode
 from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
 from stockade.wire.xfrm import (
@@ -136,7 +135,6 @@ class KernelDriver:
         self._listener: Listener | None = None
         self._watch: UnknownSpiWatch | None = None
         self._watch_end = 0.0
-        self._ahead = PacketsAhead()
         self._claim = Claim()
         self._settings = Settings()
         self._epoll = select.epoll()
@@ -152,6 +150,7 @@ class KernelDriver:
         self._is_plain = False  # every filter of the table has all its policies, and nothing else is ours
         self._request_ids: dict[str, int] = {}
         self._entries: dict[StateKey, _Entry] = {}
+        self._keys_by_spi: dict[int, list[StateKey]] = {}
         self._orphans: dict[StateKey, _Orphan] = {}
         self._told: Mapping[StateKey, tuple[SecurityAssociation, float]] = {}
         self._acquired: dict[tuple[str, Address, Address], float] = {}
@@ -220,21 +219,29 @@ class KernelDriver:
                 return
         refused: StockadeError | None = None
         try:
-            for state in self._read_states():
-                if states.is_ours(state):
-                    try:
-                        self._delete_state(state)
-                    except StockadeError as error:
-                        refused = error
+            ours = [
+                xfrm.state_id(state.destination, state.spi, state.protocol)
+                for state in self._read_states()
+                if states.is_ours(state)
+            ]
+            for error in self._open_netlink().change_all(MessageType.DELETE_SA, ours):
+                if error.number != errno.ESRCH:
+                    refused = error
             if not keep_filters:
-                for step in policies.steps_between(self._read_policies(), ()):
-                    self._apply(step)
+                gone = [
+                    xfrm.policy_id(step.policy.selector, step.policy.direction)
+                    for step in policies.steps_between(self._read_policies(), ())
+                ]
+                for error in self._open_netlink().change_all(MessageType.DELETE_POLICY, gone):
+                    if error.number != errno.ENOENT:
+                        refused = error
                 self._installed.clear()
             self._is_plain = False
         finally:
             if not keep_filters:
                 self._settings.restore()
             self._entries.clear()
+            self._keys_by_spi.clear()
             self._orphans.clear()
             self._ledger.end()
             self._let_go()
@@ -246,7 +253,6 @@ class KernelDriver:
             self._ticker.stop()
             self._ticker = None
         self._close_watch()
-        self._ahead.close()
         if self._listener is not None:
             self._epoll.unregister(self._listener.fileno())
             self._listener.close()
@@ -267,7 +273,7 @@ class KernelDriver:
                 self._delete_state(orphan.state)
                 continue
             entry = _Entry(sa, min(installed, now), now, orphan.state.usage)
-            self._entries[key] = entry
+            self._keep(key, entry)
             found.append(Survivor(sa, now - entry.installed))
         self._orphans.clear()
         self._told = {}
@@ -362,9 +368,7 @@ class KernelDriver:
         answers = self._open_netlink().get(MessageType.ALLOCATE_SPI, body)
         for answer in answers:
             if answer.type == MessageType.NEW_SA:
-                spi = xfrm_decode.decode_state(answer.body).spi
-                self._ahead.expect(spi, local.version, time.monotonic())
-                return spi
+                return xfrm_decode.decode_state(answer.body).spi
         raise error_for(ReasonCode.NO_SPI, "the kernel gave none")
 
     def add_sa(self, sa: SecurityAssociation) -> None:
@@ -380,22 +384,13 @@ class KernelDriver:
         self._offer_state(state, self._hardware.of(sa), reserved=sa.direction is Direction.INBOUND)
         self._request_ids.update(ids)
         now = time.monotonic()
-        self._entries[key] = _Entry(sa, now, now)
+        self._keep(key, _Entry(sa, now, now))
         self._ledger.add(sa, now)
-        if sa.direction is Direction.INBOUND:
-            self._release_ahead(sa)
         if sa.direction is Direction.OUTBOUND:
             for orphan in self._orphans.values():
                 if sa.peer in (orphan.state.source, orphan.state.destination):
                     orphan.end = min(orphan.end, now + HANDOVER_SECONDS)
             self._send_held(sa)
-
-    def _release_ahead(self, sa: SecurityAssociation) -> None:
-        """Of AH around ESP the packets name the SPI of AH, and need both."""
-        if sa.bundle is None:
-            self._ahead.release(sa.spi)
-        elif (sa.destination, sa.bundle, AH if sa.ah is None else ESP) in self._entries:
-            self._ahead.release(sa.spi, sa.bundle)
 
     def _send_held(self, sa: SecurityAssociation) -> None:
         """Send what waits for this SA. The kernel looks at its queue by a timer of up to a minute; a policy
@@ -431,13 +426,24 @@ class KernelDriver:
         netlink.change(MessageType.NEW_SA, state.encode(), NLM_F_CREATE | NLM_F_EXCL)
 
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
-        for key, entry in list(self._entries.items()):
-            sa = entry.sa
-            if (sa.spi, sa.direction, sa.peer) == (spi, direction, peer):
+        for key in tuple(self._keys_by_spi.get(spi, ())):
+            entry = self._entries[key]
+            if (entry.sa.direction, entry.sa.peer) == (direction, peer):
                 self._count_last(key, entry)
-                del self._entries[key]
+                self._drop(key)
                 self._delete(*key)
                 self._ledger.remove(key)
+
+    def _keep(self, key: StateKey, entry: _Entry) -> None:
+        self._entries[key] = entry
+        self._keys_by_spi.setdefault(key[1], []).append(key)
+
+    def _drop(self, key: StateKey) -> None:
+        del self._entries[key]
+        keys = self._keys_by_spi[key[1]]
+        keys.remove(key)
+        if not keys:
+            del self._keys_by_spi[key[1]]
 
     def release(self, filter_id: str, peer: Address, reason: Reason) -> None:
         for key in [key for key in self._acquired if key[0] == filter_id and key[2] == peer]:
@@ -592,7 +598,6 @@ class KernelDriver:
         if counts.get(ReasonCode.UNKNOWN_SPI, 0) > self._counted.get(ReasonCode.UNKNOWN_SPI, 0):
             self._open_watch(now)
         self._counted = counts
-        self._ahead.look(now)
         self._events.extend(self._refusals.collect(now))
         self._next_look = now + max(LOOK_SECONDS * 0.9, 50 * (time.monotonic() - started))
 
@@ -764,7 +769,7 @@ class KernelDriver:
 
     def _forget(self, key: StateKey, entry: _Entry) -> None:
         self._remember_counts(entry)
-        del self._entries[key]
+        self._drop(key)
         self._ledger.remove(key)
 
     def _remember_counts(self, entry: _Entry) -> None:
