@@ -14,7 +14,7 @@ STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 CLIENT = "10.79.0.1"
 VIRTUAL = IPv4Interface("10.79.0.100/24")
 NODES = {"one": "10.79.0.11", "two": "10.79.0.12"}
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 POLICY = """
 ipsec static
@@ -58,9 +58,9 @@ class Host:
     def cluster(self) -> dict:
         return json.loads(self.stockade("cluster", "show", "--format", "json"))
 
-    def ping(self, target: str, count: int = 1, seconds: int = 5) -> bool:
+    def ping(self, target: str, count: int = 1, seconds: int = 30) -> bool:
         argv = ["ping", "-q", "-c", str(count), "-i", "0.2", "-W", str(seconds), target]
-        return self.namespace.run(argv, check=False, timeout=count + seconds + 5).returncode == 0
+        return self.namespace.run(argv, check=False, timeout=count + seconds + 30).returncode == 0
 
 
 def eventually(question, patience: float = PATIENCE):

@@ -155,6 +155,8 @@ def answer(driver: UserspaceDriver, call: dict[str, object]) -> object:
         case "start":
             if call.get("without"):
                 driver._without = read_offloads(str(call["without"]).split(","))
+            if call.get("queues"):
+                driver._queues = int(str(call["queues"]))
             driver.start()
         case "bind_ike":
             STATE["ike"] = UdpSockets(OWN_MARK, driver.prepare_ike_socket)

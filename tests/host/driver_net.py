@@ -17,7 +17,7 @@ from stockade.lab.netns import Namespace, Network
 from stockade.model.suites import Encryption, Hash
 
 AGENT = Path(__file__).with_name("driver_agent.py")
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class AgentSide:
@@ -48,7 +48,7 @@ class AgentSide:
         assert isinstance(reply, dict)
         return reply
 
-    def wait_for(self, kind: str, seconds: float = 5.0) -> dict[str, object]:
+    def wait_for(self, kind: str, seconds: float = SECONDS) -> dict[str, object]:
         """The next event of a kind."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -61,12 +61,12 @@ class AgentSide:
     def kill(self) -> None:
         """As a crash would."""
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait(5)
+        self._process.wait(SECONDS)
 
     def close(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait(5)
+            self._process.wait(SECONDS)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
@@ -135,14 +135,14 @@ def two_hosts(
         try:
             if ipv6:
                 for side in sides:
-                    _add_ipv6(side)
+                    add_ipv6(side)
             yield network, sides[0], sides[1]
         finally:
             for side in sides:
                 side.close()
 
 
-def _add_ipv6(side: AgentSide) -> None:
+def add_ipv6(side: AgentSide) -> None:
     """An address without the wait for its duplicates; the interface comes up again with IPv6 on."""
     device = side.namespace.run(
         ["/bin/sh", "-c", "ip -o -4 addr show scope global | awk '{print $2; exit}'"]

@@ -37,12 +37,12 @@ def make_agent(namespace: Namespace, home: Path, peer: str) -> Agent:
 
 def end(process: "subprocess.Popen[str]") -> None:
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(5)
+    process.wait(60)
 
 
-def ping(namespace: Namespace, peer: str, seconds: int = 10) -> bool:
+def ping(namespace: Namespace, peer: str, seconds: int = 30) -> bool:
     argv = ["ping", "-q", "-c", "1", "-W", str(seconds), peer]
-    return namespace.run(argv, check=False, timeout=15).returncode == 0
+    return namespace.run(argv, check=False, timeout=seconds + 30).returncode == 0
 
 
 def data_plane_of(namespace: Namespace) -> int | None:

@@ -27,7 +27,7 @@ from stockade.store.local import LocalStore
 
 STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 ALPHA, BETA = "10.78.0.1", "10.78.0.2"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 POLICY = """
 ipsec static
@@ -72,9 +72,9 @@ class Host:
         script.write_text(POLICY.format(peer=peer, psk=psk, methods=methods))
         self.stockade("netsh", "-f", str(script), "--atomic")
 
-    def ping(self, target: str, count: int = 1, seconds: int = 5) -> bool:
+    def ping(self, target: str, count: int = 1, seconds: int = 30) -> bool:
         argv = ["ping", "-q", "-c", str(count), "-i", "0.2", "-W", str(seconds), target]
-        return self.namespace.run(argv, check=False, timeout=count + seconds + 5).returncode == 0
+        return self.namespace.run(argv, check=False, timeout=count + seconds + 30).returncode == 0
 
 
 def eventually(question: Callable[[], object], patience: float = PATIENCE) -> object:
@@ -141,13 +141,13 @@ def test_a_wrong_key_is_named_by_its_likely_cause_on_both_ends(hosts):
     alpha.write_policy(BETA, psk="the right key")
     beta.write_policy(ALPHA, psk="another key")
     start(hosts)
-    assert not alpha.ping(BETA)
+    assert not alpha.ping(BETA, seconds=3)
 
     def causes(host: Host) -> list[dict]:
         return [entry for entry in host.journal() if entry["reason"] == "psk-mismatch"]
 
     for host, peer in ((alpha, BETA), (beta, ALPHA)):
-        assert eventually(lambda host=host: causes(host), 40), host.journal()
+        assert eventually(lambda host=host: causes(host)), host.journal()
         entry = causes(host)[0]
         assert peer in entry["peer"]
         assert "pre-shared key" in entry["text"]
@@ -304,7 +304,7 @@ def test_orderly_stop_leaves_nothing_and_tells_the_peer(hosts):
     assert alpha.agent.terminate() == 0
     assert system(alpha) == before
     assert not (alpha.home / "agent.sock").exists()
-    assert eventually(lambda: not beta.ask("show", "sas")["main_modes"], 5)
+    assert eventually(lambda: not beta.ask("show", "sas")["main_modes"])
     reasons = {entry["reason"] for entry in beta.journal() if entry["kind"] == "quick-mode-deleted"}
     assert reasons == {"sa-deleted"}
 
@@ -342,9 +342,11 @@ def test_the_local_api_answers_as_its_own_document_says(hosts):
 
     reader = threading.Thread(target=follow, daemon=True)
     reader.start()
-    time.sleep(0.3)
-    assert alpha.ping(BETA)
-    reader.join(10)
+    deadline = time.monotonic() + PATIENCE
+    while reader.is_alive() and time.monotonic() < deadline:  # again where it was not listening yet
+        client.post("/v1/sas/delete", {"peer": BETA})
+        assert alpha.ping(BETA)
+        reader.join(1)
     assert not reader.is_alive()
     assert {"main-mode-established", "quick-mode-established"} <= set(seen)
 

@@ -28,8 +28,6 @@ ipsec static add rule name=secure policy=test filterlist=secured filteraction=re
 ipsec static set policy name=test assign=yes
 """
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:

@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -38,17 +37,19 @@ class Watch:
             lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         )
         self._socket.bind((network.port("alpha"), 3))
-        self._socket.settimeout(0.1)
+        self._socket.settimeout(0.3)
         self.seen: list[tuple[int, bytes]] = []
         self._stop = False
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        while not self._stop:
+        while True:
             try:
                 frame = self._socket.recv(65535)
             except TimeoutError:
+                if self._stop:  # and all that came before is read
+                    return
                 continue
             if frame[12:14] == b"\x08\x00" and frame[23] != 2:
                 ports = struct.unpack(">HH", frame[34:38]) if frame[23] in (6, 17) else (0, 0)
@@ -57,7 +58,6 @@ class Watch:
 
     def stop(self) -> set[int]:
         """The protocols that were seen."""
-        time.sleep(0.3)
         self._stop = True
         self._thread.join()
         self._socket.close()
@@ -84,7 +84,7 @@ def start(*hosts: Host) -> None:
 
 def answered(ping: "subprocess.Popen[str]") -> tuple[int, int]:
     """Sent and received, of a ping that ended or is told to (SIGINT by the caller)."""
-    text = ping.communicate(timeout=30)[0]
+    text = ping.communicate(timeout=120)[0]
     words = next(line for line in text.splitlines() if "packets transmitted" in line).split()
     return int(words[0]), int(words[3])
 
@@ -99,7 +99,7 @@ def test_unrelated_changes_cost_running_traffic_nothing(hosts, wire):
     before = [row["inbound_spi"] for row in alpha.ask("show", "sas")["quick_modes"]]
     watch = Watch(wire)
     running = alpha.namespace.popen(
-        ["ping", "-q", "-i", "0.02", "-c", "400", "-W", "2", BETA], stdout=subprocess.PIPE
+        ["ping", "-q", "-i", "0.02", "-c", "400", "-W", "20", BETA], stdout=subprocess.PIPE
     )
     script(alpha, "add filterlist name=other\nadd filteraction name=deny action=block\n"
                   "add filter filterlist=other srcaddr=me dstaddr=10.99.0.1\n"
@@ -162,8 +162,8 @@ def test_two_rules_make_a_tunnel_between_two_nets(sites, wire):
     watch = Watch(wire)
 
     def ping(host: Namespace, address: str, *options: str) -> int:
-        argv = ["ping", "-q", "-c", "3", "-i", "0.2", "-W", "4", *options, address]
-        result = host.run(argv, check=False, timeout=25)
+        argv = ["ping", "-q", "-c", "3", "-i", "0.2", "-W", "20", *options, address]
+        result = host.run(argv, check=False, timeout=60)
         return int(next(line for line in result.stdout.splitlines() if "transmitted" in line).split()[3])
 
     assert ping(one, "10.72.0.9") == 3
@@ -192,7 +192,7 @@ def test_the_default_response_rule_answers_a_peer_that_asks(hosts, wire):
     rows = beta.ask("show", "filters")["filters"]
     assert {row["direction"] for row in rows if row["action"] == "negotiate"} == {"inbound", "outbound"}
     AgentClient(Paths.of(alpha.home).socket).post("/v1/sas/delete", {"peer": BETA})
-    assert eventually(lambda: beta.ask("status")["filters"] == 0, 10)
+    assert eventually(lambda: beta.ask("status")["filters"] == 0)
 
 
 def test_a_peer_without_ipsec_is_spoken_with_in_clear_where_the_rule_says_soft(hosts):
@@ -204,7 +204,7 @@ def test_a_peer_without_ipsec_is_spoken_with_in_clear_where_the_rule_says_soft(h
            + "set policy name=test assign=yes\n")  # fmt: skip
     start(alpha)
     assert not alpha.ping(BETA, seconds=1)
-    assert eventually(lambda: alpha.ask("show", "sas")["soft"], 6)
+    assert eventually(lambda: alpha.ask("show", "sas")["soft"])
     assert alpha.ping(BETA, count=3)
     (row,) = alpha.ask("show", "sas")["soft"]
     assert (row["peer"], "3 seconds" in row["why"]) == (BETA, True)
@@ -214,12 +214,10 @@ def test_a_peer_without_ipsec_is_spoken_with_in_clear_where_the_rule_says_soft(h
     alpha.stockade("netsh", "ipsec", "dynamic", "set", "config", "simplepolicyupdate", "1")
     alpha.agent.terminate()
     start(alpha)
-    begun = time.monotonic()
     alpha.ping(BETA, seconds=1)
-    assert eventually(lambda: alpha.ask("show", "sas")["soft"], 3)
+    assert eventually(lambda: alpha.ask("show", "sas")["soft"])
     told = [entry for entry in alpha.journal() if entry["kind"] == "soft-established"]
     assert "0.5 seconds" in told[-1]["text"]
-    assert time.monotonic() - begun < 10
 
 
 def test_with_negotiation_discovery_not_even_the_first_packet_is_lost(hosts):
@@ -316,7 +314,7 @@ def test_names_servers_and_gateways_are_found_and_followed(hosts, tmp_path):
         def failed() -> bool:
             return bool(alpha.ask("status")["facts"]["names"][0]["error"])
 
-        assert eventually(failed, 25)
+        assert eventually(failed)
         assert destinations(23) == {"10.78.0.55"}  # the last good answer
         assert [entry for entry in alpha.journal() if entry["kind"] == "name-not-resolved"]
         shown = alpha.stockade("status").stdout

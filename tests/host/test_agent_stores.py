@@ -28,8 +28,9 @@ class Host:
         assert (result.returncode == 0) == ok, (result.stdout, result.stderr)
         return result
 
-    def ping(self) -> bool:
-        return self.namespace.run(["ping", "-q", "-c1", "-W1", BETA], check=False, timeout=10).returncode == 0
+    def ping(self, seconds: int = 30) -> bool:
+        argv = ["ping", "-q", "-c1", f"-W{seconds}", BETA]
+        return self.namespace.run(argv, check=False, timeout=seconds + 30).returncode == 0
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_dynamic_rules_act_at_once_and_end_with_the_agent(host: Host) -> None:
     dynamic = ("ipsec", "dynamic")
     host.netsh(*dynamic, "add", "mmpolicy", "MM")
     host.netsh(*dynamic, "add", "rule", "me", BETA, "MM", "actioninbound=block", "actionoutbound=block")
-    assert not host.ping()
+    assert not host.ping(1)
     shown = json.loads(host.netsh(*dynamic, "show", "rule", "--format", "json").stdout)
     assert [rule["destination"] for rule in shown["data"]["rules"]] == [BETA]
     filters = json.loads(
@@ -61,7 +62,7 @@ def test_dynamic_rules_act_at_once_and_end_with_the_agent(host: Host) -> None:
     # What cannot be enforced is refused, and what was there stays.
     refused = host.netsh(*dynamic, "add", "rule", "me", "224.0.0.1", "MM", "QM", ok=False)
     assert "multicast" in refused.stderr
-    assert not host.ping()
+    assert not host.ping(1)
     host.netsh(*dynamic, "delete", "rule", "me", BETA)
     assert host.ping()
     host.netsh(*dynamic, "add", "rule", "me", BETA, "MM", "actioninbound=block", "actionoutbound=block")
@@ -81,7 +82,7 @@ def test_the_persistent_policy_is_added_to_the_local_one(host: Host) -> None:
     host.netsh("-f", str(script), "--atomic")
     host.agent.start()
     host.agent.wait_until_ready()
-    assert not host.ping()
+    assert not host.ping(1)
     # The local policy is added; its narrower filter decides.
     script.write_text(
         f"ipsec static\nadd filter L me {BETA} protocol=ICMP\nadd filteraction P action=permit\n"

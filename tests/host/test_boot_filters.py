@@ -44,8 +44,8 @@ def test_the_command_closes_as_the_boot_mode_says(wire: Network, tmp_path: Path)
     assert connects(wire["alpha"], wire["beta"], "10.78.0.2", 80)
     shown = json.loads(stockade(alpha, home, "boot-filters", "install", "--format", "json"))
     assert (shown["mode"], shown["in_force"]) == ("block", True)
-    assert not connects(wire["alpha"], wire["beta"], "10.78.0.2", 80)
-    assert not connects(wire["beta"], wire["alpha"], "10.78.0.1", 80)
+    assert not connects(wire["alpha"], wire["beta"], "10.78.0.2", 80, 1.5)
+    assert not connects(wire["beta"], wire["alpha"], "10.78.0.1", 80, 1.5)
     assert connects(wire["beta"], wire["alpha"], "10.78.0.1", 22)  # with its answers
     stockade(alpha, home, "boot-filters", "remove")
     assert connects(wire["beta"], wire["alpha"], "10.78.0.1", 80)
@@ -53,7 +53,7 @@ def test_the_command_closes_as_the_boot_mode_says(wire: Network, tmp_path: Path)
     stockade(alpha, home, *config, "value=stateful")
     stockade(alpha, home, "boot-filters", "install")
     assert connects(wire["alpha"], wire["beta"], "10.78.0.2", 80)
-    assert not connects(wire["beta"], wire["alpha"], "10.78.0.1", 80)
+    assert not connects(wire["beta"], wire["alpha"], "10.78.0.1", 80, 1.5)
     assert "stateful" in stockade(alpha, home, "boot-filters", "show")
 
     stockade(alpha, home, "boot-filters", "remove")
@@ -87,13 +87,13 @@ def test_an_agent_takes_over_with_no_gap(wire: Network, tmp_path: Path) -> None:
                 agent.start()
             for agent in agents:
                 agent.wait_until_ready()
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + 60
             while capture.tally().esp < 20 and time.monotonic() < deadline:
                 time.sleep(0.05)
             tally = capture.tally()
         finally:
             ping.kill()
-            ping.wait(5)
+            ping.wait(60)
     assert tally.esp >= 20
     assert tally.protected_clear == 0
     shown = json.loads(stockade(wire["alpha"], home, "boot-filters", "show", "--format", "json"))

@@ -172,6 +172,6 @@ def test_what_is_wrong_in_the_settings_is_named(tmp_path: Path) -> None:
     home.mkdir(mode=0o700)
     (home / "agent.toml").write_text('[cluster]\naddresses = ["10.0.0.1"]\nhoook = []\n')
     argv = [*STOCKADE, "--home", str(home), "agent", "run"]
-    result = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 1
     assert "cluster.hoook" in result.stderr

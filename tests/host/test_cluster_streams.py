@@ -107,7 +107,6 @@ def service_behind(network: Network) -> Iterator[Namespace]:
         yield service
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.parametrize("planned", [False, True], ids=["death", "planned"])
 def test_a_stream_to_a_service_behind_the_nodes_survives_a_failover(tmp_path: Path, planned: bool) -> None:
     addresses = {"client": CLIENT, **NODES}
@@ -168,7 +167,6 @@ def test_a_stream_to_a_service_behind_the_nodes_survives_a_failover(tmp_path: Pa
             stream.close()
 
 
-@pytest.mark.timeout(150)
 def test_a_stream_survives_an_agent_that_is_killed_and_started_again(tmp_path: Path) -> None:
     addresses = {"client": CLIENT, "one": NODES["one"]}
     with Network({name: IPv4Interface(f"{one}/24") for name, one in addresses.items()}) as network:

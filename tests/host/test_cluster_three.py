@@ -23,7 +23,7 @@ from stockade.lab.netns import Network
 CLIENT = IPv6Interface("fd79::1/64")
 NODES = {name: IPv6Interface(f"fd79::1{number}/64") for number, name in enumerate(("one", "two", "three"), 1)}
 VIRTUAL = IPv6Interface("fd79::100/64")
-PATIENCE = 40.0
+PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -38,7 +38,6 @@ def hosts(tmp_path: Path) -> Iterator[dict[str, Host]]:
         yield made
 
 
-@pytest.mark.timeout(180)
 def test_the_address_goes_from_node_to_node(hosts: dict[str, Host]) -> None:
     client, nodes = hosts["client"], {name: hosts[name] for name in NODES}
     moving.give(nodes["one"].namespace, VIRTUAL)

@@ -40,12 +40,12 @@ def test_a_file_and_large_pings_pass_authenticated(tmp_path: Path, version: int,
         for size in ("56", "4000"):
             dont = ["-M", "dont"] if version == 4 else []
             pings = network["alpha"].run(
-                ["ping", "-c", "2", "-W", "1", "-s", size, *dont, address], check=False
+                ["ping", "-c", "2", "-W", "20", "-s", size, *dont, address], check=False
             )
             assert f"{int(size) + 8} bytes from" in pings.stdout
         assert alpha.call("statistics")["refused"] == beta.call("statistics")["refused"] == {}
         seen = 0
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 frame = wire.recv(65535)

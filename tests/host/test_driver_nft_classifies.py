@@ -204,7 +204,7 @@ def settled(
         gone = counted(namespace) - start
         return Counter({name: gone[name] for name in gone if name in looked_at})
 
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + 30.0
     while (found := since()) != expected and time.monotonic() < deadline:
         time.sleep(0.02)
     return found

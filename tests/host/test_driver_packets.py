@@ -40,26 +40,27 @@ class Capture:
             lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         )
         self._socket.bind((network.port("alpha"), 3))
-        self._socket.settimeout(0.05)
+        self._socket.settimeout(0.2)
         self._stopped = threading.Event()
         self.packets: list[tuple[int, bytes]] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
+        while True:
             try:
                 frame = self._socket.recv(65535)
             except TimeoutError:
+                if self._stopped.is_set():  # and all that came before is read
+                    return
                 continue
             # IGMP is the kernel's own when an address comes up; no filter here speaks of it.
             if frame[12:14] == b"\x08\x00" and frame[23] != IGMP:
                 self.packets.append((frame[23], frame[14:]))
 
     def stop(self) -> list[tuple[int, bytes]]:
-        time.sleep(0.2)
         self._stopped.set()
-        self._thread.join(5)
+        self._thread.join()
         self._socket.close()
         return self.packets
 
@@ -91,7 +92,7 @@ Pair = tuple[Network, AgentSide, AgentSide]
 def ping(network: Network, *options: str) -> int:
     """How many of three came back."""
     result = network["alpha"].run(
-        ["ping", "-c", "3", "-i", "0.1", "-W", "1", *options, "10.9.0.2"], check=False
+        ["ping", "-c", "3", "-i", "0.1", "-W", "20", *options, "10.9.0.2"], check=False
     )
     return sum("bytes from" in line for line in result.stdout.splitlines())
 
@@ -127,17 +128,17 @@ def test_3des_moves_a_smaller_file(pair: Pair) -> None:
 
 def test_the_first_packet_waits_for_the_sa(pair: Pair) -> None:
     network, alpha, beta = pair
-    pings = network["alpha"].popen(["ping", "-c", "1", "-W", "8", "10.9.0.2"])
+    pings = network["alpha"].popen(["ping", "-c", "1", "-W", "60", "10.9.0.2"])
     event = alpha.wait_for("acquire")
     assert event["peer"] == "10.9.0.2"
     add_pair(alpha, beta)
-    assert pings.wait(10) == 0
+    assert pings.wait(90) == 0
 
 
 def test_blocked_stays_blocked_and_permitted_goes_clear(pair: Pair) -> None:
     network, _, _ = pair
     with capture(network) as wire:
-        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 23)
+        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 23, 1.5)
         assert connects(network["alpha"], network["beta"], "10.9.0.2", 22)
     protocols = {protocol for protocol, _ in wire.packets}
     assert protocols == {TCP}
@@ -151,14 +152,14 @@ def test_clear_packets_of_a_host_without_ipsec_are_refused_and_reported(tmp_path
     with two_hosts(tmp_path) as (network, alpha, beta):
         beta.call("start")
         beta.call("install", rules=POLICY)
-        assert ping(network) == 0
-        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 5000)
+        assert ping(network, "-W", "1") == 0
+        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 5000, 1.5)
         event = beta.wait_for("refused")
         assert (event["reason"], event["source"]) == ("clear-dropped", "10.9.0.1")
         beta.call("install", rules=[{"action": "negotiate", "accept_clear": True}])
         acquired = network["alpha"].popen(["ping", "-c", "1", "-W", "1", "10.9.0.2"])
         assert beta.wait_for("acquire")["peer"] == "10.9.0.1"  # the answer wants security
-        acquired.wait(5)
+        acquired.wait(60)
         alpha.close()
 
 
@@ -209,7 +210,7 @@ def test_a_killed_data_plane_leaks_nothing_and_comes_back(pair: Pair) -> None:
     kinds = [event["event"] for event in events]
     assert kinds[0] == "failed"
     assert {(event["spi"], event["hard"]) for event in events[1:3]} == {(0x1000, True), (0x1001, True)}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while alpha.call("pid") in (before, -1) and time.monotonic() < deadline:
         time.sleep(0.1)
         alpha.call("events")
@@ -226,13 +227,13 @@ def test_a_killed_agent_leaks_nothing_and_a_new_one_heals(pair: Pair, tmp_path: 
     data_plane = int(str(alpha.call("pid")))
     with capture(network) as wire:
         alpha.kill()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while Path(f"/proc/{data_plane}").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not Path(f"/proc/{data_plane}").exists()
         assert ping(network, "-W", "0.3") == 0
-        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 5000)
-        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 23)
+        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 5000, 1.5)
+        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 23, 1.5)
         assert connects(network["alpha"], network["beta"], "10.9.0.2", 22)
         again = AgentSide(network["alpha"], tmp_path / "alpha")
         try:
@@ -279,7 +280,7 @@ def test_stop_leaves_nothing_in_any_order(tmp_path: Path) -> None:
         alpha.call("install", rules=POLICY)
         data_plane = int(str(alpha.call("pid")))
         alpha.kill()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while Path(f"/proc/{data_plane}").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert "table inet stockade" in state(network)
@@ -297,7 +298,7 @@ def test_stop_with_filters_kept_stays_closed(pair: Pair) -> None:
     alpha.call("stop", keep=True)
     with capture(network) as wire:
         assert ping(network, "-W", "0.3") == 0
-        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 5000)
+        assert not connects(network["alpha"], network["beta"], "10.9.0.2", 5000, 1.5)
         assert connects(network["alpha"], network["beta"], "10.9.0.2", 22)
     assert {protocol for protocol, _ in wire.packets} == {TCP}
     assert all((22).to_bytes(2, "big") in (packet[20:22], packet[22:24]) for _, packet in wire.packets)
@@ -368,5 +369,5 @@ def test_an_administrators_firewall_can_let_authenticated_peers_pass(pair: Pair)
     assert ping(network) == 3
     assert connects(network["alpha"], network["beta"], "10.9.0.2", 5001)
     assert not connects(
-        network["alpha"], network["beta"], "10.9.0.2", 22
+        network["alpha"], network["beta"], "10.9.0.2", 22, 1.5
     )  # permitted in clear by the policy, and by this firewall not

@@ -86,14 +86,14 @@ def carries(sender: Namespace, receiver: Namespace, address: str) -> bool:
     """Whether a megabyte of TCP arrives unharmed."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = receiver.call(lambda: socket.create_server((address, 7000), family=family))
-    listener.settimeout(10)
+    listener.settimeout(60)
     data = bytes(range(256)) * 4096
     digests = []
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.settimeout(10)
+            connection.settimeout(60)
             received = hashlib.sha256()
             while part := connection.recv(1 << 16):
                 received.update(part)
@@ -101,15 +101,15 @@ def carries(sender: Namespace, receiver: Namespace, address: str) -> bool:
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    with listener, sender.call(lambda: socket.create_connection((address, 7000), timeout=10)) as client:
+    with listener, sender.call(lambda: socket.create_connection((address, 7000), timeout=60)) as client:
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
-        thread.join(20)
+        thread.join(90)
     return digests == [hashlib.sha256(data).digest()]
 
 
-def pings(side: AgentSide, address: str, *options: str) -> str:
-    argv = ["ping", "-n", "-c", "1", "-W", "1", *options, address]
+def pings(side: AgentSide, address: str, *options: str, seconds: int = 30) -> str:
+    argv = ["ping", "-n", "-c", "1", "-W", str(seconds), *options, address]
     result = side.namespace.run(argv, check=False)
     return result.stdout + result.stderr
 
@@ -138,10 +138,10 @@ def test_what_the_path_takes_is_learnt(
         assert "1 received" in pings(alpha, other)
         size = 1240 if version == 4 else 1220
         if version == 4:
-            lost = pings(alpha, other, "-M", "do", "-s", str(size))
+            lost = pings(alpha, other, "-M", "do", "-s", str(size), seconds=1)
             assert "0 received" in lost, "it meets the narrow link with DF, and is lost there"
-            deadline = time.monotonic() + 5
-            while "mtu" not in (told := pings(alpha, other, "-M", "do", "-s", str(size))):
+            deadline = time.monotonic() + 60
+            while "mtu" not in (told := pings(alpha, other, "-M", "do", "-s", str(size), seconds=1)):
                 assert time.monotonic() < deadline, told
             assert "1 received" in pings(alpha, other, "-M", "dont", "-s", str(size)), "in fragments"
         assert carries(alpha.namespace, beta.namespace, other)

@@ -51,7 +51,7 @@ def watch(network: Network) -> socket.socket:
 
 def protocols(wire: socket.socket) -> set[int]:
     found = set()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
             frame = wire.recv(65535)
@@ -64,17 +64,17 @@ def protocols(wire: socket.socket) -> set[int]:
 
 
 def ping(host: Namespace, address: str, *options: str) -> int:
-    result = host.run(["ping", "-c", "3", "-i", "0.1", "-W", "1", *options, address], check=False)
+    result = host.run(["ping", "-c", "3", "-i", "0.1", "-W", "20", *options, address], check=False)
     return sum("bytes from" in line for line in result.stdout.splitlines())
 
 
 def test_hosts_behind_the_gateways_meet_and_the_wire_sees_esp(sites: Site) -> None:
     network, alpha, beta, one, other = sites
     wire = watch(network)
-    first = one.popen(["ping", "-c", "1", "-W", "8", "10.72.0.9"])
+    first = one.popen(["ping", "-c", "1", "-W", "60", "10.72.0.9"])
     assert alpha.wait_for("acquire")["peer"] == "10.72.0.9"
     add_pair(alpha, beta, networks=LANS)
-    assert first.wait(10) == 0
+    assert first.wait(90) == 0
     assert ping(one, "10.72.0.9") == 3
     assert ping(other, "10.71.0.9", "-s", "3000", "-M", "dont") == 3
     # From the gateway itself, by its address on the inner side, and to the other one's.
@@ -100,7 +100,11 @@ def test_a_killed_gateway_leaks_nothing(sites: Site) -> None:
     add_pair(alpha, beta, networks=LANS)
     assert ping(one, "10.72.0.9") == 3
     wire = watch(network)
+    data_plane = Path(f"/proc/{alpha.call('pid')}")
     alpha.kill()
-    time.sleep(0.3)
+    deadline = time.monotonic() + 60
+    while data_plane.exists():
+        assert time.monotonic() < deadline, "the data plane outlives its agent"
+        time.sleep(0.02)
     assert ping(one, "10.72.0.9", "-W", "0.3") == 0
     assert protocols(wire) <= {50}

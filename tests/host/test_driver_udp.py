@@ -36,13 +36,16 @@ def test_esp_and_ike_share_the_port_and_do_not_see_each_other(tmp_path: Path, ve
         for size in ("56", "3000"):
             dont = ["-M", "dont"] if version == 4 else []
             pings = network["alpha"].run(
-                ["ping", "-c", "3", "-i", "0.1", "-W", "1", "-s", size, *dont, str(addresses[1])], check=False
+                ["ping", "-c", "3", "-i", "0.1", "-W", "20", "-s", size, *dont, str(addresses[1])],
+                check=False,
             )
             assert f"{int(size) + 8} bytes from" in pings.stdout
         message = bytes(4) + b"a message of IKE, long enough to be one"
         ike[0].send(message, Endpoint(addresses[0], 4500), Endpoint(addresses[1], 4500))
-        time.sleep(0.3)
-        received = [item for _, read in ike[1].descriptors() for item in read()]
+        deadline, received = time.monotonic() + 60, []
+        while not received and time.monotonic() < deadline:
+            time.sleep(0.05)
+            received = [item for _, read in ike[1].descriptors() for item in read()]
         assert [item[0] for item in received] == [message]
         assert alpha.call("statistics")["refused"] == beta.call("statistics")["refused"] == {}
         assert beta.call("statistics")["sas"]["inbound"] >= 4

@@ -57,7 +57,7 @@ def test_what_runs_in_a_namespace_is_killed_when_it_is_removed(wire: Network) ->
     while not wire["alpha"].processes():
         time.sleep(0.01)
     wire["alpha"].remove()
-    assert process.wait(5) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     assert not wire["alpha"].exists
 
 

@@ -42,9 +42,9 @@ ipsec static set policy name=nat assign=yes
 """
 
 
-def ping(source: Namespace, target: str, count: int = 3, patience: float = 3) -> int:
+def ping(source: Namespace, target: str, count: int = 3, patience: float = 30) -> int:
     command = ["ping", "-n", "-c", str(count), "-i", "0.1", "-W", str(patience), target]
-    found = re.search(r"(\d+) received", source.run(command, timeout=60, check=False).stdout)
+    found = re.search(r"(\d+) received", source.run(command, timeout=120, check=False).stdout)
     assert found
     return int(found[1])
 
@@ -211,22 +211,22 @@ def exchange(source: Namespace, target: Namespace, address: str, size: int = 1 <
     """A TCP connection that carries `size` bytes there and a word back: checksums that a NAT has broken are
     no hindrance."""
     listener = target.call(lambda: socket.create_server(("", PORT)))
-    listener.settimeout(20)
+    listener.settimeout(60)
     count = 0
 
     def serve() -> None:
         nonlocal count
         with listener, listener.accept()[0] as connection:
-            connection.settimeout(20)
+            connection.settimeout(60)
             while part := connection.recv(65536):
                 count += len(part)
             connection.sendall(b"done")
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    with source.call(lambda: socket.create_connection((address, PORT), timeout=20)) as client:
+    with source.call(lambda: socket.create_connection((address, PORT), timeout=60)) as client:
         client.sendall(bytes(size))
         client.shutdown(socket.SHUT_WR)
         assert client.recv(16) == b"done"
-    thread.join(20)
+    thread.join(120)
     assert count == size

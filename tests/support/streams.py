@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from stockade.lab.netns import Namespace
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def _listener(host: Namespace, address: str, port: int) -> socket.socket:
@@ -15,8 +15,11 @@ def _listener(host: Namespace, address: str, port: int) -> socket.socket:
     return host.call(lambda: socket.create_server((address, port), family=family))
 
 
-def connects(source: Namespace, target: Namespace, address: str, port: int, seconds: float = 1.5) -> bool:
-    """Whether a connection to `target`, which has `address`, comes up within these seconds."""
+def connects(
+    source: Namespace, target: Namespace, address: str, port: int, seconds: float = PATIENCE
+) -> bool:
+    """Whether a connection to `target`, which has `address`, comes up within these seconds: few of them where
+    it must not."""
     with _listener(target, address, port):
         try:
             source.call(lambda: socket.create_connection((address, port), timeout=seconds)).close()

@@ -142,6 +142,8 @@ class Adoption:
         return begun
 
     def next_due(self) -> float | None:
+        if not self._waiting and not self._halves:  # asked after every message
+            return None
         due = [self._next_renewal(), self._halves[0][0] if self._halves else None]
         return min((when for when in due if when is not None), default=None)
 

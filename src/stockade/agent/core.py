@@ -310,13 +310,11 @@ class HostCore:
             self._journal(entry)
 
     def next_timeout(self) -> float | None:
-        due = (
-            self.engine.next_timeout(),
-            self.soft.next_due(),
-            self.packet_log.next_due(),
-            self._adoption.next_due(),
-        )
-        return min((when for when in due if when is not None), default=None)
+        due = self.engine.next_timeout()
+        for other in (self.soft.next_due(), self.packet_log.next_due(), self._adoption.next_due()):
+            if other is not None and (due is None or other < due):
+                due = other
+        return due
 
     def pump(self, now: float, send: Callable[[ike.Send], None]) -> None:
         """Carry driver events to the engine and its effects to the driver and to `send`, in their order,
@@ -327,6 +325,7 @@ class HostCore:
             for event in events:
                 self._on_driver_event(event, now)
             effects = self.engine.effects()
+            applied = False
             for effect in effects:
                 if isinstance(effect, ike.Send):
                     send(effect)
@@ -334,8 +333,9 @@ class HostCore:
                     self.oakley(effect)
                 else:
                     self._apply(effect, now)
-            if not events and not effects:
-                break
+                    applied = True
+            if not events and not applied and not self.engine.has_effects:
+                break  # what is sent moves neither of them
 
     def log_key_exchange(self, on: bool) -> None:
         """Turn the Oakley log on or off (`set config property=ikelogging`)."""

@@ -6,12 +6,12 @@ service is imported late). Both together take about as long as the longer of the
 
 import asyncio
 import fcntl
-import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from stockade.agent.boot import close_gate
+from stockade.agent.collector import calm_collector
 from stockade.agent.paths import Paths
 from stockade.agent.settings import read_settings
 from stockade.agent.stores import Stores
@@ -21,10 +21,6 @@ from stockade.model.reasons import ReasonCode, error_for
 
 DRIVERS = ("auto", "kernel", "userspace", "memory")
 """`memory` protects nothing: it takes SAs and moves no packet, for tests and measurements."""
-
-
-COLLECTOR = (10_000, 20, 20)
-"""Thresholds of the garbage collector: some hundred handshakes between two looks at young objects."""
 
 
 def run_agent(
@@ -58,7 +54,7 @@ def run_agent(
             from stockade.agent.kerberos import HostKerberos
             from stockade.agent.service import Service
 
-            _calm_collector()
+            calm_collector()
             groups = GroupLookup(settings.directory, settings.kerberos.keytab)
             kerberos = HostKerberos(settings.kerberos.keytab, settings.kerberos.principal, groups)
             asyncio.run(Service(paths, driver, ready, settings, stores, gate, kerberos, groups).run())
@@ -83,14 +79,6 @@ def end_left(paths: Paths) -> None:
             KernelDriver(paths.kernel_ledger).stop(keep_filters=True)
     finally:
         os.close(lock)
-
-
-def _calm_collector() -> None:
-    """Python looks for cycles among all objects again and again, and nearly all of ours live as long as an
-    SA does. What was loaded is left out of that for good, the rest looked at less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECTOR)
 
 
 def make_driver(name: str, paths: Paths, without: frozenset[str] = frozenset()) -> Driver:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from stockade import __version__
 from stockade.agent.boot import Gate
+from stockade.agent.collector import Collector
 from stockade.agent.core import HostCore
 from stockade.agent.descriptors import open_ike_sockets
 from stockade.agent.domain import DomainPolicy
@@ -100,6 +101,7 @@ class Service:
         self._settling: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
         self._measuring = Measuring()
+        self._collector = Collector(self._started)
         self._outputs: Outputs | None = None
         self._journal: Journal
         self._events: EventStore
@@ -339,7 +341,7 @@ class Service:
         for datagram, local, remote in read():
             core.receive(datagram, local, remote, now)
             core.pump(now, self._send)  # each answer leaves at once: its peer works while we read the next
-        self._pump()
+        self._pumped(now)
 
     def _on_strangers(self, read: Callable[[Screen, float, int], Batch]) -> None:
         """First messages. One turn of the loop reads some of them, and all that waits at the main doors."""
@@ -350,7 +352,7 @@ class Service:
             core.receive(datagram, local, remote, now)
             core.pump(now, self._send)
         if admitted:
-            self._pump()
+            self._pumped(now)
 
     def _on_unreachable(self, reports: UnreachableReports) -> None:
         now, said = time.monotonic(), reports.read()
@@ -433,6 +435,10 @@ class Service:
     def _pump(self) -> None:
         now = time.monotonic()
         self._core.pump(now, self._send)
+        self._pumped(now)
+
+    def _pumped(self, now: float) -> None:
+        """The core is quiet: see to what comes next."""
         self._set_timer(now)
         self._quiet_since = now
         if self._ahead is None and self._core.engine.has_work_ahead:
@@ -493,4 +499,6 @@ class Service:
             self._policy.look()
             if self._facts.files_changed():
                 self._reread_facts()
-            self._facts.names.ask_due(time.monotonic())
+            now = time.monotonic()
+            self._facts.names.ask_due(now)
+            self._collector.look(now, quiet=now - self._quiet_since >= QUIET_SECONDS)

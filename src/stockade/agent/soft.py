@@ -109,7 +109,7 @@ class Waiting:
         return [acquire for _, acquire in due]
 
     def next_due(self) -> float | None:
-        return min((when for when, _ in self._due.values()), default=None)
+        return min((when for when, _ in self._due.values()), default=None) if self._due else None
 
 
 class _Secured:
@@ -184,9 +184,10 @@ class SoftFallback:
         self._secured = _Secured()
 
     def next_due(self) -> float | None:
-        due = [self._waiting.next_due()]
-        if self._temporary.soft:
-            due += [self._next_look, min(soft.expires for soft in self._temporary.soft)]
+        if not self._temporary.soft:  # asked after every message
+            return self._waiting.next_due()
+        due = [self._waiting.next_due(), self._next_look]
+        due.append(min(soft.expires for soft in self._temporary.soft))
         return min((when for when in due if when is not None), default=None)
 
     def acquired(self, acquire: Acquire, now: float) -> bool:

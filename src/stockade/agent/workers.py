@@ -5,6 +5,7 @@ They are daemons: a controller that never answers must not keep a stopping agent
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 Job = Callable[[], None]
 
@@ -27,6 +28,9 @@ class Workers:
 
     def stop(self) -> None:
         """Begin no more jobs; those that run are left to themselves."""
+        with suppress(queue.Empty):
+            while True:
+                self._jobs.get_nowait()
         for _ in self._threads:
             self._jobs.put(None)
 

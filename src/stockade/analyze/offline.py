@@ -121,8 +121,8 @@ def choose_policies(
         return tuple(policy_sets), ()
     if len(policies) != 1:
         raise error_for(
-            ReasonCode.INVALID_POLICY,
-            f"no policy is assigned, and there are {len(policies)}: say which one is meant"
+            ReasonCode.NOT_ASSIGNED,
+            f"no policy is assigned, and there are {len(policies)}; --policy NAME says which one to look at"
             if policies
             else "there is no policy",
             **({"policies": ", ".join(policy for _, policy in policies)} if policies else {}),

@@ -29,7 +29,7 @@ from pathlib import Path
 from stockade.bench import esp_relay, esp_scale, esp_strongswan
 from stockade.bench.esp_node import HOSTS, INNER, MODES, SUITES
 from stockade.bench.report import Report
-from stockade.driver.burst.engine import load_library
+from stockade.driver.burst.engine import WORKERS, load_library
 from stockade.lab.needs import find_program, real_network
 from stockade.lab.netns import Namespace, sweep
 from stockade.model.reasons import HostError
@@ -96,7 +96,7 @@ def node_environment() -> dict[str, str]:
 
 @contextmanager
 def stockade_hosts(
-    wire: Wire, suite: str, mode: str, without: str = "", *, times: bool = False
+    wire: Wire, suite: str, mode: str, without: str = "", *, times: bool = False, queues: int = 0
 ) -> Iterator[list[dict[str, float]]]:
     """Both hosts' data planes. After it the list has the times of both."""
     seed = os.urandom(8).hex()
@@ -104,7 +104,7 @@ def stockade_hosts(
     found: list[dict[str, float]] = []
     try:
         for name in ("alpha", "beta"):
-            words = node_argv("host", name, suite, mode, seed, without, "times" if times else "")
+            words = node_argv("host", name, suite, mode, seed, without, "times" if times else "", str(queues))
             nodes.append(
                 subprocess.Popen(
                     wire[name].argv(words),
@@ -218,6 +218,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--traffic", type=words(TRAFFIC), default=TRAFFIC, help="of " + ", ".join(TRAFFIC))
     parser.add_argument("--seconds", type=whole_seconds, default=2, help="of each measurement")
     parser.add_argument("--no-offload", default="", metavar="NAME,…", help="measure without these")
+    parser.add_argument(
+        "--queues",
+        type=int,
+        choices=range(WORKERS + 1),
+        default=0,
+        help="of the TUN device; 0: as it decides",
+    )
     parser.add_argument("--no-strongswan", action="store_true", help="leave the peer out")
     parser.add_argument("--sas", type=int, default=10_000, help="SAs that the last part installs; 0: none")
 
@@ -280,7 +287,7 @@ def _measure_all(wire: Wire, options: argparse.Namespace, report: Report) -> Non
                 for traffic in options.traffic if refusal is None else ():
                     peer[traffic] = take("strongSwan tunnel-udp", traffic, True)
         for mode in options.modes:
-            with stockade_hosts(wire, suite, mode, options.no_offload):
+            with stockade_hosts(wire, suite, mode, options.no_offload, queues=options.queues):
                 for traffic in options.traffic:
                     tunnel = mode.startswith("tunnel")
                     take(f"Stockade {mode}", traffic, tunnel, peer.get(traffic, nothing))
@@ -290,7 +297,7 @@ def _measure_all(wire: Wire, options: argparse.Namespace, report: Report) -> Non
 def _where_the_time_goes(wire: Wire, suite: str, options: argparse.Namespace, report: Report) -> None:
     """One stream once more, with clocks inside the data planes (which cost some themselves)."""
     mode = options.modes[0]
-    with stockade_hosts(wire, suite, mode, options.no_offload, times=True) as found:
+    with stockade_hosts(wire, suite, mode, options.no_offload, times=True, queues=options.queues) as found:
         measure(wire, "tcp", mode.startswith("tunnel"), options.seconds)
     for who, times in zip(("sender", "receiver"), found, strict=False):
         total = times.get("total", 0.0)

@@ -1,6 +1,6 @@
 """What `bench esp` runs inside a network namespace.
 
-    … esp_node host NAME SUITE MODE SEED WITHOUT TIMES   a data plane with its SAs, until its input ends
+    … esp_node host NAME SUITE MODE SEED WITHOUT TIMES QUEUES   a data plane with its SAs, until it is told
     … esp_node echo ADDRESS                              answers datagrams
     … esp_node ask ADDRESS SECONDS                       asks, prints microseconds as JSON
 
@@ -138,13 +138,17 @@ def sas_of(name: str, suite: EspSuite, mode: str, seed: str) -> list[SecurityAss
     ]
 
 
-def run_host(name: str, suite: str, mode: str, seed: str, without: str, times: bool) -> None:
+def run_host(
+    name: str, suite: str, mode: str, seed: str, without: str, times: bool, queues: int | None
+) -> None:
     """Prints the process id of the data plane when it is ready; at the end what its log says, as JSON."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ike:
         ike.bind(("", 4500))
         # Where an agent has its IKE socket. Nobody reads this one: the smallest buffer.
         ike.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-        driver = UserspaceDriver(Path(folder), without=read_offloads(without.split(",")), times=times)
+        driver = UserspaceDriver(
+            Path(folder), without=read_offloads(without.split(",")), times=times, queues=queues
+        )
         driver.start()
         driver.prepare_ike_socket(ike)
         try:
@@ -191,8 +195,8 @@ def ask(address: str, seconds: float) -> None:
 
 def main(words: list[str]) -> None:
     match words:
-        case ["host", name, suite, mode, seed, without, times]:
-            run_host(name, suite, mode, seed, without, times == "times")
+        case ["host", name, suite, mode, seed, without, times, queues]:
+            run_host(name, suite, mode, seed, without, times == "times", int(queues) or None)
         case ["echo", address]:
             echo(address)
         case ["ask", address, seconds]:

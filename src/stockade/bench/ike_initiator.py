@@ -40,7 +40,8 @@ class CheapKeys:
 class Task:
     """What to do. `first` is the address of the first host, the others follow it; `main_only` stops after
     main mode, `windows` has it say that it is one (a responder then asks it to wait for its word). PEM texts
-    as `pki`: certificate, key, root; without them the pre-shared key. `cheap`: the keys of `ike_light.py`."""
+    as `pki`: certificate, key, root; without them the pre-shared key. `cheap`: the keys of `ike_light.py`.
+    `core`: the processor to run on."""
 
     responder: str
     first: str
@@ -55,6 +56,7 @@ class Task:
     seconds: float = 120.0
     cheap: CheapKeys | None = None
     windows: bool = False
+    core: int | None = None
 
     @classmethod
     def read(cls, text: str) -> "Task":

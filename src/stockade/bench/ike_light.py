@@ -333,6 +333,8 @@ class Handshake:
 
 def run(task: Task) -> Outcome:
     """All handshakes of the task."""
+    if task.core is not None:
+        os.sched_setaffinity(0, {task.core})
     common = Templates(task)
     sockets = UdpSockets(None)
     readers = dict(sockets.descriptors())

@@ -4,6 +4,7 @@ Each is a process in a namespace, with one rule: whoever comes from `PEERS` nego
 reads what it took: processor time of all its threads and resident memory, from /proc.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -60,6 +61,9 @@ class Responder(Protocol):
 
     def usage(self) -> Usage: ...
 
+    def stay_on(self, core: int) -> None:
+        """Run on one processor from now on."""
+
 
 class _Process:
     """What both have in common."""
@@ -104,6 +108,12 @@ class _Process:
                 nanoseconds += int((task / "schedstat").read_text().split()[0])
         resident = int((folder / "statm").read_text().split()[1]) * 4096
         return Usage(nanoseconds / 1e9, resident)
+
+    def stay_on(self, core: int) -> None:
+        assert self._process is not None
+        for task in (Path("/proc") / str(self._process.pid) / "task").iterdir():
+            with suppress(OSError):  # a thread that has ended; those that begin later are its children
+                os.sched_setaffinity(int(task.name), {core})
 
     def wait_for(self, path: Path) -> None:
         deadline = time.monotonic() + START_SECONDS

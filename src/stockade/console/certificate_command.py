@@ -63,7 +63,7 @@ def _read(file: str) -> bytes:
         with Path(file).open("rb") as stream:
             return stream.read(MAXIMUM_FILE + 1)
     except OSError as error:
-        raise error_for(ReasonCode.INVALID_FILE, f"cannot read {file}: {error.strerror}") from error
+        raise error_for(ReasonCode.FILE_UNUSABLE, f"cannot read {file}: {error.strerror}") from error
 
 
 def _password(file: str, data: bytes, password_file: str | None) -> Secret | None:

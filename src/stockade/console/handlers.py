@@ -66,7 +66,7 @@ def run_netsh(options: argparse.Namespace) -> int:
 
     return run_netsh(
         Paths.of(options.home),
-        options.words,
+        options.words if options.computer is None else ["netsh", "-r", options.computer, *options.words],
         script=options.script,
         atomic=options.atomic,
         form=options.format,

@@ -143,7 +143,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 def read_or_make_key(path: Path) -> bytes:
     """The key in `path`; where there is no such file, a new one of 32 random bytes in base64, for its owner
-    only. CallerError INVALID_FILE."""
+    only. CallerError FILE_UNUSABLE, or INVALID_FILE where it holds no key."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         key = base64.b64encode(secrets.token_bytes(32))
@@ -153,12 +153,12 @@ def read_or_make_key(path: Path) -> bytes:
     except FileExistsError:
         pass
     except OSError as error:
-        raise error_for(ReasonCode.INVALID_FILE, f"cannot make {path}: {error.strerror}") from error
+        raise error_for(ReasonCode.FILE_UNUSABLE, f"cannot make {path}: {error.strerror}") from error
     try:
         with path.open("rb") as file:
             key = file.read(MAXIMUM_KEY_FILE + 1).rstrip(b"\r\n")
     except OSError as error:
-        raise error_for(ReasonCode.INVALID_FILE, f"cannot read {path}: {error.strerror}") from error
+        raise error_for(ReasonCode.FILE_UNUSABLE, f"cannot read {path}: {error.strerror}") from error
     if not MINIMUM_KEY <= len(key) <= MAXIMUM_KEY_FILE:
         raise error_for(
             ReasonCode.INVALID_FILE,

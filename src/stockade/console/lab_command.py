@@ -20,7 +20,9 @@ def run_failover(options: argparse.Namespace) -> int:
     if not scenarios or not clients:
         raise error_for(
             ReasonCode.UNKNOWN_NAME,
-            f"there are the scenarios {', '.join(SCENARIOS)} and the clients "
+            f"{options.scenario!r} is part of no scenario's name; there are {', '.join(SCENARIOS)}"
+            if not scenarios
+            else f"{options.client!r} is part of no client's name; there are "
             f"{', '.join(client.name for client in CLIENTS)}",
         )
     if options.picture is not None:

@@ -50,7 +50,7 @@ def _read(path: Path) -> list[LogLine]:
             return list(parse(file))
     except FileNotFoundError:
         detail = f"there is no {path.name} in {path.parent}; turn it on with: {HOW_TO}"
-        raise error_for(ReasonCode.UNKNOWN_NAME, detail) from None
+        raise error_for(ReasonCode.NOT_RECORDED, detail) from None
     except OSError as error:
         raise error_for(ReasonCode.NOT_PRIVILEGED, f"{path}: {error.strerror}") from None
 

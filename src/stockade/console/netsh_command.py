@@ -77,7 +77,9 @@ def _read_script(name: str) -> tuple[str, str]:
             with Path(name).open("rb") as file:
                 data, source = file.read(MAXIMUM_SCRIPT_BYTES + 1), name
     except OSError as error:
-        raise error_for(ReasonCode.SYNTAX, f"cannot read the script {name}: {error.strerror}") from error
+        raise error_for(
+            ReasonCode.FILE_UNUSABLE, f"cannot read the script {name}: {error.strerror}"
+        ) from error
     if len(data) > MAXIMUM_SCRIPT_BYTES:
         raise error_for(ReasonCode.SYNTAX, f"the script {name} is longer than {MAXIMUM_SCRIPT_BYTES} bytes")
     return decode_script(data, source), source

@@ -190,7 +190,7 @@ class SystemFiles:
                 content = file.read(MAXIMUM_FILE + 1)
         except (OSError, ValueError) as error:
             what = error.strerror if isinstance(error, OSError) else str(error)
-            raise error_for(ReasonCode.INVALID_FILE, f"{name} cannot be read: {what}") from None
+            raise error_for(ReasonCode.FILE_UNUSABLE, f"{name} cannot be read: {what}") from None
         if len(content) > MAXIMUM_FILE:
             raise error_for(ReasonCode.INVALID_FILE, f"{name} is longer than {MAXIMUM_FILE} octets")
         return content
@@ -210,7 +210,7 @@ class SystemFiles:
                 raise
         except (OSError, ValueError) as error:
             what = error.strerror if isinstance(error, OSError) else str(error)
-            raise error_for(ReasonCode.INVALID_FILE, f"{name} cannot be written: {what}") from None
+            raise error_for(ReasonCode.FILE_UNUSABLE, f"{name} cannot be written: {what}") from None
 
     def windows_policies(self, content: bytes, name: str, store: str) -> ImportedPolicies | None:
         # The readers of foreign files are needed for an import only.

@@ -9,6 +9,12 @@ from stockade.console import handlers
 from stockade.console.help import Parser, finish
 
 
+def _revision_number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
 def make_parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     shared.add_argument(
@@ -62,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-f", dest="script", metavar="FILE", help="run the commands of a script (- for standard input)"
     )
     netsh.add_argument("-c", dest="context", metavar="CONTEXT", help='begin there, such as "ipsec static"')
+    netsh.add_argument("-r", dest="computer", metavar="COMPUTER", help="this computer's name, and no other's")
     netsh.add_argument("--complete", metavar="LINE", help=argparse.SUPPRESS)  # for the shell's completion
     netsh.add_argument("--atomic", action="store_true", help="with -f: apply all of the script or nothing")
     netsh.add_argument(
@@ -86,7 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
         command = policy_commands.add_parser(name, help=text, description=text, parents=[shared])
         command.add_argument("--store", choices=("local", "persistent"), default="local")
         for argument, count in numbers:
-            command.add_argument(argument, type=int, nargs=count, metavar="N")
+            command.add_argument(argument, type=_revision_number, nargs=count, metavar="N")
         command.set_defaults(command=handlers.run_policy, action=name)
 
     simple = policy_commands.add_parser(

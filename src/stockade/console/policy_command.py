@@ -115,7 +115,7 @@ def _key_of(psk_file: str) -> str:
         with Path(psk_file).open("rb") as file:
             key = file.read(MAXIMUM_KEY_FILE + 1).rstrip(b"\r\n")
     except OSError as error:
-        raise error_for(ReasonCode.INVALID_FILE, f"cannot read {psk_file}: {error.strerror}") from error
+        raise error_for(ReasonCode.FILE_UNUSABLE, f"cannot read {psk_file}: {error.strerror}") from error
     if not 0 < len(key) <= MAXIMUM_KEY_FILE:
         raise error_for(
             ReasonCode.INVALID_FILE, f"{psk_file}: a key has 1 to {MAXIMUM_KEY_FILE} bytes", file=psk_file

@@ -74,7 +74,7 @@ def read_file(path: Path) -> Written:
         with path.open("rb") as file:
             content = file.read(MAXIMUM_FILE_BYTES + 1)
     except OSError as error:
-        raise error_for(ReasonCode.INVALID_FILE, f"{path}: {error.strerror}") from error
+        raise error_for(ReasonCode.FILE_UNUSABLE, f"{path}: {error.strerror}") from error
     if len(content) > MAXIMUM_FILE_BYTES:
         raise error_for(ReasonCode.INVALID_FILE, f"{path} has more than {MAXIMUM_FILE_BYTES} bytes")
     if content.startswith(_SQLITE_MAGIC):

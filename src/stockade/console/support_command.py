@@ -103,7 +103,7 @@ def write(path: Path, members: Iterable[tuple[str, str]]) -> None:
                 archive.addfile(entry, io.BytesIO(content))
     except OSError as error:
         raise error_for(
-            ReasonCode.INVALID_FILE, f"cannot make {path}: {error.strerror}", file=path
+            ReasonCode.FILE_UNUSABLE, f"cannot make {path}: {error.strerror}", file=path
         ) from error
 
 

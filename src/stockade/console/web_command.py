@@ -119,16 +119,18 @@ def _password(file: str | None) -> str:
     if file is None:
         import getpass
 
+        nobody = "no password was given, and there is no terminal to ask at: --password-file FILE"
+        if not sys.stdin.isatty():
+            raise error_for(ReasonCode.SYNTAX, nobody)
         try:
             first, second = getpass.getpass("Password: "), getpass.getpass("Once more: ")
         except EOFError:
-            detail = "no password was given, and there is no terminal to ask at: --password-file FILE"
-            raise error_for(ReasonCode.SYNTAX, detail) from None
+            raise error_for(ReasonCode.SYNTAX, nobody) from None
         if first != second:
             raise error_for(ReasonCode.SYNTAX, "the two passwords differ")
         return first
     try:
         text = sys.stdin.read(MAXIMUM_PASSWORD_FILE) if file == "-" else Path(file).read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise error_for(ReasonCode.INVALID_FILE, f"cannot read {file}: {error}") from error
+        raise error_for(ReasonCode.FILE_UNUSABLE, f"cannot read {file}: {error}") from error
     return text[:MAXIMUM_PASSWORD_FILE].rstrip("\r\n")

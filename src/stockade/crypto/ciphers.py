@@ -12,11 +12,15 @@ from stockade.crypto.registry import encryption_algorithm
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.suites import Encryption
 
+_NULL, _DES, _TRIPLE_DES = Encryption.NULL, Encryption.DES_CBC, Encryption.TRIPLE_DES_CBC
+# By a name of the module: to look a member up in its enumeration costs ten times that, and several of these
+# are asked for in every message of the key exchange. So do other rooms.
+
 
 def check_block_key(encryption: Encryption, key: Key) -> None:
     """`ValueError` for a wrong key size or a cipher that is not CBC."""
     algorithm = encryption_algorithm(encryption)
-    if encryption is Encryption.NULL or encryption.is_aead:
+    if encryption is _NULL or encryption.is_aead:
         raise ValueError(f"{encryption} is not a CBC cipher")
     if len(key) != algorithm.key_size:
         raise ValueError(f"{encryption} takes a key of {algorithm.key_size} bytes, not {len(key)}")
@@ -27,9 +31,9 @@ def block_cipher(encryption: Encryption, key: Key) -> BlockCipherAlgorithm:
     are ignored, as the cipher ignores them (RFC 2409 Appendix B sets none)."""
     check_block_key(encryption, key)
     value = key_bytes(key)
-    if encryption is Encryption.DES_CBC:
+    if encryption is _DES:
         return TripleDES(value * 3)
-    return TripleDES(value) if encryption is Encryption.TRIPLE_DES_CBC else AES(value)
+    return TripleDES(value) if encryption is _TRIPLE_DES else AES(value)
 
 
 def cbc_encrypt(encryption: Encryption, key: Key, iv: Buffer, data: Buffer) -> bytes:

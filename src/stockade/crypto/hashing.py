@@ -61,13 +61,12 @@ def digest(hash_name: Hash, data: Buffer) -> bytes:
 def prf(hash_name: Hash, key: Key, data: Buffer) -> bytes:
     """HMAC of `data` under a key of any length, at full length (RFC 2104)."""
     # Two plain hashes: OpenSSL 3 looks its algorithms up anew for every HMAC, which costs more than both.
-    make, value = HASH_STATES[hash_name], key_bytes(key)
-    size = BLOCK_SIZES[hash_name]
+    make, size = HASH_STATES[hash_name], BLOCK_SIZES[hash_name]
+    value = key if key.__class__ is bytes else key_bytes(key)
     if len(value) > size:
         value = make(value).digest()
     value = value.ljust(size, b"\x00")
-    inner = make(value.translate(INNER_PAD) + data).digest()
-    return make(value.translate(OUTER_PAD) + inner).digest()
+    return make(value.translate(OUTER_PAD) + make(value.translate(INNER_PAD) + data).digest()).digest()
 
 
 def equal(first: Buffer, second: Buffer) -> bool:

@@ -22,6 +22,8 @@ from stockade.model import suites
 from stockade.model.reasons import ReasonCode, error_for
 from stockade.model.suites import Encryption, Hash
 
+_NULL = Encryption.NULL
+
 NONCE_SIZE: Final = 12  # salt (4) | IV of the packet (8), RFC 4106 §4, RFC 7634 §2; CCM's salt has 3 bytes
 
 _CCM: Final = frozenset({Encryption.AES_CCM_128, Encryption.AES_CCM_192, Encryption.AES_CCM_256})
@@ -295,7 +297,7 @@ def aead(encryption: Encryption, key: Key) -> Aead:
 
 def cbc(encryption: Encryption, key: Key) -> Cbc:
     """A CBC cipher, or NULL (with an empty key and an empty IV)."""
-    if encryption is not Encryption.NULL:
+    if encryption is not _NULL:
         return _ChainedCbc(encryption, key)
     if len(key):
         raise ValueError("NULL encryption takes no key")

@@ -34,9 +34,9 @@ class Audit:
         self._events.clear()
         return events
 
-    def count(self, word: str) -> None:
-        """A dropped packet that is no event."""
-        self._refusals.totals[word] += 1
+    def count(self, word: str, packets: int = 1) -> None:
+        """Dropped packets that are no event."""
+        self._refusals.totals[word] += packets
 
     def totals(self) -> tuple[tuple[str, int], ...]:
         """(reason word, packets) since the start."""

@@ -60,7 +60,7 @@ class Datapath:
         self._policies = PolicyDatabase()
         self._sad = SaDatabase(burst)
         self._audit = Audit()
-        self._path_mtu = PathMtu(self._sad)
+        self._path_mtu = PathMtu(self._sad, lambda: self._audit.count(ReasonCode.PATH_REPORT_IGNORED.word))
         self._lifetimes = Lifetimes(self._sad, self._audit, self.remove_sa)
         self._outbound = Outbound(self._policies, self._sad, self._audit, self._lifetimes, burst)
         self._inbound = Inbound(self._policies, self._sad, self._audit, self._lifetimes, self._outbound)
@@ -216,6 +216,11 @@ class Datapath:
     ) -> None:
         """Count packets that somebody else dropped (the classification), as one of ours."""
         self._audit.refuse(code, source, destination, now, count=count)
+
+    def count_overflow(self, packets: int) -> None:
+        """Packets that the kernel had to drop because nobody took them."""
+        if packets:
+            self._audit.count(ReasonCode.RECEIVE_OVERFLOW.word, packets)
 
     def statistics(self, now: float) -> DriverStatistics:
         return DriverStatistics(

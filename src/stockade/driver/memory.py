@@ -135,6 +135,7 @@ class MemoryDriver:
         self._kept = keep_filters
         # The SAs and what is held end here; the filters may stay.
         self._datapath = Datapath(self._random)
+        self._spis.lose()
         if keep_filters:
             self._datapath.install_filters(self._filters, self._now, self._tunnels)
 
@@ -170,7 +171,7 @@ class MemoryDriver:
         check_sa(sa, self.capabilities)
         self._emit(self._datapath.add_sa(sa, self._now, self._mtu))
         if sa.direction is Direction.INBOUND:
-            self._spis.settle(sa.spi)
+            self._spis.came(sa.spi, self._now)
 
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
         self._datapath.remove_sa(spi, direction, peer)
@@ -188,7 +189,7 @@ class MemoryDriver:
         return (
             isinstance(event, PacketRefused)
             and event.reason.code is ReasonCode.UNKNOWN_SPI
-            and (self._spis.is_reserved(event.spi) or event.spi in self._datapath.inbound_spis())
+            and self._spis.is_awaited(event.spi, self._now)
         )
 
     def fileno(self) -> int:

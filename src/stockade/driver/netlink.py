@@ -3,7 +3,8 @@
 import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from stockade.model.reasons import HostError, ReasonCode, error_for
 from stockade.wire.netlink import (
@@ -18,6 +19,8 @@ from stockade.wire.netlink import (
 
 ANSWER_SECONDS = 5.0
 RECEIVE_BYTES = 1 << 18
+BATCH_MESSAGES = 64
+"""Requests in one datagram: the answers, should all be refused, have room in any socket's buffer."""
 
 
 class NetlinkError(HostError):
@@ -42,6 +45,37 @@ class NetlinkSocket:
     def change(self, kind: int, body: bytes, flags: int = 0) -> None:
         """Send a request that changes something, and wait for its acknowledgement."""
         self._ask(kind, body, flags | NLM_F_ACK)
+
+    def change_all(self, kind: int, bodies: Sequence[bytes]) -> Iterator[NetlinkError]:
+        """Many requests that change something, in order, with few system calls; what the kernel refuses does
+        not keep the rest. Gives the refusals; nothing is done but by iterating."""
+        for start in range(0, len(bodies), BATCH_MESSAGES):
+            part = bodies[start : start + BATCH_MESSAGES]
+            first = self._sequence + 1
+            self._sequence += len(part)
+            # The kernel answers in order, refusals in any case: the last one's answer ends the batch.
+            requests = [
+                NetlinkMessage(kind, NLM_F_REQUEST, first + place, body) for place, body in enumerate(part)
+            ]
+            requests[-1] = replace(requests[-1], flags=NLM_F_REQUEST | NLM_F_ACK)
+            yield from self._send_all(kind, requests)
+
+    def _send_all(self, kind: int, requests: Sequence[NetlinkMessage]) -> Iterator[NetlinkError]:
+        first, last = requests[0].sequence, requests[-1].sequence
+        answered = False
+        try:
+            self._socket.send(b"".join(request.encode() for request in requests))
+            while not answered:
+                for message in decode_messages(self._socket.recv(RECEIVE_BYTES)):
+                    if message.type != NLMSG_ERROR or not first <= message.sequence <= last:
+                        continue
+                    answered = answered or message.sequence == last
+                    if message.error != 0:
+                        yield _refused(kind, message.error)
+        except TimeoutError:
+            raise error_for(ReasonCode.DRIVER_FAILED, "the kernel did not answer over netlink") from None
+        except OSError as error:
+            raise _refused(kind, error.errno or 0) from None
 
     def get(self, kind: int, body: bytes) -> tuple[NetlinkMessage, ...]:
         """Ask for one object."""
@@ -72,9 +106,8 @@ class NetlinkSocket:
             if message.sequence != self._sequence:
                 continue  # of a request that was given up
             if message.type == NLMSG_ERROR:
-                number = message.error or 0
-                if number:
-                    raise _refused(kind, number)
+                if message.error != 0:
+                    raise _refused(kind, message.error)
                 return True
             if message.type == NLMSG_DONE:
                 return True
@@ -82,10 +115,11 @@ class NetlinkSocket:
         return False
 
 
-def _refused(kind: int, number: int) -> NetlinkError:
+def _refused(kind: int, number: int | None) -> NetlinkError:
+    """`number`: an errno, or whatever stands in its place; None where nothing does."""
     code = ReasonCode.NOT_PRIVILEGED if number in (errno.EPERM, errno.EACCES) else ReasonCode.DRIVER_FAILED
-    error = NetlinkError(
-        error_for(code, f"netlink request {kind}: {os.strerror(number)}", errno=number).reason
-    )
-    error.number = number
+    known = number is not None and number in errno.errorcode
+    text = os.strerror(number) if known and number is not None else "an answer that is no errno"
+    error = NetlinkError(error_for(code, f"netlink request {kind}: {text}", errno=number).reason)
+    error.number = number or 0
     return error

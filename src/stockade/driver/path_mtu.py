@@ -11,6 +11,7 @@ than what every path must take, nor larger than it was; after `AGE` the first es
 An estimate belongs to a pair of hosts, for all their SAs and for those that follow a rekey.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from struct import Struct
@@ -111,12 +112,13 @@ class _Path:
 
 
 class PathMtu:
-    """The estimates of one host. `ignored` counts the reports that proved nothing."""
+    """The estimates of one host. `ignored` is called for each report that quotes a secured packet and proves
+    nothing. Messages that quote something else are not about us: the host's own stack has them too."""
 
-    def __init__(self, sad: SaDatabase) -> None:
+    def __init__(self, sad: SaDatabase, ignored: Callable[[], None] = lambda: None) -> None:
         self._sad = sad
         self._paths: dict[tuple[Address, Address], _Path] = {}
-        self.ignored = 0
+        self._ignored = ignored
 
     def estimate(self, source: Address, destination: Address, first: int) -> int:
         """For a new SA, whose interface takes `first` bytes."""
@@ -126,9 +128,11 @@ class PathMtu:
     def take(self, packet: bytes, now: float) -> bool:
         """Look at an ICMP packet; True where an estimate became smaller by it."""
         report = read_report(packet)
-        entry = None if report is None else self._proven(report)
-        if report is None or entry is None:
-            self.ignored += 1
+        if report is None:
+            return False
+        entry = self._proven(report)
+        if entry is None:
+            self._ignored()
             return False
         source, destination = report.source, report.destination
         # Routers older than RFC 1191 do not say; 576 is what is left then (its §7.1 has a table to try).

@@ -234,6 +234,11 @@ class Engine:
 
         self._context.timers.set(pool, pool.due, forget)
 
+    @property
+    def has_effects(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self._context.effects)
+
     def effects(self) -> list[Effect]:
         """What is to be done, in order; the queue is empty afterwards."""
         effects, self._context.effects = self._context.effects, []

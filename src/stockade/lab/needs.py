@@ -76,7 +76,7 @@ def namespaces() -> str | None:
             [unshare, "--net", "/bin/sh", "-c", probe],
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=60,
             check=False,
             env={**os.environ, "PATH": SYSTEM_PATH},
         )

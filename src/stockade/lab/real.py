@@ -45,7 +45,7 @@ from stockade.model.reasons import StockadeError
 
 TRANSFER = (sys.executable, "-m", "stockade.lab.transfer")
 FILE_BYTES = 16 * 1024 * 1024
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 PROBE_SECONDS = 2.0
 PING_INTERVAL = 0.05

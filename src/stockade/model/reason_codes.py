@@ -38,11 +38,18 @@ class ReasonCode(Enum):
     # -- the command language and the policy
     SYNTAX = _caller("the command cannot be read", "correct the named word; nothing was applied")
     NOT_AVAILABLE = _caller("this version cannot do that yet", "see docs/netsh.md for what it can")
-    UNKNOWN_NAME = _caller("no object has this name", "list the names with show … all")
+    UNKNOWN_NAME = _caller(
+        "no object has this name",
+        "take a name that there is: the show or list command of its kind prints them",
+    )
     NAME_EXISTS = _caller("an object of this kind has the name already", "choose another name or use set")
     IN_USE = _caller("the object is in use", "delete or change what uses it first")
     INVALID_POLICY = _caller("the policy contradicts itself", "correct the named setting", 13861)
     INVALID_FILTER = _caller("the filter cannot be enforced", "correct the named filter", 13858)
+    NOT_ASSIGNED = _caller(
+        "it is not clear which policy is meant",
+        "assign one: netsh ipsec static set policy name=… assign=yes; stockade init writes a first one",
+    )
     NOT_SECURABLE = _caller(
         "multicast and broadcast cannot be secured", "permit or block this traffic instead", 13858
     )
@@ -71,6 +78,10 @@ class ReasonCode(Enum):
     )
     DIRECTORY_READ = _host("the directory was read", "none")
     # -- files and stores of other makers
+    FILE_UNUSABLE = _caller(
+        "a file cannot be read or written",
+        "see that the name is right, the permissions of the file and its folder, and the space on its disk",
+    )
     INVALID_FILE = _caller(
         "the file is damaged, or not what it claims to be",
         "export it again where it came from; nothing damaged is taken over",
@@ -83,6 +94,9 @@ class ReasonCode(Enum):
         "the other form has no way to say this", "change the named object, or keep to the form that can"
     )
     TAKEN_OVER = _caller("an import took something over in another form", "read the named object once")
+    NOT_RECORDED = _caller(
+        "this was not recorded", "switch the recording on, repeat what failed, and ask again"
+    )
     # -- bytes from the network
     MALFORMED_HEADER = _peer(
         "the ISAKMP header is not valid", "see who sends to UDP 500/4500; nothing to change here", 13824
@@ -321,6 +335,10 @@ class ReasonCode(Enum):
     )
     INTEGRITY_FAILED = _peer("a packet's integrity check failed", "look for a damaged path or a forger")
     REPLAYED = _peer("a packet came twice or too late", "raise the replay window if the path reorders much")
+    PATH_REPORT_IGNORED = _peer(
+        "an ICMP message says that a secured packet was too long, and quotes none that we sent lately",
+        "none: it changes nothing; look for a forger if there are many",
+    )
     SELECTOR_MISMATCH = _peer(
         "a secured packet carries traffic that its SA was not made for", "compare the filters of both ends"
     )
@@ -329,6 +347,10 @@ class ReasonCode(Enum):
         "too many packets wait for a negotiation",
         "none: senders repeat; see why the negotiation takes long",
         13809,
+    )
+    RECEIVE_OVERFLOW = _host(
+        "sealed packets came faster than the data plane took them",
+        "none if it was a flood; else give the host a kernel with ESP, or less to do",
     )
     # -- the host
     NOT_PRIVILEGED = _host(

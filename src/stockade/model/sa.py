@@ -10,6 +10,7 @@ from stockade.model.secret import Secret
 from stockade.model.suites import EspSuite, Integrity
 from stockade.model.traffic import TrafficSelector
 
+_INBOUND = Direction.INBOUND
 MINIMUM_SPI = 0x100  # 1–255 are reserved by IANA, 0 is local use (RFC 4303 §2.1)
 MAXIMUM_SPI = 0xFFFF_FFFF
 
@@ -97,11 +98,11 @@ class SecurityAssociation:
 
     @property
     def peer(self) -> Address:
-        return self.source if self.direction is Direction.INBOUND else self.destination
+        return self.source if self.direction is _INBOUND else self.destination
 
     @property
     def local(self) -> Address:
-        return self.destination if self.direction is Direction.INBOUND else self.source
+        return self.destination if self.direction is _INBOUND else self.source
 
 
 @dataclass(frozen=True, slots=True)

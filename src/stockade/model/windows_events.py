@@ -9,6 +9,7 @@ and the names of its events). One event of ours carries the ids of both. An id t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from stockade.model.reasons import ReasonCode
 
@@ -59,11 +60,10 @@ class Carrier:
     fact: tuple[str, str] | None = None
     unless: tuple[str, str] | None = None
 
-    def fits(self, code: ReasonCode, facts: Mapping[str, str]) -> bool:
-        if self.only is not None and code not in self.only:
-            return False
-        if code in self.but:
-            return False
+    def fits_reason(self, code: ReasonCode) -> bool:
+        return (self.only is None or code in self.only) and code not in self.but
+
+    def fits_facts(self, facts: Mapping[str, str]) -> bool:
         if self.unless is not None and self.unless[1] in facts.get(self.unless[0], ""):
             return False
         return self.fact is None or self.fact[1] in facts.get(self.fact[0], "")
@@ -267,5 +267,10 @@ _BY_KIND = _by_kind()
 
 def windows_events(kind: str, code: ReasonCode, facts: Mapping[str, str]) -> list[int]:
     """The ids that an event of this kind carries, lowest first; `facts` are its fields and the reason's."""
-    fitting = (number for number, carrier in _BY_KIND.get(kind, ()) if carrier.fits(code, facts))
+    fitting = [number for number, carrier in _carriers(kind, code) if carrier.fits_facts(facts)]
     return list(dict.fromkeys(fitting))  # two carriers of one id may fit
+
+
+@lru_cache(maxsize=512)  # both are words of closed lists
+def _carriers(kind: str, code: ReasonCode) -> tuple[tuple[int, Carrier], ...]:
+    return tuple(pair for pair in _BY_KIND.get(kind, ()) if pair[1].fits_reason(code))

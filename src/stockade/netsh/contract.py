@@ -113,7 +113,7 @@ class ImportedPolicies(Protocol):
 
 
 class Files(Protocol):
-    """Files by the names that commands give. Errors: CallerError INVALID_FILE."""
+    """Files by the names that commands give. CallerError FILE_UNUSABLE; INVALID_FILE for a long one."""
 
     def read(self, name: str) -> bytes: ...
 

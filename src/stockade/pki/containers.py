@@ -40,7 +40,10 @@ def read_file(data: bytes, password: Secret | None = None) -> Contents:
     try:
         contents = _read_pem(data, password) if b"-----BEGIN " in data else _read_binary(data, password)
     except PeerError as error:
-        raise error_for(ReasonCode.INVALID_FILE, str(error.reason)) from None
+        what = str(error.reason)
+        if b"-----BEGIN " not in data and error.reason.code is ReasonCode.CERTIFICATE_INVALID:
+            what = "neither PEM nor a certificate, a PKCS #12 file or a revocation list in DER"
+        raise error_for(ReasonCode.INVALID_FILE, what) from None
     if not (contents.certificates or contents.private_keys or contents.revocation_lists):
         raise error_for(ReasonCode.INVALID_FILE, "neither certificates nor keys nor revocation lists in it")
     return contents
@@ -84,7 +87,9 @@ def _read_binary(data: bytes, password: Secret | None) -> Contents:
         return Contents(tuple(read_certificate(der) for der in encoded), keys)
     try:
         return Contents(certificates=(read_certificate(data),))
-    except PeerError:
+    except PeerError as error:
+        if error.reason.code is not ReasonCode.CERTIFICATE_INVALID:
+            raise  # it is a certificate, but of no use
         return Contents(revocation_lists=(read_revocation_list(data),))
 
 

@@ -38,7 +38,7 @@ look by sending a first main-mode message: a look goes through the table's index
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from stockade.model.addresses import Address, AddressRange
+from stockade.model.addresses import Address
 from stockade.model.filters import Action, Direction, FilterClass, FilterTable, SpecificFilter
 from stockade.model.negotiation import Mode, Negotiation, QuickModeMatch
 from stockade.model.reasons import Reason, ReasonCode
@@ -46,6 +46,7 @@ from stockade.model.traffic import TrafficSelector
 from stockade.policy.dynamic import response_filters
 from stockade.policy.exemptions import is_unsecurable
 
+_INBOUND, _OUTBOUND = Direction.INBOUND, Direction.OUTBOUND
 REMEMBERED = 1024
 """Pairs of hosts of which a lookup remembers the filters that speak of them."""
 
@@ -59,6 +60,9 @@ class FilterTableLookup:
             None if table.default_response is None else table.negotiations[table.default_response]
         )
         self._asked: dict[tuple[int, int, type, bool], tuple[SpecificFilter, ...]] = {}
+        self._together: dict[tuple[int, ...], tuple[SpecificFilter, ...]] = {}
+        """By the identities of what the table says of two addresses, which live as long as the table."""
+        self._answered: dict[tuple[int, int], tuple[Negotiation, ...]] = {}
         self._tunnels: _Tunnels | None = None
         self._between: dict[tuple[Address, Address], tuple[Negotiation, ...]] = {}
 
@@ -70,10 +74,31 @@ class FilterTableLookup:
             return Reason.of(
                 ReasonCode.NO_POLICY, "the addresses are of two families", local=local, peer=peer
             )
-        pair = TrafficSelector(AddressRange.host(local), AddressRange.host(peer))
-        back = pair.reversed()
-        outbound = [*_down_to_cover(self._about(pair, Direction.OUTBOUND), pair)]
-        inbound = [*_down_to_cover(self._about(back, Direction.INBOUND), back)]
+        outbound = self._about(local, peer, _OUTBOUND)
+        inbound = self._about(peer, local, _INBOUND)
+        tunnels = self._tunnels_between(local, peer)
+        if tunnels:
+            return self._answers(local, peer, outbound, inbound, tunnels)
+        # Peers under the same filters get the same answer.
+        key = (id(outbound), id(inbound))
+        known = self._answered.get(key)
+        if known is not None:
+            return known
+        answers = self._answers(local, peer, outbound, inbound, tunnels)
+        if not isinstance(answers, Reason):  # which names the peer
+            self._answered[key] = answers
+        return answers
+
+    def _answers(
+        self,
+        local: Address,
+        peer: Address,
+        about: tuple[SpecificFilter, ...],
+        about_back: tuple[SpecificFilter, ...],
+        tunnels: tuple[Negotiation, ...],
+    ) -> tuple[Negotiation, ...] | Reason:
+        """`for_peer`, from the filters that speak of the two hosts' addresses in either direction."""
+        outbound, inbound = [*_down_to_cover(about)], [*_down_to_cover(about_back)]
         found = outbound + inbound
         found.sort(key=lambda entry: -entry.weight)
         names = dict.fromkeys(
@@ -83,12 +108,11 @@ class FilterTableLookup:
             and self._table.negotiations[entry.negotiation].quick_mode.mode is Mode.TRANSPORT
         )
         answers = [self._table.negotiations[name] for name in names]
-        answers += self._tunnels_between(local, peer)
+        answers += tunnels
         if (
             self._response is not None
             and self._response.name not in names
-            and not any(entry.selector.covers(pair) for entry in outbound)
-            and not any(entry.selector.covers(back) for entry in inbound)
+            and not any(_is_of_all(entry.selector) for entry in found)
         ):
             answers.append(self._response)
         if answers:
@@ -206,30 +230,51 @@ class FilterTableLookup:
             return negotiation  # what comes back is not of this tunnel: no packet of it is let in
         return joined(negotiation, other)
 
-    def _about(self, selector: TrafficSelector, direction: Direction) -> tuple[SpecificFilter, ...]:
-        """The filters of rules that speak of the first addresses of both ends, heaviest first: all that
-        cover the selector are among them, and for two hosts all that overlap it."""
-        source, destination = selector.source.first, selector.destination.first
+    def _about(
+        self, source: Address, destination: Address, direction: Direction
+    ) -> tuple[SpecificFilter, ...]:
+        """The filters of rules that speak of both addresses, heaviest first: of a selector that begins with
+        them all that cover it are among them, and for two hosts all that overlap it. The same filters are one
+        object each time, while the lookup lives."""
         # A handshake asks twice, for its main mode and for its quick mode. Bounded; a table never changes.
-        key = (int(source), int(destination), source.__class__, direction is Direction.OUTBOUND)
+        key = (int(source), int(destination), source.__class__, direction is _OUTBOUND)
         found = self._asked.get(key)
         if found is None:
-            found = tuple(
-                entry
-                for entry in self._table.about(source, destination, direction)
-                if entry.filter_class is FilterClass.POLICY and not is_unsecurable(entry.selector.destination)
-            )
+            entries = self._table.about(source, destination, direction)
+            same = tuple(map(id, entries))
+            found = self._together.get(same)
+            if found is None:
+                if len(self._together) >= REMEMBERED:
+                    self._forget()
+                found = self._together[same] = tuple(
+                    entry
+                    for entry in entries
+                    if entry.filter_class is FilterClass.POLICY
+                    and not is_unsecurable(entry.selector.destination)
+                )
             if len(self._asked) >= REMEMBERED:
                 self._asked.clear()
             self._asked[key] = found
         return found
 
+    def _forget(self) -> None:
+        """All at once: what is remembered of a tuple is found by where it lies."""
+        self._asked.clear()
+        self._answered.clear()
+        self._together.clear()
+
+    def _about_traffic(self, selector: TrafficSelector, direction: Direction) -> tuple[SpecificFilter, ...]:
+        return self._about(selector.source.first, selector.destination.first, direction)
+
     def _covering(self, selector: TrafficSelector, direction: Direction) -> SpecificFilter | None:
-        return next((one for one in self._about(selector, direction) if one.selector.covers(selector)), None)
+        for one in self._about_traffic(selector, direction):
+            if one.selector.covers(selector):
+                return one
+        return None
 
     def _overlapping(self, selector: TrafficSelector, direction: Direction) -> Iterator[SpecificFilter]:
         hosts = selector.source.is_host and selector.destination.is_host
-        for entry in self._about(selector, direction) if hosts else self._table.filters:
+        for entry in self._about_traffic(selector, direction) if hosts else self._table.filters:
             if entry.direction is direction and entry.selector.overlaps(selector):
                 yield entry
 
@@ -306,13 +351,18 @@ def joined(first: Negotiation, second: Negotiation) -> Negotiation | Reason:
     )
 
 
-def _down_to_cover(entries: Iterable[SpecificFilter], pair: TrafficSelector) -> Iterator[SpecificFilter]:
-    """The filters that decide about some traffic of the pair of hosts, down to the first one that covers all
-    of it: what stands below that one is never reached."""
+def _down_to_cover(entries: Iterable[SpecificFilter]) -> Iterator[SpecificFilter]:
+    """Of filters that speak of two hosts' addresses those that decide about some traffic between them, down
+    to the first one that covers all of it: what stands below that one is never reached."""
     for entry in entries:
         yield entry
-        if entry.selector.covers(pair):
+        if _is_of_all(entry.selector):
             return
+
+
+def _is_of_all(selector: TrafficSelector) -> bool:
+    """Whether it covers all traffic between addresses of which it speaks."""
+    return not (selector.protocol or selector.source_port or selector.destination_port)
 
 
 def _misfit(negotiation: Negotiation, local: Address, peer: Address, requested: TrafficSelector) -> str:

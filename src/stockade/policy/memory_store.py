@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from stockade.model.reasons import ReasonCode, error_for
+from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.policy.objects import FilterAction, FilterList, Policy, PolicySet, Rule
 
 
@@ -168,12 +168,14 @@ class MemoryTransaction:
         for policy in self._objects.policies:
             for rule in policy.rules:
                 if not rule.is_default_response and getattr(rule, attribute) == name:
-                    raise error_for(
-                        ReasonCode.IN_USE,
-                        f"{kind} “{name}” is used by rule “{rule.name}” of policy “{policy.name}”",
-                        rule=rule.name,
-                        policy=policy.name,
-                    )
+                    raise in_use(kind, name, rule.name, policy.name)
+
+
+def in_use(kind: str, name: str, rule: str, policy: str) -> StockadeError:
+    """A filter list or action that a rule needs cannot go. A rule may have no name."""
+    user = f"rule “{rule}”" if rule else "a rule without a name"
+    detail = f"{kind} “{name}” is used by {user} of policy “{policy}”"
+    return error_for(ReasonCode.IN_USE, detail, **({"rule": rule} if rule else {}), policy=policy)
 
 
 def _put(kind: str, entries: tuple[N, ...], entry: N, store: str) -> tuple[tuple[N, ...], N | None]:

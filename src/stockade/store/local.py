@@ -176,7 +176,9 @@ class LocalStore:
                 state = revisions.state_of(connection, number, self._name)
         if state is None:
             raise error_for(
-                ReasonCode.UNKNOWN_NAME, f"there is no revision {number} (any more)", store=self._name
+                ReasonCode.UNKNOWN_NAME,
+                f"there is no revision {number} (any more): stockade policy history lists what there is",
+                store=self._name,
             )
         return state
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from uuid import UUID
 
 from stockade.model.reasons import ReasonCode, StockadeError, error_for
+from stockade.policy.memory_store import in_use
 from stockade.policy.objects import Filter, FilterAction, FilterList, Policy, PolicySet, Rule
 from stockade.store.revisions import PolicyObject
 from stockade.store.rows import Value, authentication_values, filter_values, main_mode_text, quick_mode_text
@@ -278,12 +279,7 @@ class LocalTransaction:
             (guid,),
         ).fetchone()
         if user is not None:
-            raise error_for(
-                ReasonCode.IN_USE,
-                f"{_KINDS[table]} “{name}” is used by rule “{user[0]}” of policy “{user[1]}”",
-                rule=user[0],
-                policy=user[1],
-            )
+            raise in_use(_KINDS[table], name, str(user[0]), str(user[1]))
         self._run(f"DELETE FROM {table} WHERE guid = ?", (guid,))  # noqa: S608
         self._touch(table, guid, None)
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -113,17 +114,24 @@ def test_a_controller_whose_answer_kills_or_stops_the_reader_is_left_for_the_nex
         return b"answer\n" + controller.encode()
 
     monkeypatch.setattr(domain_fetch, "_tried", tried)
-    monkeypatch.setattr(domain_fetch, "CONTROLLER_SECONDS", 3.0)
 
     def ask(*controllers: str) -> bytes:
         return domain_fetch._from_any(Request("lab.test", controllers=controllers), Login(), lambda one: b"")
 
-    assert ask("falls", "hangs", "refuses", "good", "better") == b"good"
+    assert ask("falls", "refuses", "good", "better") == b"good"
+    for seconds in (1.0, 8.0, 60.0):  # a busy machine takes its time for a good answer too
+        monkeypatch.setattr(domain_fetch, "CONTROLLER_SECONDS", seconds)
+        with suppress(HostError):
+            assert ask("hangs", "good", "better") == b"good"
+            break
+    else:
+        raise AssertionError("the one that hangs was never left")
     for controller, code in (
         ("falls", ReasonCode.DIRECTORY_UNREACHABLE),
         ("hangs", ReasonCode.DIRECTORY_UNREACHABLE),
         ("refuses", ReasonCode.DIRECTORY_REFUSED),
     ):
+        monkeypatch.setattr(domain_fetch, "CONTROLLER_SECONDS", 1.0 if controller == "hangs" else 60.0)
         with pytest.raises(HostError) as caught:
             ask(controller)
         assert caught.value.reason.code is code
@@ -133,12 +141,15 @@ def test_a_controller_whose_answer_kills_or_stops_the_reader_is_left_for_the_nex
 def test_a_process_that_hangs_is_ended_and_one_that_dies_is_no_answer(monkeypatch, tmp_path):
     started = tmp_path / "pid"
     program = tmp_path / "python"
-    program.write_text(f"#!/bin/sh\necho $$ > {started}\nexec sleep 60\n")
+    program.write_text(f"#!/bin/sh\necho $$ > {started}\nexec sleep 600\n")
     program.chmod(0o700)
-    monkeypatch.setattr("stockade.agent.domain.FETCH_SECONDS", 3.0)  # the shell must have begun
     monkeypatch.setattr("sys.executable", str(program))
-    with pytest.raises(HostError, match="does not finish its answer"):
-        asyncio.run(read_in_process(Request("lab.test")))
+    for seconds in (0.5, 5.0, 60.0):  # until the shell had begun
+        monkeypatch.setattr("stockade.agent.domain.FETCH_SECONDS", seconds)
+        with pytest.raises(HostError, match="does not finish its answer"):
+            asyncio.run(read_in_process(Request("lab.test")))
+        if started.exists() and started.read_text().strip():
+            break
     with pytest.raises(ProcessLookupError):
         os.kill(json.loads(started.read_text()), 0)
     program.write_text("#!/bin/sh\nexit 3\n")

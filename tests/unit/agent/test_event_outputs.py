@@ -116,7 +116,7 @@ def test_one_that_never_answers_is_told_once_without_its_address_and_keeps_nobod
         sender.start()
         for _ in range(QUEUE * 5):
             sender.add(record_of())
-        assert sender.dropped >= QUEUE * 5 - QUEUE - 1 - 1, "the queue has an end"
+        assert sender.dropped >= QUEUE * 3, "the queue has an end"
         wait_for(lambda: told)
         sender.close()
     assert len(told) == 1
@@ -160,9 +160,10 @@ def test_a_program_that_hangs_is_ended_with_its_children(tmp_path):
     program, pid = tmp_path / "program", tmp_path / "pid"
     program.write_text(f'#!/bin/sh\nsleep 1000 & echo $! > "{pid}"; wait\n')
     program.chmod(stat.S_IRWXU)
-    trouble = run_program((str(program),), b"{}", 2.0)
-    assert "did not end" in trouble
-    wait_for(lambda: pid.exists() and pid.read_text().strip())
+    for seconds in (1.0, 4.0, 16.0, 60.0):  # until it lived long enough to have a child
+        assert "did not end" in run_program((str(program),), b"{}", seconds)
+        if pid.exists() and pid.read_text().strip():
+            break
 
     def gone():
         try:

@@ -35,7 +35,12 @@ def ask(request, agent=None):
             writer.close()
             return answer.decode()
 
-    return asyncio.run(run())
+    while True:
+        try:
+            return asyncio.run(run())
+        except StockadeError as refused:  # somebody else took the port meanwhile
+            if refused.reason.code is not ReasonCode.PORT_TAKEN:
+                raise
 
 
 def get(path="/metrics", host="127.0.0.1:PORT", method="GET"):

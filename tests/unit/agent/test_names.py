@@ -34,7 +34,7 @@ class World:
         asked = len(self.asked) + expected
         self.keeper.ask_due(now)
         changed = False
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while (len(self.asked) < asked or self.keeper_waits()) and time.monotonic() < deadline:
             self.woken.wait(0.02)
             self.woken.clear()
@@ -104,13 +104,12 @@ def test_what_was_known_is_known_after_a_restart(tmp_path):
 
 def test_a_slow_resolver_holds_nobody_up():
     free = threading.Event()
-    keeper = NameKeeper(lambda: None, resolve=lambda name: (free.wait(10), ())[1])
+    keeper = NameKeeper(lambda: None, resolve=lambda name: (free.wait(120), ())[1])
     keeper.want([f"host{number}.example" for number in range(50)], 0.0)
-    begun = time.monotonic()
     keeper.ask_due(0.0)
     assert not keeper.collect(0.0)
-    assert time.monotonic() - begun < 5  # far less; the resolver takes ten
-    assert threading.active_count() < 20
+    assert all(row.asking for row in keeper.rows), "it waited until the resolver had answered"
+    assert sum(thread.name.startswith("stockade-names") for thread in threading.enumerate()) < 20
     free.set()
     keeper.close()
 

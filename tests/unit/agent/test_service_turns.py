@@ -12,6 +12,6 @@ def test_each_answer_leaves_before_the_next_datagram_is_looked_at() -> None:
         receive=lambda datagram, local, remote, now: told.append(f"received {datagram.decode()}"),
         pump=lambda now, send: told.append("sent"),
     )
-    service = SimpleNamespace(_core=core, _send=None, _pump=lambda: told.append("turn ended"))
+    service = SimpleNamespace(_core=core, _send=None, _pumped=lambda now: told.append("turn ended"))
     Service._on_datagrams(service, lambda: [(b"one", None, None), (b"two", None, None)])
     assert told == ["received one", "sent", "received two", "sent", "turn ended"]

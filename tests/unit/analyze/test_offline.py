@@ -40,7 +40,7 @@ def test_the_only_policy_counts_as_assigned_and_the_answer_says_so(policy_set):
 def test_of_several_one_has_to_be_named():
     with pytest.raises(CallerError) as caught:
         Offline.of([predefined_set()], [ME])
-    assert caught.value.reason.code is ReasonCode.INVALID_POLICY
+    assert caught.value.reason.code is ReasonCode.NOT_ASSIGNED
     assert CLIENT in str(caught.value)
     offline = Offline.of([predefined_set()], [ME], policy=SECURE_SERVER.upper())
     assert offline.explain(WEB).verdict is Verdict.SECURE

@@ -282,7 +282,7 @@ def drive(steps, client: Client | None = None) -> Client:
     used = client or Client()
 
     async def run() -> None:
-        app = Monitor(used, interval=0.05)
+        app = Monitor(used, interval=0.3)  # oftener, and a slow machine does nothing else
         async with app.run_test(size=(140, 40)) as pilot:
             await until(pilot, lambda: app._shown)
             await steps(app, pilot)

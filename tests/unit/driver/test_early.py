@@ -10,6 +10,7 @@ from stockade.driver.contract import PacketRefused
 from stockade.driver.datapath import Datapath
 from stockade.driver.early import EarlyPackets
 from stockade.driver.memory import MemoryDriver
+from stockade.driver.spis import AWAITED_SECONDS
 from stockade.model.filters import Direction
 from stockade.model.reasons import ReasonCode
 from stockade.model.sa import UdpEncapsulation
@@ -121,3 +122,22 @@ def test_a_packet_for_a_reserved_spi_is_no_sign_of_lost_state(hosts: SimpleNames
     driver.remove_sa(spi, Direction.INBOUND, hosts.ALPHA)  # the negotiation came to nothing
     assert comes(spi, IPv4Address("10.0.0.9")) == [spi]
     assert comes(0xDEAD_BEEF, ip_address("10.0.0.10")) == [0xDEAD_BEEF]
+
+
+def test_news_of_a_packet_ahead_of_its_sa_is_kept_back_for_some_seconds_only(hosts: SimpleNamespace) -> None:
+    """Later the same news says that the data plane has not what its driver believes: the agent must hear."""
+    driver = MemoryDriver(lambda packet: None, lambda packet: None)
+    driver.start()
+    driver.install_filters(hosts.make_table(("negotiate", 0, 0)))
+    spi = driver.get_spi(hosts.BETA, hosts.ALPHA)
+    driver.tick(10.0)
+    driver.add_sa(hosts.mirror(hosts.make_sa(spi=spi)))
+
+    def comes(source: str, now: float) -> list[int]:
+        """To another address than the SA's: the data plane has no such SA."""
+        esp = spi.to_bytes(4, "big") + bytes(60)
+        driver.inbound(hosts.build_packet(ip_address(source), ip_address("10.0.0.3"), 50, esp), now)
+        return [event.spi for event in driver.events() if isinstance(event, PacketRefused)]
+
+    assert comes("10.0.0.4", 10.5) == []
+    assert comes("10.0.0.5", 10.0 + AWAITED_SECONDS) == [spi]

@@ -140,10 +140,10 @@ def test_lists_are_kept_and_failures_are_not_asked_again_at_once(server: Server,
 def test_a_server_that_hangs_is_given_up(server: Server, monkeypatch) -> None:
     monkeypatch.setattr("stockade.pki.distribution.TIMEOUT_SECONDS", 0.2)
     held = threading.Event()
-    monkeypatch.setattr(Handler, "do_GET", lambda self: held.wait(5))
+    monkeypatch.setattr(Handler, "do_GET", lambda self: held.wait(120))
     begun = time.monotonic()
     fetcher = ListFetcher()
     fetcher.fetch([server.url("/list")], NOW)
     held.set()
     assert fetcher.trouble([server.url("/list")])
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 60

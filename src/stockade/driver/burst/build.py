@@ -27,7 +27,7 @@ FLAGS = (
     "-fstack-protector-strong",
     "-D_FORTIFY_SOURCE=2",
 )
-LINKS = ("-Wl,-z,relro,-z,now", "-lcrypto", "-ldl")
+LINKS = ("-Wl,-z,relro,-z,now", "-lcrypto", "-ldl", "-pthread")
 
 
 def sources() -> list[Path]:

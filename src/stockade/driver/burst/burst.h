@@ -6,7 +6,9 @@
  * handed back untouched ("punted") and goes the Python way, which is the reference for all of this. So no
  * verdict, counter or event is made in two places.
  *
- * No function here is safe for two threads at once; the data plane has one.
+ * Threads: Python's, and where there are several queues of the TUN device a worker for each (`workers.c` has the rules,
+ * in short: everything that Python calls has all of this for itself, but `burst_run` lets the workers in; what is sealed
+ * is sealed and sent under a lock of its SA). No function here is for two of Python's threads at once.
  */
 #ifndef STOCKADE_BURST_H
 #define STOCKADE_BURST_H
@@ -19,6 +21,8 @@
 #include <openssl/evp.h>
 #include <openssl/md5.h>
 #include <openssl/sha.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -27,7 +31,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
-#define BURST_ABI 6
+#define BURST_ABI 7
 
 enum {
     SLOTS = 64,             /* packets in one recvmmsg or sendmmsg */
@@ -50,6 +54,8 @@ enum {
     EXTENDED_HEADER = 12,   /* SPI and 64 bits of sequence number, as they are authenticated */
     WATCHES = 16,           /* descriptors that `burst_run` waits for */
     MAXIMUM_GSO = 64,       /* segments in one send; older kernels' limit */
+    WORKERS = 4,            /* queues of the device with a thread each, at most */
+    LANES = WORKERS + 1,    /* Python's own thread is the first */
     RUNS = 8,               /* TCP flows that are merged at a time */
     RUN_PACKETS = 64,
     MAXIMUM_JOINED = 65000,
@@ -114,9 +120,13 @@ struct security_association {
     uint32_t window;          /* and its width */
     uint32_t words;           /* of `seen`, a power of two */
     uint64_t *seen;
-    uint32_t report;          /* its place in the report of that call */
-    uint64_t touched_in;      /* the call that reported it last */
-    uint64_t held_in;         /* the call in which one of its packets went the Python way */
+    struct {
+        uint64_t touched_in;  /* the call that reported it last */
+        uint64_t held_in;     /* the call in which one of its packets went the Python way */
+        uint32_t report;      /* its place in the report of that call */
+    } in[LANES];
+    uint32_t queue;           /* of the device for what its peer sends, before the remainder is taken */
+    pthread_mutex_t lock;     /* from the first number that is used until its packet is sent */
     sa_t *next;               /* in the table of inbound SAs */
 };
 
@@ -146,18 +156,41 @@ typedef struct {
     const uint8_t *first;     /* the first packet's headers */
     uint32_t at, header, size, total, expected, packets, order;
     uint8_t last_flags;
+    int device;
     struct iovec parts[RUN_PACKETS + 1];
 } run_t;
 
+typedef struct burst burst_t;
+
+/* What all lanes share. */
 typedef struct {
-    result_t result;
-    uint32_t options;
-    uint64_t call;            /* number of the call that runs */
     uint64_t generation;      /* of flows that count */
     flow_t *flows;
     uint32_t next_way;
     sa_t **inbound;           /* by (destination, SPI) */
     uint32_t buckets, inbound_count;
+    pthread_rwlock_t door;    /* shared by the lanes that carry packets; Python's alone outside `burst_run` */
+    bool closed;              /* Python's thread holds it alone */
+    uint32_t workers;
+    burst_t *worker[WORKERS];
+    int queues[WORKERS];      /* descriptors of the device */
+    int nudge;                /* eventfd: a worker has something for Python */
+    bool stop;
+} tables_t;
+
+struct burst {
+    result_t result;
+    uint32_t options;
+    uint64_t call;            /* number of the call that runs */
+    uint32_t lane;            /* 0: Python's own thread */
+    tables_t *tables;         /* that lane's, of all */
+    tables_t own;
+    pthread_t thread;         /* a worker's, and what wakes it: */
+    sem_t resume;
+    int queue, wake;
+    bool waits, told;         /* for Python; Python was told that there is something */
+    sa_t *taken[READS];       /* whose locks are held */
+    uint32_t taken_count;
     uint8_t *in;              /* SLOTS slots of IN_SLOT: what was read */
     uint8_t *out;             /* inbound: what was opened, in slots like `in`; outbound: SEND_SLOT slots */
     uint8_t *unsent;          /* UNSENT slots of SEND_SLOT */
@@ -179,7 +212,7 @@ typedef struct {
     uint32_t noise_left;
     run_t runs[RUNS];
     uint32_t run_order;
-} burst_t;
+};
 
 /* gcm.c */
 struct gcm;
@@ -211,10 +244,20 @@ bool replay_accept(sa_t *sa, uint64_t sequence);
 sa_t *flow_find(const burst_t *b, const flow_key_t *key, const sa_t *of);
 sa_t *inbound_find(const burst_t *b, const uint8_t *destination, size_t size, uint32_t spi);
 void begin(burst_t *b, int device);
-void take_outbound(burst_t *b);
+void take_outbound(burst_t *b, int device);
 int take_inbound(burst_t *b, int sock, int version, bool udp);
 int take_datagrams(burst_t *b, int sock);
 void touch(burst_t *b, sa_t *sa, uint64_t packets, uint64_t bytes);
+burst_t *lane_new(uint32_t options, uint32_t lane);
+void lane_free(burst_t *b);
+
+/* workers.c */
+void open_door(burst_t *b);
+void close_door(burst_t *b);
+void enter(burst_t *b);
+void leave(burst_t *b);
+bool heed_workers(burst_t *b);
+void stop_workers(burst_t *b);
 
 /* packets.c */
 typedef struct { uint32_t at; uint8_t protocol, version; } place_t;

@@ -136,6 +136,7 @@ sa_t *burst_sa_new(const parameters *given, uint32_t options)
     sa_t *sa = calloc(1, sizeof *sa);
     if (!sa)
         return NULL;
+    pthread_mutex_init(&sa->lock, NULL);
     sa->id = given->id;
     sa->spi = htonl(given->spi);
     sa->mtu = given->mtu;
@@ -199,6 +200,7 @@ void burst_sa_free(sa_t *sa)
     EVP_CIPHER_CTX_free(sa->context); /* wipes */
     gcm_free(sa->gcm);
     free(sa->seen);
+    pthread_mutex_destroy(&sa->lock);
     OPENSSL_cleanse(sa, sizeof *sa);
     free(sa);
 }

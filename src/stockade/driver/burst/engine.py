@@ -5,11 +5,13 @@
     handle.learn(flow_key)               this flow may use this SA, decided by `datapath`
     batch = burst.outbound(device, …)    what was done, and what comes back for Python to do
 
-One thread. A call gives up the interpreter's lock. Keys are copied into C and wiped there by `remove`.
+One of Python's threads. A call gives up the interpreter's lock, and `run` lets the threads of C work that
+`work` has made; outside of it they stand still, so all else here is as if they were not there. Keys are
+copied into C and wiped there by `remove`.
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -24,12 +26,14 @@ from stockade.model.negotiation import Mode
 from stockade.model.sa import SecurityAssociation
 from stockade.model.suites import Encryption, Hash
 
-ABI: Final = 6
+ABI: Final = 7
 SLOTS: Final = 64
 UNSENT: Final = 64
 GRO_READS: Final = 8
 _PUNTS, _TOUCHES = 1024, 2048
 MAXIMUM_MTU: Final = 9216
+WORKERS: Final = 4
+"""Queues of the device with a thread each, at most."""
 
 _GCM, _AES_CBC, _TRIPLE_DES, _NULL = 1, 2, 3, 4
 _CIPHERS: Final = {
@@ -173,6 +177,8 @@ class _Library:
         self.watch = function("burst_watch", size, pointer, size, size, size)
         self.unwatch = function("burst_unwatch", None, pointer, size)
         self.run = function("burst_run", size, pointer, size, size, size, size, size)
+        self.work = function("burst_work", size, pointer, ctypes.POINTER(ctypes.c_int), number)
+        self.worked = function("burst_worked", pointer, pointer, number)
         self.use_udp = function("burst_use_udp", None, pointer, size)
         self.replay_number = function("burst_sa_replay_number", sequence, pointer, number)
         self.check = function("burst_sa_check", size, pointer, sequence)
@@ -337,15 +343,16 @@ class Burst:
         address = library.result(pointer)
         assert address is not None
         self._result = _Result.from_address(address)
+        self._worked: list[_Result] = []
         self._sas: dict[int, BurstSa] = {}
         self._last = 0
 
     def __del__(self) -> None:
         pointer = getattr(self, "pointer", None)
         if pointer:
+            self._library.free(pointer)  # ends the threads
             for each in self._sas.values():
                 self._library.sa_free(each.pointer)
-            self._library.free(pointer)
 
     # ---- SAs -----------------------------------------------------------------------------------------------
 
@@ -412,6 +419,22 @@ class Burst:
             return bool(ready), _NOTHING
         return bool(ready), self._batch()
 
+    def work(self, queues: Sequence[int]) -> bool:
+        """Give each of these queues of the device a thread that carries what leaves by it, during `run`; once
+        and before any packet. False where the system has no threads for us."""
+        numbers = (ctypes.c_int * len(queues))(*queues)
+        if self._library.work(self.pointer, numbers, len(queues)):
+            return False
+        for number in range(len(queues)):
+            address = self._library.worked(self.pointer, number)
+            assert address is not None
+            self._worked.append(_Result.from_address(address))
+        return True
+
+    def worked(self) -> list[Batch]:
+        """What the threads did during the last `run`, as it gives it; to be asked for after each."""
+        return [self._batch(result) for result in self._worked if result.received]
+
     def use_udp(self, sock: int) -> None:
         """The UDP socket of port 4500 (IPv4): ESP in UDP goes out by it, many segments a call. -1 for
         none."""
@@ -421,8 +444,8 @@ class Burst:
         """As `inbound` from that socket, whose datagrams may be merged ones; they come back as IP packets."""
         return self._batch() if self._library.inbound_gro(self.pointer, sock, device) else _NOTHING
 
-    def _batch(self) -> Batch:
-        result = self._result
+    def _batch(self, result: _Result | None = None) -> Batch:
+        result = result or self._result
         copy = ctypes.string_at
         touched = copy(ctypes.addressof(result.touch), result.touched * _TOUCHED.size)
         return Batch(
@@ -438,8 +461,12 @@ class Burst:
         )
 
     def times(self) -> Times:
-        result = self._result
-        return Times(result.total_ns / 1e9, result.crypto_ns / 1e9, result.system_ns / 1e9)
+        lanes = [self._result, *self._worked]
+        return Times(
+            sum(lane.total_ns for lane in lanes) / 1e9,
+            sum(lane.crypto_ns for lane in lanes) / 1e9,
+            sum(lane.system_ns for lane in lanes) / 1e9,
+        )
 
     def preload_noise(self, noise: bytes) -> None:
         """For tests: the next random blocks of CBC, at most 1024 bytes."""

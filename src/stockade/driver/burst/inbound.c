@@ -96,7 +96,7 @@ static uint32_t open_esp(burst_t *b, const uint8_t *packet, place_t place, const
     uint32_t spi;
     memcpy(&spi, esp, 4);
     sa_t *sa = place.version == 4 ? inbound_find(b, packet + 16, 4, spi) : inbound_find(b, packet + 24, 16, spi);
-    if (!sa || sa->udp != udp || sa->held_in == b->call || length < smallest_esp(sa))
+    if (!sa || sa->udp != udp || sa->in[0].held_in == b->call || length < smallest_esp(sa))
         return PUNTED;
     if (udp && memcmp(packet + place.at, &sa->udp_source, 2))
         return PUNTED; /* a NAT has moved the peer, or so it seems: Python looks at it */
@@ -141,10 +141,14 @@ static uint32_t open_esp(burst_t *b, const uint8_t *packet, place_t place, const
     if (!replay_accept(sa, sequence))
         return REPLAYED;
     touch(b, sa, 1, plain);
+    /* By which queue a flow's packets come to us the kernel learns from where ours go in: all of one peer by one, so
+     * that two workers seldom want the same SA. */
+    if (b->tables->workers)
+        b->device = b->tables->queues[sa->queue % b->tables->workers];
     deliver(b, out, whole, &inside);
     return 0;
 hold:
-    sa->held_in = b->call;
+    sa->in[0].held_in = b->call;
     return PUNTED;
 }
 

@@ -41,40 +41,38 @@ static uint64_t rest_of(const burst_t *b, struct pollfd *entries, uint64_t now)
     return least;
 }
 
-/* Carry packets until `slow` (an epoll descriptor, with all that is Python's) has something, a packet is Python's to
- * decide, an SA has used up the bytes up to a lifetime, the time is over, or 20 ms after the first packet: then the
- * counters are told. 1 where `slow` has something, else 0. */
-int burst_run(burst_t *b, int slow, int device, int send4, int send6, int timeout_ms)
+static int carry(burst_t *b, int slow, int timeout_ms)
 {
     result_t *result = &b->result;
-    struct pollfd entries[WATCHES + 1];
+    struct pollfd entries[WATCHES + 2];
     uint64_t now = now_ns(), end = now + (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms) * 1000000u;
-    begin(b, device);
-    b->send[0] = send4;
-    b->send[1] = send6;
+    uint32_t count = b->watches;
     for (uint32_t n = 0; n < b->watches; n++)
         entries[n] = (struct pollfd){b->watched[n].descriptor, POLLIN, 0};
-    entries[b->watches] = (struct pollfd){slow, POLLIN, 0};
+    entries[count++] = (struct pollfd){slow, POLLIN, 0};
+    if (b->tables->workers)
+        entries[count++] = (struct pollfd){b->tables->nudge, POLLIN, 0};
     for (;;) {
         uint64_t rest = rest_of(b, entries, now), left = end > now ? end - now : 0;
         if (rest && rest < left)
             left = rest;
         struct timespec wait = {(time_t)(left / 1000000000u), (long)(left % 1000000000u)};
-        int ready = ppoll(entries, b->watches + 1, &wait, NULL);
+        int ready = ppoll(entries, count, &wait, NULL);
         if (ready < 0 || (!ready && !rest))
             return 0; /* a signal is Python's, or the time is over */
         uint64_t began = now_ns();
+        enter(b);
         for (uint32_t n = 0; n < b->watches; n++) {
             if (!entries[n].revents)
                 continue;
-            int sock = b->watched[n].descriptor, count = 0;
+            int sock = b->watched[n].descriptor, came = 0;
             switch (b->watched[n].kind) {
-            case WATCH_DEVICE: take_outbound(b); break;
-            case WATCH_ESP: count = take_inbound(b, sock, b->watched[n].version, false); break;
-            case WATCH_UDP: count = take_inbound(b, sock, b->watched[n].version, true); break;
+            case WATCH_DEVICE: take_outbound(b, sock); break;
+            case WATCH_ESP: came = take_inbound(b, sock, b->watched[n].version, false); break;
+            case WATCH_UDP: came = take_inbound(b, sock, b->watched[n].version, true); break;
             case WATCH_DATAGRAMS: take_datagrams(b, sock); break;
             }
-            if (count >= REST_FROM && count < REST_TO && !(b->options & OPTION_NO_REST))
+            if (came >= REST_FROM && came < REST_TO && !(b->options & OPTION_NO_REST))
                 b->watched[n].rests_until = began + REST_NS;
             /* What was handed back stands where the next packets would be read to. */
             if (result->punts || result->unsent) {
@@ -82,6 +80,7 @@ int burst_run(burst_t *b, int slow, int device, int send4, int send6, int timeou
                 break;
             }
         }
+        leave(b);
         now = now_ns();
         if (b->options & OPTION_TIMES)
             result->total_ns += now - began;
@@ -89,9 +88,29 @@ int burst_run(burst_t *b, int slow, int device, int send4, int send6, int timeou
             return SLOW_READY;
         if (result->punts || result->unsent || b->leave || result->touched >= PUNTS)
             return 0;
-        if (result->touched && end > now + REPORT_NS)
+        bool touched = result->touched;
+        if (b->tables->workers && entries[b->watches + 1].revents) {
+            if (heed_workers(b))
+                return 0;
+            touched = true;
+        }
+        if (touched && end > now + REPORT_NS)
             end = now + REPORT_NS;
         if (end <= now)
             return 0;
     }
+}
+
+/* Carry packets until `slow` (an epoll descriptor, with all that is Python's) has something, a packet is Python's to
+ * decide, an SA has used up the bytes up to a lifetime, the time is over, or 20 ms after the first packet: then the
+ * counters are told, of the workers too. 1 where `slow` has something, else 0. */
+int burst_run(burst_t *b, int slow, int device, int send4, int send6, int timeout_ms)
+{
+    begin(b, device);
+    b->send[0] = send4;
+    b->send[1] = send6;
+    open_door(b);
+    int ready = carry(b, slow, timeout_ms);
+    close_door(b);
+    return ready;
 }

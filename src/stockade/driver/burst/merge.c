@@ -8,22 +8,22 @@
 
 enum { FLAG_ACK = 0x10, FLAG_PSH = 0x08, NEEDS_CHECKSUM = 1, DATA_VALID = 2, GSO_TCPV4 = 1, GSO_TCPV6 = 4 };
 
-static void write_out(burst_t *b, const struct iovec *parts, int count)
+static void write_out(burst_t *b, int device, const struct iovec *parts, int count)
 {
     uint64_t began = b->options & OPTION_TIMES ? now_ns() : 0;
     /* The stack refuses what it finds wrong and drops what is too much: as from any device. */
-    ssize_t written = writev(b->device, parts, count);
+    ssize_t written = writev(device, parts, count);
     (void)written;
     b->result.writes++;
     if (began)
         b->result.system_ns += now_ns() - began;
 }
 
-static void write_single(burst_t *b, const uint8_t *packet, size_t size)
+static void write_single(burst_t *b, int device, const uint8_t *packet, size_t size)
 {
     uint8_t header[VNET] = {DATA_VALID};
     struct iovec parts[2] = {{header, VNET}, {(void *)packet, size}};
-    write_out(b, parts, 2);
+    write_out(b, device, parts, 2);
 }
 
 static void put_native16(uint8_t *at, uint16_t value) { memcpy(at, &value, 2); }
@@ -35,7 +35,7 @@ static void write_run(burst_t *b, run_t *run)
     if (!count)
         return;
     if (count == 1) {
-        write_single(b, run->first, run->header + run->parts[1].iov_len);
+        write_single(b, run->device, run->first, run->header + run->parts[1].iov_len);
         return;
     }
     uint8_t head[VNET + 128];
@@ -68,7 +68,7 @@ static void write_run(burst_t *b, run_t *run)
     word = word ? (uint16_t)~word : 0;
     memcpy(tcp + 16, &word, 2);
     run->parts[0] = (struct iovec){head, VNET + run->header};
-    write_out(b, run->parts, (int)count + 1);
+    write_out(b, run->device, run->parts, (int)count + 1);
 }
 
 static run_t *run_of(burst_t *b, const flow_key_t *flow)
@@ -115,7 +115,7 @@ void deliver(burst_t *b, const uint8_t *packet, size_t size, const place_t *plac
     flow_key_t flow;
     uint32_t at = place->at;
     if ((b->options & OPTION_NO_MERGE) || place->protocol != TCP || !make_key(packet, size, place, &flow)) {
-        write_single(b, packet, size);
+        write_single(b, b->device, packet, size);
         return;
     }
     run_t *run = run_of(b, &flow);
@@ -134,7 +134,7 @@ void deliver(burst_t *b, const uint8_t *packet, size_t size, const place_t *plac
         run = NULL;
     }
     if (!joinable) {
-        write_single(b, packet, size);
+        write_single(b, b->device, packet, size);
         return;
     }
     if (!run) {
@@ -146,6 +146,7 @@ void deliver(burst_t *b, const uint8_t *packet, size_t size, const place_t *plac
         run->size = length;
         run->total = header;
         run->order = b->run_order++;
+        run->device = b->device;
     }
     run->parts[++run->packets] = (struct iovec){(void *)(packet + header), length};
     run->total += length;

@@ -151,6 +151,29 @@ static void flush(burst_t *b)
         b->result.system_ns += now_ns() - began;
 }
 
+static void let_go(burst_t *b)
+{
+    while (b->taken_count)
+        pthread_mutex_unlock(&b->taken[--b->taken_count]->lock);
+}
+
+/* Have the SA for this thread alone until its packets are sent: no number is used twice, and they leave in the order of
+ * their numbers, as a narrow replay window wants it. Nobody waits for one SA while holding another. */
+static void take_sa(burst_t *b, sa_t *sa)
+{
+    if (!b->tables->workers)
+        return;
+    for (uint32_t n = 0; n < b->taken_count; n++)
+        if (b->taken[n] == sa)
+            return;
+    if (b->taken_count == READS || pthread_mutex_trylock(&sa->lock)) {
+        flush(b);
+        let_go(b);
+        pthread_mutex_lock(&sa->lock);
+    }
+    b->taken[b->taken_count++] = sa;
+}
+
 /* Where the next sealed packet is to stand. */
 static uint8_t *next_slot(burst_t *b, int version)
 {
@@ -398,10 +421,11 @@ static bool seal_frame(burst_t *b, uint8_t *frame, size_t length)
     if (!locate(packet, size, &work.place) || !make_key(packet, size, &work.place, &key))
         return false;
     sa_t *sa = work.sa = flow_find(b, &key, NULL);
-    if (!sa || sa->held_in == b->call || b->send[sa->version == 6] < 0)
+    if (!sa || sa->in[b->lane].held_in == b->call || b->send[sa->version == 6] < 0)
         return false;
     if (!sa->tunnel && sa->version != work.place.version)
         return false;
+    take_sa(b, sa);
     int32_t outer = sa->version == 4 ? IPV4_HEADER : IPV6_HEADER;
     int32_t whole = sa->tunnel ? (int32_t)size : (int32_t)(size - work.place.at);
     int32_t largest = largest_payload(sa, (int32_t)sa->mtu - (sa->tunnel ? outer : (int32_t)work.place.at));
@@ -431,7 +455,7 @@ static bool seal_frame(burst_t *b, uint8_t *frame, size_t length)
         seal_single(b, &work, size);
         return true;
     }
-    sa->held_in = b->call; /* what follows of this SA must not overtake it */
+    sa->in[b->lane].held_in = b->call; /* what follows of this SA must not overtake it */
     return false;
 }
 
@@ -443,18 +467,19 @@ void begin(burst_t *b, int device)
     b->device = device;
     b->leave = false;
     b->filled = 0;
+    b->told = false;
     result->received = result->punts = result->touched = result->unsent = result->dropped = 0;
 }
 
 /* Read what waits in the device (at most `READS`), seal and send it. What is not done here is in the result. */
-void take_outbound(burst_t *b)
+void take_outbound(burst_t *b, int device)
 {
     result_t *result = &b->result;
     bool times = b->options & OPTION_TIMES;
     for (int n = 0; n < READS; n++) {
         uint8_t *frame = b->in + (size_t)n * IN_SLOT;
         uint64_t before = times ? now_ns() : 0;
-        ssize_t length = read(b->device, frame, VNET + 65535);
+        ssize_t length = read(device, frame, VNET + 65535);
         if (times)
             result->system_ns += now_ns() - before;
         if (length < 0 && errno == EINTR)
@@ -467,6 +492,7 @@ void take_outbound(burst_t *b)
     }
     if (b->filled)
         flush(b);
+    let_go(b);
 }
 
 int burst_outbound(burst_t *b, int device, int send4, int send6)
@@ -475,7 +501,7 @@ int burst_outbound(burst_t *b, int device, int send4, int send6)
     begin(b, device);
     b->send[0] = send4;
     b->send[1] = send6;
-    take_outbound(b);
+    take_outbound(b, device);
     if (began)
         b->result.total_ns += now_ns() - began;
     return (int)b->result.received;

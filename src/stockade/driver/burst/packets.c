@@ -60,7 +60,7 @@ bool make_key(const uint8_t *packet, size_t size, const place_t *place, flow_key
 /* The sum of the data as 16-bit words in this machine's byte order; RFC 1071 section 2 (B) says why that does not
  * matter until the end. Wider than 16 bits; `checksum_of` folds. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) \
-    && defined(__GLIBC__)
+    && !defined(__SANITIZE_THREAD__) && defined(__GLIBC__)
 __attribute__((target_clones("avx2", "default")))
 #endif
 uint64_t sum_bytes(const uint8_t *data, size_t size)

@@ -86,12 +86,12 @@ static uint32_t hash_of(const uint8_t *bytes, size_t size, uint64_t seed)
  * many of thousands would in a table where each has one. */
 static flow_t *set_of(const burst_t *b, const flow_key_t *key, const sa_t *of)
 {
-    return b->flows + (hash_of(key->bytes, key->length, (uintptr_t)of) & (FLOWS - 1) & ~(uint32_t)(WAYS - 1));
+    return b->tables->flows + (hash_of(key->bytes, key->length, (uintptr_t)of) & (FLOWS - 1) & ~(uint32_t)(WAYS - 1));
 }
 
 static bool is_flow(const burst_t *b, const flow_t *flow, const flow_key_t *key)
 {
-    return flow->generation == b->generation && flow->key.length == key->length
+    return flow->generation == b->tables->generation && flow->key.length == key->length
            && !memcmp(flow->key.bytes, key->bytes, key->length);
 }
 
@@ -118,28 +118,28 @@ void burst_learn(burst_t *b, sa_t *sa, const uint8_t *key, uint32_t size)
         if (is_flow(b, set + n, &wanted) && (sa->outbound ? set[n].sa->outbound : set[n].sa == sa))
             flow = set + n;
     for (int n = 0; n < WAYS && !flow; n++)
-        if (set[n].generation != b->generation)
+        if (set[n].generation != b->tables->generation)
             flow = set + n;
     if (!flow)
-        flow = set + b->next_way++ % WAYS;
-    flow->generation = b->generation;
+        flow = set + b->tables->next_way++ % WAYS;
+    flow->generation = b->tables->generation;
     flow->sa = sa;
     flow->key = wanted;
 }
 
 /* Forget all flows: filters or SAs have changed. */
-void burst_forget(burst_t *b) { b->generation++; }
+void burst_forget(burst_t *b) { b->tables->generation++; }
 
 /* ---- inbound SAs --------------------------------------------------------------------------------------------- */
 
 static uint32_t bucket_of(const burst_t *b, const uint8_t *destination, size_t size, uint32_t spi)
 {
-    return hash_of(destination, size, spi) & (b->buckets - 1);
+    return hash_of(destination, size, spi) & (b->tables->buckets - 1);
 }
 
 sa_t *inbound_find(const burst_t *b, const uint8_t *destination, size_t size, uint32_t spi)
 {
-    sa_t *sa = b->inbound[bucket_of(b, destination, size, spi)];
+    sa_t *sa = b->tables->inbound[bucket_of(b, destination, size, spi)];
     while (sa && (sa->spi != spi || sa->version != (size == 4 ? 4 : 6) || memcmp(sa->destination, destination, size)))
         sa = sa->next;
     return sa;
@@ -147,7 +147,7 @@ sa_t *inbound_find(const burst_t *b, const uint8_t *destination, size_t size, ui
 
 static void link_in(burst_t *b, sa_t *sa)
 {
-    sa_t **bucket = b->inbound + bucket_of(b, sa->destination, sa->version == 4 ? 4 : 16, sa->spi);
+    sa_t **bucket = b->tables->inbound + bucket_of(b, sa->destination, sa->version == 4 ? 4 : 16, sa->spi);
     sa->next = *bucket;
     *bucket = sa;
 }
@@ -157,13 +157,14 @@ int burst_add(burst_t *b, sa_t *sa)
 {
     if (sa->outbound)
         return 0;
-    if (b->inbound_count >= b->buckets) {
-        uint32_t before = b->buckets;
-        sa_t **old = b->inbound, **grown = calloc((size_t)before * 2, sizeof *grown);
+    sa->queue = hash_of(sa->source, sa->version == 4 ? 4 : 16, 0);
+    if (b->tables->inbound_count >= b->tables->buckets) {
+        uint32_t before = b->tables->buckets;
+        sa_t **old = b->tables->inbound, **grown = calloc((size_t)before * 2, sizeof *grown);
         if (!grown)
             return -1;
-        b->inbound = grown;
-        b->buckets = before * 2;
+        b->tables->inbound = grown;
+        b->tables->buckets = before * 2;
         for (uint32_t n = 0; n < before; n++)
             for (sa_t *each = old[n], *next; each; each = next) {
                 next = each->next;
@@ -172,38 +173,38 @@ int burst_add(burst_t *b, sa_t *sa)
         free(old);
     }
     link_in(b, sa);
-    b->inbound_count++;
+    b->tables->inbound_count++;
     return 0;
 }
 
 void burst_remove(burst_t *b, sa_t *sa)
 {
-    b->generation++;
+    b->tables->generation++;
     if (sa->outbound)
         return;
-    sa_t **at = b->inbound + bucket_of(b, sa->destination, sa->version == 4 ? 4 : 16, sa->spi);
+    sa_t **at = b->tables->inbound + bucket_of(b, sa->destination, sa->version == 4 ? 4 : 16, sa->spi);
     while (*at && *at != sa)
         at = &(*at)->next;
     if (*at) {
         *at = sa->next;
-        b->inbound_count--;
+        b->tables->inbound_count--;
     }
 }
 
 /* What an SA carried in this call, for Python's counters and lifetimes. */
 void touch(burst_t *b, sa_t *sa, uint64_t packets, uint64_t bytes)
 {
-    if (sa->touched_in != b->call) {
-        sa->touched_in = b->call;
-        sa->report = b->result.touched++; /* `burst_run` leaves room */
-        b->result.touch[sa->report] = (touched_t){sa->id, 0, 0};
+    if (sa->in[b->lane].touched_in != b->call) {
+        sa->in[b->lane].touched_in = b->call;
+        sa->in[b->lane].report = b->result.touched++; /* `burst_run` leaves room */
+        b->result.touch[sa->in[b->lane].report] = (touched_t){sa->id, 0, 0};
     }
     if (sa->budget != UNLIMITED) {
         b->leave |= bytes >= sa->budget;
         sa->budget -= bytes < sa->budget ? bytes : sa->budget;
     }
-    b->result.touch[sa->report].packets += packets;
-    b->result.touch[sa->report].bytes += bytes;
+    b->result.touch[sa->in[b->lane].report].packets += packets;
+    b->result.touch[sa->in[b->lane].report].bytes += bytes;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------- */
@@ -217,16 +218,14 @@ uint32_t burst_abi(void) { return BURST_ABI; }
 /* Sizes of the structures that engine.py lays out itself. */
 uint32_t burst_sizes(void) { return (uint32_t)(sizeof(parameters) << 20 | sizeof(result_t)); }
 
-void burst_free(burst_t *b)
+void lane_free(burst_t *b)
 {
-    if (!b)
-        return;
+    size_t in = b->lane ? READS * (size_t)IN_SLOT : SLOTS * (size_t)IN_SLOT;
+    size_t out = b->lane ? SLOTS * (size_t)SEND_SLOT : SLOTS * (size_t)IN_SLOT;
     if (b->out)
-        OPENSSL_cleanse(b->out, (size_t)SLOTS * IN_SLOT);
+        OPENSSL_cleanse(b->out, out);
     if (b->in)
-        OPENSSL_cleanse(b->in, (size_t)SLOTS * IN_SLOT);
-    free(b->flows);
-    free(b->inbound);
+        OPENSSL_cleanse(b->in, in);
     free(b->in);
     free(b->out);
     free(b->unsent);
@@ -235,23 +234,22 @@ void burst_free(burst_t *b)
     free(b);
 }
 
-burst_t *burst_new(uint32_t options)
+/* What one thread needs for itself; a worker only takes packets from the device. NULL where memory is short. */
+burst_t *lane_new(uint32_t options, uint32_t lane)
 {
     burst_t *b = calloc(1, sizeof *b);
     if (!b)
         return NULL;
     b->options = options;
-    b->generation = 1;
-    b->buckets = 64;
-    b->flows = calloc(FLOWS, sizeof *b->flows);
-    b->inbound = calloc(b->buckets, sizeof *b->inbound);
-    b->in = calloc(SLOTS, IN_SLOT);
-    b->out = calloc(SLOTS, IN_SLOT);
+    b->lane = lane;
+    b->tables = &b->own;
+    b->in = calloc(lane ? READS : SLOTS, IN_SLOT);
+    b->out = calloc(SLOTS, lane ? SEND_SLOT : IN_SLOT);
     b->unsent = calloc(UNSENT, SEND_SLOT);
-    b->copies = calloc(GRO_READS, COPIES);
-    b->udp = -1;
-    if (!b->flows || !b->inbound || !b->in || !b->out || !b->unsent || !b->copies) {
-        burst_free(b);
+    b->copies = lane ? NULL : calloc(GRO_READS, COPIES);
+    b->udp = b->wake = -1;
+    if (!b->in || !b->out || !b->unsent || (!lane && !b->copies)) {
+        lane_free(b);
         return NULL;
     }
     for (int n = 0; n < SLOTS; n++) {
@@ -260,6 +258,34 @@ burst_t *burst_new(uint32_t options)
         out->msg_iov = &b->out_vectors[n];
         in->msg_iovlen = out->msg_iovlen = 1;
         b->out_vectors[n].iov_base = b->out + (size_t)n * SEND_SLOT;
+    }
+    return b;
+}
+
+void burst_free(burst_t *b)
+{
+    if (!b)
+        return;
+    stop_workers(b);
+    free(b->own.flows);
+    free(b->own.inbound);
+    lane_free(b);
+}
+
+burst_t *burst_new(uint32_t options)
+{
+    burst_t *b = lane_new(options, 0);
+    if (!b)
+        return NULL;
+    tables_t *tables = &b->own;
+    tables->generation = 1;
+    tables->buckets = 64;
+    tables->nudge = -1;
+    tables->flows = calloc(FLOWS, sizeof *tables->flows);
+    tables->inbound = calloc(tables->buckets, sizeof *tables->inbound);
+    if (!tables->flows || !tables->inbound) {
+        burst_free(b);
+        return NULL;
     }
     return b;
 }

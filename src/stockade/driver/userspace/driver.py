@@ -74,8 +74,9 @@ class UserspaceDriver:
     """Implements `Driver`. `directory` takes the data plane's log (`dataplane.log`). One per network
     namespace: that of the thread that calls `start`. Not safe for several threads. `without`: offloads
     (`offloads.OFFLOADS`) to do without. `times`: the data plane
-    writes into its log, when it ends, where its time went. `door`: the path of a socket, in a folder for our
-    eyes only, by which the next driver finds a data plane that outlives this one; without it none does."""
+    writes into its log, when it ends, where its time went. `queues`: of the device, for tests and
+    measurements; else `offloads.queue_count` says. `door`: the path of a socket, in a folder for our eyes
+    only, by which the next driver finds a data plane that outlives this one; without it none does."""
 
     def __init__(
         self,
@@ -83,9 +84,11 @@ class UserspaceDriver:
         *,
         without: frozenset[str] = frozenset(),
         times: bool = False,
+        queues: int | None = None,
         door: Path | None = None,
     ) -> None:
         self._directory = directory
+        self._queues = queues
         self._without = without
         self._door = door
         self._times = times
@@ -146,7 +149,9 @@ class UserspaceDriver:
             return
         try:
             self._system.claim(
-                segments=offloads.TSO not in self._without, datagrams=offloads.USO not in self._without
+                segments=offloads.TSO not in self._without,
+                datagrams=offloads.USO not in self._without,
+                queues=self._queues or offloads.queue_count(self._without),
             )
             self._sockets = raw.open_sockets()
             self._has_burst = offloads.BURST not in self._without and load_library() is not None
@@ -176,6 +181,7 @@ class UserspaceDriver:
         self._started = False
         self._sas.clear()
         self._inbound_spis.clear()
+        self._spis.lose()
         self._rules = None
         if keep_filters:
             return
@@ -256,7 +262,7 @@ class UserspaceDriver:
         self._request(messages.sa_message(sa, mtu))
         self._remember(sa)
         if sa.direction is Direction.INBOUND:
-            self._spis.settle(sa.spi)
+            self._spis.came(sa.spi, time.monotonic())
 
     def _remember(self, sa: SecurityAssociation) -> None:
         name = (sa.spi, sa.direction, sa.peer)
@@ -352,7 +358,8 @@ class UserspaceDriver:
         if found is None:
             return False
         descriptors = dict(found.descriptors)
-        device, log = descriptors.pop("device", -1), descriptors.pop("log", None)
+        device = [descriptors.pop(name) for name in list(descriptors) if name.startswith("device")]
+        log = descriptors.pop("log", None)
         self._sockets = {name: socket.socket(fileno=number) for name, number in descriptors.items()}
         self._log = None if log is None else socket.socket(fileno=log)
         self._child, self._control, self._event_socket = found.process, found.control, found.events
@@ -360,7 +367,7 @@ class UserspaceDriver:
         self._last_start = time.monotonic()
         try:
             self._await_ready()
-            self._system.take_over(device)
+            self._system.take_over(*device)
         except StockadeError:  # it is of no use, then: everything anew
             self._let_go()
             return False
@@ -374,8 +381,9 @@ class UserspaceDriver:
         control, process_control = socket.socketpair()
         events, process_events = socket.socketpair()
         numbers = {name: entry.fileno() for name, entry in self._sockets.items()}
+        for number, descriptor in enumerate(self._system.device_descriptors):
+            numbers[f"device{number or ''}"] = descriptor
         numbers |= {
-            "device": self._system.device_descriptor,
             "control": process_control.fileno(),
             "events": process_events.fileno(),
         }
@@ -561,7 +569,7 @@ class UserspaceDriver:
         return (
             isinstance(event, PacketRefused)
             and event.reason.code is ReasonCode.UNKNOWN_SPI
-            and (self._spis.is_reserved(event.spi) or event.spi in self._inbound_spis)
+            and self._spis.is_awaited(event.spi, time.monotonic())
         )
 
     def _on_death(self, detail: str) -> None:
@@ -577,6 +585,7 @@ class UserspaceDriver:
             self._events.append(SaExpired(spi, direction, True, peer))
         self._sas.clear()
         self._inbound_spis.clear()
+        self._spis.lose()
         steady = time.monotonic() - self._last_start > STEADY_SECONDS
         self._pause = FIRST_RESTART_INTERVAL if steady else min(2 * self._pause, RESTART_INTERVAL)
         self._wake()

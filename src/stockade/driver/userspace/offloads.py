@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from stockade.driver.burst.engine import load_library
+from stockade.driver.burst.engine import WORKERS, load_library
 from stockade.driver.kernel.offload import ESP_HW
 from stockade.driver.userspace import raw
 from stockade.model.reasons import ReasonCode, error_for
@@ -26,6 +26,7 @@ TSO: Final = "tso"
 USO: Final = "uso"
 GRO: Final = "gro"
 UDP_GSO: Final = "udp-gso"
+MQ: Final = "mq"
 MODERATION: Final = "moderation"
 BATCHES: Final = "batches"
 VECTORS: Final = "vectors"
@@ -37,6 +38,7 @@ OFFLOADS: Final = {
     USO: "bursts of UDP datagrams that a program sends in one call (UDP_SEGMENT), cut here",
     GRO: "segments of a TCP stream merged before they are written to the TUN device",
     UDP_GSO: "ESP in UDP over IPv4: many datagrams in one send and one receive, in the burst path",
+    MQ: "several queues of the TUN device, a thread for each, in the burst path (from four processors on)",
     MODERATION: "a raw socket from which few packets came at once rests for 0.1 ms, in the burst path",
     BATCHES: "many packets in one system call (sendmmsg, recvmmsg) of the Python path",
     VECTORS: "checksums by NumPy in the Python path",
@@ -50,7 +52,10 @@ _PROBE_DEVICE: Final = struct.pack("16sH22x", b"stockade-try%d", 0x0001 | 0x1000
 """TUN, without packet information, with IFF_VNET_HDR."""
 _USO_FEATURES: Final = 0x01 | 0x20 | 0x40
 """Checksums, and UDP of both families."""
-_IFF_VNET_HDR: Final = 0x4000
+_IFF_MULTI_QUEUE, _IFF_VNET_HDR = 0x0100, 0x4000
+PROCESSORS_FOR_QUEUES: Final = 4
+"""With fewer, the programs that send and receive need those that there are: several threads take turns then,
+and cost more than they carry."""
 _UDP_GRO: Final = 104
 
 
@@ -82,6 +87,22 @@ def examine(without: frozenset[str] = frozenset()) -> tuple[Offload, ...]:
     return tuple(found)
 
 
+def queue_count(without: frozenset[str]) -> int:
+    """How many queues the device is to have on this host; each beyond the first has a thread too."""
+    if MQ in without or BURST in without or _mq() is not None:
+        return 1
+    return min(WORKERS, len(os.sched_getaffinity(0)) - 1)
+
+
+def _mq() -> str | None:
+    if _burst() is not None:
+        return "the burst path was not built"
+    processors = len(os.sched_getaffinity(0))
+    if processors < PROCESSORS_FOR_QUEUES:
+        return f"not with {processors} processors: one thread carries all"
+    return _device_has(_IFF_MULTI_QUEUE, "IFF_MULTI_QUEUE")
+
+
 def _burst() -> str | None:
     return (
         None
@@ -98,6 +119,10 @@ def _ipsec_mb() -> str | None:
 
 
 def _vnet_header() -> str | None:
+    return _device_has(_IFF_VNET_HDR, "IFF_VNET_HDR")
+
+
+def _device_has(flag: int, name: str) -> str | None:
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -105,11 +130,7 @@ def _vnet_header() -> str | None:
     try:
         features = bytearray(4)
         fcntl.ioctl(descriptor, _TUNGETFEATURES, features)
-        return (
-            None
-            if int.from_bytes(features, "little") & _IFF_VNET_HDR
-            else "the TUN driver lacks IFF_VNET_HDR"
-        )
+        return None if int.from_bytes(features, "little") & flag else f"the TUN driver lacks {name}"
     except OSError as error:
         return f"the TUN driver does not tell: {error.strerror}"
     finally:
@@ -164,6 +185,7 @@ _PROBES: Final[dict[str, Callable[[], str | None]]] = {
     USO: _uso,
     GRO: _vnet_header,
     UDP_GSO: _udp_gso,
+    MQ: _mq,
     MODERATION: _burst,
     BATCHES: _batches,
     VECTORS: _vectors,

@@ -38,6 +38,7 @@ from stockade.driver.datapath import Datapath
 from stockade.driver.outbound import Output
 from stockade.driver.packets import ESP, UDP, load_accelerator
 from stockade.driver.userspace import clear_log, messages, offloads, virtio
+from stockade.driver.userspace.overflow import Overflows
 from stockade.driver.userspace.raw import RAW_PROTOCOLS, Receiver, Sender, read_reports
 from stockade.driver.userspace.survival import Door, has_hung_up, receive
 from stockade.model.reasons import ReasonCode, StockadeError
@@ -86,10 +87,12 @@ class Process:
         burst: Burst | None = None,
         door: Door | None = None,
         *,
+        queues: Mapping[str, int] | None = None,
         merge: bool = True,
         batches: bool = True,
     ) -> None:
         self._device = device
+        queues = queues or {}
         self._merge = merge
         self._burst = burst
         sending = [sockets[name].fileno() if name in sockets else -1 for name in ("send4", "send6")]
@@ -101,7 +104,7 @@ class Process:
         self._control_frames = messages.Frames()
         self._events: socket.socket | None = events
         self._door = door
-        self._given = {"device": device}
+        self._given = {"device": device, **queues}
         self._given |= {name: entry.fileno() for name, entry in sockets.items() if name != "datagrams"}
         if log is not None:
             self._given["log"] = log.fileno()
@@ -110,14 +113,19 @@ class Process:
         self._stopped = False
         self._datagrams: socket.socket | None = None
         self._taken: list[socket.socket] = []
+        self._overflows = Overflows()
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {control.fileno(): self._on_control}
         if burst is None:
             self._handlers[device] = self._on_device
-        else:
-            burst.watch(device, Watch.DEVICE)
+        elif not queues or not burst.work([device, *queues.values()]):
+            # One thread for all; without threads the other queues are read here too.
+            for queue in (device, *queues.values()):
+                burst.watch(queue, Watch.DEVICE)
         for name, entry in sockets.items():
             protocol = RAW_PROTOCOLS.get(name[:-1])
+            if name.startswith("icmp") or protocol is not None:
+                self._overflows.watch(entry)
             if name.startswith("icmp"):
                 self._handlers[entry.fileno()] = partial(self._on_reports, entry)
             if protocol is None:
@@ -158,6 +166,7 @@ class Process:
             now = time.monotonic()
             if now >= next_tick:
                 next_tick = now + (TICK_SECONDS if self._datapath.tick_some(now) else PART_SECONDS)
+                self._datapath.count_overflow(self._overflows.take())
                 if self._control is None and not self._is_needed:
                     self._stopped = True
             for event in self._datapath.events():
@@ -187,8 +196,10 @@ class Process:
     def _carry(self, burst: Burst, seconds: float) -> bool:
         """Let the burst path work until something else has to be seen to, and do what it left to Python.
         Whether one of the other descriptors has something."""
-        slow, batch = burst.run(self._epoll.fileno(), self._device, self._sending, seconds)
-        if batch.received:
+        slow, own = burst.run(self._epoll.fileno(), self._device, self._sending, seconds)
+        for batch in (own, *burst.worked()):
+            if not batch.received:
+                continue
             now = time.monotonic()
             rest = self._datapath.account(batch.carried, batch.returned, now)
             if batch.unsent:
@@ -211,6 +222,7 @@ class Process:
         self._datagrams = datagrams
         self._burst.use_udp(datagrams.fileno())
         self._burst.watch(datagrams.fileno(), Watch.DATAGRAMS)
+        self._overflows.watch(datagrams)
 
     def _drop_datagrams(self) -> None:
         if self._datagrams is not None and self._burst is not None:
@@ -223,6 +235,7 @@ class Process:
                 now = time.monotonic()
                 rest = self._datapath.account(batch.carried, batch.returned, now)
                 self._deliver(self._datapath.inbound_udp(rest, now))
+            self._datapath.count_overflow(self._overflows.forget(self._datagrams))
             self._datagrams.close()
             self._datagrams = None
 
@@ -401,6 +414,7 @@ def main(arguments: list[str]) -> int:
     names = (entry.split("=") for entry in given.descriptors.split(","))
     numbers = {name: int(number) for name, number in names}
     device, door_file = numbers.pop("device"), numbers.pop("door_file", -1)
+    queues = {name: numbers.pop(name) for name in list(numbers) if name.startswith("device")}
     sockets = {name: socket.socket(fileno=number) for name, number in numbers.items()}
     log, control, events = sockets.pop("log", None), sockets.pop("control"), sockets.pop("events")
     listening = sockets.pop("door", None)
@@ -432,6 +446,7 @@ def main(arguments: list[str]) -> int:
         events,
         burst,
         door,
+        queues=queues,
         merge=merge,
         batches=offloads.BATCHES not in without,
     )

@@ -63,7 +63,7 @@ CLAIM_SECONDS: Final = 5.0
 
 _TUNSETIFF: Final = 0x4004_54CA
 _TUNSETOFFLOAD: Final = 0x4004_54D0
-_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+_IFF_TUN, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x0001, 0x0100, 0x1000, 0x4000, 0x8000
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_USO4, _TUN_F_USO6 = 0x01, 0x02, 0x04, 0x20, 0x40
 _IFREQ = Struct("16sH22x")
 
@@ -74,35 +74,35 @@ class System:
 
     def __init__(self) -> None:
         self._netlink: NetlinkSocket | None = None
-        self._descriptor = -1
+        self._queues: tuple[int, ...] = ()
 
     @property
-    def device_descriptor(self) -> int:
-        """The open TUN device; -1 before `claim`. Reads and writes begin with a virtio_net_hdr of 10
-        bytes."""
-        return self._descriptor
+    def device_descriptors(self) -> tuple[int, ...]:
+        """The queues of the open TUN device; none before `claim`. Reads and writes begin with a
+        virtio_net_hdr of 10 bytes."""
+        return self._queues
 
-    def claim(self, *, segments: bool = True, datagrams: bool = True) -> None:
+    def claim(self, *, segments: bool = True, datagrams: bool = True, queues: int = 1) -> None:
         """Make device, rule and routes, or complete what is there of them. `segments`: the device may hand
-        over bursts of TCP for us to cut; `datagrams`: of UDP too, where its driver can (Linux 6.2)."""
-        if self._descriptor >= 0:
+        over bursts of TCP for us to cut; `datagrams`: of UDP too, where its driver can (Linux 6.2).
+        `queues`: of the device, among which the kernel divides the flows."""
+        if self._queues:
             return
         # Closed before open: the rule leads to nowhere until the device is there.
         _claim_rule(self._open_netlink())
-        descriptor = _open_device(segments, datagrams)
+        self._queues = _open_device(segments, datagrams, queues)
         try:
             _claim_device(self._open_netlink())
         except OSError as error:
-            os.close(descriptor)
+            self._close()
             raise _refused(f"settings of device {DEVICE}", error) from None
         except BaseException:
-            os.close(descriptor)
+            self._close()
             raise
-        self._descriptor = descriptor
 
-    def take_over(self, descriptor: int) -> None:
+    def take_over(self, *descriptors: int) -> None:
         """As `claim`, with the device that a data plane of an earlier agent has open."""
-        self._descriptor = descriptor
+        self._queues = descriptors
         try:
             _claim_rule(self._open_netlink())
             _claim_device(self._open_netlink())
@@ -111,24 +111,20 @@ class System:
 
     def release(self) -> None:
         """Close the device, which removes it. Rule and unreachable route stay: marked packets go nowhere."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._close()
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
 
     def remove(self) -> None:
         """Remove all of it, after a clean run or a killed one."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._close()
         _remove(self._open_netlink())
         self.release()
 
     def in_use_by_other(self) -> bool:
         """Whether the device exists and is not ours: another agent runs in this network namespace."""
-        return self._descriptor < 0 and any(name == DEVICE for _, name in socket.if_nameindex())
+        return not self._queues and any(name == DEVICE for _, name in socket.if_nameindex())
 
     def path_mtu(self, peer: Address, default: int = 1500) -> int:
         """The MTU of the way to `peer`: of its interface, or less where the route says so. Learnt path MTUs
@@ -138,6 +134,11 @@ class System:
         except StockadeError:
             return default
         return mtu if mtu is not None and mtu >= SMALLEST_MTU[peer.version] else default
+
+    def _close(self) -> None:
+        for descriptor in self._queues:
+            os.close(descriptor)
+        self._queues = ()
 
     def _open_netlink(self) -> NetlinkSocket:
         if self._netlink is None:
@@ -234,23 +235,38 @@ def _offer(descriptor: int, segments: bool, datagrams: bool) -> None:
         _offer(descriptor, segments, False)
 
 
-def _open_device(segments: bool, datagrams: bool) -> int:
+def _open_queue(flags: int) -> int:
+    """A queue of the device, which is made with the first one. `OSError`, `StockadeError`."""
+    try:
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _refused("/dev/net/tun", error) from None
+    try:
+        request = _IFREQ.pack(DEVICE.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | flags)
+        fcntl.ioctl(descriptor, _TUNSETIFF, request)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_device(segments: bool, datagrams: bool, queues: int) -> tuple[int, ...]:
     """The TUN device, with checksums, TCP segmentation (`segments`) and UDP segmentation (`datagrams`) left
-    to us."""
+    to us. Never one that somebody has: one of several queues could be joined (so IFF_TUN_EXCL)."""
     deadline = time.monotonic() + CLAIM_SECONDS
+    several = _IFF_MULTI_QUEUE if queues > 1 else 0
+    opened: list[int] = []
     while True:
         try:
-            descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            opened.append(_open_queue(several | _IFF_TUN_EXCL))
+            while len(opened) < queues:
+                opened.append(_open_queue(several))
+            _offer(opened[0], segments, datagrams)
+            return tuple(opened)
         except OSError as error:
-            raise _refused("/dev/net/tun", error) from None
-        try:
-            request = _IFREQ.pack(DEVICE.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR)
-            fcntl.ioctl(descriptor, _TUNSETIFF, request)
-            _offer(descriptor, segments, datagrams)
-            return descriptor
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno != errno.EBUSY:
+            for descriptor in opened:
+                os.close(descriptor)
+            if error.errno != errno.EBUSY or opened:
                 raise _refused(f"device {DEVICE}", error) from None
             if time.monotonic() >= deadline:
                 raise error_for(

@@ -49,6 +49,8 @@ from stockade.wire.vendor_ids import (
     vendor_name,
 )
 
+_FRAGMENT = int(PayloadType.FRAGMENT)
+_MAIN_MODE, _QUICK_MODE = int(ExchangeType.IDENTITY_PROTECTION), int(ExchangeType.QUICK_MODE)
 MAXIMUM_VENDOR_IDS = 32
 _ACTED_ON = (
     FRAGMENTATION,
@@ -404,7 +406,7 @@ class MainMode:
         """A message that bears the cookies of this main mode. `arrived`: where to and from it came, if not
         at the main mode's own end points."""
         self._arrived = (self.local, self.remote) if arrived is None else arrived
-        if header.next_payload == PayloadType.FRAGMENT:
+        if header.next_payload == _FRAGMENT:
             whole = self._receive_fragment(header, datagram, now)
             if whole is None:
                 return
@@ -413,11 +415,11 @@ class MainMode:
             self.notices.receive_last_words(header, datagram, now)
         elif self._is_challenge(header):
             self.notices.receive(header, datagram, now)
-        elif header.exchange_type == ExchangeType.IDENTITY_PROTECTION and header.message_id == 0:
+        elif header.exchange_type == _MAIN_MODE and header.message_id == 0:
             self.complaints.note_message(header, datagram)
             self.exchange.receive(header, datagram, now)
             self.arm()
-        elif header.exchange_type == ExchangeType.QUICK_MODE and header.message_id:
+        elif header.exchange_type == _QUICK_MODE and header.message_id:
             self.quick_modes.receive(header, datagram, now)
         elif header.exchange_type == ExchangeType.INFORMATIONAL:
             self.notices.receive(header, datagram, now)

@@ -42,6 +42,7 @@ P = TypeVar("P", bound=Payload)
 
 NO_COOKIE = bytes(8)
 _COMMIT, _ENCRYPTION = int(HeaderFlag.COMMIT), int(HeaderFlag.ENCRYPTION)
+_FINGERPRINT = Hash.SHA_256
 _REMEMBERED = 64
 TOLERATED = frozenset({PayloadType.VENDOR_ID, PayloadType.NOTIFICATION})
 _KNOWN = frozenset(int(kind) for kind in PayloadType) - {PayloadType.ATTRIBUTES}
@@ -307,7 +308,7 @@ class ExchangeOwner(Protocol):
 
 def fingerprint(datagram: bytes) -> bytes:
     """By what a repeated datagram is recognised."""
-    return digest(Hash.SHA_256, datagram)
+    return digest(_FINGERPRINT, datagram)
 
 
 class Exchange(Generic[T]):

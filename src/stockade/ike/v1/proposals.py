@@ -26,6 +26,7 @@ from stockade.wire.isakmp.payloads import (
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_IPSEC, _IDENTITY_ONLY = int(DomainOfInterpretation.IPSEC), int(Situation.IDENTITY_ONLY)
 MAXIMUM_FACTS = 16
 
 
@@ -99,6 +100,8 @@ def refusal(what: str, whys: Sequence[tuple[str, str]]) -> Reason:
 
 
 def foreign_reason(sa: SecurityAssociationPayload) -> Reason | None:
+    if sa.doi == _IPSEC and sa.situation == _IDENTITY_ONLY:
+        return None
     if sa.doi not in (DomainOfInterpretation.IPSEC, DomainOfInterpretation.ISAKMP):
         return Reason.of(ReasonCode.NO_PROPOSAL_CHOSEN, "not the IPsec domain of interpretation", doi=sa.doi)
     if sa.doi == DomainOfInterpretation.IPSEC and sa.situation != Situation.IDENTITY_ONLY:

@@ -29,6 +29,8 @@ from stockade.model.traffic import TrafficSelector
 from stockade.wire.isakmp.constants import ProtocolId
 from stockade.wire.isakmp.payloads import NatOriginalAddressPayload, NotificationPayload
 
+_AH, _ESP, _INBOUND = ProtocolId.AH, ProtocolId.ESP, Direction.INBOUND
+
 
 @quickly_made
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class QuickModeOutcome:
     def of(self, direction: Direction) -> tuple[SecurityAssociation, ...]:
         """All SAs of one direction."""
         if not self.headers:
-            return (self.inbound if direction is Direction.INBOUND else self.outbound,)
+            return (self.inbound if direction is _INBOUND else self.outbound,)
         return tuple(sa for sa in (self.inbound, self.outbound, *self.headers) if sa.direction is direction)
 
 
@@ -111,13 +113,13 @@ def make_pair(
     bundled = is_bundle(proposal)
 
     def one(direction: Direction, protocol: ProtocolId) -> SecurityAssociation:
-        inbound = direction is Direction.INBOUND
-        is_header = bundled and protocol is ProtocolId.AH
+        inbound = direction is _INBOUND
+        is_header = bundled and protocol is _AH
         ours, theirs = (spis[1], choice.peer_ah_spi) if is_header else (spis[0], choice.peer_spi)
         partner = (spis[0], choice.peer_spi) if is_header else (spis[1], choice.peer_ah_spi)
         own, other = (ours, theirs) if inbound else (theirs, ours)
-        esp = proposal.esp if protocol is ProtocolId.ESP else None
-        ah = proposal.ah if protocol is ProtocolId.AH else None
+        esp = proposal.esp if protocol is _ESP else None
+        ah = proposal.ah if protocol is _AH else None
         sizes = (0, 0)
         if esp is not None:
             sizes = esp_key_sizes(esp)

@@ -29,6 +29,7 @@ _PROPOSAL_HEAD = Struct("!BxHBBBB")
 _TRANSFORM_HEAD = Struct("!BxH")
 _SA_HEAD = Struct("!II")
 _PROPOSAL, _TRANSFORM = int(PayloadType.PROPOSAL), int(PayloadType.TRANSFORM)
+_IPSEC = int(DomainOfInterpretation.IPSEC)
 _LABELS = int(Situation.SECRECY | Situation.INTEGRITY)
 
 
@@ -189,7 +190,7 @@ class SecurityAssociationPayload:
     def __post_init__(self) -> None:
         if (self.doi | self.situation) >> 32:
             raise ValueError(f"DOI {self.doi} or situation {self.situation} is outside 32 bits")
-        if self.doi == DomainOfInterpretation.IPSEC and self.situation & _LABELS:
+        if self.doi == _IPSEC and self.situation & _LABELS:
             raise ValueError(f"situation {self.situation} carries labels, which are not supported")
         if not 1 <= len(self.proposals) <= MAXIMUM_PROPOSALS:
             raise ValueError(f"{len(self.proposals)} proposals, 1–{MAXIMUM_PROPOSALS} expected")
@@ -228,7 +229,7 @@ class SecurityAssociationPayload:
             spi = body[position + 8 : position + 8 + spi_size]
             proposals.append(ProposalPayload(number, protocol_id, spi, transforms))
             position += size
-        if position != end or (doi == DomainOfInterpretation.IPSEC and situation & _LABELS):
+        if position != end or (doi == _IPSEC and situation & _LABELS):
             return None
         return cls(doi, situation, tuple(proposals))
 
@@ -277,7 +278,7 @@ def _split(cursor: Cursor, kind: int, word: str, limit: int) -> list[Cursor]:
 def _join(bodies: list[bytes], kind: int) -> bytes:
     chain = []
     for index, body in enumerate(bodies):
-        following = kind if index + 1 < len(bodies) else PayloadType.NONE
+        following = kind if index + 1 < len(bodies) else 0
         if len(body) + 4 > 0xFFFF:
             raise ValueError(f"a nested payload of {len(body) + 4} bytes is too long")
         chain.append(bytes((following, 0)) + (len(body) + 4).to_bytes(2, "big") + body)

@@ -46,22 +46,24 @@ def test_only_whole_transactions_survive_a_kill(tmp_path: Path) -> None:
     moments = random.Random(seed)
     path = tmp_path / "policy.db"
     total = 0
-    for _ in range(8):
+    for round_number in range(8):
         child = subprocess.Popen(
             [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True, bufsize=1
         )
         assert child.stdout is not None
-        # Half of the kills hit the writing loop, half may hit the start too.
-        if moments.random() < 0.5:
+        # Half of the kills hit the writing loop after some transactions, half may hit the start too.
+        output = []
+        if round_number % 2:
             assert child.stdout.readline() == "ready\n"
-            time.sleep(moments.uniform(0.0, 0.15))
+            output = [child.stdout.readline() for _ in range(moments.randrange(1, 8))]
+            time.sleep(moments.uniform(0.0, 0.05))
         else:
             time.sleep(moments.uniform(0.1, 0.5))
         child.kill()
-        output = child.stdout.read().split()
+        output += child.stdout.read().split()
         child.wait()
         child.stdout.close()
-        acknowledged = max([total, *(int(word) for word in output if word.isdigit())])
+        acknowledged = max([total, *(int(word) for word in output if word.strip().isdigit())])
 
         objects = LocalStore(path).read()
         if not objects.policies:
