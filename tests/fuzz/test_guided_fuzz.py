@@ -12,7 +12,7 @@ from guided import HERE, TARGETS, inputs, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-SECONDS = 8
+SECONDS = 4
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))

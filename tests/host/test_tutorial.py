@@ -1,5 +1,6 @@
 """The tutorial runs as it is written: every block of `docs/tutorial.md` marked as bash, in one shell."""
 
+import fcntl
 import os
 import re
 import subprocess
@@ -27,6 +28,10 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
         f"echo '== block {number}'\n{block}" for number, block in enumerate(blocks)
     )
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}:/usr/sbin:/sbin"}
+    alone = os.open("/run", os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(
+        alone, fcntl.LOCK_EX
+    )  # its namespaces and its folder have names, and another run may be at it
     process = subprocess.Popen(
         ["bash", "-c", script],
         stdin=subprocess.DEVNULL,
@@ -40,6 +45,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
         output, _ = process.communicate(timeout=SECONDS)
     finally:
         clean_up(process.pid)
+        os.close(alone)
     assert process.returncode == 0, output[-4000:]
     assert "the policy “First policy” is assigned".casefold() in output.casefold()
     assert ", 100% packet loss" in output, "the left host sent in clear what is to be secured"

@@ -9,6 +9,7 @@ The scenarios are in scenarios_*.py, what they are made of in kernel_*.py:
     kernel_world ──┬── kernel_agents ───┬── scenarios_agents
                    │                    ├── scenarios_tunnels
                    └── kernel_drivers ──┼── scenarios_packets
+                                        ├── scenarios_early
                                         └── scenarios_events
 
 What we wrote into the kernel is read back by `ip xfrm`, which is not ours.
@@ -32,6 +33,7 @@ from scenarios_agents import (
     packets_through_a_nat_survive_a_killed_agent,
     permit_and_block_are_kept,
 )
+from scenarios_early import an_end_with_many_sas, packets_ahead_of_their_sa_wait_for_it
 from scenarios_events import (
     accept_clear_lets_clear_packets_in,
     loopback_is_left_alone,
@@ -55,6 +57,8 @@ SCENARIOS: dict[str, Callable[[World], None]] = {
     "tunnels-carry-packets": tunnels_carry_packets,
     "the-kernel-reports-what-happens": the_kernel_reports_what_happens,
     "esp-in-udp-passes": esp_in_udp_passes,
+    "packets-ahead-of-their-sa-wait": packets_ahead_of_their_sa_wait_for_it,
+    "an-end-with-many-sas": an_end_with_many_sas,
     "a-changed-mapping-is-followed": a_changed_mapping_is_followed,
     "what-began-a-negotiation-goes-in-clear": what_began_a_negotiation_goes_in_clear_where_the_way_is_open,
     "extended-sequence-numbers": extended_sequence_numbers_pass_the_end_of_32_bits,

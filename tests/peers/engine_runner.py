@@ -100,7 +100,7 @@ class EngineHost:
             Acquire(self.local, self.peer, selector, self._negotiation, FILTER_ID), time.monotonic()
         )
 
-    def run_until(self, condition: Callable[[], bool], seconds: float = 15.0) -> bool:
+    def run_until(self, condition: Callable[[], bool], seconds: float = 60.0) -> bool:
         """Carry datagrams and timeouts until the condition holds (True) or the time is over (False)."""
         deadline = time.monotonic() + seconds
         readers = dict(self._sockets.descriptors())

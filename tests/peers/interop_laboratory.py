@@ -22,7 +22,7 @@ from stockade.model.traffic import ICMP, TCP, Flow
 SETTINGS = "[ike]\ndead_peer_seconds = 10\n"
 """Our agent's: half of the default, so that nobody waits so long for it."""
 STREAM_BYTES = 64 * 1024
-UP_SECONDS = 15.0
+UP_SECONDS = 60.0
 WAIT_FOR_NOTHING = 4
 """Seconds that a peer is given for what must not succeed."""
 
@@ -59,7 +59,7 @@ class SwanPeer:
         assert verdict.returncode == 0, output
 
     def delete(self, case: Case) -> None:
-        self.swan.terminate(case.connection_name("responder")).communicate(timeout=30)
+        self.swan.terminate(case.connection_name("responder")).communicate(timeout=60)
 
 
 class LibreswanPeer:
@@ -220,14 +220,14 @@ def delete(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
         laboratory.stockade.client.post("/v1/sas/delete", {"peer": address})
         eventually(
             lambda: not laboratory.states(case, peer, role),
-            10,
+            60,
             lambda: f"{peer} kept {laboratory.states(case, peer, role)}",
         )
     else:
         laboratory.peers[peer].delete(case)
         eventually(
             lambda: not laboratory.quick_modes(address),
-            10,
+            60,
             lambda: f"we kept {laboratory.quick_modes(address)}",
         )
 
@@ -247,7 +247,7 @@ class Pinging:
         if value is None:
             time.sleep(1)  # what the body did lies a second behind what is still under way at the end
         self._process.send_signal(signal.SIGINT)  # ping then prints its sum
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)
         with self._printed as printed:
             printed.seek(0)
             output = printed.read()

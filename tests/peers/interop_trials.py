@@ -27,7 +27,7 @@ from interop_nat import MAPPED_ANEW, change_mapping
 
 from stockade.model.traffic import TCP
 
-COME_BACK_SECONDS = {"responder": 30.0, "initiator": 45.0}
+COME_BACK_SECONDS = {"responder": 90.0, "initiator": 120.0}
 """By our role: a peer that begins is there at once; where only we speak we must notice first."""
 ASKED_SECONDS = 5
 """For so long a peer asks every second whether we live."""
@@ -66,7 +66,7 @@ def rekeys_lose_nothing(laboratory: Laboratory, case: Case, peer: str, role: str
         modes = {str(row["cookies"]) for row in laboratory.stockade.main_modes()}
         eventually(
             lambda: rekeyed(laboratory, address, first, modes),
-            25,
+            60,
             lambda: f"not rekeyed: {laboratory.stockade.client.get('/v1/sas')}",
         )
         tally = wire.tally()
@@ -114,7 +114,7 @@ def we_rekey_by_volume(laboratory: Laboratory, case: Case, peer: str, role: str)
                 break
         eventually(
             lambda: rekeyed(laboratory, address, first, set()),
-            10,
+            60,
             lambda: f"not rekeyed: {laboratory.quick_modes(address)}",
         )
     delete(laboratory, case, peer, role)
@@ -156,7 +156,7 @@ def our_killed_agent_comes_back(laboratory: Laboratory, case: Case, peer: str, r
         stockade.start()
         eventually(
             lambda: ping(laboratory.peers[peer].host, (theirs, ours), 1, 1),
-            30,
+            60,
             lambda: f"{peer} cannot reach us; our journal: {stockade.reasons()[-12:]}",
         )
         assert ping(laboratory.our_host, ends, 3) == 3, "echo requests were lost"
@@ -173,7 +173,7 @@ def a_stopped_agent_tells_the_peer(laboratory: Laboratory, case: Case, peer: str
         stockade.stop()
         eventually(
             lambda: not laboratory.states(case, peer, role),
-            10,
+            60,
             lambda: f"{peer} kept {laboratory.states(case, peer, role)}",
         )
         with laboratory.capture(peer, only_ours=True) as wire:
@@ -224,9 +224,9 @@ def the_other_end_deletes(laboratory: Laboratory, case: Case, peer: str, role: s
         ours = [entry for entry in laboratory.quick_modes(address) if entry["inbound_spi"] in spis]
         return [*ours, *theirs()]
 
-    eventually(lambda: not kept(), 10, lambda: f"kept: {kept()}")
+    eventually(lambda: not kept(), 60, lambda: f"kept: {kept()}")
     laboratory.peers[peer].delete(case)
-    eventually(lambda: not laboratory.quick_modes(address), 10, lambda: "the new pair was not deleted")
+    eventually(lambda: not laboratory.quick_modes(address), 60, lambda: "the new pair was not deleted")
 
 
 def another_key_is_refused(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
@@ -259,12 +259,12 @@ def another_authority_is_refused(laboratory: Laboratory, case: Case, peer: str, 
         assert ping(laboratory.our_host, case.traffic(peer, role), 2, 1) == 0
         eventually(
             lambda: "certificate-untrusted" in laboratory.stockade.reasons()[-6:],
-            30,
+            60,
             lambda: f"our journal: {laboratory.stockade.reasons()[-12:]}",
         )
         eventually(
             lambda: re.search("received (DELETE|Delete)", node.log()[log:]),
-            30,
+            60,
             lambda: f"no delete: {node.log()[log:]}",
         )
         tally = wire.tally()

@@ -122,7 +122,7 @@ class Libreswan:
             return
         self._run("libexec/ipsec/whack", "--shutdown", check=False)
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

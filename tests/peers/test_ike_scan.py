@@ -51,8 +51,8 @@ def scan(responder: EngineHost, prober: Namespace, *arguments: str) -> str:
     assert program is not None
     command = [program, "--retry=2", "--timeout=1500", "--multiline", *arguments, str(responder.local)]
     process = prober.popen(command, stdout=subprocess.PIPE)
-    responder.run_until(lambda: process.poll() is not None, 20)
-    return process.communicate(timeout=10)[0]
+    responder.run_until(lambda: process.poll() is not None, 90)
+    return process.communicate(timeout=60)[0]
 
 
 def test_a_fitting_transform_gets_a_handshake(responder: EngineHost, network: Network) -> None:

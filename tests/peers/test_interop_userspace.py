@@ -17,7 +17,7 @@ from user_mode_linux import SCRIPTS, chosen
 
 from stockade.lab.netns import Network
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def test_we_initiate(network: Network, stack: ExitStack, tmp_path: Path, public:
     ours, theirs = start(network, stack, tmp_path, public)
     ours.acquire()
     assert ours.run_until(ours.established), f"{ours.reports}\n{theirs.log()}"
-    ours.run_until(lambda: False, 0.3)
+    assert ours.run_until(lambda: bool(theirs.established())), theirs.log()
     assert_both_up(ours, theirs)
 
 
@@ -121,7 +121,7 @@ def test_strongswan_initiates(network: Network, stack: ExitStack, tmp_path: Path
     ours, theirs = start(network, stack, tmp_path, public)
     verdict = theirs.initiate()
     assert ours.run_until(ours.established), f"{ours.reports}\n{theirs.log()}"
-    assert ours.run_until(lambda: verdict.poll() is not None, 30)
+    assert ours.run_until(lambda: verdict.poll() is not None, 90)
     assert_both_up(ours, theirs)
 
 
@@ -132,7 +132,7 @@ def test_a_large_chain_comes_and_goes_in_fragments(
     ours, theirs = start(network, stack, tmp_path, Public("rsa4096"))
     verdict = theirs.initiate()
     assert ours.run_until(ours.established), f"{ours.reports}\n{theirs.log()}"
-    assert ours.run_until(lambda: verdict.poll() is not None, 30)
+    assert ours.run_until(lambda: verdict.poll() is not None, 90)
     assert_both_up(ours, theirs)
     assert "splitting IKE message" in theirs.log()
     assert "received fragment #1" in theirs.log()
@@ -150,7 +150,7 @@ def test_strongswan_with_another_kind_of_identity(
     ours, theirs = start(network, stack, tmp_path, one_public, identity=identity)
     ours.acquire()
     assert ours.run_until(ours.established), f"{ours.reports}\n{theirs.log()}"
-    ours.run_until(lambda: False, 0.3)
+    assert ours.run_until(lambda: bool(theirs.established())), theirs.log()
     assert_both_up(ours, theirs, identity)
 
 
@@ -171,7 +171,7 @@ def test_the_certificate_is_taken_where_strongswan_offers_no_key(
     ours, theirs = start(network, stack, tmp_path, one_public, methods=methods)
     verdict = theirs.initiate()
     assert ours.run_until(ours.established), f"{ours.reports}\n{theirs.log()}"
-    assert ours.run_until(lambda: verdict.poll() is not None, 30)
+    assert ours.run_until(lambda: verdict.poll() is not None, 90)
     assert_both_up(ours, theirs)
 
 
@@ -190,7 +190,7 @@ def test_a_peer_under_another_root_is_refused_link_by_link(
         our_certificate=mine,
     )
     ours.acquire()
-    assert ours.run_until(lambda: bool(ours.reasons(ReportKind.MAIN_MODE_FAILED)), 20), theirs.log()
+    assert ours.run_until(lambda: bool(ours.reasons(ReportKind.MAIN_MODE_FAILED)), 60), theirs.log()
     assert not ours.established()
     assert theirs.established() == []
 
@@ -209,7 +209,7 @@ def test_strongswan_as_initiator_under_another_root_is_refused_link_by_link(
         our_certificate=other.issue("ours", "p256", **VALID),
     )
     verdict = theirs.initiate(5)
-    assert ours.run_until(lambda: verdict.poll() is not None, 30)
+    assert ours.run_until(lambda: verdict.poll() is not None, 90)
     refused = [report.reason for report in ours.reports if report.kind is ReportKind.MESSAGE_REFUSED]
     reason, *_ = [entry for entry in refused if entry.code is ReasonCode.CERTIFICATE_UNTRUSTED]
     assert "link 0 C=ZZ, O=Laboratory, CN=theirs" in str(reason)

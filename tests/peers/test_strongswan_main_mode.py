@@ -126,7 +126,7 @@ def test_we_initiate(
     ours, theirs = pair.start(ike_proposal, proposal)
     ours.acquire()
     assert ours.run_until(ours.established), f"{ours.reports}\n{theirs.log()}"
-    ours.run_until(lambda: False, 0.3)  # quick mode begins; what becomes of it does not count here
+    assert ours.run_until(lambda: bool(theirs.established())), theirs.log()
     assert_same_main_mode(ours, theirs, suite, we_initiated=True)
 
 
@@ -137,7 +137,7 @@ def test_strongswan_initiates(
     ours, theirs = pair.start(ike_proposal, proposal)
     verdict = theirs.initiate()
     assert ours.run_until(ours.established), f"{ours.reports}\n{theirs.log()}"
-    assert ours.run_until(lambda: verdict.poll() is not None, 30)
+    assert ours.run_until(lambda: verdict.poll() is not None, 90)
     assert_same_main_mode(ours, theirs, suite, we_initiated=False)
 
 
@@ -159,7 +159,7 @@ def test_a_strongswan_without_a_common_offer_is_refused_by_both(pair: Pair) -> N
         "aes256-sha256-modp2048", MainModeProposal(Encryption.TRIPLE_DES_CBC, Hash.SHA1, Group.MODP_1024)
     )
     verdict = theirs.initiate(5)
-    ours.run_until(lambda: verdict.poll() is not None, 20)
+    ours.run_until(lambda: verdict.poll() is not None, 90)
     assert not ours.established()
     assert theirs.established() == []
     refusals = ours.reasons(ReportKind.MAIN_MODE_FAILED) + ours.reasons(ReportKind.MESSAGE_REFUSED)
@@ -174,7 +174,7 @@ def test_with_a_wrong_key_both_say_so_when_we_initiate(pair: Pair) -> None:
         our_key="wrong horse",
     )
     ours.acquire()
-    assert ours.run_until(lambda: bool(ours.reasons(ReportKind.MAIN_MODE_FAILED)), 20), theirs.log()
+    assert ours.run_until(lambda: bool(ours.reasons(ReportKind.MAIN_MODE_FAILED)), 60), theirs.log()
     assert ours.reasons(ReportKind.MAIN_MODE_FAILED) == [ReasonCode.PSK_MISMATCH]
     assert theirs.established() == []
     assert re.search(r"decryption failed|could not decrypt|invalid HASH|MALFORMED", theirs.log()), (
@@ -189,7 +189,7 @@ def test_with_a_wrong_key_both_say_so_when_strongswan_initiates(pair: Pair) -> N
         our_key="wrong horse",
     )
     verdict = theirs.initiate(4)
-    ours.run_until(lambda: verdict.poll() is not None, 30)
+    ours.run_until(lambda: verdict.poll() is not None, 90)
     refusals = ours.reasons(ReportKind.MAIN_MODE_FAILED) + ours.reasons(ReportKind.MESSAGE_REFUSED)
     assert ReasonCode.PSK_MISMATCH in refusals
     assert not ours.established()
@@ -205,7 +205,7 @@ def test_strongswan_deletes_the_main_mode(pair: Pair) -> None:
     assert ours.run_until(ours.established), theirs.log()
     verdict = theirs.terminate()
     assert ours.run_until(lambda: not ours.established()), theirs.log()
-    assert ours.run_until(lambda: verdict.poll() is not None, 20)
+    assert ours.run_until(lambda: verdict.poll() is not None, 90)
     assert ours.reasons(ReportKind.MAIN_MODE_DELETED) == [ReasonCode.SA_DELETED]
     assert theirs.established() == []
 
@@ -225,7 +225,7 @@ def test_with_a_nat_in_between_both_go_to_port_4500(
     else:
         theirs.initiate()
     assert ours.run_until(ours.established), f"{ours.reports}\n{theirs.log()}"
-    ours.run_until(lambda: False, 0.5)
+    assert ours.run_until(lambda: bool(theirs.established())), theirs.log()
     (view,) = [entry for entry in ours.engine.main_modes(0.0) if entry.established]
     (entry,) = theirs.established()
     assert (view.local.port, view.remote.port) == (4500, 4500)

@@ -73,7 +73,7 @@ class KeyDistributionCenter:
         path = find_program(program)
         assert path is not None
         result = subprocess.run(
-            [path, *words], env=self.environment, capture_output=True, text=True, timeout=30, check=False
+            [path, *words], env=self.environment, capture_output=True, text=True, timeout=120, check=False
         )
         assert result.returncode == 0, (program, words, result.stdout, result.stderr)
         return result.stdout
@@ -95,7 +95,7 @@ class KeyDistributionCenter:
         path = find_program("krb5kdc")
         assert path is not None
         self._process = self.namespace.popen([path, "-n", "-r", self.realm], environment=self.environment)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         log = self.folder / "kdc.log"
         while time.monotonic() < deadline:
             if log.exists() and "commencing operation" in log.read_text():
@@ -107,7 +107,7 @@ class KeyDistributionCenter:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
             (self.folder / "kdc.log").unlink(missing_ok=True)
 

@@ -11,13 +11,19 @@ import gc
 import time
 from collections.abc import Callable
 
-THRESHOLDS = (10_000, 20, 1_000_000)
-"""Of Python's collector: objects made between two looks at young ones, and how many of these looks before one
-at those that survived. The last is as good as never."""
+YOUNG = 10_000
+THRESHOLDS = (YOUNG, 1_000_000, 1_000_000)
+"""Of Python's collector: how many more objects there are between two looks at young ones, and how many of
+these looks before one at those that survived: as good as never."""
 INTERVAL = 60.0
 """Seconds between two looks at everything, at least."""
 SHARE = 1000.0
 """And at least so many times what the last one took."""
+WORTHWHILE = 50_000
+"""Objects that must have come for a look: of less there is little to find."""
+OVERDUE = 2_000_000
+"""Objects that have come after which there is a look even if there is no quiet moment. 10 000 peers that come
+at once are fewer."""
 
 
 def calm_collector() -> None:
@@ -28,17 +34,25 @@ def calm_collector() -> None:
 
 
 class Collector:
-    """Looks at everything, when it is time and nothing happens. Seconds; `clock` says what a look takes."""
+    """Looks at everything, when it is time and nothing happens. Seconds; `clock` says what a look takes,
+    `come` how many objects there are more than after the last one."""
 
-    def __init__(self, now: float, clock: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self,
+        now: float,
+        clock: Callable[[], float] = time.thread_time,
+        come: Callable[[], int] = lambda: gc.get_count()[1] * YOUNG,
+    ) -> None:
         self._clock = clock
+        self._come = come
         self._last = now
         self._wait = INTERVAL
 
     def look(self, now: float, *, quiet: bool) -> bool:
-        """Whether it did. Where there is no quiet moment, it waits twice as long and takes any."""
-        waited = now - self._last
-        if waited < self._wait or (not quiet and waited < 2 * self._wait):
+        """Whether it did."""
+        come = self._come()
+        timely = quiet and come >= WORTHWHILE and now - self._last >= self._wait
+        if not timely and come < OVERDUE:
             return False
         started = self._clock()
         gc.collect()

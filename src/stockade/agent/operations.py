@@ -93,7 +93,7 @@ class Operations:
         """Planned failover: peers are told before a virtual address is moved."""
         if self.cluster is None:
             raise error_for(
-                ReasonCode.UNKNOWN_NAME, "this host is no node of a cluster: agent.toml has no [cluster]"
+                ReasonCode.NOT_SET_UP, "this host is no node of a cluster: agent.toml has no [cluster]"
             )
         released = self.cluster.release(address, time.monotonic())
         self.pump()

@@ -4,7 +4,8 @@
                        └── capture on the wire between them ──┘
 
 Three rounds: SIGKILL to the agent at calm moments (each after the one before has settled), to the agent at
-random moments (most of them while it still starts), and to the data plane at random moments. Root."""
+random moments (most of them while it still starts), and to the data plane at random moments, where it is a
+process and not the kernel's. Root."""
 
 import argparse
 import os
@@ -15,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from ipaddress import ip_interface
 from pathlib import Path
@@ -64,6 +65,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 alpha.start()
                 time.sleep(moments.uniform(0.0, 2.0))
             alpha.wait_until_ready()
+        if not _has_data_plane(network["alpha"]):
+            report.line("\ndata plane: the kernel's, which nobody can kill")
+            return
         with _round(report, f"data plane, {options.kills} random moments", network):
             for _ in range(options.kills):
                 _kill_data_plane(network["alpha"])
@@ -142,14 +146,23 @@ def _kill_calmly(report: Report, alpha: Agent) -> None:
             report.figure(f"{words} after SIGKILL and start", found[kind], "s")
 
 
-def _kill_data_plane(namespace: Namespace) -> None:
+def _data_planes(namespace: Namespace) -> Iterator[int]:
     for process in namespace.processes():
-        try:
+        with suppress(OSError):  # it has just ended
             line = Path(f"/proc/{process}/cmdline").read_bytes()
             if b"stockade.driver.userspace.process" in line:
-                os.kill(process, signal.SIGKILL)
-        except OSError:  # it has just ended
-            continue
+                yield process
+
+
+def _has_data_plane(namespace: Namespace) -> bool:
+    """Whether there is one that can be killed: the kernel's cannot."""
+    return any(True for _ in _data_planes(namespace))
+
+
+def _kill_data_plane(namespace: Namespace) -> None:
+    for process in _data_planes(namespace):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def _is_protected(flow: Flow) -> bool:

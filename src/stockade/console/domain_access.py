@@ -19,12 +19,12 @@ ANSWER_SECONDS = 20.0
 
 def open_domain_store(paths: Paths, domain: str) -> DomainStore:
     """The store of this domain; of the settings' where it has no name. Nothing is connected yet. CallerError
-    INVALID_SETTING."""
+    NOT_SET_UP."""
     settings = read_settings(paths.settings).directory
     name = domain or settings.domain
     if not name:
         raise error_for(
-            ReasonCode.INVALID_SETTING,
+            ReasonCode.NOT_SET_UP,
             "no domain is set: domain under [directory], or domain= of the command",
             file=paths.settings,
         )

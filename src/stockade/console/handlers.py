@@ -323,7 +323,12 @@ def _own_address(value: str, ends: dict[str, str], addresses: Sequence[str]) -> 
     if value != "me":
         return value
     wants_ipv6 = any(":" in other for other in ends.values())
-    return next((address for address in addresses if (":" in address) == wants_ipv6), "me")
+    own = next((address for address in addresses if (":" in address) == wants_ipv6), None)
+    if own is None:
+        family = "IPv6" if wants_ipv6 else "IPv4"
+        detail = f"me: this computer has no {family} address now; write the address that is meant"
+        raise error_for(ReasonCode.SYNTAX, detail)
+    return own
 
 
 def run_rsop(options: argparse.Namespace) -> int:

@@ -63,13 +63,13 @@ def read(
     paths: Paths, *, domain: str = "", computer: str = "", unit: str = ""
 ) -> tuple[Snapshot, Reason | None]:
     """What the directory says now; or the copy, and why. Errors: those of `fetch`, CallerError
-    INVALID_SETTING where no domain is named."""
+    NOT_SET_UP where no domain is named."""
     settings = read_settings(paths.settings)
     directory = settings.directory
     name = domain or directory.domain
     if not name:
         raise error_for(
-            ReasonCode.INVALID_SETTING,
+            ReasonCode.NOT_SET_UP,
             "no domain is set: domain under [directory], or --domain",
             file=paths.settings,
         )

@@ -19,8 +19,8 @@ from stockade.wire.netlink import (
 
 ANSWER_SECONDS = 5.0
 RECEIVE_BYTES = 1 << 18
-BATCH_MESSAGES = 64
-"""Requests in one datagram: the answers, should all be refused, have room in any socket's buffer."""
+BATCH_MESSAGES = 32
+"""Requests in one datagram: all their answers have room in any socket's buffer."""
 
 
 class NetlinkError(HostError):
@@ -49,6 +49,17 @@ class NetlinkSocket:
     def change_all(self, kind: int, bodies: Sequence[bytes]) -> Iterator[NetlinkError]:
         """Many requests that change something, in order, with few system calls; what the kernel refuses does
         not keep the rest. Gives the refusals; nothing is done but by iterating."""
+        for message in self._ask_all(kind, bodies):
+            if message.type == NLMSG_ERROR and message.error != 0:
+                yield _refused(kind, message.error)
+
+    def get_all(self, kind: int, bodies: Sequence[bytes]) -> Iterator[NetlinkMessage]:
+        """Ask for many objects, with few system calls; those that are not there are left out."""
+        for message in self._ask_all(kind, bodies):
+            if message.type != NLMSG_ERROR:
+                yield message
+
+    def _ask_all(self, kind: int, bodies: Sequence[bytes]) -> Iterator[NetlinkMessage]:
         for start in range(0, len(bodies), BATCH_MESSAGES):
             part = bodies[start : start + BATCH_MESSAGES]
             first = self._sequence + 1
@@ -60,18 +71,16 @@ class NetlinkSocket:
             requests[-1] = replace(requests[-1], flags=NLM_F_REQUEST | NLM_F_ACK)
             yield from self._send_all(kind, requests)
 
-    def _send_all(self, kind: int, requests: Sequence[NetlinkMessage]) -> Iterator[NetlinkError]:
+    def _send_all(self, kind: int, requests: Sequence[NetlinkMessage]) -> Iterator[NetlinkMessage]:
         first, last = requests[0].sequence, requests[-1].sequence
         answered = False
         try:
             self._socket.send(b"".join(request.encode() for request in requests))
             while not answered:
                 for message in decode_messages(self._socket.recv(RECEIVE_BYTES)):
-                    if message.type != NLMSG_ERROR or not first <= message.sequence <= last:
-                        continue
-                    answered = answered or message.sequence == last
-                    if message.error != 0:
-                        yield _refused(kind, message.error)
+                    if first <= message.sequence <= last:
+                        answered = answered or (message.type, message.sequence) == (NLMSG_ERROR, last)
+                        yield message
         except TimeoutError:
             raise error_for(ReasonCode.DRIVER_FAILED, "the kernel did not answer over netlink") from None
         except OSError as error:

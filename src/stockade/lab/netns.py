@@ -42,8 +42,8 @@ from stockade.model.reasons import HostError, ReasonCode, error_for
 
 PREFIX = "stockade-lab"
 NETNS_FOLDER = Path("/run/netns")
-COMMAND_SECONDS = 30.0
-KILL_SECONDS = 5.0
+COMMAND_SECONDS = 60.0
+KILL_SECONDS = 30.0
 CLONE_NEWNET = 0x4000_0000
 INTERFACE = "eth0"
 

@@ -379,6 +379,10 @@ class ReasonCode(Enum):
     INVALID_SETTING = _caller(
         "the agent's settings file is not valid", "correct the named key; nothing was changed"
     )
+    NOT_SET_UP = _caller(
+        "this host is not set up for that",
+        "write the named table of agent.toml and start the agent anew; the manual has a page about it",
+    )
     AGENT_RUNNING = _caller("an agent runs already with this home", "stop it first, or use another --home")
     AGENT_NOT_RUNNING = _caller("no agent answers", "start it with stockade agent run")
     DRIVER_FAILED = _host("the data plane failed", "see the journal; filters stay in force meanwhile")

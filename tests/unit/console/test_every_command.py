@@ -23,7 +23,8 @@ from stockade.model.reasons import ReasonCode, error_for
 from stockade.policy.dynamic import DynamicSet
 from stockade.store.dynamic import dynamic_form
 
-LEAVES = sorted(path for path, _ in leaves(make_parser()))
+PARSER = make_parser()
+LEAVES = sorted(path for path, _ in leaves(PARSER))
 EVIL = "nobody \x1b[2J\x9b2J [red]“me”[/] \u202e"
 KNOWN = {
     "action": "negotiate", "time": "2026-11-22T07:00:00.000Z", "peer": "10.0.0.2", "remote": "10.0.0.2:500",
@@ -113,6 +114,12 @@ SILENT = {
     "web user remove",
 }  # fmt: skip
 """They do what they were told, and say nothing."""
+
+
+@pytest.fixture(autouse=True)
+def one_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made once: it takes longer than most commands, of which there are thousands here."""
+    monkeypatch.setattr("stockade.console.main.make_parser", lambda: PARSER)
 
 
 @pytest.fixture
@@ -281,6 +288,7 @@ def test_what_nobody_foresaw_is_told_without_a_traceback(error, code, word, monk
 
     monkeypatch.delenv("STOCKADE_DEBUG", raising=False)
     monkeypatch.setattr(handlers, "run_status", fail)
+    monkeypatch.setattr("stockade.console.main.make_parser", make_parser)  # anew, with that one
     assert main(["status"]) == 1
     err = capsys.readouterr().err
     assert str(error_for(code, "").reason).split(":")[0] in err

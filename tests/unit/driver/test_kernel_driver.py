@@ -111,6 +111,10 @@ class PaperKernel:
         self.states[larval.encode()[56:77]] = larval
         return (self._state(larval),)
 
+    def get_all(self, kind: int, bodies: Sequence[bytes]) -> Iterator[NetlinkMessage]:
+        for body in bodies:
+            yield from self.get(kind, body)
+
     def dump(self, kind: int, body: bytes) -> tuple[NetlinkMessage, ...]:
         if kind == MessageType.GET_POLICY:
             of_socket = bytearray(next(iter(self.policies.values())).encode()) if self.policies else b""
@@ -693,3 +697,34 @@ def test_a_nat_that_changed_is_followed_by_both_sas_and_told(
     ]
     assert driver.events() == []
     assert ports() == after
+
+
+def test_many_sas_that_go_in_one_round_go_together_and_all_are_counted(driver, kernel):
+    for number in range(20):
+        driver.add_sa(sa(spi=0x1000 + number))
+    for key, state in kernel.states.items():
+        kernel.states[key] = replace(state, usage=Usage(bytes=100, packets=1))
+    for number in range(20):
+        driver.remove_sa(0x1000 + number, Direction.OUTBOUND, PEER)
+    assert len(kernel.states) == 20 - driver_module.SINGLY
+    assert [row.packets for row in driver.statistics().ended] == [20]
+    assert kernel.states == {}
+    driver.events()
+    driver.add_sa(sa(spi=0x2000))
+    driver.remove_sa(0x2000, Direction.OUTBOUND, PEER)
+    assert kernel.states == {}, "one alone goes at once"
+
+
+@pytest.mark.parametrize("how", ["events", "add_sa", "stop", "leave"])
+def test_what_was_to_be_removed_is_gone_before_anything_else_happens(driver, kernel, how):
+    for number in range(10):
+        driver.add_sa(sa(spi=0x1000 + number))
+    for number in range(10):
+        driver.remove_sa(0x1000 + number, Direction.OUTBOUND, PEER)
+    assert kernel.states
+    if how == "add_sa":
+        driver.add_sa(sa(spi=0x1000 + 9))
+        assert [state.spi for state in kernel.states.values()] == [0x1009]
+        return
+    getattr(driver, how)()
+    assert kernel.states == {}

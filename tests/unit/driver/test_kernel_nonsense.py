@@ -40,7 +40,7 @@ class Liar:
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
-        self.rate = chance.choice((0.02, 0.1, 0.5))
+        self.rate = chance.choice((0.0, 0.02, 0.1, 0.5))
         self.waiting: deque[bytes] = deque()
         self.sent = 0
 
@@ -57,7 +57,8 @@ class Liar:
                 self.waiting.append(self.bend(each, sequence))
             if final:
                 is_dump = flags & NLM_F_DUMP == NLM_F_DUMP
-                number = self.chance.choice((0, 0, 0, errno.ESRCH, errno.ENOENT, errno.EEXIST, errno.EPERM))
+                refusals = (errno.ESRCH, errno.ENOENT, errno.EEXIST, errno.EPERM, errno.ENOBUFS)
+                number = self.chance.choice(refusals) if self.chance.random() < self.rate else 0
                 body = (0 if is_dump else -number).to_bytes(4, "little", signed=True) + data[:16]
                 end = NetlinkMessage(NLMSG_DONE if is_dump else NLMSG_ERROR, 0, sequence, body).encode()
                 self.waiting.append(self.bend(end, sequence))

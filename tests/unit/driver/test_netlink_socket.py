@@ -56,9 +56,31 @@ def test_many_requests_go_in_few_datagrams_in_order_and_refusals_do_not_keep_the
     refusals = list(netlink.change_all(5, bodies))
     assert [error.number for error in refusals] == [errno.ESRCH] * 4
     assert [request.body for part in paper.seen for request in part] == bodies
-    assert [len(part) for part in paper.seen] == [BATCH_MESSAGES] * 3 + [200 - 3 * BATCH_MESSAGES]
+    assert len(paper.seen) == -(-200 // BATCH_MESSAGES)
+    assert max(map(len, paper.seen)) == BATCH_MESSAGES
     assert len({request.sequence for part in paper.seen for request in part}) == 200
     assert list(netlink.change_all(5, [])) == []
+
+
+def test_many_objects_are_asked_for_and_those_that_are_not_there_left_out() -> None:
+    netlink, paper = socket_over(lambda request: None)
+
+    def send(data: bytes) -> None:
+        requests = list(decode_messages(data))
+        for request in requests:
+            if request.body == b"none":
+                paper.waiting.append(NetlinkMessage(NLMSG_ERROR, 0, request.sequence, number(3)).encode())
+                continue
+            paper.waiting.append(NetlinkMessage(16, 0, request.sequence, request.body).encode())
+            if request.flags & NLM_F_ACK:
+                paper.waiting.append(NetlinkMessage(NLMSG_ERROR, 0, request.sequence, number(0)).encode())
+
+    paper.send = send
+    for last in (b"some", b"none"):
+        bodies = [b"one!", b"none", b"two!"] * 20 + [last]
+        found = [message.body for message in netlink.get_all(5, bodies)]
+        assert found == [body for body in bodies if body != b"none"]
+        assert not paper.waiting
 
 
 def test_a_refusal_of_the_last_one_ends_a_batch_and_silence_is_an_error() -> None:

@@ -49,6 +49,7 @@ from stockade.driver.contract import (
 )
 from stockade.driver.ended import EndedSas
 from stockade.driver.kernel import policies, states
+from stockade.driver.kernel.early import EarlyWatch
 from stockade.driver.kernel.ledger import Ledger
 from stockade.driver.kernel.listener import Listener, UnknownSpiWatch, bypass_socket, take_esp_in_udp
 from stockade.driver.kernel.offload import HardwareOffload
@@ -63,7 +64,7 @@ from stockade.model.capabilities import Capabilities
 from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import MAXIMUM_SPI, MINIMUM_SPI, SaCounters, SecurityAssociation
-from stockade.model.traffic import ESP, PROTOCOLS_WITH_PORTS, Flow
+from stockade.model.traffic import AH, ESP, PROTOCOLS_WITH_PORTS, Flow
 from stockade.wire import xfrm, xfrm_decode
 from stockade.wire.netlink import NLM_F_CREATE, NLM_F_EXCL
 from stockade.wire.xfrm import (
@@ -96,6 +97,12 @@ HANDOVER_SECONDS: Final = 2.0
 
 NAT_TRAVERSAL_PORT: Final = 4500
 
+SINGLY: Final = 4
+"""So many SAs of one round are removed at once; where there are more, the rest goes together, when the round
+is over."""
+
+MAXIMUM_DOOMED: Final = 1024
+
 NOTHING_USED: Final = xfrm.Usage()
 
 StateKey = tuple[Address, int, int]
@@ -112,6 +119,8 @@ class _Entry:
     idle_reported: bool = False
     unanswered: float | None = None
     in_card: bool = False
+    given: int = 0
+    """Packets that came early and were given to the kernel again: some may have come with the SA too."""
 
 
 @dataclass(slots=True)
@@ -135,6 +144,8 @@ class KernelDriver:
         self._listener: Listener | None = None
         self._watch: UnknownSpiWatch | None = None
         self._watch_end = 0.0
+        self._early = EarlyWatch()
+        self._given = 0
         self._claim = Claim()
         self._settings = Settings()
         self._epoll = select.epoll()
@@ -151,6 +162,8 @@ class KernelDriver:
         self._request_ids: dict[str, int] = {}
         self._entries: dict[StateKey, _Entry] = {}
         self._keys_by_spi: dict[int, list[StateKey]] = {}
+        self._doomed: dict[StateKey, _Entry] = {}
+        self._removed = 0
         self._orphans: dict[StateKey, _Orphan] = {}
         self._told: Mapping[StateKey, tuple[SecurityAssociation, float]] = {}
         self._acquired: dict[tuple[str, Address, Address], float] = {}
@@ -249,6 +262,8 @@ class KernelDriver:
             raise refused
 
     def _let_go(self) -> None:
+        with suppress(StockadeError):
+            self._remove_doomed()
         if self._ticker is not None:
             self._ticker.stop()
             self._ticker = None
@@ -260,21 +275,25 @@ class KernelDriver:
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
+        self._early.close()
         self._ledger.close()
         self._claim.release()
 
     def survivors(self) -> Sequence[Survivor]:
         """Those whose record agrees with what is in the kernel; the others are ended."""
         now = time.monotonic()
-        found = []
+        found, unknown = [], []
         for key, orphan in self._orphans.items():
             sa, installed = self._told.get(key, (None, now))
             if sa is None or not self._is(orphan.state, sa):
-                self._delete_state(orphan.state)
+                unknown.append(xfrm.state_id(*key))
                 continue
             entry = _Entry(sa, min(installed, now), now, orphan.state.usage)
             self._keep(key, entry)
             found.append(Survivor(sa, now - entry.installed))
+        for error in self._open_netlink().change_all(MessageType.DELETE_SA, unknown):
+            if error.number != errno.ESRCH:
+                raise error
         self._orphans.clear()
         self._told = {}
         self._ledger.begin({key: (entry.sa, entry.installed) for key, entry in self._entries.items()})
@@ -368,7 +387,9 @@ class KernelDriver:
         answers = self._open_netlink().get(MessageType.ALLOCATE_SPI, body)
         for answer in answers:
             if answer.type == MessageType.NEW_SA:
-                return xfrm_decode.decode_state(answer.body).spi
+                spi = xfrm_decode.decode_state(answer.body).spi
+                self._early.expect(spi, local.version)
+                return spi
         raise error_for(ReasonCode.NO_SPI, "the kernel gave none")
 
     def add_sa(self, sa: SecurityAssociation) -> None:
@@ -376,6 +397,7 @@ class KernelDriver:
         ids = policies.request_ids([sa.negotiation], self._request_ids)
         state = states.state_of(sa, ids[sa.negotiation])
         key = _key(state)
+        self._remove_doomed()
         if key in self._entries:
             # Replacing it would start its sequence numbers, and with AES-GCM its nonces, again.
             raise error_for(
@@ -386,11 +408,30 @@ class KernelDriver:
         now = time.monotonic()
         self._keep(key, _Entry(sa, now, now))
         self._ledger.add(sa, now)
-        if sa.direction is Direction.OUTBOUND:
+        if sa.direction is Direction.INBOUND:
+            self._take_early(sa, now)
+        else:
             for orphan in self._orphans.values():
                 if sa.peer in (orphan.state.source, orphan.state.destination):
                     orphan.end = min(orphan.end, now + HANDOVER_SECONDS)
             self._send_held(sa)
+
+    def _take_early(self, sa: SecurityAssociation, now: float) -> None:
+        """Have the kernel receive anew what came ahead of this SA, or of the bundle that it completes."""
+        here = [(AH if sa.esp is None else ESP, sa.spi)]
+        if sa.bundle is not None:
+            here.append((ESP if sa.esp is None else AH, sa.bundle))
+        entries = [self._entries.get((sa.destination, spi, protocol)) for protocol, spi in here]
+        if entries[-1] is None:
+            return  # the other half comes in a moment
+        packets = self._early.take(sa.destination, here, now)
+        for _, spi in here:
+            self._early.settle(spi)
+        if packets:
+            for entry in entries:
+                if entry is not None:
+                    entry.given = len(packets)
+            self._given += self._early.give(packets)
 
     def _send_held(self, sa: SecurityAssociation) -> None:
         """Send what waits for this SA. The kernel looks at its queue by a timer of up to a minute; a policy
@@ -426,13 +467,37 @@ class KernelDriver:
         netlink.change(MessageType.NEW_SA, state.encode(), NLM_F_CREATE | NLM_F_EXCL)
 
     def remove_sa(self, spi: int, direction: Direction, peer: Address) -> None:
+        if direction is Direction.INBOUND:
+            self._early.settle(spi)
         for key in tuple(self._keys_by_spi.get(spi, ())):
             entry = self._entries[key]
             if (entry.sa.direction, entry.sa.peer) == (direction, peer):
-                self._count_last(key, entry)
                 self._drop(key)
-                self._delete(*key)
                 self._ledger.remove(key)
+                self._doomed[key] = entry
+        self._removed += 1
+        if self._removed <= SINGLY or len(self._doomed) >= MAXIMUM_DOOMED:
+            self._remove_doomed()
+
+    def _remove_doomed(self) -> None:
+        """Take SAs out of the kernel, and count what they carried until now."""
+        doomed, self._doomed = self._doomed, {}
+        if not doomed or self._netlink is None:
+            return
+        names = [xfrm.state_id(*key) for key in doomed]
+        with suppress(StockadeError):
+            for answer in self._netlink.get_all(MessageType.GET_SA, names):
+                state = xfrm_decode.decode_state(answer.body)
+                if (entry := doomed.get(_key(state))) is not None:
+                    entry.usage = state.usage
+        for entry in doomed.values():
+            self._remember_counts(entry)
+        refused: StockadeError | None = None
+        for error in self._netlink.change_all(MessageType.DELETE_SA, names):
+            if error.number != errno.ESRCH:
+                refused = error
+        if refused is not None:
+            raise refused
 
     def _keep(self, key: StateKey, entry: _Entry) -> None:
         self._entries[key] = entry
@@ -457,8 +522,14 @@ class KernelDriver:
         with suppress(BlockingIOError):
             while self._wake_reading.recv(4096):
                 pass
+        self._removed = 0
+        try:
+            self._remove_doomed()
+        except StockadeError as error:
+            self._events.append(DriverFailed(error.reason))
         if self._listener is not None:
             now = time.monotonic()
+            self._early.listen(now)
             for event in self._listener.read():
                 if isinstance(event, Acquired):
                     self._on_acquire(event, now)
@@ -479,9 +550,10 @@ class KernelDriver:
     def statistics(self, *, filters: bool = True) -> DriverStatistics:
         if self._netlink is None:
             return DriverStatistics((), (), 0, ())
+        self._remove_doomed()
         now = time.monotonic()
         larval = self._take_usage(now)
-        counts = read_refusals()
+        counts = self._read_refusals()
         refused = tuple(
             (code.word, count - self._start_counts.get(code, 0))
             for code, count in counts.items()
@@ -594,7 +666,7 @@ class KernelDriver:
                     self._delete_state(orphan.state)
         except StockadeError as error:
             self._events.append(DriverFailed(error.reason))
-        counts = read_refusals()
+        counts = self._read_refusals()
         if counts.get(ReasonCode.UNKNOWN_SPI, 0) > self._counted.get(ReasonCode.UNKNOWN_SPI, 0):
             self._open_watch(now)
         self._counted = counts
@@ -628,10 +700,24 @@ class KernelDriver:
     def _refuse(self, entry: _Entry, before: xfrm.Usage, after: xfrm.Usage, now: float) -> None:
         for code, count in (
             (ReasonCode.INTEGRITY_FAILED, after.integrity_failures - before.integrity_failures),
-            (ReasonCode.REPLAYED, after.replays - before.replays),
+            (ReasonCode.REPLAYED, self._true_replays(entry, after.replays - before.replays)),
         ):
             if count > 0:
                 self._note_refused(code, entry.sa.source, entry.sa.destination, entry.sa.spi, now, count)
+
+    @staticmethod
+    def _true_replays(entry: _Entry, count: int) -> int:
+        """Without those that are packets which came while the SA was put in, and were given twice."""
+        ours = min(count, entry.given)
+        entry.given -= ours
+        return count - ours
+
+    def _read_refusals(self) -> dict[ReasonCode, int]:
+        """As the kernel counts, but for packets that came early and were given to it again."""
+        counts = read_refusals()
+        if self._given and (unknown := counts.get(ReasonCode.UNKNOWN_SPI, 0)):
+            counts[ReasonCode.UNKNOWN_SPI] = max(0, unknown - self._given)
+        return counts
 
     def _note_refused(
         self, code: ReasonCode, source: Address, destination: Address, spi: int, now: float, count: int = 1
@@ -759,13 +845,6 @@ class KernelDriver:
         except NetlinkError as error:
             if error.number != errno.ESRCH:
                 raise
-
-    def _count_last(self, key: StateKey, entry: _Entry) -> None:
-        """What the SA carried, before it goes."""
-        with suppress(StockadeError):
-            for answer in self._open_netlink().get(MessageType.GET_SA, xfrm.state_id(*key)):
-                entry.usage = xfrm_decode.decode_state(answer.body).usage
-        self._remember_counts(entry)
 
     def _forget(self, key: StateKey, entry: _Entry) -> None:
         self._remember_counts(entry)

@@ -27,6 +27,7 @@ _SETTINGS: Final = {"xfrm_larval_drop": ("0", "1"), "xfrm_acq_expires": ("3", "3
 
 _MEANINGS: Final = {
     "XfrmInNoStates": ReasonCode.UNKNOWN_SPI,
+    "XfrmAcquireError": ReasonCode.UNKNOWN_SPI,  # of a negotiation that is under way
     "XfrmInStateProtoError": ReasonCode.INTEGRITY_FAILED,
     "XfrmInStateSeqError": ReasonCode.REPLAYED,
     "XfrmInStateMismatch": ReasonCode.SELECTOR_MISMATCH,

@@ -109,7 +109,9 @@ def open_sockets() -> dict[str, socket.socket]:
         for version in (4, 6) if has_ipv6() else (4,):
             sockets[f"send{version}"] = _open_sending(version)
             for name, protocol in RAW_PROTOCOLS.items():
-                sockets[f"{name}{version}"] = _open_receiving(version, protocol)
+                sockets[f"{name}{version}"] = open_receiving(
+                    version, protocol, _udp_filter(version) if protocol == UDP else None
+                )
             sockets[f"icmp{version}"] = _open_reports(version)
     except OSError:
         for entry in sockets.values():
@@ -257,11 +259,12 @@ def _open_sending(version: int) -> socket.socket:
     return sending
 
 
-def _open_receiving(version: int, protocol: int) -> socket.socket:
+def open_receiving(version: int, protocol: int, program: bytes | None = None) -> socket.socket:
+    """A raw socket for `Receiver` that takes what the classic BPF `program` lets pass. `OSError`."""
     receiving = _open_raw(version, protocol)
     try:
-        if protocol == UDP:
-            attach_filter(receiving, _udp_filter(version))
+        if program is not None:
+            attach_filter(receiving, program)
         receiving.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
         if version == 6:
             for option in (socket.IPV6_RECVPKTINFO, socket.IPV6_RECVHOPLIMIT, socket.IPV6_RECVTCLASS):

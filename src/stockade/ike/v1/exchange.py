@@ -348,6 +348,9 @@ class Exchange(Generic[T]):
         self._seen: list[bytes] = []
         self._work: Work | None = None
         self._last: Incoming | None = None
+        """The message that came last, until the exchange is over."""
+        self.read_with: MessageProtection | None = None
+        """What the last message that fitted its step could be read with; None if it came in clear."""
         self._finished = finished
         self._failed = failed
         self._refused = refused
@@ -403,7 +406,7 @@ class Exchange(Generic[T]):
                 self.suspect(error.reason, now)
             self._refused(error.reason, now)
             return
-        self._last = incoming
+        self._last, self.read_with = incoming, incoming.protection
         self._advance(lambda: self._steps.send(incoming), now, (mark, body))
 
     def worked(self, outcome: AuthMethod | Reason, now: float) -> None:
@@ -478,11 +481,6 @@ class Exchange(Generic[T]):
         """Whether a message of the peer has been accepted, or was what made the exchange fail."""
         return self._answered is not None
 
-    @property
-    def read_with(self) -> MessageProtection | None:
-        """What the last message that fitted its step could be read with; None if it came in clear."""
-        return None if self._last is None else self._last.protection
-
     # ---- inside
     def _repeat_reply(self) -> None:
         # An initiator that still waits has its own timer; if it answered duplicates too, one duplicated
@@ -547,7 +545,7 @@ class Exchange(Generic[T]):
                 self._tell_sent(step)
         if isinstance(step, Finish):
             self.done = True
-            self.expect = None
+            self.expect = self._last = None
             self._finished(step.value, now)
             return
         self.expect = step.expect
@@ -594,7 +592,6 @@ class Exchange(Generic[T]):
 
     def _fail(self, reason: Reason, now: float) -> None:
         self.done = True
-        self.expect = None
-        self._sent = None
+        self.expect = self._sent = self._last = None
         self._steps.close()
         self._failed(reason, now)

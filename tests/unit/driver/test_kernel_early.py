@@ -1,0 +1,97 @@
+"""For which SPIs the kernel's data plane waits. That it loses nothing then shows in tests/kernel."""
+
+import struct
+
+import pytest
+
+from stockade.driver.kernel.early import WATCHED, EarlyWatch, spi_filter
+from stockade.model.traffic import AH, ESP, UDP
+
+
+class Watch(EarlyWatch):
+    """Opens no sockets; what each filter was made for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters: list[list[int]] = []
+
+    def _attach(self) -> None:
+        self.filters.append(list(self._awaited))
+
+
+def test_an_initiators_spi_is_waited_for_from_the_second_round_until_its_sa_is_there() -> None:
+    watch = Watch()
+    watch.expect(0x1000, 4)
+    watch.listen(0.0)
+    assert watch.filters == [], "the message has not left"
+    watch.listen(0.1)
+    watch.listen(0.2)
+    assert watch.filters == [[0x1000]]
+    watch.settle(0x1000)
+    watch.listen(0.3)
+    assert watch.filters == [[0x1000], []]
+
+
+def test_a_responder_never_waits_for_it_has_its_sa_in_the_same_round() -> None:
+    watch = Watch()
+    for number in range(3):
+        watch.expect(0x1000 + number, 4)
+        watch.listen(float(number))
+        watch.settle(0x1000 + number)
+    watch.listen(9.0)
+    watch.listen(9.1)
+    assert watch.filters == []
+
+
+def test_the_newest_are_waited_for_where_there_are_many() -> None:
+    watch = Watch()
+    for spi in range(0x1000, 0x1000 + 3 * WATCHED):
+        watch.expect(spi, 4)
+    watch.listen(0.0)
+    watch.listen(0.1)
+    assert watch.filters == [list(range(0x1000 + 2 * WATCHED, 0x1000 + 3 * WATCHED))]
+
+
+def run_filter(program: bytes, packet: bytes) -> bool:
+    """What the kernel's classic BPF makes of the few instructions that are used."""
+    instructions = list(struct.iter_unpack("=HBBI", program))
+    accumulator = index = place = 0
+    while True:
+        code, if_true, if_false, value = instructions[place]
+        place += 1
+        match code:
+            case 0xB1:
+                index = 4 * (packet[value] & 15)
+            case 0x01:
+                index = value
+            case 0x40 | 0x48:
+                size = 4 if code == 0x40 else 2
+                part = packet[index + value : index + value + size]
+                if len(part) < size:
+                    return False
+                accumulator = int.from_bytes(part, "big")
+            case 0x15:
+                place += if_true if accumulator == value else if_false
+            case 0x06:
+                return value > 0
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [ESP, AH, UDP])
+def test_the_filter_takes_its_spis_and_nothing_else(version: int, protocol: int) -> None:
+    program = spi_filter(version, protocol, list(range(0x1000, 0x1000 + WATCHED)))
+    assert len(program) // 8 < 4096
+
+    def packet(spi: int, port: int = 4500) -> bytes:
+        front = {ESP: b"", AH: bytes(4), UDP: struct.pack(">HHHH", 4500, port, 20, 0)}[protocol]
+        header = b"\x46" + bytes(23) if version == 4 else b""
+        return header + front + struct.pack(">II", spi, 1)
+
+    for spi in (0x1000, 0x1000 + WATCHED - 1):
+        assert run_filter(program, packet(spi))
+    for spi in (0, 0xFFF, 0x1000 + WATCHED):
+        assert not run_filter(program, packet(spi))
+    assert not run_filter(program, packet(0x1000)[:-6])
+    if protocol == UDP:
+        assert not run_filter(program, packet(0x1000, port=500))
+    assert not run_filter(spi_filter(version, protocol, []), packet(0x1000))
