@@ -88,7 +88,6 @@ class Begun:
     why it could not be begun."""
 
     watch: ExitStack
-    wire: Capture | None = None
     main_mode: str = ""
     trouble: str = ""
 
