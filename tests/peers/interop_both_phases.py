@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
 from interop_cases import BY_NAME, Case
-from interop_laboratory import Begun, Laboratory, Pinging, bring_up, delete, eventually, ping
+from interop_laboratory import Begun, Laboratory, bring_up, delete, eventually, ping
 
 PATIENCE = 150.0
 """Seconds, from when a trial's turn comes: a busy machine takes its time for each exchange."""
@@ -54,7 +54,7 @@ def _begin(laboratory: Laboratory, now: Begun, case: Case, peer: str, role: str)
     (mode,) = laboratory.main_modes(case.address(peer, role))
     assert mode["role"] == role, mode
     now.main_mode = str(mode["cookies"])
-    now.watch.enter_context(Pinging(laboratory.ours, ends))
+    now.watch.enter_context(laboratory.pinging(peer, ends))
 
 
 def we_rekey_both_phases(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:

@@ -55,7 +55,9 @@ def main() -> int:
         refused = stockade.client.get("/v1/status")["policy_refused"]
         assert refused is None, refused
         wires = {peer: (network.switch, network.port(peer)) for peer in PEERS}
-        laboratory = Laboratory(stockade, peers, wires, absent, network["nat"], tunnels=tunnels)
+        laboratory = Laboratory(
+            stockade, peers, wires, absent, network["nat"], tunnels=tunnels, overtaken=("libreswan",)
+        )
         trials = options.trials or tuple(all_trials())
         stack.enter_context(begun(laboratory, trials))
         print(f"ready after {time.monotonic() - began:.1f} s", flush=True)

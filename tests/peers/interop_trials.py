@@ -14,7 +14,6 @@ from interop_cases import BY_NAME, CASES, PEERS, Case
 from interop_laboratory import (
     SETTINGS,
     Laboratory,
-    Pinging,
     bring_up,
     check_sas,
     delete,
@@ -61,7 +60,7 @@ def rekeys_lose_nothing(laboratory: Laboratory, case: Case, peer: str, role: str
     ends = case.traffic(peer, role)
     address = case.address(peer, role)
     assert ping(laboratory.our_host, ends, 3) == 3, "echo requests were lost"
-    with laboratory.capture(peer, only_ours=True) as wire, Pinging(laboratory.ours, ends):
+    with laboratory.capture(peer, only_ours=True) as wire, laboratory.pinging(peer, ends):
         first = str(laboratory.quick_modes(address)[0]["inbound_spi"])
         modes = {str(row["cookies"]) for row in laboratory.stockade.main_modes()}
         eventually(
@@ -105,7 +104,7 @@ def we_rekey_by_volume(laboratory: Laboratory, case: Case, peer: str, role: str)
     theirs = laboratory.peers[peer].host
     # without echo requests: so much at once may displace one of them in any queue of the way
     stream(laboratory.our_host, theirs, ends, ends[1], 14 << 20)
-    with Pinging(laboratory.ours, ends):
+    with laboratory.pinging(peer, ends):
         # more at once would pass the hard limit too before a busy machine has negotiated
         for _ in range(40):
             stream(laboratory.our_host, theirs, ends, ends[1], 1 << 20)
