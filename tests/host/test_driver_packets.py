@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stockade.driver.userspace.system import MARK_MASK, SECURE_MARK
+from stockade.driver.userspace.system import DEVICE, MARK_MASK, SECURE_MARK
 from stockade.lab.netns import Network
 from stockade.model.suites import Encryption, Hash
 
@@ -218,6 +218,33 @@ def test_a_killed_data_plane_leaks_nothing_and_comes_back(pair: Pair) -> None:
         beta.call("remove", direction=direction, spi=spi, peer="10.9.0.1")
     add_pair(alpha, beta, base=0x2000)
     assert ping(network) == 3
+
+
+@pytest.mark.parametrize("values", [{}, {"queues": 3}, {"without": "burst"}], ids=["one", "queues", "python"])
+def test_without_its_device_the_data_plane_ends_and_comes_back(
+    tmp_path: Path, values: dict[str, object]
+) -> None:
+    with two_hosts(tmp_path) as (network, alpha, beta):
+        alpha.call("start", **values)
+        beta.call("start")
+        for side in (alpha, beta):
+            side.call("install", rules=POLICY)
+        add_pair(alpha, beta)
+        assert ping(network) == 3
+        before = alpha.call("pid")
+        with capture(network) as wire:
+            network["alpha"].run(["ip", "link", "delete", DEVICE])
+            assert ping(network, "-W", "0.3") == 0
+            assert alpha.wait_for("failed")["reason"] == "driver-failed"
+        assert {protocol for protocol, _ in wire.packets} <= {ESP}
+        deadline = time.monotonic() + 60
+        while alpha.call("pid") in (before, -1) and time.monotonic() < deadline:
+            time.sleep(0.1)
+            alpha.call("events")
+        for direction, spi in (("inbound", 0x1000), ("outbound", 0x1001)):
+            beta.call("remove", direction=direction, spi=spi, peer="10.9.0.1")
+        add_pair(alpha, beta, base=0x2000)
+        assert ping(network) == 3
 
 
 def test_a_killed_agent_leaks_nothing_and_a_new_one_heals(pair: Pair, tmp_path: Path) -> None:

@@ -176,6 +176,7 @@ typedef struct {
     burst_t *worker[WORKERS];
     int queues[WORKERS];      /* descriptors of the device */
     int nudge;                /* eventfd: a worker has something for Python */
+    bool gone;                /* somebody has removed the device */
     bool stop;
 } tables_t;
 

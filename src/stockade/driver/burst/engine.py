@@ -11,6 +11,7 @@ copied into C and wiped there by `remove`.
 """
 
 import ctypes
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -227,6 +228,7 @@ class Batch:
 
 
 _NOTHING: Final = Batch(0)
+_DEVICE_GONE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,9 +413,12 @@ class Burst:
     def run(self, slow: int, device: int, sending: tuple[int, int], seconds: float) -> tuple[bool, Batch]:
         """Carry packets for so long, or until Python has to see to something: whether the epoll descriptor
         `slow` has something, and what was done. `sending`: the raw sockets for IPv4 and IPv6. A call tells
-        its counters after 20 ms of packets at most, and at once where it comes back for another reason."""
+        its counters after 20 ms of packets at most, and at once where it comes back for another reason.
+        `OSError` where somebody has removed the device."""
         milliseconds = max(0, int(seconds * 1000))
         ready = self._library.run(self.pointer, slow, device, *sending, milliseconds)
+        if ready == _DEVICE_GONE:
+            raise OSError(errno.EBADFD, "the TUN device is gone")
         result = self._result
         if not (result.received or result.punts):
             return bool(ready), _NOTHING

@@ -3,7 +3,7 @@
 
 #include <poll.h>
 
-enum { SLOW_READY = 1, REPORT_NS = 20000000 };
+enum { SLOW_READY = 1, DEVICE_GONE = 2, REPORT_NS = 20000000 };
 
 /* A raw socket from which a few packets came at once is left alone for a moment, in which more of them come: each
  * wake and each call then has a batch, which halves what a packet costs. One packet alone (a request, its answer) never
@@ -41,6 +41,15 @@ static uint64_t rest_of(const burst_t *b, struct pollfd *entries, uint64_t now)
     return least;
 }
 
+/* Whether somebody has removed the device: it would wake us for ever, with nothing to read. */
+static bool is_gone(const burst_t *b, const struct pollfd *entries)
+{
+    for (uint32_t n = 0; n < b->watches; n++)
+        if (b->watched[n].kind == WATCH_DEVICE && entries[n].revents & ~POLLIN)
+            return true;
+    return __atomic_load_n(&b->tables->gone, __ATOMIC_ACQUIRE);
+}
+
 static int carry(burst_t *b, int slow, int timeout_ms)
 {
     result_t *result = &b->result;
@@ -60,6 +69,8 @@ static int carry(burst_t *b, int slow, int timeout_ms)
         int ready = ppoll(entries, count, &wait, NULL);
         if (ready < 0 || (!ready && !rest))
             return 0; /* a signal is Python's, or the time is over */
+        if (is_gone(b, entries))
+            return DEVICE_GONE;
         uint64_t began = now_ns();
         enter(b);
         for (uint32_t n = 0; n < b->watches; n++) {
@@ -103,7 +114,7 @@ static int carry(burst_t *b, int slow, int timeout_ms)
 
 /* Carry packets until `slow` (an epoll descriptor, with all that is Python's) has something, a packet is Python's to
  * decide, an SA has used up the bytes up to a lifetime, the time is over, or 20 ms after the first packet: then the
- * counters are told, of the workers too. 1 where `slow` has something, else 0. */
+ * counters are told, of the workers too. 1 where `slow` has something, 2 where the device is gone, else 0. */
 int burst_run(burst_t *b, int slow, int device, int send4, int send6, int timeout_ms)
 {
     begin(b, device);

@@ -33,9 +33,12 @@ static void *work(void *given)
     struct pollfd entries[2] = {{b->queue, POLLIN, 0}, {b->wake, POLLIN, 0}};
     for (;;) {
         poll(entries, 2, -1);
-        /* A device that somebody has removed under us would wake us for ever. */
-        if (entries[0].revents & ~POLLIN)
+        /* A device that somebody has removed under us would wake us for ever: Python ends. */
+        if (entries[0].revents & ~POLLIN) {
+            __atomic_store_n(&tables->gone, true, __ATOMIC_RELEASE);
+            ring(tables->nudge);
             poll(entries + 1, 1, BROKEN_MS);
+        }
         pthread_rwlock_rdlock(&tables->door);
         if (tables->stop) {
             pthread_rwlock_unlock(&tables->door);

@@ -148,11 +148,7 @@ class UserspaceDriver:
             self._started = True
             return
         try:
-            self._system.claim(
-                segments=offloads.TSO not in self._without,
-                datagrams=offloads.USO not in self._without,
-                queues=self._queues or offloads.queue_count(self._without),
-            )
+            self._claim()
             self._sockets = raw.open_sockets()
             self._has_burst = offloads.BURST not in self._without and load_library() is not None
             self._log = clear_log.open_socket()
@@ -374,6 +370,13 @@ class UserspaceDriver:
         self._has_burst = offloads.BURST not in self._without and load_library() is not None
         self._found = self._inherits = True
         return True
+
+    def _claim(self) -> None:
+        self._system.claim(
+            segments=offloads.TSO not in self._without,
+            datagrams=offloads.USO not in self._without,
+            queues=self._queues or offloads.queue_count(self._without),
+        )
 
     def _start_process(self) -> None:
         """Start it; `_await_ready` waits for it."""
@@ -608,6 +611,7 @@ class UserspaceDriver:
         if self._control is not None or now - self._last_start < self._pause:
             return
         try:
+            self._claim()  # its end may be that somebody has removed the device
             self._start_process()
             self._request(_filters_message(self._table), TABLE_SECONDS)
         except HostError as error:

@@ -17,6 +17,7 @@ and `door_file`.
 
 import argparse
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -450,7 +451,14 @@ def main(arguments: list[str]) -> int:
         merge=merge,
         batches=offloads.BATCHES not in without,
     )
-    process.run()
+    try:
+        process.run()
+    except OSError as error:
+        if error.errno != errno.EBADFD:
+            raise
+        # Somebody has removed the device. The agent starts us anew, with another one.
+        print("stockade data plane: the TUN device is gone", file=sys.stderr)
+        return 1
     if burst is not None and given.times:
         times = burst.times()
         spent = time.process_time()

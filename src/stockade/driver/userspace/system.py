@@ -83,11 +83,13 @@ class System:
         return self._queues
 
     def claim(self, *, segments: bool = True, datagrams: bool = True, queues: int = 1) -> None:
-        """Make device, rule and routes, or complete what is there of them. `segments`: the device may hand
-        over bursts of TCP for us to cut; `datagrams`: of UDP too, where its driver can (Linux 6.2).
-        `queues`: of the device, among which the kernel divides the flows."""
-        if self._queues:
+        """Make device, rule and routes, or complete what is there of them: also where somebody has removed
+        our device. `segments`: the device may hand over bursts of TCP for us to cut; `datagrams`: of UDP too,
+        where its driver can (Linux 6.2). `queues`: of the device, among which the kernel divides the
+        flows."""
+        if self._queues and _device_exists():
             return
+        self._close()
         # Closed before open: the rule leads to nowhere until the device is there.
         _claim_rule(self._open_netlink())
         self._queues = _open_device(segments, datagrams, queues)
@@ -124,7 +126,7 @@ class System:
 
     def in_use_by_other(self) -> bool:
         """Whether the device exists and is not ours: another agent runs in this network namespace."""
-        return not self._queues and any(name == DEVICE for _, name in socket.if_nameindex())
+        return not self._queues and _device_exists()
 
     def path_mtu(self, peer: Address, default: int = 1500) -> int:
         """The MTU of the way to `peer`: of its interface, or less where the route says so. Learnt path MTUs
@@ -150,6 +152,10 @@ def _refused(what: str, error: OSError) -> StockadeError:
     if error.errno in (errno.EPERM, errno.EACCES):
         return error_for(ReasonCode.NOT_PRIVILEGED, what)
     return error_for(ReasonCode.DRIVER_FAILED, f"{what}: {error.strerror}")
+
+
+def _device_exists() -> bool:
+    return any(name == DEVICE for _, name in socket.if_nameindex())
 
 
 def has_ipv6() -> bool:
