@@ -55,7 +55,7 @@ class Member:
         home.mkdir(mode=0o700, exist_ok=True)
         (home / "agent.toml").write_text(SETTINGS.format(keytab=domain.keytab(name)))
         self.agent = Agent(self.namespace, home)
-        self.client = AgentClient(Paths.of(home).socket, timeout=5.0)
+        self.client = AgentClient(Paths.of(home).socket, timeout=60.0)
 
     def status(self) -> dict:
         try:
@@ -80,7 +80,7 @@ class Member:
         return [row for row in rows if row["established"]]
 
     def ping(self, peer: str) -> bool:
-        argv = ["ping", "-q", "-c", "1", "-W", "3", ADDRESSES[peer]]
+        argv = ["ping", "-q", "-c", "1", "-W", "20", ADDRESSES[peer]]
         return self.namespace.run(argv, check=False).returncode == 0
 
     def journal(self) -> str:

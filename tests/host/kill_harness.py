@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stockade.lab.netns import Namespace
+from stockade.lab.netns import Namespace, Network
 from stockade.lab.real import Agent
 from stockade.model.traffic import ICMP, TCP, Flow
 
@@ -33,6 +33,18 @@ def make_agent(namespace: Namespace, home: Path, peer: str) -> Agent:
     words = ["-m", "stockade.console.main", "--home", str(home), "netsh", "-f", str(script), "--atomic"]
     namespace.run([sys.executable, *words])
     return Agent(namespace, home)
+
+
+def secured_pair(wire: Network, folder: Path) -> tuple[Agent, Agent]:
+    """Alpha's and beta's agents, whose SAs are up; their homes are in `folder`."""
+    alpha = make_agent(wire["alpha"], folder / "alpha", BETA)
+    beta = make_agent(wire["beta"], folder / "beta", ALPHA)
+    for agent in (alpha, beta):
+        agent.start()
+    for agent in (alpha, beta):
+        agent.wait_until_ready()
+    assert ping(wire["alpha"], BETA)
+    return alpha, beta
 
 
 def end(process: "subprocess.Popen[str]") -> None:

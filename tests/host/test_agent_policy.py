@@ -195,13 +195,18 @@ def test_the_default_response_rule_answers_a_peer_that_asks(hosts, wire):
     assert eventually(lambda: beta.ask("status")["filters"] == 0)
 
 
-def test_a_peer_without_ipsec_is_spoken_with_in_clear_where_the_rule_says_soft(hosts):
-    alpha, _ = hosts
-    script(alpha, POLICY.format(default="no")
+def write_soft_policy(host: Host) -> None:
+    """Security is asked for with beta, and clear text spoken where there is none."""
+    script(host, POLICY.format(default="no")
            + f"add filteraction name=request {SECURITY} soft=yes inpass=yes\n"
            + f"add filter filterlist=l srcaddr=me dstaddr={BETA}\n"
            + 'add rule name=r policy=test filterlist=l filteraction=request psk="k"\n'
            + "set policy name=test assign=yes\n")  # fmt: skip
+
+
+def test_a_peer_without_ipsec_is_spoken_with_in_clear_where_the_rule_says_soft(hosts):
+    alpha, _ = hosts
+    write_soft_policy(alpha)
     start(alpha)
     assert not alpha.ping(BETA, seconds=1)
     assert eventually(lambda: alpha.ask("show", "sas")["soft"])
@@ -224,11 +229,7 @@ def test_with_negotiation_discovery_not_even_the_first_packet_is_lost(hosts):
     alpha, _ = hosts
     alpha.home.mkdir(mode=0o700, exist_ok=True)
     (alpha.home / "agent.toml").write_text("[soft]\nnegotiation_discovery = true\n")
-    script(alpha, POLICY.format(default="no")
-           + f"add filteraction name=request {SECURITY} soft=yes inpass=yes\n"
-           + f"add filter filterlist=l srcaddr=me dstaddr={BETA}\n"
-           + 'add rule name=r policy=test filterlist=l filteraction=request psk="k"\n'
-           + "set policy name=test assign=yes\n")  # fmt: skip
+    write_soft_policy(alpha)
     start(alpha)
     assert alpha.ping(BETA, count=1, seconds=20)
     (row,) = alpha.ask("show", "sas")["soft"]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from kill_harness import ALPHA, BETA, data_plane_of, end, is_protected, make_agent, ping
+from kill_harness import ALPHA, BETA, data_plane_of, end, is_protected, ping, secured_pair
 
 from stockade.lab.capture import Capture, WireWatch
 from stockade.lab.netns import Network
@@ -54,13 +54,7 @@ def agents(wire: Network, tmp_path: Path) -> tuple[Agent, Agent]:
     with traffic(wire) as capture:
         time.sleep(0.3)
         assert capture.tally().protected_clear > 0  # so it would be seen
-    made = tuple(make_agent(wire[n], tmp_path / n, p) for n, p in (("alpha", BETA), ("beta", ALPHA)))
-    for agent in made:
-        agent.start()
-    for agent in made:
-        agent.wait_until_ready()
-    assert ping(wire["alpha"], BETA)
-    return made[0], made[1]
+    return secured_pair(wire, tmp_path)
 
 
 def test_an_agent_killed_at_any_moment_leaves_no_clear_packet(wire, agents):

@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from kill_harness import ALPHA, BETA, POLICY, data_plane_of, end, is_protected, make_agent, ping
+from kill_harness import (
+    ALPHA,
+    BETA,
+    POLICY,
+    data_plane_of,
+    end,
+    is_protected,
+    make_agent,
+    ping,
+    secured_pair,
+)
 from nat_world import OUTER_INTERFACE, OUTSIDE, PUBLIC, NatWorld
 from stockade_node import StockadeNode
 
@@ -40,13 +50,7 @@ def wait_for(what, condition):
 
 @pytest.fixture
 def agents(wire: Network, tmp_path: Path) -> tuple[Agent, Agent]:
-    made = tuple(make_agent(wire[n], tmp_path / n, p) for n, p in (("alpha", BETA), ("beta", ALPHA)))
-    for agent in made:
-        agent.start()
-    for agent in made:
-        agent.wait_until_ready()
-    assert ping(wire["alpha"], BETA)
-    return made[0], made[1]
+    return secured_pair(wire, tmp_path)
 
 
 def kinds(agent: Agent) -> list[str]:

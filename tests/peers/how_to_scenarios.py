@@ -86,6 +86,14 @@ def pings(namespace: Namespace, address: str) -> int:
     return int(found[1]) if found else 0
 
 
+def until_all_are_answered(namespace: Namespace, address: str) -> None:
+    """Whoever negotiates may lose what comes meanwhile, and strongSwan takes ESP only a moment after the last
+    message of quick mode: on a busy machine that is a packet or two of the first."""
+    deadline = time.monotonic() + 60
+    while pings(namespace, address) < 3:
+        assert time.monotonic() < deadline, f"{address} does not answer"
+
+
 def scenario(name: str, folder: Path) -> None:
     """Both ends begin once, with nothing there before."""
     hosts = {"stockade": ip_interface(f"{OURS}/24"), "other": ip_interface(f"{THEIRS}/24")}
@@ -98,17 +106,15 @@ def scenario(name: str, folder: Path) -> None:
     ):
         stockade.apply(blocks()["netsh"])
         try:
-            assert pings(network["stockade"], THEIRS) == 3, "we begin"
+            until_all_are_answered(network["stockade"], THEIRS)  # we begin
             (first, *_) = stockade.quick_modes()
             assert first["suite"] == "ESP[AES128,SHA1]:100000k/3600s", first
             assert first["outbound_packets"] >= 3, first
             stockade.command("sa", "delete", THEIRS)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while stockade.quick_modes() and time.monotonic() < deadline:
                 time.sleep(0.2)
-            assert pings(network["other"], OURS) >= 2, (
-                "the other begins; it may lose the packet that it began with"
-            )
+            until_all_are_answered(network["other"], OURS)  # the other begins
             assert stockade.quick_modes(), "it came in clear"
         except BaseException as error:
             error.add_note(stockade.output())

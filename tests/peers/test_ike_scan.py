@@ -49,7 +49,7 @@ def scan(responder: EngineHost, prober: Namespace, *arguments: str) -> str:
     """Run ike-scan against the responder and play the responder meanwhile; what it printed."""
     program = find_program("ike-scan")
     assert program is not None
-    command = [program, "--retry=2", "--timeout=1500", "--multiline", *arguments, str(responder.local)]
+    command = [program, "--retry=2", "--timeout=3000", "--multiline", *arguments, str(responder.local)]
     process = prober.popen(command, stdout=subprocess.PIPE)
     responder.run_until(lambda: process.poll() is not None, 90)
     return process.communicate(timeout=60)[0]

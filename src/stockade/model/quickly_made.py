@@ -11,21 +11,21 @@ hash, `repr`, `replace`, copies and the refusal of later stores are those of the
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeVar
 
 C = TypeVar("C")
 _set_class = object.__dict__["__class__"].__set__
-_FACTORY = object()
 
 
 def quickly_made(cls: type[C]) -> type[C]:
     """Above `@dataclass(frozen=True, slots=True)`: the same class with a constructor that is cheap. For
-    classes that are made by the thousand; `TypeError` for a class that is not of this kind."""
+    classes that are made by the thousand; `TypeError` for a class that is not of this kind, and for fields
+    that no such class has yet: with a default factory, or by keyword only."""
     if not dataclasses.is_dataclass(cls) or "__slots__" not in cls.__dict__ or cls.__dictoffset__:
         raise TypeError(f"{cls.__name__} is no dataclass with slots alone")
     slow = cls.__dict__["__init__"]
-    names: dict[str, object] = {"_set_class": _set_class, "_slow": slow, "_FACTORY": _FACTORY, "_cls": cls}
+    names: dict[str, object] = {"_set_class": _set_class, "_slow": slow, "_cls": cls}
     names["_twin"] = _twin_of(cls)
     exec(_source(dataclasses.fields(cls), hasattr(cls, "__post_init__"), names), names)  # noqa: S102, made of field names, as the dataclass's own
     made = names["__init__"]
@@ -48,44 +48,31 @@ def _twin_of(cls: type[object]) -> type[object]:
 
 
 def _source(fields: Iterable["dataclasses.Field[object]"], checks: bool, names: dict[str, object]) -> str:
-    """The constructor, with what it needs put into `names`."""
-    parameters: dict[bool, list[str]] = {False: [], True: []}
-    stores: list[str] = []
+    """The constructor, with the defaults that it needs put into `names`."""
+    parameters: list[str] = []
     handed: list[str] = []
+    stores: list[str] = []
     for field in fields:
-        name, value = field.name, field.name
-        if field.default_factory is not dataclasses.MISSING:
-            names[f"_make_{name}"] = field.default_factory
-            value = f"_make_{name}()" + (f" if {name} is _FACTORY else {name}" if field.init else "")
-            default = "=_FACTORY"
-        elif field.default is not dataclasses.MISSING:
-            names[f"_default_{name}"] = field.default
-            value = name if field.init else f"_default_{name}"
-            default = f"=_default_{name}"
-        else:
-            default = ""
+        if field.kw_only or field.default_factory is not dataclasses.MISSING:
+            raise TypeError(f"{field.name}: neither default factories nor keywords alone")
+        name, default = field.name, ""
+        if field.default is not dataclasses.MISSING:
+            default = f"_default_{name}"
+            names[default] = field.default
         if field.init:
-            parameters[bool(field.kw_only)].append(name + default)
+            parameters.append(f"{name}={default}" if default else name)
             handed.append(f"{name}={name}")
-        elif not default:
-            continue
-        stores.append(f"    self.{name} = {value}")
-    keywords = ["*", *parameters[True]] if parameters[True] else []
-    head = ", ".join(["self", *parameters[False], *keywords])
-    check = ["    self.__post_init__()"] if checks else []
+            stores.append(f"    self.{name} = {name}")
+        elif default:
+            stores.append(f"    self.{name} = {default}")
     lines = [
-        f"def __init__({head}):",
+        f"def __init__({', '.join(['self', *parameters])}):",
         "    if self.__class__ is not _cls:",  # made by a class under it, whose class it keeps
-        f"        _pass_on(_slow, self, {', '.join(handed)})",
+        f"        _slow({', '.join(['self', *handed])})",
         "        return",
         "    _set_class(self, _twin)",
         *stores,
         "    self.__class__ = _cls",
-        *check,
+        *(["    self.__post_init__()"] if checks else []),
     ]
-    names["_pass_on"] = _pass_on
     return "\n".join(lines)
-
-
-def _pass_on(slow: Callable[..., None], made: object, **values: object) -> None:
-    slow(made, **{name: value for name, value in values.items() if value is not _FACTORY})

@@ -94,19 +94,28 @@ def host(hosts: SimpleNamespace, sa: SecurityAssociation) -> Datapath:
     return path
 
 
-def clear_packets(hosts: SimpleNamespace, version: int) -> list[bytes]:
+SIZES = (0, 1, 2, 3, 200, 1100)
+FEW_SIZES = (1, 1100)
+"""Where the padding, which goes by the size, has been looked at with the same suite."""
+
+
+def clear_packets(hosts: SimpleNamespace, version: int, sizes: tuple[int, ...] = SIZES) -> list[bytes]:
     alpha, beta = (hosts.ALPHA, hosts.BETA) if version == 4 else (hosts.ALPHA6, hosts.BETA6)
     return [
-        build_udp(Endpoint(alpha, 4000 + size), Endpoint(beta, 53), SECRET + bytes(size))
-        for size in (0, 1, 2, 3, 200, 1100)
+        build_udp(Endpoint(alpha, 4000 + size), Endpoint(beta, 53), SECRET + bytes(size)) for size in sizes
     ]
 
 
-def check_both_ways(hosts: SimpleNamespace, sa: SecurityAssociation, version: int | None = None) -> None:
+def check_both_ways(
+    hosts: SimpleNamespace,
+    sa: SecurityAssociation,
+    version: int | None = None,
+    sizes: tuple[int, ...] = SIZES,
+) -> None:
     """`version`: of the packets, where a tunnel has another one."""
     version = sa.source.version if version is None else version
     at = 20 if version == 4 else 40
-    clear = clear_packets(hosts, version)
+    clear = clear_packets(hosts, version, sizes)
     sealed = host(hosts, sa).outbound(clear, 0.0).wire
     assert len(sealed) == len(clear)
     judge = judge_of(sa)
@@ -136,7 +145,8 @@ def test_esp_in_udp(hosts: SimpleNamespace, suite: EspSuite, mode: Mode, version
     ends = (hosts.ALPHA, hosts.BETA) if version == 4 else (hosts.ALPHA6, hosts.BETA6)
     original = ends if mode is Mode.TRANSPORT else None
     udp = UdpEncapsulation(4500, 4500)
-    check_both_ways(hosts, sa_of(hosts, suite, mode=mode, version=version, udp=udp, original=original))
+    sa = sa_of(hosts, suite, mode=mode, version=version, udp=udp, original=original)
+    check_both_ways(hosts, sa, sizes=FEW_SIZES)
 
 
 @pytest.mark.parametrize("inner", [4, 6])
@@ -148,7 +158,7 @@ def test_a_tunnel_of_the_other_family(
     ends = (hosts.ALPHA, hosts.BETA) if inner == 4 else (hosts.ALPHA6, hosts.BETA6)
     selector = TrafficSelector(*map(AddressRange.host, ends))
     sa = sa_of(hosts, suite, mode=Mode.TUNNEL, version=10 - inner, selector=selector)
-    check_both_ways(hosts, sa, inner)
+    check_both_ways(hosts, sa, inner, FEW_SIZES)
 
 
 @pytest.mark.parametrize(("mode", "version"), MODES)

@@ -98,36 +98,37 @@ typedef struct {
 
 typedef struct security_association sa_t;
 struct security_association {
+    /* What every packet needs stands first, in few lines of the cache: with thousands of SAs that is what they cost. */
     uint64_t id;
     uint32_t spi;             /* network order */
     uint32_t mtu;
     uint16_t udp_source, udp_destination; /* network order */
     bool outbound, tunnel, udp;
-    uint64_t budget;          /* bytes until Python must look at a lifetime; UNLIMITED */
-    uint8_t mend;             /* transport mode behind a NAT: MEND_… */
-    uint16_t difference;
-    uint8_t version;
-    uint8_t cipher, hash, iv_size, alignment, icv_size;
-    uint8_t source[16], destination[16];
-    EVP_CIPHER_CTX *context;
-    struct gcm *gcm;          /* AES-GCM by ipsec-mb, where it is there */
-    uint8_t salt[4];
-    hash_state inner, outer, work;
     bool extended;            /* sequence numbers of 64 bits, of which packets carry the lower half */
+    uint8_t mend;             /* transport mode behind a NAT: MEND_… */
+    uint8_t version;
+    uint16_t difference;
+    uint8_t cipher, hash, iv_size, alignment, icv_size;
+    uint8_t salt[4];
+    uint64_t budget;          /* bytes until Python must look at a lifetime; UNLIMITED */
     uint64_t sequence;        /* of the last packet sealed */
     uint32_t number;          /* IPv4 identification of the last outer header */
-    uint64_t top;             /* replay window: the highest number seen */
-    uint32_t window;          /* and its width */
-    uint32_t words;           /* of `seen`, a power of two */
-    uint64_t *seen;
+    EVP_CIPHER_CTX *context;
+    struct gcm *gcm;          /* AES-GCM by ipsec-mb, where it is there */
     struct {
         uint64_t touched_in;  /* the call that reported it last */
         uint64_t held_in;     /* the call in which one of its packets went the Python way */
         uint32_t report;      /* its place in the report of that call */
     } in[LANES];
-    uint32_t queue;           /* of the device for what its peer sends, before the remainder is taken */
     pthread_mutex_t lock;     /* from the first number that is used until its packet is sent */
+    uint8_t source[16], destination[16];
+    uint64_t top;             /* replay window: the highest number seen */
+    uint32_t window;          /* and its width */
+    uint32_t words;           /* of `seen`, a power of two */
+    uint64_t *seen;
+    uint32_t queue;           /* of the device for what its peer sends, before the remainder is taken */
     sa_t *next;               /* in the table of inbound SAs */
+    hash_state inner, outer, work;
 };
 
 typedef struct { uint8_t length; uint8_t bytes[KEY]; } flow_key_t;
