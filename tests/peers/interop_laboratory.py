@@ -89,7 +89,6 @@ class Begun:
     why it could not be begun."""
 
     watch: ExitStack
-    wire: Capture | None = None
     main_mode: str = ""
     trouble: str = ""
 
@@ -97,7 +96,7 @@ class Begun:
 class Laboratory:
     """We, and the peers on one wire. `wires`: where each peer's packets can be captured, a namespace and an
     interface in it. `absent`: peers that cannot be had, and why. `overtaken`: peers that send under a new
-    pair before we can have it, on a data plane that does not keep their first packets."""
+    pair before we can have it, on a data plane that may lose their very first packets."""
 
     def __init__(
         self,

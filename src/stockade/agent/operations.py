@@ -92,9 +92,7 @@ class Operations:
     def release_address(self, address: Address | None) -> messages.Released:
         """Planned failover: peers are told before a virtual address is moved."""
         if self.cluster is None:
-            raise error_for(
-                ReasonCode.NOT_SET_UP, "this host is no node of a cluster: agent.toml has no [cluster]"
-            )
+            raise error_for(ReasonCode.NOT_SET_UP, "it is no node of a cluster: agent.toml has no [cluster]")
         released = self.cluster.release(address, time.monotonic())
         self.pump()
         return messages.Released(addresses=[str(one) for one in released])

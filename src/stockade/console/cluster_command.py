@@ -16,9 +16,7 @@ def run_cluster(client: AgentClient, action: str, address: str | None, form: str
         return 0
     cluster = client.get("/v1/status")["cluster"]
     if cluster is None:
-        raise error_for(
-            ReasonCode.NOT_SET_UP, "this host is no node of a cluster: agent.toml has no [cluster]"
-        )
+        raise error_for(ReasonCode.NOT_SET_UP, "it is no node of a cluster: agent.toml has no [cluster]")
     give(cluster, form, lambda: _print(cleaned(cluster)))
     return 0
 

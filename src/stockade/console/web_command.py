@@ -132,5 +132,6 @@ def _password(file: str | None) -> str:
     try:
         text = sys.stdin.read(MAXIMUM_PASSWORD_FILE) if file == "-" else Path(file).read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise error_for(ReasonCode.FILE_UNUSABLE, f"cannot read {file}: {error}") from error
+        what = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise error_for(ReasonCode.FILE_UNUSABLE, f"cannot read {file}: {what}") from None
     return text[:MAXIMUM_PASSWORD_FILE].rstrip("\r\n")

@@ -279,8 +279,9 @@ class PlaceExpander:
             raise self.place.error(
                 ReasonCode.NOT_SECURABLE,
                 f"{self.place} negotiates for {addresses}",
-                filter_list=self.place.filter_list,
-                filter=index,
+                **(
+                    {"filter_list": self.place.filter_list, "filter": index} if self.place.filter_list else {}
+                ),
             )
 
     def _pending_notes(self, filter_: Filter) -> Iterator[Note]:

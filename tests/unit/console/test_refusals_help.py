@@ -24,6 +24,7 @@ TABLE = (
     ("lab failover --scenario nothing", ReasonCode.UNKNOWN_NAME, "'nothing' is part of no scenario's name"),
     ("lab failover --client nothing", ReasonCode.UNKNOWN_NAME, "'nothing' is part of no client's name"),
     ("web user add alice", ReasonCode.SYNTAX, "--password-file"),
+    ("web user add alice --password-file {none}", ReasonCode.FILE_UNUSABLE, "{none}: No such file"),
     ("rsop", ReasonCode.NOT_SET_UP, "[directory]"),
     ("netsh ipsec static set store location=domain", ReasonCode.NOT_SET_UP, "domain= of the command"),
     ("netsh -r another.example ipsec static show all", ReasonCode.NOT_AVAILABLE, ""),

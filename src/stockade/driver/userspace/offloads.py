@@ -12,7 +12,9 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from stockade.driver.burst.engine import WORKERS, load_library
@@ -56,6 +58,8 @@ _IFF_MULTI_QUEUE, _IFF_VNET_HDR = 0x0100, 0x4000
 PROCESSORS_FOR_QUEUES: Final = 4
 """With fewer, the programs that send and receive need those that there are: several threads take turns then,
 and cost more than they carry."""
+_OWN_GROUP: Final = Path("/proc/self/cgroup")
+_GROUPS: Final = Path("/sys/fs/cgroup")
 _UDP_GRO: Final = 104
 
 
@@ -91,15 +95,29 @@ def queue_count(without: frozenset[str]) -> int:
     """How many queues the device is to have on this host; each beyond the first has a thread too."""
     if MQ in without or BURST in without or _mq() is not None:
         return 1
-    return min(WORKERS, len(os.sched_getaffinity(0)) - 1)
+    return min(WORKERS, processors() - 1)
+
+
+def processors() -> int:
+    """How many this process may use: by its affinity, and by the quota of its control group and those above
+    (cgroup v2, `CPUQuota=` of systemd, `--cpus` of containers)."""
+    count = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):
+        lines = _OWN_GROUP.read_text().splitlines()
+        group = PurePosixPath(*(line.removeprefix("0::") for line in lines if line.startswith("0::")))
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):
+                quota, period = (_GROUPS / str(folder).lstrip("/") / "cpu.max").read_text().split()
+                count = min(count, max(1, int(quota) // int(period)))
+    return count
 
 
 def _mq() -> str | None:
     if _burst() is not None:
         return "the burst path was not built"
-    processors = len(os.sched_getaffinity(0))
-    if processors < PROCESSORS_FOR_QUEUES:
-        return f"not with {processors} processors: one thread carries all"
+    count = processors()
+    if count < PROCESSORS_FOR_QUEUES:
+        return f"not with {count} processor{'s' * (count != 1)}: one thread carries all"
     return _device_has(_IFF_MULTI_QUEUE, "IFF_MULTI_QUEUE")
 
 
