@@ -40,7 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     agent = commands.add_parser("agent", help="the service", parents=[shared])
     agent_commands = agent.add_subparsers(metavar="COMMAND", required=True)
     run = agent_commands.add_parser("run", help="protect this host until told to stop", parents=[shared])
-    run.add_argument("--driver", help="the data plane (auto, kernel or userspace); outweighs agent.toml")
+    run.add_argument(
+        "--driver", help="the data plane (auto, kernel, userspace or memory); outweighs agent.toml"
+    )
     run.add_argument(
         "--no-offload",
         metavar="NAME,…",

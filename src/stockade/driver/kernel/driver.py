@@ -627,7 +627,8 @@ class KernelDriver:
 
     def _on_mapping(self, mapped: Mapped) -> None:
         """Both SAs of the pair follow to the new port; the kernel has verified the packet that tells. Another
-        address is not followed: it is what policy chose the credentials by."""
+        address is not followed: it is what policy chose the credentials by. An update keeps the state, its
+        numbers and its window, so nothing is lost; MIGRATE, which makes another one, is for addresses."""
         entry = self._entries.get((mapped.destination, mapped.spi, mapped.protocol))
         if entry is None or entry.sa.udp is None or mapped.source != entry.sa.peer:
             return
