@@ -222,6 +222,8 @@ def test_a_lifetime_in_bytes_ends_the_sa_for_all_queues(hosts: SimpleNamespace, 
             events += [event.hard for event in sender.path.events() if hasattr(event, "hard")]
         assert events == [False, True]
         assert sender.path.statistics(1.0).held_packets
+        while len(sender.wire) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert numbers_of(sender.wire)[0x1000] == [1, 2, 3, 4]
 
 
