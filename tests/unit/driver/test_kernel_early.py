@@ -19,28 +19,19 @@ class Watch(EarlyWatch):
         self.filters.append(list(self._awaited))
 
 
-def test_an_initiators_spi_is_waited_for_from_the_second_round_until_its_sa_is_there() -> None:
+def test_a_reserved_spi_is_waited_for_from_the_next_round_until_its_sa_is_there() -> None:
     watch = Watch()
     watch.expect(0x1000, 4)
+    watch.expect(0x1001, 4)
     watch.listen(0.0)
-    assert watch.filters == [], "the message has not left"
+    assert watch.filters == [[0x1000, 0x1001]], "before the message leaves that tells them, and once for both"
     watch.listen(0.1)
-    watch.listen(0.2)
-    assert watch.filters == [[0x1000]]
     watch.settle(0x1000)
+    watch.listen(0.2)
+    watch.settle(0x1001)
     watch.listen(0.3)
-    assert watch.filters == [[0x1000], []]
-
-
-def test_a_responder_never_waits_for_it_has_its_sa_in_the_same_round() -> None:
-    watch = Watch()
-    for number in range(3):
-        watch.expect(0x1000 + number, 4)
-        watch.listen(float(number))
-        watch.settle(0x1000 + number)
-    watch.listen(9.0)
-    watch.listen(9.1)
-    assert watch.filters == []
+    watch.listen(0.4)
+    assert watch.filters == [[0x1000, 0x1001], [0x1001], []]
 
 
 def test_the_newest_are_waited_for_where_there_are_many() -> None:
@@ -48,7 +39,6 @@ def test_the_newest_are_waited_for_where_there_are_many() -> None:
     for spi in range(0x1000, 0x1000 + 3 * WATCHED):
         watch.expect(spi, 4)
     watch.listen(0.0)
-    watch.listen(0.1)
     assert watch.filters == [list(range(0x1000 + 2 * WATCHED, 0x1000 + 3 * WATCHED))]
 
 

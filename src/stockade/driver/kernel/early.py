@@ -6,9 +6,9 @@ comes with the SPIs that we told to peers, chosen by a filter in the kernel; whe
 to the kernel again by a TUN device, and it treats them as it does all others: sequence numbers, integrity,
 policy. Nothing is opened here.
 
-Only SPIs of negotiations that we began are waited for: as a responder we have the SA before our answer
-leaves. Left out: hosts whose reverse-path filter is strict for all devices (the kernel drops what comes by
-ours), AH behind IPv6 extension headers, and SPIs beyond the `WATCHED` newest."""
+A responder has its SA before its answer leaves and would not need this, but what becomes of an SPI is not
+known when it is reserved. Left out: hosts whose reverse-path filter is strict for all devices (the kernel
+drops what comes by ours), AH behind IPv6 extension headers, and SPIs beyond the `WATCHED` newest."""
 
 import fcntl
 import os
@@ -68,8 +68,6 @@ class EarlyWatch:
 
     def __init__(self) -> None:
         self._packets = EarlyPackets(lambda: None)
-        self._new: dict[int, int] = {}
-        self._asked: dict[int, int] = {}
         self._awaited: OrderedDict[int, int] = OrderedDict()
         self._changed = False
         self._sockets: dict[tuple[int, int], tuple[socket.socket, Receiver]] = {}
@@ -77,24 +75,18 @@ class EarlyWatch:
         self._device = -1
 
     def expect(self, spi: int, version: int) -> None:
-        """A negotiation has reserved this SPI."""
-        self._new[spi] = version
+        """A negotiation has reserved this SPI: it is listened for from the next round on."""
+        self._awaited[spi] = version
+        while len(self._awaited) > WATCHED:
+            self._awaited.popitem(last=False)
+        self._changed = True
 
     def settle(self, spi: int) -> None:
         """Its SA is there, or will never be."""
-        for known in (self._new, self._asked):
-            known.pop(spi, None)
         self._changed = self._awaited.pop(spi, None) is not None or self._changed
 
     def listen(self, now: float) -> None:
-        """To be called before each round of messages is sent. A responder settles its SPI in the same round;
-        so an SPI is listened for from the second round on, when the message that tells it has just left."""
-        if self._asked:
-            self._awaited.update(self._asked)
-            while len(self._awaited) > WATCHED:
-                self._awaited.popitem(last=False)
-            self._changed = True
-        self._asked, self._new = self._new, {}
+        """To be called before each round of messages is sent."""
         if self._awaited:
             self._last = now
         if self._changed:
@@ -126,8 +118,6 @@ class EarlyWatch:
 
     def close(self) -> None:
         self._close_sockets()
-        self._new.clear()
-        self._asked.clear()
         self._awaited.clear()
         if self._device >= 0:
             os.close(self._device)
