@@ -155,8 +155,8 @@ def test_mutated_reports_never_raise(hosts: SimpleNamespace) -> None:
             for _ in range(min(len(mutated), chance.randrange(5))):
                 mutated[chance.randrange(len(mutated))] = chance.randrange(256)
             path.path_reports([bytes(mutated)], 1.0)
-        assert mtu_of(path) in {1500, 1290, 1280} or version == 4
-        assert mtu_of(path) >= (576 if version == 4 else 1280)
+        # A size that is changed and otherwise in order is believed, as far down as is allowed.
+        assert (576 if version == 4 else 1280) <= mtu_of(path) <= 1500
 
 
 def test_an_unrelated_sa_keeps_its_estimate(hosts: SimpleNamespace) -> None:
