@@ -62,7 +62,9 @@ class FilterTableLookup:
         self._asked: dict[tuple[int, int, type, bool], tuple[SpecificFilter, ...]] = {}
         self._together: dict[tuple[int, ...], tuple[SpecificFilter, ...]] = {}
         """By the identities of what the table says of two addresses, which live as long as the table."""
-        self._answered: dict[tuple[int, int], tuple[Negotiation, ...]] = {}
+        self._answered: dict[tuple[int, int], tuple[tuple[object, object], tuple[Negotiation, ...]]] = {}
+        """By the identities of two of those, which stand beside the answer: while it is remembered no other
+        ones can have the same identities."""
         self._tunnels: _Tunnels | None = None
         self._between: dict[tuple[Address, Address], tuple[Negotiation, ...]] = {}
 
@@ -83,10 +85,12 @@ class FilterTableLookup:
         key = (id(outbound), id(inbound))
         known = self._answered.get(key)
         if known is not None:
-            return known
+            return known[1]
         answers = self._answers(local, peer, outbound, inbound, tunnels)
         if not isinstance(answers, Reason):  # which names the peer
-            self._answered[key] = answers
+            if len(self._answered) >= REMEMBERED:
+                self._answered.clear()
+            self._answered[key] = (outbound, inbound), answers
         return answers
 
     def _answers(

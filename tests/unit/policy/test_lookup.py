@@ -55,6 +55,24 @@ def test_for_peer_gives_the_heaviest_negotiation_first(policy_set):
     assert names(lookup.for_peer(ME, OTHER)) == ["web", "all"]
 
 
+def test_a_small_memory_never_gives_one_peer_the_answer_of_another(policy_set, monkeypatch):
+    """What is remembered by its identity must live as long: CPython gives a freed object's place away."""
+    peers = [ip_address(f"192.0.2.{number}") for number in range(10, 60)]
+
+    def filter_to(peer):
+        return Filter(FilterAddress.me(), FilterAddress.of(peer), 17, mirrored=int(peer) % 3 == 0)
+
+    lookup, _ = lookup_of(
+        policy_set,
+        *((f"rule {peer}", filter_to(peer), "negotiate") for peer in peers),
+        ("web", replace(WEB, mirrored=False), "negotiate"),  # what is said of the way back is the same of all
+    )
+    for remembered in range(1, 6):
+        monkeypatch.setattr("stockade.policy.lookup.REMEMBERED", remembered)
+        for peer in (*peers, *reversed(peers)):
+            assert set(names(lookup.for_peer(ME, peer))) == {f"rule {peer}", "web"}
+
+
 def test_for_peer_leaves_out_what_a_heavier_filter_makes_unreachable(policy_set):
     lookup, table = lookup_of(policy_set, ("all", ME_TO_ANY, "negotiate"), ("shut", ME_TO_PEER, "block"))
     assert names(lookup.for_peer(ME, OTHER)) == ["all"]
