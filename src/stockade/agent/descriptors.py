@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from stockade.agent.udp import UdpSockets
-from stockade.driver.contract import Driver, PreparesSockets, prepare_with
+from stockade.driver.contract import Driver, PreparesSockets, join_with, prepare_with
 from stockade.ike.cookies import CookieMark
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
@@ -97,7 +97,7 @@ def open_ike_sockets(
         if sock not in kept.values():
             sock.close()
             store.forget(name)
-    sockets = UdpSockets(mark, prepare_with(driver), cookies, kept)
+    sockets = UdpSockets(mark, prepare_with(driver), cookies, kept, join_with(driver))
     if wanted:
         for version, sock in sockets.nat_doors():
             store.keep(_NAMES[version], sock)
