@@ -5,7 +5,7 @@
 On the kernel data plane the kernel takes ESP in UDP from the sockets of port 4500 (RFC 3948), also while
 nobody reads them. So an agent that dies leaves them to systemd, and until the next one has them, packets
 through a NAT go on. IKE waits in their queues. The data plane in user space has its own process for that, and
-wants none.
+wants none: with one of ours beside it, the kernel would give it half of what comes.
 
 Without a service manager that keeps them (NOTIFY_SOCKET), packets through a NAT are lost for as long as no
 agent runs."""
