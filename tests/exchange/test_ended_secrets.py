@@ -171,7 +171,8 @@ def test_after_the_lifetime(watch: Watch) -> None:
     network, alpha, beta = two_hosts(negotiation(lifetime=60), config=replace(EXACT, renew_main_modes=False))
     established(network, alpha, beta)
     network.run(2 * HOUR)
-    assert not alpha.sas and not beta.sas
+    assert not alpha.sas
+    assert not beta.sas
     assert not watch.left(alpha, beta)
 
 
@@ -218,7 +219,8 @@ def test_after_the_wire_is_cut_before_message(watch: Watch, number: int) -> None
     network, alpha, beta = two_hosts(negotiation(lifetime=3600), fate=silence_from(number))
     network.command(alpha, alpha.acquire(BETA))
     network.run(2 * HOUR)
-    assert not alpha.engine.main_modes(network.now) and not beta.engine.main_modes(network.now)
+    assert not alpha.engine.main_modes(network.now)
+    assert not beta.engine.main_modes(network.now)
     assert not watch.left(alpha, beta)
 
 
@@ -404,4 +406,4 @@ def test_a_host_keeps_no_key_of_what_has_ended(watch: Watch, end: str) -> None:
     world.settle()
     world.run(EXACT.departed_seconds + 60)
     kept = [thing for core in (one, other) for thing in gc.get_referents(core.engine._guard)]
-    assert {text for text in watch.left(known=kept)} <= {"Secret of PresharedKey"}
+    assert set(watch.left(known=kept)) <= {"Secret of PresharedKey"}

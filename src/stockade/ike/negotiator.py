@@ -477,8 +477,8 @@ class Negotiator:
 
     # ---- ends
     def end(self, mode: MainMode, reason: Reason, now: float, *, tell: bool, lingers: bool = False) -> None:
-        """End a main mode. Jobs under an established one go on under another, others fail with it. Its keys go
-        with it, unless something is still expected under it; `lingers`: the caller sees to that."""
+        """End a main mode. Jobs under an established one go on under another, others fail with it. Its
+        keys go with it, unless something is still expected under it; `lingers`: the caller sees to that."""
         if mode.closed:
             return
         was_established = mode.established is not None

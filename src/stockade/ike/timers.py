@@ -1,8 +1,8 @@
 """One queue of deadlines for the whole engine: each owner has at most one, and asking for the next is cheap.
 
 A heap with lazy removal: moving a deadline leaves the old entry behind, and entries that are no longer true
-are skipped. The heap is rebuilt when most of it is such rubbish, so its size stays bounded by the owners. What
-stays behind is emptied: it must not keep alive what has ended, for that has keys."""
+are skipped. The heap is rebuilt when most of it is such rubbish, so its size stays bounded by the owners.
+What stays behind is emptied: it must not keep alive what has ended, for that has keys."""
 
 import heapq
 from collections.abc import Callable, Hashable

@@ -473,8 +473,8 @@ class MainMode:
         return self.quick_modes.close()
 
     def forget(self) -> None:
-        """It has ended, and nothing more is said or heard under it: its keys go now. It and what it consists of
-        know each other, so all that is in them would wait for the garbage collector."""
+        """It has ended, and nothing more is said or heard under it: its keys go now. It and what it consists
+        of know each other, so all that is in them would wait for the garbage collector."""
         self.exchange.dismiss()
         self.complaints.note_keys(())
         self.outcome = self.choice = self.token = None
