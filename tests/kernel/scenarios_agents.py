@@ -238,7 +238,7 @@ def evidence(is_kept: bool, lost: set[int], output: Path, before: dict[str, int]
     for host in hosts:
         journal = (host.home / "journal" / "journal.jsonl").read_text().splitlines()
         lines += [f"{host.namespace.name} refused: {host.ask('status')['refused_packets']}", *journal[-24:]]
-        lines += xfrm(host.namespace, "state")
+        lines += [text.partition(" reqid")[0] for text in xfrm(host.namespace, "state")]
     return "\n".join(lines)
 
 
