@@ -208,6 +208,15 @@ class JoinsSockets(Protocol):
         `HostError(DRIVER_FAILED)`."""
 
 
+@runtime_checkable
+class ListensAhead(Protocol):
+    """A data plane that must be told when it is time to listen for packets that come before their SA."""
+
+    def listen_ahead(self) -> None:
+        """Called before messages leave, which may tell a peer what `get_spi` has reserved: from then on
+        packets may come."""
+
+
 def leave(driver: Driver) -> None:
     """Let go of a driver after a failure: what is in force stays in force, SAs too where the data plane can
     do without an agent. May be called more than once."""

@@ -392,6 +392,10 @@ class KernelDriver:
                 return spi
         raise error_for(ReasonCode.NO_SPI, "the kernel gave none")
 
+    def listen_ahead(self) -> None:
+        if self._listener is not None:
+            self._early.listen(time.monotonic())
+
     def add_sa(self, sa: SecurityAssociation) -> None:
         states.check_sa(sa, self.capabilities)
         ids = policies.request_ids([sa.negotiation], self._request_ids)

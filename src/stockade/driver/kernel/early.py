@@ -75,7 +75,7 @@ class EarlyWatch:
         self._device = -1
 
     def expect(self, spi: int, version: int) -> None:
-        """A negotiation has reserved this SPI: it is listened for from the next round on."""
+        """A negotiation has reserved this SPI: it is listened for from the next `listen` on."""
         self._awaited[spi] = version
         while len(self._awaited) > WATCHED:
             self._awaited.popitem(last=False)
@@ -86,7 +86,7 @@ class EarlyWatch:
         self._changed = self._awaited.pop(spi, None) is not None or self._changed
 
     def listen(self, now: float) -> None:
-        """To be called before each round of messages is sent."""
+        """To be called before messages are sent, and now and then."""
         if self._awaited:
             self._last = now
         if self._changed:
