@@ -62,6 +62,7 @@ from stockade.model.filters import Direction, FilterTable
 from stockade.model.reasons import Reason, ReasonCode, StockadeError, error_for
 from stockade.model.sa import SecurityAssociation
 from stockade.model.traffic import AH, ESP, PROTOCOLS_WITH_PORTS, Flow
+from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 from stockade.wire.xfrm import Acquired, Expired, Mapped
 
 ACQUIRE_SECONDS: Final = 1.0
@@ -69,8 +70,6 @@ ACQUIRE_SECONDS: Final = 1.0
 
 MAXIMUM_REMEMBERED: Final = 4096
 """Pairs whose last acquire is remembered."""
-
-NAT_TRAVERSAL_PORT: Final = 4500
 
 
 class KernelDriver:
