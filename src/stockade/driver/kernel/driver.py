@@ -300,13 +300,13 @@ class KernelDriver:
 
     # ---- sockets of the key exchange -----------------------------------------------------------------------
 
-    def prepare_ike_socket(self, sock: socket.socket) -> None:
+    def prepare_ike_socket(self, sock: socket.socket, port: int) -> None:
         """Let IKE pass whatever the filters say, and have the kernel take ESP in UDP from the socket of port
         4500. `HostError(DRIVER_FAILED)`."""
         try:
             bypass_socket(sock)
             version = 4 if sock.family == socket.AF_INET else 6
-            if sock.getsockname()[1] == NAT_TRAVERSAL_PORT and version in self.capabilities.udp_versions:
+            if port == NAT_TRAVERSAL_PORT and version in self.capabilities.udp_versions:
                 take_esp_in_udp(sock)
         except OSError as error:
             raise error_for(

@@ -242,7 +242,7 @@ class UserspaceDriver:
             self._process.tell(messages.DropUdpSocket())
             self._inherits = False
 
-    def prepare_ike_socket(self, sock: socket.socket) -> None:
+    def join_ike_socket(self, sock: socket.socket) -> None:
         """Where the kernel and the burst path can do it, ESP in UDP over IPv4 gets a socket beside IKE's
         own."""
         if sock.family != socket.AF_INET or sock.getsockname()[1] != NAT_TRAVERSAL_PORT or not self._started:
