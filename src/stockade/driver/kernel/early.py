@@ -36,6 +36,10 @@ WATCHED: Final = 64
 KEEP_SECONDS: Final = 10.0
 """The sockets stay open for so long after the last SPI that was waited for."""
 
+READS: Final = 64
+"""Of a socket, for one SA, of some packets each: who knows an SPI and sends faster than we read keeps nobody
+waiting."""
+
 DEVICE: Final = "stockade1"
 DEVICE_MTU: Final = 65535
 
@@ -150,10 +154,12 @@ class EarlyWatch:
 
     def _read(self, now: float) -> None:
         for (version, protocol), (_, receiver) in self._sockets.items():
-            while packets := receiver.receive():
-                for packet in packets:
+            for _ in range(READS):
+                for packet in (packets := receiver.receive()):
                     if (key := _key_of(packet, version, protocol)) is not None:
                         self._packets.add(key, packet, now)
+                if not packets:
+                    break
 
 
 def _key(protocol: int, destination: bytes, spi: bytes) -> bytes:
