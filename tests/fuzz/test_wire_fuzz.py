@@ -294,7 +294,7 @@ DECODERS: dict[str, Callable[[bytes], object]] = {
     "PAC": read_logon_info,
 }
 NAMES = list(DECODERS)
-CODES = {name: crc32(name.encode()) & 0xFFFF for name in NAMES}
+CODES = {name: crc32(name.encode()) >> 16 for name in NAMES}
 """By its name, so that the kept corpus means the same whatever decoders come and go."""
 _NUMBERED = sorted((code, name) for name, code in CODES.items())
 
