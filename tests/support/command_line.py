@@ -1,8 +1,8 @@
 """The `stockade` command in a namespace without the start of an interpreter.
 
 The tests of real hosts run it many hundred times, mostly to write a policy or to read what an agent says.
-Loading its modules is most of its work. So a process that has loaded them waits, one for each process of tests,
-and makes a copy of itself for each command:
+Loading its modules is most of its work. So a process that has loaded them waits, one for each process of
+tests, and makes a copy of itself for each command:
 
     test ── a call, its streams ──▶ server ── fork ──▶ keeper ── fork ──▶ the command
       ◀── the command's id, then its exit status ────────┘
