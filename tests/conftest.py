@@ -35,8 +35,8 @@ def tier_of(path: Path) -> str | None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """With --dist loadfile: the tests of the directory stay together, as they share a domain. The last of
-    several workers takes what computes while there is any, the others what mostly waits: so from the beginning
-    to the end of a run there is both, and no processor is without work while another has too much."""
+    several workers takes what computes while there is any, the others what mostly waits: so there is both
+    from the beginning of a run to its end, and the processors are neither idle first nor crowded last."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
