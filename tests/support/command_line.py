@@ -1,4 +1,4 @@
-"""The `stockade` command in a namespace without the start of an interpreter.
+"""The `stockade` command in a namespace without the start of an interpreter, and the drivers of tests/host.
 
 The tests of real hosts run it many hundred times, mostly to write a policy or to read what an agent says.
 Loading its modules is most of its work. So a process that has loaded them waits, one for each process of
@@ -18,13 +18,15 @@ import gc
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -41,8 +43,8 @@ LATER = ("stockade.console.monitor", "stockade.console.shell", "stockade.console
 """Not those, which only people need."""
 LONGEST = 1 << 17
 """Bytes of a call, most of which is the environment."""
-PIPE = 1 << 15
-"""Bytes of input that a pipe takes while nobody reads it."""
+START_SECONDS = 120.0
+HOST = Path(__file__).parents[1] / "host"
 
 
 # ---- the side of the tests
@@ -63,56 +65,80 @@ _servers: dict[int, _Server] = {}
 """By the process that made it: a copy of this process makes its own."""
 
 
+class Running:
+    """A program that the server runs in a namespace: `stockade`, or `driver_agent` (tests/host). `streams`:
+    descriptors of its input, its output and its errors."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        program: str,
+        arguments: Sequence[str],
+        streams: tuple[int, int, int],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._words = [program, *arguments]
+        path = os.environ.get("PATH", "")
+        values = {**os.environ, "PATH": f"{path}:{SYSTEM_PATH}", "LC_ALL": "C.UTF-8", **(environment or {})}
+        call = json.dumps([namespace.full_name, self._words, values, str(Path.cwd())]).encode()
+        server = _servers.get(os.getpid()) or _servers.setdefault(os.getpid(), _Server())
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            socket.send_fds(server.calls, [call], [*streams, theirs.fileno()])
+        self._status: int | None = None
+        self._process = self._hear(START_SECONDS)
+
+    def wait(self, seconds: float) -> int:
+        """The exit status, negative for a signal. What takes longer is killed: AssertionError."""
+        if self._status is None:
+            try:
+                self._status = self._hear(seconds)
+            except TimeoutError:
+                self.kill()
+                self._connection.close()
+                raise AssertionError(f"no end after {seconds:g} seconds: {self._words}") from None
+            self._connection.close()
+        return self._status
+
+    def kill(self) -> None:
+        """SIGKILL to its process alone. One that has ended is left alone."""
+        if self._status is None and not select.select([self._connection], [], [], 0)[0]:
+            with suppress(ProcessLookupError):
+                os.kill(self._process, signal.SIGKILL)
+
+    def _hear(self, seconds: float) -> int:
+        self._connection.settimeout(seconds)
+        part = self._connection.recv(64)
+        assert part, f"the copy that runs a program is gone: {self._words}"
+        return int(part)
+
+
 def run_stockade(
     namespace: Namespace,
     home: Path,
     *words: str,
-    timeout: float = 60.0,
+    timeout: float = 120.0,
     input_text: str = "",
     environment: Mapping[str, str] | None = None,
 ) -> "subprocess.CompletedProcess[str]":
     """`stockade --home HOME WORDS` in a namespace, as its `run` does it with `check=False`."""
-    assert len(input_text) < PIPE, "more than a pipe takes"
-    path = os.environ.get("PATH", "")
-    values = {**os.environ, "PATH": f"{path}:{SYSTEM_PATH}", "LC_ALL": "C.UTF-8", **(environment or {})}
     arguments = ["--home", str(home), *words]
-    call = json.dumps([namespace.full_name, arguments, values, str(Path.cwd())]).encode()
-    server = _servers.get(os.getpid()) or _servers.setdefault(os.getpid(), _Server())
-    reading, writing = os.pipe()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        with theirs, os.fdopen(reading, "rb") as given:
-            with os.fdopen(writing, "wb") as giving:
-                giving.write(input_text.encode())
-            streams = (given, output, errors, theirs)
-            socket.send_fds(server.calls, [call], [stream.fileno() for stream in streams])
-        status = _status(ours, timeout, arguments)
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as bad:
+        given.write(input_text.encode())
+        given.seek(0)
+        streams = given.fileno(), said.fileno(), bad.fileno()
+        status = Running(namespace, "stockade", arguments, streams, environment).wait(timeout)
         texts = []
-        for file in (output, errors):
+        for file in (said, bad):
             file.seek(0)
             texts.append(file.read().decode().replace("\r\n", "\n"))
     return subprocess.CompletedProcess(["stockade", *arguments], status, texts[0], texts[1])
 
 
-def _status(connection: socket.socket, timeout: float, arguments: list[str]) -> int:
-    """The exit status, negative for a signal; what takes longer is killed."""
-    deadline = time.monotonic() + timeout
-    told: list[int] = []
-    while len(told) < 2:
-        connection.settimeout(max(0.01, deadline - time.monotonic()))
-        try:
-            part = connection.recv(64)
-        except TimeoutError:
-            if told:
-                os.killpg(told[0], signal.SIGKILL)
-            raise AssertionError(f"no end after {timeout:g} seconds: stockade {arguments}") from None
-        assert part, f"the copy that runs a command is gone: stockade {arguments}"
-        told.append(int(part))
-    return told[1]
-
-
 # ---- the server's side
 def _load() -> None:
+    sys.path.insert(0, str(HOST))
+    import_module("driver_agent")
     for room in LOADED:
         package = import_module(f"stockade.{room}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -140,8 +166,8 @@ def _serve(calls: socket.socket) -> tuple[str, list[str], dict[str, str], str, l
         command = os.fork()
         if command == 0:
             os.close(answers)
-            name, arguments, environment, folder = json.loads(call)
-            return name, arguments, environment, folder, streams
+            name, words, environment, folder = json.loads(call)
+            return name, words, environment, folder, streams
         try:
             for stream in streams:
                 os.close(stream)
@@ -173,12 +199,12 @@ def _enter(name: str) -> None:
 
 
 def _become(
-    name: str, arguments: list[str], environment: dict[str, str], folder: str, streams: list[int]
+    name: str, words: list[str], environment: dict[str, str], folder: str, streams: list[int]
 ) -> NoReturn:
     os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    os.closerange(3, 256)
+    os.closerange(3, 4096)
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
@@ -187,10 +213,9 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
-    from stockade.console import main
-
-    sys.argv = [str(main.__file__), *arguments]
-    main.entry()
+    module = import_module({"stockade": "stockade.console.main"}.get(words[0], words[0]))
+    sys.argv = [str(module.__file__), *words[1:]]
+    sys.exit(module.entry() if words[0] == "stockade" else module.main())
 
 
 def _main() -> NoReturn:
