@@ -15,16 +15,19 @@ from exchange_harness import (
     Network,
     Node,
     Policy,
+    deliver,
     established,
     negotiation,
     pairs_up,
     two_hosts,
 )
 
-from stockade.ike.contract import ProbePeer, ReportKind
+from stockade.ike.contract import ProbePeer, RekeyQuickMode, ReportKind
 from stockade.ike.v1.dead_peer_detection import answer, question
+from stockade.model.filters import Direction
 from stockade.model.reasons import ReasonCode
-from stockade.wire.isakmp.constants import NotifyType
+from stockade.wire.isakmp.constants import DomainOfInterpretation, NotifyType, ProtocolId
+from stockade.wire.isakmp.payloads import NotificationPayload
 
 PROBE = ProbePeer(ALPHA, BETA)
 TRIES = sum(EXACT.probe_intervals)
@@ -55,6 +58,26 @@ def test_a_dead_peer_is_given_up_and_negotiated_anew_when_it_is_back() -> None:
     network.nodes.append(again)
     network.command(alpha, alpha.acquire(BETA))
     assert network.run(5, pairs_up(alpha, again))
+
+
+def test_a_question_after_the_word_that_ends_the_main_mode_is_nobodys() -> None:
+    """In one message the peer says that it no longer knows the main mode, and asks whether we live."""
+    network, alpha, beta = two_hosts()
+    established(network, alpha, beta)
+    old = alpha.engine.main_modes(0)[0].cookies
+    spi = alpha.of(Direction.INBOUND)[0].spi
+    network.fate = lambda packet: deliver(packet) if packet.header.exchange_type == 5 else []
+    network.command(alpha, RekeyQuickMode(spi))
+    (mode,) = beta.engine._table.main_modes()
+    cookies = bytes.fromhex(old.replace(":", ""))
+    unknown = NotificationPayload(
+        DomainOfInterpretation.IPSEC, ProtocolId.ISAKMP, cookies, NotifyType.INVALID_COOKIE
+    )
+    mode.notices.send_protected((unknown, question(cookies, 1)))
+    network.run(1)
+    assert alpha.codes(ReportKind.MAIN_MODE_DELETED) == [ReasonCode.UNKNOWN_COOKIE]
+    network.fate = deliver
+    assert network.run(30, lambda: len(alpha.reported(ReportKind.MAIN_MODE_ESTABLISHED)) == 2)
 
 
 def test_one_lost_question_kills_nobody() -> None:

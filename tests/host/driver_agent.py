@@ -159,7 +159,7 @@ def answer(driver: UserspaceDriver, call: dict[str, object]) -> object:
                 driver._queues = int(str(call["queues"]))
             driver.start()
         case "bind_ike":
-            STATE["ike"] = UdpSockets(OWN_MARK, driver.prepare_ike_socket)
+            STATE["ike"] = UdpSockets(OWN_MARK, join=driver.join_ike_socket)
         case "send_ike":
             local = next(
                 address

@@ -54,6 +54,13 @@ class AgentSide:
             time.sleep(0.02)
         raise AssertionError(f"no event {kind!r} in {seconds} s")
 
+    def wait_for_another_process(self, before: object) -> None:
+        """Until the data plane is no more the process `before`, which has died."""
+        deadline = time.monotonic() + SECONDS
+        while self.call("pid") in (before, -1) and time.monotonic() < deadline:
+            time.sleep(0.1)
+            self.call("events")
+
     def kill(self) -> None:
         """As a crash would."""
         self._process.kill()

@@ -17,6 +17,7 @@ from command_line import run_stockade
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_agent import ALPHA, BETA, Host, eventually
+from wire_watch import WireWatch, is_ipv4
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
@@ -30,38 +31,22 @@ SECURITY = 'qmsecmethods="ESP[AES128,SHA256]"'
 POLICY = 'add policy name=test activatedefaultrule={default} mmsecmethods="AES128-SHA256-ECP256"\n'
 
 
-class Watch:
+class Watch(WireWatch):
     """What passes alpha's port of the switch: (protocol, bytes) of IPv4 packets, but IKE and neighbours'."""
 
     def __init__(self, network: Network) -> None:
-        self._socket = network.switch.call(
-            lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        )
-        self._socket.bind((network.port("alpha"), 3))
-        self._socket.settimeout(0.3)
         self.seen: list[tuple[int, bytes]] = []
-        self._stop = False
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+        super().__init__(network)
 
-    def _read(self) -> None:
-        while True:
-            try:
-                frame = self._socket.recv(65535)
-            except TimeoutError:
-                if self._stop:  # and all that came before is read
-                    return
-                continue
-            if frame[12:14] == b"\x08\x00" and frame[23] != 2:
-                ports = struct.unpack(">HH", frame[34:38]) if frame[23] in (6, 17) else (0, 0)
-                if not {500, 4500} & set(ports):
-                    self.seen.append((frame[23], frame[14:]))
+    def take(self, frame: bytes) -> None:
+        if is_ipv4(frame):
+            ports = struct.unpack(">HH", frame[34:38]) if frame[23] in (6, 17) else (0, 0)
+            if not {500, 4500} & set(ports):
+                self.seen.append((frame[23], frame[14:]))
 
-    def stop(self) -> set[int]:
-        """The protocols that were seen."""
-        self._stop = True
-        self._thread.join()
-        self._socket.close()
+    def protocols(self) -> set[int]:
+        """Those that were seen until now, when it stops."""
+        self.stop()
         return {protocol for protocol, _ in self.seen}
 
 
@@ -122,7 +107,7 @@ def test_unrelated_changes_cost_running_traffic_nothing(hosts, wire):
     assert len(set(sizes)) > 2  # the table did change
     assert answered(running) == (400, 400)
     assert [row["inbound_spi"] for row in alpha.ask("show", "sas")["quick_modes"]] == before
-    assert watch.stop() == {50}
+    assert watch.protocols() == {50}
 
 
 @pytest.fixture
@@ -173,7 +158,7 @@ def test_two_rules_make_a_tunnel_between_two_nets(sites, wire):
         (row,) = host.ask("show", "sas")["quick_modes"]
         assert row["traffic"].startswith("any 10.7")
         assert row["inbound_packets"] > 3
-    assert watch.stop() == {50}
+    assert watch.protocols() == {50}
     # what the tunnel is not for goes its own way
     assert alpha.ping(BETA)
 
@@ -189,7 +174,7 @@ def test_the_default_response_rule_answers_a_peer_that_asks(hosts, wire):
     assert beta.ask("status")["filters"] == 0
     watch = Watch(wire)
     assert alpha.ping(BETA, count=3)
-    assert watch.stop() == {50}
+    assert watch.protocols() == {50}
     rows = beta.ask("show", "filters")["filters"]
     assert {row["direction"] for row in rows if row["action"] == "negotiate"} == {"inbound", "outbound"}
     AgentClient(Paths.of(alpha.home).socket).post("/v1/sas/delete", {"peer": BETA})

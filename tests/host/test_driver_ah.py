@@ -1,7 +1,6 @@
 """AH and AH over ESP by the user-space driver with real packets, over both IP versions."""
 
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from stockade.model.suites import Encryption, Hash
 sys.path.insert(0, str(Path(__file__).parent))
 from driver_net import add_pair, two_hosts
 from streams import transfer
+from wire_watch import watch_wire
 
 AH = 51
 VERSIONS = [4, 6] if Path("/proc/sys/net/ipv6/conf/all").exists() else [4]
@@ -32,9 +32,7 @@ def test_a_file_and_large_pings_pass_authenticated(tmp_path: Path, version: int,
             add_pair(
                 alpha, beta, encryption=Encryption.TRIPLE_DES_CBC, version=version, base=0x2000, bundle=0x1000
             )
-        wire = network.switch.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
-        wire.bind((network.port("alpha"), 3))
-        wire.settimeout(0.1)
+        wire = watch_wire(network)
         data = os.urandom(1 << 20)
         assert transfer(network["alpha"], network["beta"], address, data)
         for size in ("56", "4000"):

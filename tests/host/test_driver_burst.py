@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from driver_net import AgentSide, add_pair, two_hosts
 from streams import transfer
+from wire_watch import is_ipv4, watch_wire
 
 from stockade.driver.burst.engine import load_library
 from stockade.driver.userspace.offloads import OFFLOADS
@@ -36,10 +37,7 @@ def start(sides: tuple[AgentSide, AgentSide], *, without: str = "", queues: int 
 
 def frames_while(network: Network, data: bytes) -> list[bytes]:
     """What passes the wire while the data does; the data must arrive."""
-    wire = network.switch.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
-    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-    wire.bind((network.port("alpha"), 3))
-    wire.settimeout(0.1)
+    wire = watch_wire(network, buffer=8 << 20)
     try:
         assert transfer(network["alpha"], network["beta"], "10.9.0.2", data)
         frames = []
@@ -47,7 +45,7 @@ def frames_while(network: Network, data: bytes) -> list[bytes]:
             try:
                 frames.append(wire.recv(1 << 17))
             except TimeoutError:
-                return [frame for frame in frames if frame[12:14] == b"\x08\x00" and frame[23] != 2]
+                return [frame for frame in frames if is_ipv4(frame)]
     finally:
         wire.close()
 
@@ -132,13 +130,7 @@ def test_streams_over_several_queues_arrive_and_number_every_packet_once(tmp_pat
         for round_, base in enumerate((0x1000, 0x3000)):
             add_pair(alpha, beta, udp=udp, base=base)
             data = [os.urandom(150_000 + number) for number in range(6)]
-            wire = network.switch.call(
-                lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            )
-            with wire, ThreadPoolExecutor(len(data)) as pool:
-                wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-                wire.bind((network.port("alpha"), 3))
-                wire.settimeout(0.1)
+            with watch_wire(network, buffer=8 << 20) as wire, ThreadPoolExecutor(len(data)) as pool:
                 ports = range(5000 + 10 * round_, 5000 + 10 * round_ + len(data))
                 arrived = list(pool.map(partial(send, network), data, ports))
                 assert all(arrived)
@@ -152,10 +144,7 @@ def test_streams_over_several_queues_arrive_and_number_every_packet_once(tmp_pat
             before = alpha.call("pid")
             if not round_:
                 os.kill(int(str(before)), signal.SIGKILL)
-                deadline = time.monotonic() + 60
-                while alpha.call("pid") in (before, -1) and time.monotonic() < deadline:
-                    time.sleep(0.1)
-                    alpha.call("events")
+                alpha.wait_for_another_process(before)
                 assert queues_of(network, "alpha") == 3
 
 

@@ -1,11 +1,8 @@
 """The user-space driver over IPv6 with real packets; the capture on the switch must see no clear one."""
 
 import os
-import socket
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from stockade.model.suites import Encryption, Hash
 sys.path.insert(0, str(Path(__file__).parent))
 from driver_net import AgentSide, add_pair, two_hosts
 from streams import connects, transfer
+from wire_watch import IPV6, WireWatch
 
 POLICY = [
     {"action": "block", "protocol": 6, "port": 23, "version": 6},
@@ -30,50 +28,22 @@ if not Path("/proc/sys/net/ipv6/conf/all").exists():
     pytest.skip("the kernel has no IPv6", allow_module_level=True)
 
 
-class Capture:
+class Capture(WireWatch):
     """IPv6 packets that left the hosts, without neighbour discovery and multicast."""
 
     def __init__(self, network: Network) -> None:
-        self._socket = network.switch.call(
-            lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        )
-        self._socket.bind((network.port("alpha"), 3))
-        self._socket.settimeout(0.2)
-        self._stopped = threading.Event()
         self.packets: list[bytes] = []
         self.discovery = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        super().__init__(network)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                frame = self._socket.recv(65535)
-            except TimeoutError:
-                if self._stopped.is_set():  # and all that came before is read
-                    return
-                continue
-            packet = frame[14:]
-            if frame[12:14] != b"\x86\xdd":
-                continue
-            if packet[6] == ICMPV6 and packet[7] == 255 and 133 <= packet[40] <= 137:
-                self.discovery += 1
-            elif packet[24] != 0xFF:
-                self.packets.append(packet)
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-        self._socket.close()
-
-
-@contextmanager
-def capture(network: Network) -> Iterator[Capture]:
-    found = Capture(network)
-    try:
-        yield found
-    finally:
-        found.stop()
+    def take(self, frame: bytes) -> None:
+        packet = frame[14:]
+        if frame[12:14] != IPV6:
+            return
+        if packet[6] == ICMPV6 and packet[7] == 255 and 133 <= packet[40] <= 137:
+            self.discovery += 1
+        elif packet[24] != 0xFF:
+            self.packets.append(packet)
 
 
 @pytest.fixture
@@ -99,7 +69,7 @@ def test_a_file_and_pings_pass_secured(pair: Pair, encryption: Encryption, integ
     network, alpha, beta = pair
     add_pair(alpha, beta, encryption=encryption, integrity=integrity, version=6)
     data = os.urandom(1 << 20) * 20
-    with capture(network) as wire:
+    with Capture(network) as wire:
         assert ping(network) == 3
         assert transfer(network["alpha"], network["beta"], BETA, data)
     assert {packet[6] for packet in wire.packets} == {ESP}
@@ -112,7 +82,7 @@ def test_neighbours_are_found_though_everything_is_negotiated(pair: Pair) -> Non
     add_pair(alpha, beta, version=6)
     for name in ("alpha", "beta"):
         network[name].run(["ip", "-6", "neigh", "flush", "all"])
-    with capture(network) as wire:
+    with Capture(network) as wire:
         assert ping(network) == 3
     assert wire.discovery > 0
     assert {packet[6] for packet in wire.packets} == {ESP}
@@ -128,7 +98,7 @@ def test_the_first_packet_waits_for_the_sa(pair: Pair) -> None:
 
 def test_blocked_stays_blocked_and_permitted_goes_clear(pair: Pair) -> None:
     network, _, _ = pair
-    with capture(network) as wire:
+    with Capture(network) as wire:
         assert not connects(network["alpha"], network["beta"], BETA, 23, 1.5)
         assert connects(network["alpha"], network["beta"], BETA, 22)
     assert {packet[6] for packet in wire.packets} == {TCP}
@@ -147,7 +117,7 @@ def test_clear_packets_of_a_host_without_ipsec_are_refused_and_reported(tmp_path
 def test_large_datagrams_are_fragmented_after_sealing(pair: Pair) -> None:
     network, alpha, beta = pair
     add_pair(alpha, beta, version=6)
-    with capture(network) as wire:
+    with Capture(network) as wire:
         assert ping(network, "-s", "4000") == 2  # ping counts "packet too big" as an answer
         assert ping(network, "-s", "4000") == 3
     assert {packet[6] for packet in wire.packets} == {FRAGMENT}
@@ -159,7 +129,7 @@ def test_a_killed_agent_leaves_the_host_closed(pair: Pair) -> None:
     network, alpha, beta = pair
     add_pair(alpha, beta, version=6)
     assert ping(network) == 3
-    with capture(network) as wire:
+    with Capture(network) as wire:
         alpha.kill()
         assert ping(network, "-W", "0.3") == 0
         assert not connects(network["alpha"], network["beta"], BETA, 5000, 1.5)

@@ -13,6 +13,7 @@ from stockade.lab.netns import Namespace, Network
 
 sys.path.insert(0, str(Path(__file__).parent))
 from driver_net import AgentSide, add_pair, two_hosts
+from wire_watch import is_ipv4, watch_wire
 
 LANS = ("10.71.0.0/24", "10.72.0.0/24")
 GATES = ("10.9.0.1", "10.9.0.2")
@@ -42,13 +43,6 @@ def sites(tmp_path: Path) -> Iterator[Site]:
         yield network, alpha, beta, inner[0], inner[1]
 
 
-def watch(network: Network) -> socket.socket:
-    wire = network.switch.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
-    wire.bind((network.port("alpha"), 3))
-    wire.settimeout(0.2)
-    return wire
-
-
 def protocols(wire: socket.socket) -> set[int]:
     found = set()
     deadline = time.monotonic() + 30
@@ -57,7 +51,7 @@ def protocols(wire: socket.socket) -> set[int]:
             frame = wire.recv(65535)
         except TimeoutError:
             break
-        if frame[12:14] == b"\x08\x00" and frame[23] != 2:
+        if is_ipv4(frame):
             found.add(frame[23])
     wire.close()
     return found
@@ -70,7 +64,7 @@ def ping(host: Namespace, address: str, *options: str) -> int:
 
 def test_hosts_behind_the_gateways_meet_and_the_wire_sees_esp(sites: Site) -> None:
     network, alpha, beta, one, other = sites
-    wire = watch(network)
+    wire = watch_wire(network)
     first = one.popen(["ping", "-c", "1", "-W", "60", "10.72.0.9"])
     assert alpha.wait_for("acquire")["peer"] == "10.72.0.9"
     add_pair(alpha, beta, networks=LANS)
@@ -99,7 +93,7 @@ def test_a_killed_gateway_leaks_nothing(sites: Site) -> None:
     network, alpha, beta, one, _ = sites
     add_pair(alpha, beta, networks=LANS)
     assert ping(one, "10.72.0.9") == 3
-    wire = watch(network)
+    wire = watch_wire(network)
     data_plane = Path(f"/proc/{alpha.call('pid')}")
     alpha.kill()
     deadline = time.monotonic() + 60

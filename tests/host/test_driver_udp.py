@@ -1,6 +1,5 @@
 """ESP in UDP by the user-space driver with real packets, beside an IKE socket on the same port."""
 
-import socket
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ipaddress import ip_address
 
 from driver_net import add_pair, address_of, two_hosts
+from wire_watch import is_ipv4, watch_wire
 
 VERSIONS = [4, 6] if Path("/proc/sys/net/ipv6/conf/all").exists() else [4]
 
@@ -29,9 +29,7 @@ def test_esp_and_ike_share_the_port_and_do_not_see_each_other(tmp_path: Path, ve
             side.call("start")
             side.call("install", rules=[ports, {"action": "negotiate", "version": version}])
         add_pair(alpha, beta, version=version, udp=True)
-        wire = network.switch.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
-        wire.bind((network.port("alpha"), 3))
-        wire.settimeout(0.2)
+        wire = watch_wire(network)
         addresses = [ip_address(address_of(side, version)) for side in sides]
         for size in ("56", "3000"):
             dont = ["-M", "dont"] if version == 4 else []
@@ -55,7 +53,7 @@ def test_esp_and_ike_share_the_port_and_do_not_see_each_other(tmp_path: Path, ve
                 frame = wire.recv(65535)
             except TimeoutError:
                 break
-            if version == 4 and frame[12:14] == b"\x08\x00" and frame[23] != 2:
+            if version == 4 and is_ipv4(frame):
                 seen.add(frame[23])
         assert version == 6 or seen == {17}
         wire.close()

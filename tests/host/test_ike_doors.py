@@ -12,7 +12,7 @@ from stockade.agent.udp import IKE_PORT, UdpSockets
 from stockade.ike.cookies import KEY_SIZE, CookieMark, new_cookie
 from stockade.ike.flood import Verdict, is_first_message
 from stockade.lab.netns import Namespace, Network
-from stockade.model.reasons import HostError, ReasonCode
+from stockade.model.reasons import HostError, ReasonCode, error_for
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 
 FIRST = b"\1" * 8 + bytes(8) + b"\1\x10\2\0" + bytes(4) + (40).to_bytes(4, "big") + bytes(12)
@@ -137,4 +137,47 @@ def test_a_second_agent_gets_no_part_of_the_port(hosts: tuple[Namespace, Namespa
         ours.call(lambda: UdpSockets(None))
     assert caught.value.reason.code is ReasonCode.PORT_TAKEN
     doors.close()
+    ours.call(lambda: UdpSockets(None)).close()
+
+
+def test_a_socket_is_prepared_before_the_kernel_can_choose_it(hosts: tuple[Namespace, Namespace]) -> None:
+    """The kernel spreads ESP over all sockets of port 4500: what is bound and does not open it loses it."""
+    ours, _ = hosts
+    prepared: list[tuple[int, int, socket.socket]] = []
+    joined: list[socket.socket] = []
+
+    def prepare(sock: socket.socket, port: int) -> None:
+        assert not joined
+        prepared.append((port, sock.getsockname()[1], sock))
+
+    doors = ours.call(lambda: UdpSockets(None, prepare, join=joined.append))
+    try:
+        assert {port for port, _, _ in prepared} == {IKE_PORT, NAT_TRAVERSAL_PORT}
+        assert all(bound_to == 0 for _, bound_to, _ in prepared)
+        assert len(joined) == len(list(doors.descriptors()))
+        assert {id(sock) for sock in joined} <= {id(sock) for _, _, sock in prepared}
+        kept = {version: sock.dup() for version, sock in doors.nat_doors()}
+    finally:
+        doors.close()
+    prepared.clear()
+    joined.clear()
+    doors = ours.call(lambda: UdpSockets(None, prepare, kept=kept, join=joined.append))
+    try:
+        left = set(map(id, kept.values()))
+        assert {id(sock) for _, bound_to, sock in prepared if bound_to} == left
+        assert left < {id(sock) for sock in joined} <= {id(sock) for _, _, sock in prepared}
+    finally:
+        doors.close()
+
+
+def test_a_port_that_cannot_be_prepared_is_left(hosts: tuple[Namespace, Namespace]) -> None:
+    ours, _ = hosts
+
+    def refuse(sock: socket.socket, port: int) -> None:
+        if port == NAT_TRAVERSAL_PORT:
+            raise error_for(ReasonCode.DRIVER_FAILED, "a test refuses")
+
+    with pytest.raises(HostError) as caught:
+        ours.call(lambda: UdpSockets(None, refuse))
+    assert caught.value.reason.code is ReasonCode.DRIVER_FAILED
     ours.call(lambda: UdpSockets(None)).close()

@@ -59,6 +59,15 @@ async def ask(keeper: WebKeeper, words: bytes = b"hi") -> bytes:
     return answer
 
 
+async def begun(keeper: WebKeeper) -> int:
+    """A first visitor has come; the child's number."""
+    await until(lambda: keeper.url)
+    await ask(keeper)
+    await until(lambda: keeper.state is WebState.RUNNING)
+    assert keeper.pid is not None
+    return keeper.pid
+
+
 def run(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(story())  # type: ignore[arg-type]
 
@@ -94,11 +103,7 @@ def test_one_that_is_killed_is_told_and_started_again(tmp_path: Path) -> None:
 
     async def story() -> None:
         async with keeper_of(tmp_path, ANSWERS, told) as keeper:
-            await until(lambda: keeper.url)
-            await ask(keeper)
-            await until(lambda: keeper.state is WebState.RUNNING)
-            first = keeper.pid
-            assert first is not None
+            first = await begun(keeper)
             os.kill(first, 9)
             await until(lambda: told)
             assert keeper.trouble is not None
@@ -153,10 +158,8 @@ def test_a_new_address_in_the_settings_needs_no_new_agent(tmp_path: Path) -> Non
 
     async def story() -> None:
         async with keeper_of(tmp_path, ANSWERS, told) as keeper:
-            await until(lambda: keeper.url)
-            await ask(keeper)
-            await until(lambda: keeper.state is WebState.RUNNING)
-            before, child = keeper.url, keeper.pid
+            child = await begun(keeper)
+            before = keeper.url
             (tmp_path / "web.toml").write_text('listen = "127.0.0.2:0"\n')
             await until(lambda: keeper.state is WebState.WAITING and keeper.url != before)
             assert keeper.url.startswith("http://127.0.0.2:")

@@ -69,9 +69,9 @@ def esp_in_udp_passes(world: World) -> None:
                 family = socket.AF_INET if version == 4 else socket.AF_INET6
                 sock = driver.namespace.call(lambda family=family: socket.socket(family, socket.SOCK_DGRAM))
                 stack.callback(sock.close)
+                driver.prepare_ike_socket(sock, 4500)
                 sock.bind((address, 4500))
                 sock.settimeout(3)
-                driver.prepare_ike_socket(sock)
                 sockets.append(sock)
             secure(alpha, beta, ends, protocol, proposal, udp=UdpEncapsulation(4500, 4500))
             with world.capture((protocol,), ()) as wire:

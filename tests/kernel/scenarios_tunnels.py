@@ -236,7 +236,7 @@ def move_ends(driver: Here, own: tuple[str, str], peer: tuple[str, str]) -> None
     (near, near_new), (far, far_new) = (tuple(map(ip_address, ends)) for ends in (own, peer))
     any_address = ip_address("0.0.0.0")
     netlink = NetlinkSocket(socket.NETLINK_XFRM)
-    for policy in driver.driver._installed.values():
+    for policy in driver.driver._filters._installed.values():
         outbound = policy.direction is PolicyDirection.OUT
         (template,) = policy.templates
         rest = template.protocol, template.mode, template.request_id

@@ -20,7 +20,7 @@ from stockade.agent.soft import SoftFallback, SoftSettings
 from stockade.agent.survivors import SurvivingPair
 from stockade.agent.temporary import SoftAssociation, TemporaryFilters
 from stockade.driver import contract as driver_contract
-from stockade.driver.contract import Driver
+from stockade.driver.contract import Driver, ListensAhead
 from stockade.ike import contract as ike
 from stockade.ike.auth.kerberos import GssSource
 from stockade.ike.config import EngineConfig
@@ -103,6 +103,7 @@ class HostCore:
             soft if soft is not None else SoftSettings(),
             lambda kind, reason, now, entry: self._note(kind, reason, now, filter=entry),
         )
+        self._listen_ahead = driver.listen_ahead if isinstance(driver, ListensAhead) else lambda: None
         self._source_for = source_for if source_for is not None else self._any_source
         self._inbound_of: dict[tuple[Direction, int, Address], SecurityAssociation] = {}
         self._gone: set[tuple[int, Address]] = set()
@@ -325,6 +326,8 @@ class HostCore:
             for event in events:
                 self._on_driver_event(event, now)
             effects = self.engine.effects()
+            if effects:
+                self._listen_ahead()  # an event may have begun what reserved an SPI: no round lies between
             applied = False
             for effect in effects:
                 if isinstance(effect, ike.Send):

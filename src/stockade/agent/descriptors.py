@@ -5,7 +5,7 @@
 On the kernel data plane the kernel takes ESP in UDP from the sockets of port 4500 (RFC 3948), also while
 nobody reads them. So an agent that dies leaves them to systemd, and until the next one has them, packets
 through a NAT go on. IKE waits in their queues. The data plane in user space has its own process for that, and
-wants none.
+wants none: with one of ours beside it, the kernel would give it half of what comes.
 
 Without a service manager that keeps them (NOTIFY_SOCKET), packets through a NAT are lost for as long as no
 agent runs."""
@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from stockade.agent.udp import UdpSockets
-from stockade.driver.contract import Driver, PreparesSockets, prepare_with
+from stockade.driver.contract import Driver, PreparesSockets, join_with, prepare_with
 from stockade.ike.cookies import CookieMark
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT
 
@@ -97,7 +97,7 @@ def open_ike_sockets(
         if sock not in kept.values():
             sock.close()
             store.forget(name)
-    sockets = UdpSockets(mark, prepare_with(driver), cookies, kept)
+    sockets = UdpSockets(mark, prepare_with(driver), cookies, kept, join_with(driver))
     if wanted:
         for version, sock in sockets.nat_doors():
             store.keep(_NAMES[version], sock)

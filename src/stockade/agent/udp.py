@@ -28,7 +28,7 @@ from stockade.agent.doors import ENOUGH_STRAYS, attach, attach_choice, choose_do
 from stockade.ike.cookies import CookieMark
 from stockade.ike.flood import Verdict, is_first_message
 from stockade.model.addresses import Endpoint, address_text
-from stockade.model.reasons import ReasonCode, error_for
+from stockade.model.reasons import ReasonCode, StockadeError, error_for
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 
 IKE_PORT = 500
@@ -66,18 +66,22 @@ _IKE_ONLY = (
 
 
 class UdpSockets:
-    """Opens the sockets (all or none) and has each prepared by `prepare`. `cookies`: how cookies of ours are
-    marked; without it there are no strays. `kept`: the main sockets of port 4500 of an earlier agent, by IP
-    version, which are gone on with. Errors: `HostError` PORT_TAKEN, NOT_PRIVILEGED, and those of
-    `prepare`."""
+    """Opens the sockets (all or none). `prepare(socket, port)` is called for each before it is bound: where
+    the kernel takes ESP from them, it takes ESP from any of a port, as soon as it is there. `cookies`: how
+    cookies of ours are marked; without it there are no strays. `kept`: the main sockets of port 4500 of an
+    earlier agent, by IP version, which are gone on with. `join(socket)` is called for each when all are
+    there. Errors: `HostError` PORT_TAKEN, NOT_PRIVILEGED, and those of `prepare` and `join`."""
 
     def __init__(
         self,
         mark: int | None,
-        prepare: Callable[[socket.socket], None] = lambda sock: None,
+        prepare: Callable[[socket.socket, int], None] = lambda sock, port: None,
         cookies: CookieMark | None = None,
         kept: Mapping[int, socket.socket] = MappingProxyType({}),
+        join: Callable[[socket.socket], None] = lambda sock: None,
     ) -> None:
+        self._mark = mark
+        self._prepare = prepare
         self._cookies = cookies
         self._kept = kept
         self._strays: dict[tuple[int, int], socket.socket] = {}
@@ -87,27 +91,29 @@ class UdpSockets:
             for port in (IKE_PORT, NAT_TRAVERSAL_PORT):
                 for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
                     with suppress(_NoIpv6):
-                        self._open_doors(version, family, port, mark)
+                        self._open_doors(version, family, port)
             for doors in (self._sockets, self._strangers, self._strays):
                 for sock in doors.values():
-                    prepare(sock)
+                    join(sock)
         except BaseException:
             self.close()
             raise
 
-    def _open_doors(self, version: int, family: socket.AddressFamily, port: int, mark: int | None) -> None:
+    def _open_doors(self, version: int, family: socket.AddressFamily, port: int) -> None:
         main = self._kept.get(version) if port == NAT_TRAVERSAL_PORT else None
         if main is None:
             # With SO_REUSEPORT alone a second agent could bind beside this one and take part of what comes.
-            _open(family, port, mark, share=False).close()
-            main = _open(family, port, mark, share=True)
+            self._open(family, port, share=False).close()
+            main = self._open(family, port, share=True)
+        else:
+            self._prepare(main, port)  # another data plane may have left it
         self._sockets[version, port] = main
         try:
             attach_choice(main, choose_door(4 if port == NAT_TRAVERSAL_PORT else 0, self._cookies))
         except OSError:
             return  # a kernel without it: one door
-        self._strangers[version, port] = _open(family, port, mark, share=True)
-        self._strays[version, port] = _open(family, port, mark, share=True)
+        self._strangers[version, port] = self._open(family, port, share=True)
+        self._strays[version, port] = self._open(family, port, share=True)
         for sock, size in (
             (main, MAIN_QUEUE),
             (self._strangers[version, port], STRANGERS_QUEUE),
@@ -116,6 +122,41 @@ class UdpSockets:
             with suppress(OSError):  # without the privilege the queue is as long as the system's limit allows
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
                 sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+
+    def _open(self, family: int, port: int, *, share: bool) -> socket.socket:
+        try:
+            sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            if family == socket.AF_INET6 and error.errno == errno.EAFNOSUPPORT:
+                raise _NoIpv6 from error
+            raise
+        try:
+            if family == socket.AF_INET:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            if self._mark is not None:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, self._mark)
+            if port == NAT_TRAVERSAL_PORT:
+                attach(sock, _SO_ATTACH_FILTER, _IKE_ONLY)
+            if share:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._prepare(sock, port)
+            sock.bind(("", port))
+        except StockadeError:
+            sock.close()
+            raise
+        except OSError as error:
+            sock.close()
+            if family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL:
+                raise _NoIpv6 from error
+            if error.errno == errno.EADDRINUSE:
+                raise error_for(ReasonCode.PORT_TAKEN, f"UDP port {port}") from error
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise error_for(ReasonCode.NOT_PRIVILEGED, f"opening UDP port {port}") from error
+            raise
+        return sock
 
     def descriptors(self) -> Iterator[tuple[int, Callable[[], Batch]]]:
         """(file descriptor, function that reads a batch) of every socket, for a loop that screens nothing."""
@@ -171,38 +212,6 @@ def _leaving_from(local: bytes) -> list[tuple[int, int, bytes]]:
     if len(local) == 4:
         return [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4s", 0, local, bytes(4)))]
     return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local + struct.pack("=I", 0))]
-
-
-def _open(family: int, port: int, mark: int | None, *, share: bool) -> socket.socket:
-    try:
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    except OSError as error:
-        if family == socket.AF_INET6 and error.errno == errno.EAFNOSUPPORT:
-            raise _NoIpv6 from error
-        raise
-    try:
-        if family == socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        if mark is not None:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
-        if port == NAT_TRAVERSAL_PORT:
-            attach(sock, _SO_ATTACH_FILTER, _IKE_ONLY)
-        if share:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(("", port))
-    except OSError as error:
-        sock.close()
-        if family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL:
-            raise _NoIpv6 from error
-        if error.errno == errno.EADDRINUSE:
-            raise error_for(ReasonCode.PORT_TAKEN, f"UDP port {port}") from error
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise error_for(ReasonCode.NOT_PRIVILEGED, f"opening UDP port {port}") from error
-        raise
-    return sock
 
 
 def _read(sock: socket.socket, version: int, port: int, number: int = BATCH) -> Batch:

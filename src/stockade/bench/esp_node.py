@@ -150,7 +150,7 @@ def run_host(
             Path(folder), without=read_offloads(without.split(",")), times=times, queues=queues
         )
         driver.start()
-        driver.prepare_ike_socket(ike)
+        driver.join_ike_socket(ike)
         try:
             driver.install_filters(secure_everything(name, mode))
             for sa in sas_of(name, SUITES[suite], mode, seed):

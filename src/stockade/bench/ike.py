@@ -99,11 +99,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, report: Report) -> None:
     pki = make_pki()
+    kinds = [
+        (method, group, pki if method == "rsa" else None)
+        for method in options.methods
+        for group in options.groups
+    ]
     if "split" in options.sections:
         report.line("\nsplit: processor time of a responder in this process, main + quick mode")
-        for method in options.methods:
-            for group in options.groups:
-                _split(report, method, group, pki if method == "rsa" else None, options.count)
+        for method, group, own_pki in kinds:
+            _split(report, method, group, own_pki, options.count)
     if "rekey" in options.sections:
         _rekey(options, report)
     if "shards" in options.sections:
@@ -115,12 +119,9 @@ def run(options: argparse.Namespace, report: Report) -> None:
         report.line(f"\nno network here ({missing}): handshakes between processes are left out")
         return
     if "peers" in options.sections:
-        for method in options.methods:
-            for group in options.groups:
-                for main_only in {"main": (True,), "both": (False,), "each": (True, False)}[options.phase]:
-                    _beside_charon(
-                        options, report, method, group, pki if method == "rsa" else None, main_only
-                    )
+        for method, group, own_pki in kinds:
+            for main_only in {"main": (True,), "both": (False,), "each": (True, False)}[options.phase]:
+                _beside_charon(options, report, method, group, own_pki, main_only)
     if "memory" in options.sections:
         _memory(options, report)
 
@@ -176,21 +177,14 @@ def _beside_charon(
             measured = _measure(options, report, name, method, group, pki, main_only)
             if measured is not None:
                 best[name] = measured.better(best.get(name))
-    charon, own = best.get("charon"), best.get("Stockade")
-    if charon is not None:
-        report.figure(f"{what}: charon, rate", charon.rate, "/s")
-        report.line(f"  {charon.limit}")
-        report.figure(f"{what}: charon, responder CPU", charon.cost * 1e3, "ms")
-    if own is None:
-        return
     aim = 1.5 if method == "rsa" else AIMS[group]
-    against = f"charon's, aim {aim} or more"
-    report.figure(f"{what}: Stockade, rate", own.rate, "/s", charon.rate if charon else None, against)
-    report.line(f"  {own.limit}")
-    least = f"charon's, aim {1 / aim:.2f} or less"
-    report.figure(
-        f"{what}: Stockade, responder CPU", own.cost * 1e3, "ms", charon.cost * 1e3 if charon else None, least
-    )
+    more, less = f"charon's, aim {aim} or more", f"charon's, aim {1 / aim:.2f} or less"
+    charon = best.get("charon")
+    for name, found in best.items():
+        rate, cost = (None, None) if charon is None or found is charon else (charon.rate, charon.cost * 1e3)
+        report.figure(f"{what}: {name}, rate", found.rate, "/s", rate, more)
+        report.line(f"  {found.limit}")
+        report.figure(f"{what}: {name}, responder CPU", found.cost * 1e3, "ms", cost, less)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ HOW_TO = "netsh ipsec dynamic set config property=ikelogging value=1"
 
 
 def run_log(paths: Paths, *, last: int, peer: str | None, saved: bool, follow: bool, form: str) -> int:
-    """CallerError UNKNOWN_NAME where there is no log."""
+    """CallerError NOT_RECORDED where there is no log, NOT_PRIVILEGED or FILE_UNUSABLE where it cannot be
+    read."""
     path = paths.journal / (SAVED if saved else NAME)
     if follow:
         _follow(path, peer, form)
@@ -51,8 +52,10 @@ def _read(path: Path) -> list[LogLine]:
     except FileNotFoundError:
         detail = f"there is no {path.name} in {path.parent}; turn it on with: {HOW_TO}"
         raise error_for(ReasonCode.NOT_RECORDED, detail) from None
-    except OSError as error:
+    except PermissionError as error:
         raise error_for(ReasonCode.NOT_PRIVILEGED, f"{path}: {error.strerror}") from None
+    except OSError as error:
+        raise error_for(ReasonCode.FILE_UNUSABLE, f"cannot read {path}: {error.strerror}") from None
 
 
 def _is_with(line: LogLine, peer: str) -> bool:

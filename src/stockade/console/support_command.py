@@ -34,6 +34,7 @@ from stockade.model.reasons import ReasonCode, StockadeError, error_for
 
 REMOVED = "(removed)"
 MAXIMUM_MEMBER = 16 * 1024 * 1024
+MAXIMUM_TOKEN_FILE = 4096
 COMMAND_SECONDS = 20
 SHORTEST_SECRET = 6
 """Shorter ones are not searched for: they would stand in words of every text."""
@@ -248,8 +249,8 @@ def _named_files(settings: Path) -> list[bytes]:
     found: list[bytes] = []
     for name, text in _texts(tomllib.loads(settings.read_text("utf-8"))):
         if name.endswith("_file"):
-            with suppress(OSError):
-                found.append(Path(text).read_bytes()[:4096].strip())
+            with suppress(OSError), Path(text).open("rb") as file:
+                found.append(file.read(MAXIMUM_TOKEN_FILE).strip())
     return found
 
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,8 +131,9 @@ def _password(file: str | None) -> str:
             raise error_for(ReasonCode.SYNTAX, "the two passwords differ")
         return first
     try:
-        text = sys.stdin.read(MAXIMUM_PASSWORD_FILE) if file == "-" else Path(file).read_text("utf-8")
+        with nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8") as stream:
+            text = stream.read(MAXIMUM_PASSWORD_FILE)
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise error_for(ReasonCode.FILE_UNUSABLE, f"cannot read {file}: {what}") from None
-    return text[:MAXIMUM_PASSWORD_FILE].rstrip("\r\n")
+    return text.rstrip("\r\n")

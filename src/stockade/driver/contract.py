@@ -191,11 +191,30 @@ class OutlivesAgents(Protocol):
 
 @runtime_checkable
 class PreparesSockets(Protocol):
-    """A data plane that must know the sockets of the key exchange, so that IKE passes whatever the filters
-    say."""
+    """A data plane that lives in the kernel's sockets of the key exchange: IKE passes there whatever the
+    filters say, and ESP in UDP is opened there, also while no agent reads them."""
 
-    def prepare_ike_socket(self, sock: socket.socket) -> None:
-        """Called once for each bound socket, after `start`. `HostError(DRIVER_FAILED)`."""
+    def prepare_ike_socket(self, sock: socket.socket, port: int) -> None:
+        """Called once for each socket, after `start` and before it is bound to `port`: from then on the
+        kernel may choose it for packets of any SA. `HostError(DRIVER_FAILED)`."""
+
+
+@runtime_checkable
+class JoinsSockets(Protocol):
+    """A data plane with sockets of its own beside those of the key exchange."""
+
+    def join_ike_socket(self, sock: socket.socket) -> None:
+        """Called once for each socket, after `start`, when all of them are bound.
+        `HostError(DRIVER_FAILED)`."""
+
+
+@runtime_checkable
+class ListensAhead(Protocol):
+    """A data plane that must be told when it is time to listen for packets that come before their SA."""
+
+    def listen_ahead(self) -> None:
+        """Called before messages leave, which may tell a peer what `get_spi` has reserved: from then on
+        packets may come."""
 
 
 def leave(driver: Driver) -> None:
@@ -207,6 +226,11 @@ def leave(driver: Driver) -> None:
         driver.stop(keep_filters=True)
 
 
-def prepare_with(driver: Driver) -> Callable[[socket.socket], None]:
-    """What to call for each socket of the key exchange; nothing for most data planes."""
-    return driver.prepare_ike_socket if isinstance(driver, PreparesSockets) else lambda sock: None
+def prepare_with(driver: Driver) -> Callable[[socket.socket, int], None]:
+    """What to call for each socket of the key exchange before it is bound to its port."""
+    return driver.prepare_ike_socket if isinstance(driver, PreparesSockets) else lambda sock, port: None
+
+
+def join_with(driver: Driver) -> Callable[[socket.socket], None]:
+    """What to call for each socket of the key exchange when all are bound."""
+    return driver.join_ike_socket if isinstance(driver, JoinsSockets) else lambda sock: None

@@ -453,6 +453,7 @@ class Engine:
             context.refuse(refusal, local, remote, now)
             mode.note_vendor_ids_of(header, datagram)
             mode.complaints.send(refusal, now)
+            mode.forget()
             return
         if len(self._table.half_open) >= config.half_open_total:
             oldest = next(iter(self._table.half_open))
@@ -485,5 +486,6 @@ class Engine:
         mode = self._negotiator.make(local, remote, [], header.initiator_cookie, now)
         mode.conversation.responder_cookie = header.responder_cookie
         mode.complaints.send(reason, now)
+        mode.forget()
 
     # ---- ends

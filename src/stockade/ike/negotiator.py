@@ -404,7 +404,7 @@ class Negotiator:
             for mode in self._table.with_peer(local, remote):
                 conversation = mode.conversation
                 if cookies == conversation.initiator_cookie + conversation.responder_cookie:
-                    self.end(mode, reason, now, tell=False)
+                    self.end(mode, reason, now, tell=False, lingers=True)
                     self._keep_departed(mode, now, self._config.departed_seconds)
 
     def _keep_departed(self, mode: MainMode, now: float, seconds: float) -> None:
@@ -413,6 +413,11 @@ class Negotiator:
         self._table.keep_departed(mode)
         forget = now + seconds
         self._context.timers.set(("departed", mode), forget, lambda _: self._table.forget_departed(mode))
+
+    def _forget_departed(self, mode: MainMode) -> None:
+        """Nothing more is expected."""
+        self._context.timers.cancel(("departed", mode))
+        self._table.forget_departed(mode)
 
     @property
     def lost(self) -> LostState:
@@ -471,8 +476,9 @@ class Negotiator:
                 self.end(mode, denied, now, tell=True)
 
     # ---- ends
-    def end(self, mode: MainMode, reason: Reason, now: float, *, tell: bool) -> None:
-        """End a main mode. Jobs under an established one go on under another, others fail with it."""
+    def end(self, mode: MainMode, reason: Reason, now: float, *, tell: bool, lingers: bool = False) -> None:
+        """End a main mode. Jobs under an established one go on under another, others fail with it. Its
+        keys go with it, unless something is still expected under it; `lingers`: the caller sees to that."""
         if mode.closed:
             return
         was_established = mode.established is not None
@@ -482,8 +488,10 @@ class Negotiator:
             self._table.settle(mode)
         self._table.remove(mode)
         if mode.notices.deletes.pending:
-            mode.notices.deletes.settled = partial(self._table.forget_departed, mode)
+            mode.notices.deletes.settled = partial(self._forget_departed, mode)
             self._keep_departed(mode, now, sum(self._config.delete_intervals) + FORGETTING_SECONDS)
+        elif not lingers:
+            mode.forget()
         if was_established:
             mode.story.refuse(StoryEvent.DELETED, reason)
         kind = ReportKind.MAIN_MODE_DELETED if was_established else ReportKind.MAIN_MODE_FAILED

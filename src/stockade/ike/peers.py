@@ -137,10 +137,11 @@ class PeerTable:
         words. At most `MAXIMUM_DEPARTED`, the oldest are forgotten first."""
         self._departed[main_mode.own_cookie] = main_mode
         if len(self._departed) > MAXIMUM_DEPARTED:
-            self._departed.popitem(last=False)
+            self._departed.popitem(last=False)[1].forget()
 
     def forget_departed(self, main_mode: MainMode) -> None:
         self._departed.pop(main_mode.own_cookie, None)
+        main_mode.forget()
 
     def half_open_of(self, remote: Address | Endpoint) -> int:
         """Of an address, or of one port of it."""

@@ -67,52 +67,39 @@ def delete_filter(session: Session, arguments: Arguments) -> Outcome:
     return Outcome()
 
 
-def _delete(
-    session: Session,
-    arguments: Arguments,
+def _deletes(
     kind: str,
     there: Callable[[PolicySet], Iterable[N]],
     delete: Callable[[PolicyTransaction, str], None],
-) -> Outcome:
-    """The object of the kind that is named, or all of them."""
-    name = arguments[NAME_OR_ALL_OBJECTS]
-    if not _agreed(session, f"{kind} “{shown(name)}”"):
-        return Outcome("Nothing was deleted.")
-    with session.store.transaction() as change:
-        entries = there(change.read())
-        for entry in entries if means_all(name) else (by_name(kind, name, entries),):
-            delete(change, entry.name)
-    return Outcome()
+) -> Callable[[Session, Arguments], Outcome]:
+    """The command that deletes the object of this kind which is named, or all of them."""
+
+    def delete_named(session: Session, arguments: Arguments) -> Outcome:
+        name = arguments[NAME_OR_ALL_OBJECTS]
+        if not _agreed(session, f"{kind} “{shown(name)}”"):
+            return Outcome("Nothing was deleted.")
+        with session.store.transaction() as change:
+            entries = there(change.read())
+            for entry in entries if means_all(name) else (by_name(kind, name, entries),):
+                delete(change, entry.name)
+        return Outcome()
+
+    return delete_named
 
 
-def delete_filter_action(session: Session, arguments: Arguments) -> Outcome:
-    return _delete(
-        session,
-        arguments,
-        "filter action",
-        lambda objects: objects.filter_actions,
-        lambda change, name: change.delete_filter_action(name),
-    )
-
-
-def delete_filter_list(session: Session, arguments: Arguments) -> Outcome:
-    return _delete(
-        session,
-        arguments,
-        "filter list",
-        lambda objects: objects.filter_lists,
-        lambda change, name: change.delete_filter_list(name),
-    )
-
-
-def delete_policy(session: Session, arguments: Arguments) -> Outcome:
-    return _delete(
-        session,
-        arguments,
-        "policy",
-        lambda objects: objects.policies,
-        lambda change, name: change.delete_policy(name),
-    )
+delete_filter_action = _deletes(
+    "filter action",
+    lambda objects: objects.filter_actions,
+    lambda change, name: change.delete_filter_action(name),
+)
+delete_filter_list = _deletes(
+    "filter list",
+    lambda objects: objects.filter_lists,
+    lambda change, name: change.delete_filter_list(name),
+)
+delete_policy = _deletes(
+    "policy", lambda objects: objects.policies, lambda change, name: change.delete_policy(name)
+)
 
 
 def delete_rule(session: Session, arguments: Arguments) -> Outcome:

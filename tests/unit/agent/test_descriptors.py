@@ -14,6 +14,9 @@ import pytest
 
 from stockade.agent import descriptors
 from stockade.agent.descriptors import DescriptorStore, open_ike_sockets
+from stockade.agent.launch import make_driver
+from stockade.agent.paths import Paths
+from stockade.driver.kernel.driver import KernelDriver
 
 AS_AGENT = """
 import json, os, sys
@@ -111,7 +114,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, socket.socket]]:
     """Instead of ports that only root may open: what `UdpSockets` is given."""
     given: list[dict[int, socket.socket]] = []
 
-    def udp_sockets(mark, prepare, cookies, kept):
+    def udp_sockets(mark, prepare, cookies, kept, join):
         given.append(kept)
         return SimpleNamespace(nat_doors=lambda: iter(kept.items()))
 
@@ -132,7 +135,7 @@ def bound(port: int, family: int = socket.AF_INET, kind: int = socket.SOCK_DGRAM
 
 
 def test_the_kernels_data_plane_goes_on_with_the_sockets_that_were_left(opened):
-    driver = SimpleNamespace(prepare_ike_socket=lambda sock: None)
+    driver = KernelDriver()
     good, wrong, unknown = bound(4500), bound(500, socket.AF_INET6), bound(4500)
     store = Store(**{"esp-in-udp-4": good, "esp-in-udp-6": wrong, "something": unknown})
     open_ike_sockets(driver, None, None, store)
@@ -142,9 +145,11 @@ def test_the_kernels_data_plane_goes_on_with_the_sockets_that_were_left(opened):
     assert set(store.forgotten) == {"esp-in-udp-6", "something"}
 
 
-def test_another_data_plane_lets_go_of_them(opened):
+@pytest.mark.parametrize("data_plane", ["userspace", "memory"])
+def test_another_data_plane_lets_go_of_them(opened, data_plane, tmp_path):
+    """Beside the sockets of the one in user space they would take what is for it while no agent runs."""
     left = bound(4500)
     store = Store(**{"esp-in-udp-4": left})
-    open_ike_sockets(SimpleNamespace(), None, None, store)
+    open_ike_sockets(make_driver(data_plane, Paths.of(tmp_path)), None, None, store)
     assert opened == [{}]
     assert (left.closed, store.kept, store.forgotten) == ([True], {}, ["esp-in-udp-4"])

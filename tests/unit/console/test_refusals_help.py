@@ -1,10 +1,14 @@
 """What the commands say when they refuse: the word of the reason, what exactly was wrong, and what to do."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from stockade.agent.oakley import NAME
+from stockade.agent.paths import Paths
 from stockade.console.main import main as stockade
+from stockade.console.web_command import _password
 from stockade.model.reasons import ReasonCode
 
 TABLE = (
@@ -67,3 +71,26 @@ def test_forgetting_wants_to_know_how_much_stays(
     assert f"'{keep}' is no number from 1 on" in capsys.readouterr().err
     assert stockade([*home, "policy", "history"]) == 0
     assert len([line for line in capsys.readouterr().out.splitlines() if "filterlist" in line]) >= 3
+
+
+def test_a_log_that_is_no_file_is_told_as_that_and_not_as_a_missing_privilege(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (Paths.of(tmp_path).journal / NAME).mkdir(parents=True)
+    assert stockade(["--home", str(tmp_path), "log"]) != 0
+    told = capsys.readouterr().err
+    assert "a file cannot be read or written" in told
+    assert "Is a directory" in told
+
+
+def test_of_a_long_password_file_no_more_is_read_than_a_password_can_have(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("correct horse battery staple\n" + 8_000_000 * "x", encoding="utf-8")
+    tracemalloc.start()
+    try:
+        word = _password(str(file))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert word.startswith("correct horse")
+    assert peak < 1_000_000

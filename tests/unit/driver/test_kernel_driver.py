@@ -12,8 +12,12 @@ import pytest
 
 from stockade.driver.contract import Acquire, Driver, PeerMoved, SaExpired, SaIdle, prepare_with
 from stockade.driver.kernel import driver as driver_module
+from stockade.driver.kernel import filters as filters_module
+from stockade.driver.kernel import looks as looks_module
 from stockade.driver.kernel import offload as offload_module
-from stockade.driver.kernel import policies
+from stockade.driver.kernel import orphans as orphans_module
+from stockade.driver.kernel import policies, sas
+from stockade.driver.kernel import tables as tables_module
 from stockade.driver.kernel.driver import KernelDriver
 from stockade.driver.kernel.ledger import Ledger, key_of
 from stockade.driver.kernel.offload import HardwareOffload
@@ -155,14 +159,14 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[PaperKernel]:
 
     paper = PaperKernel()
     paper.pipe = os.pipe()
-    monkeypatch.setattr(driver_module, "NetlinkSocket", lambda family: paper)
+    monkeypatch.setattr(tables_module, "NetlinkSocket", lambda family: paper)
     monkeypatch.setattr(driver_module, "Listener", lambda: paper)
     monkeypatch.setattr(driver_module.probe, "esp_refusal", lambda: None)
     monkeypatch.setattr(driver_module.probe, "kernel_capabilities", lambda: EVERYTHING)
     for name in ("Claim.take", "Settings.apply"):
         kind, method = name.split(".")
         monkeypatch.setattr(getattr(driver_module, kind), method, lambda self: None)
-    monkeypatch.setattr(driver_module, "read_refusals", dict)
+    monkeypatch.setattr(looks_module, "read_refusals", dict)
     yield paper
     for number in paper.pipe:
         os.close(number)
@@ -263,7 +267,7 @@ def test_one_filter_of_thousands_is_one_request(driver, kernel, monkeypatch):
     before = [
         policy.selector for policy in sorted(kernel.policies.values(), key=lambda policy: policy.priority)
     ]
-    expected = policies.policies_of(driver._table, {}, driver.capabilities)
+    expected = policies.policies_of(driver._filters.table, {}, driver.capabilities)
     assert before == [policy.selector for policy in expected]
 
 
@@ -320,10 +324,10 @@ def test_a_killed_run_leaves_policies_that_the_next_takes_over(driver, kernel):
     assert len(kernel.requests) == requests, "all of it is there"
     assert len(kernel.states) == 2, "traffic goes on"
     after.add_sa(sa(spi=0x2000))
-    for orphan in after._orphans.values():
-        assert orphan.end - driver_module.time.monotonic() <= driver_module.HANDOVER_SECONDS
+    for orphan in after._orphans._orphans.values():
+        assert orphan.end - driver_module.time.monotonic() <= orphans_module.HANDOVER_SECONDS
         orphan.end = 0.0
-    after._next_look = 0.0
+    after._looks._next_look = 0.0
     after.events()
     assert [state.spi for state in kernel.states.values()] == [0x2000]
     after.stop()
@@ -617,18 +621,18 @@ def test_idle_pairs_are_told_once_and_lost_expiries_are_noticed(driver, kernel):
     driver.install_filters(table(Action.NEGOTIATE))
     driver.add_sa(sa(Direction.INBOUND, 0x1001, idle_seconds=300.0))
     driver.add_sa(sa(idle_seconds=300.0))
-    for entry in driver._entries.values():
+    for entry in driver._sas:
         entry.installed -= 400
         entry.used -= 400
     carried = next(key for key, state in kernel.states.items() if state.spi == 0x1001)
 
     def look() -> list:
-        driver._next_look = 0.0
+        driver._looks._next_look = 0.0
         return list(driver.events())
 
     kernel.states[carried] = replace(kernel.states[carried], usage=Usage(bytes=100, packets=1))
     assert look() == [], "one direction was used just now"
-    for entry in driver._entries.values():
+    for entry in driver._sas:
         entry.used -= 400
     assert [type(event) for event in look()] == [SaIdle], "one event for the pair"
     assert look() == []
@@ -652,7 +656,7 @@ def test_an_outbound_sa_sends_what_is_held_for_it(driver, kernel):
 
 def test_loopback_is_permitted_where_ipv6_is_filtered(driver, kernel, monkeypatch):
     own = IPv6Address("fd00::1")
-    monkeypatch.setattr(driver_module, "own_ipv6_addresses", lambda: ([own], 1))
+    monkeypatch.setattr(filters_module, "own_ipv6_addresses", lambda: ([own], 1))
     everything = TrafficSelector(AddressRange.everything(6), AddressRange.everything(6))
     driver.install_filters(
         FilterTable(
@@ -706,7 +710,7 @@ def test_many_sas_that_go_in_one_round_go_together_and_all_are_counted(driver, k
         kernel.states[key] = replace(state, usage=Usage(bytes=100, packets=1))
     for number in range(20):
         driver.remove_sa(0x1000 + number, Direction.OUTBOUND, PEER)
-    assert len(kernel.states) == 20 - driver_module.SINGLY
+    assert len(kernel.states) == 20 - sas.SINGLY
     assert [row.packets for row in driver.statistics().ended] == [20]
     assert kernel.states == {}
     driver.events()

@@ -1,10 +1,11 @@
 """For which SPIs the kernel's data plane waits. That it loses nothing then shows in tests/kernel."""
 
 import struct
+from ipaddress import ip_address
 
 import pytest
 
-from stockade.driver.kernel.early import WATCHED, EarlyWatch, spi_filter
+from stockade.driver.kernel.early import READS, WATCHED, EarlyWatch, spi_filter
 from stockade.model.traffic import AH, ESP, UDP
 
 
@@ -85,3 +86,23 @@ def test_the_filter_takes_its_spis_and_nothing_else(version: int, protocol: int)
     if protocol == UDP:
         assert not run_filter(program, packet(0x1000, port=500))
     assert not run_filter(spi_filter(version, protocol, []), packet(0x1000))
+
+
+class Flood:
+    """A receiver that is filled faster than it is read."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def receive(self) -> list[bytes]:
+        self.given += 1
+        assert self.given < 100_000, "it is read without an end"
+        return [b"\x45" + bytes(11) + bytes((10, 0, 0, 2, 10, 0, 0, 1)) + struct.pack(">II", 0x1000, 1)]
+
+
+def test_who_sends_faster_than_we_read_keeps_nobody_waiting() -> None:
+    watch, flood = Watch(), Flood()
+    watch._sockets[4, ESP] = None, flood  # type: ignore[assignment]
+    taken = watch.take(ip_address("10.0.0.1"), [(ESP, 0x1000)], 0.0)
+    assert len(taken) == READS
+    assert set(taken) == {flood.receive()[0]}

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from stockade.driver.kernel import driver as driver_module
+from stockade.driver.kernel import looks as looks_module
 from stockade.driver.kernel.driver import KernelDriver
 from stockade.driver.kernel.listener import Listener
 from stockade.driver.netlink import NetlinkSocket
@@ -122,7 +123,7 @@ def liars(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Liar]]:
     monkeypatch.setattr(driver_module.probe, "kernel_capabilities", lambda: EVERYTHING)
     for kind, method in (("Claim", "take"), ("Settings", "apply"), ("Settings", "restore")):
         monkeypatch.setattr(getattr(driver_module, kind), method, lambda self: None)
-    monkeypatch.setattr(driver_module, "read_refusals", dict)
+    monkeypatch.setattr(looks_module, "read_refusals", dict)
     yield opened
     for number in (reading, writing):
         os.close(number)
@@ -151,13 +152,13 @@ def test_a_kernel_that_talks_nonsense_gets_a_word_of_the_drivers_own(
         attempt(driver.survivors)
         for _ in range(4):
             attempt(driver.get_spi, hosts.ALPHA, hosts.BETA)
-            if not any(key[1] == 0x1000 for key in driver._entries):
+            if not any(entry.sa.spi == 0x1000 for entry in driver._sas):
                 attempt(driver.add_sa, inbound)
                 attempt(driver.add_sa, outbound)
-            driver._next_look = 0.0
+            driver._looks._next_look = 0.0
             attempt(driver.events)
             attempt(driver.statistics)
-            attempt(driver._kernel_has, hosts.ALPHA, 0x1000)
+            attempt(driver._tables.has_esp, hosts.ALPHA, 0x1000)
             attempt(driver.release, table.filters[0].id, hosts.BETA, FALLBACK)
             attempt(driver.install_filters, hosts.make_table(("block", 17, 0)))
             attempt(driver.install_filters, table)
@@ -169,7 +170,7 @@ def test_a_kernel_that_talks_nonsense_gets_a_word_of_the_drivers_own(
     for number in range(ROUNDS):
         driver = KernelDriver(tmp_path / f"ledger-{number}")
         attempt(driver.start)
-        if driver._netlink is not None:
+        if driver._tables.is_open:
             use(driver)
     print(done, refused)
     assert codes <= {ReasonCode.DRIVER_FAILED, ReasonCode.NOT_PRIVILEGED, ReasonCode.NO_SPI}

@@ -40,3 +40,11 @@ def test_what_a_full_socket_drops_is_counted_once_and_what_it_dropped_before_nev
         flood(30)
         assert overflows.forget(taking) + held() == 30
         assert overflows.take() == overflows.forget(taking) == 0
+
+
+def test_a_socket_that_tells_nothing_any_more_has_dropped_nothing_more() -> None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    overflows = Overflows()
+    overflows._seen[sock] = 7
+    sock.close()
+    assert overflows.take() == overflows.forget(sock) == 0

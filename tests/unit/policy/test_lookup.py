@@ -1,3 +1,4 @@
+import gc
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -56,21 +57,39 @@ def test_for_peer_gives_the_heaviest_negotiation_first(policy_set):
 
 
 def test_a_small_memory_never_gives_one_peer_the_answer_of_another(policy_set, monkeypatch):
-    """What is remembered by its identity must live as long: CPython gives a freed object's place away."""
+    """Answers are remembered by where two tuples lie, and CPython gives a freed object's place away: so what
+    an answer is found by must live as long as the answer. The critical order is a look that remembers what is
+    said of the way there, and then, for what is said of the way back, has to forget."""
     peers = [ip_address(f"192.0.2.{number}") for number in range(10, 60)]
 
     def filter_to(peer):
         return Filter(FilterAddress.me(), FilterAddress.of(peer), 17, mirrored=int(peer) % 3 == 0)
 
-    lookup, _ = lookup_of(
-        policy_set,
+    rules = (
         *((f"rule {peer}", filter_to(peer), "negotiate") for peer in peers),
         ("web", replace(WEB, mirrored=False), "negotiate"),  # what is said of the way back is the same of all
     )
+    _, table = lookup_of(policy_set, *rules)
+    forgotten_between = 0
     for remembered in range(1, 6):
         monkeypatch.setattr("stockade.policy.lookup.REMEMBERED", remembered)
+        lookup = FilterTableLookup(table)
         for peer in (*peers, *reversed(peers)):
+            known = len(lookup._together)
             assert set(names(lookup.for_peer(ME, peer))) == {f"rule {peer}", "web"}
+            forgotten_between += known == remembered - 1 and len(lookup._together) == 1
+            alive = lookup._together, lookup._answered
+            assert {place for key in lookup._answered for place in key} <= places_within(alive)
+    assert forgotten_between, "the order of looks that this is about never came"
+
+
+def places_within(root, depth=4):
+    """The identities of all that an object holds, as far down as this."""
+    found, level = set(), [root]
+    for _ in range(depth):
+        level = gc.get_referents(*level)
+        found.update(map(id, level))
+    return found
 
 
 def test_for_peer_leaves_out_what_a_heavier_filter_makes_unreachable(policy_set):

@@ -36,6 +36,10 @@ WATCHED: Final = 64
 KEEP_SECONDS: Final = 10.0
 """The sockets stay open for so long after the last SPI that was waited for."""
 
+READS: Final = 64
+"""Of a socket, for one SA, of some packets each: who knows an SPI and sends faster than we read keeps nobody
+waiting."""
+
 DEVICE: Final = "stockade1"
 DEVICE_MTU: Final = 65535
 
@@ -75,7 +79,7 @@ class EarlyWatch:
         self._device = -1
 
     def expect(self, spi: int, version: int) -> None:
-        """A negotiation has reserved this SPI: it is listened for from the next round on."""
+        """A negotiation has reserved this SPI: it is listened for from the next `listen` on."""
         self._awaited[spi] = version
         while len(self._awaited) > WATCHED:
             self._awaited.popitem(last=False)
@@ -86,7 +90,7 @@ class EarlyWatch:
         self._changed = self._awaited.pop(spi, None) is not None or self._changed
 
     def listen(self, now: float) -> None:
-        """To be called before each round of messages is sent."""
+        """To be called before messages are sent, and now and then."""
         if self._awaited:
             self._last = now
         if self._changed:
@@ -150,10 +154,12 @@ class EarlyWatch:
 
     def _read(self, now: float) -> None:
         for (version, protocol), (_, receiver) in self._sockets.items():
-            while packets := receiver.receive():
-                for packet in packets:
+            for _ in range(READS):
+                for packet in (packets := receiver.receive()):
                     if (key := _key_of(packet, version, protocol)) is not None:
                         self._packets.add(key, packet, now)
+                if not packets:
+                    break
 
 
 def _key(protocol: int, destination: bytes, spi: bytes) -> bytes:

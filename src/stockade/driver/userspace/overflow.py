@@ -18,27 +18,28 @@ class Overflows:
 
     def watch(self, sock: socket.socket) -> None:
         """What it has dropped until now was somebody else's, or counted before."""
-        self._seen[sock] = _dropped(sock)
+        self._seen[sock] = _dropped(sock, 0)
 
     def forget(self, sock: socket.socket) -> int:
         """It is about to be closed; what it dropped since the last look."""
         before = self._seen.pop(sock, None)
-        return 0 if before is None else (_dropped(sock) - before) & 0xFFFF_FFFF
+        return 0 if before is None else (_dropped(sock, before) - before) & 0xFFFF_FFFF
 
     def take(self) -> int:
         """Packets dropped since the last look."""
         found = 0
         for sock, before in self._seen.items():
-            self._seen[sock] = now = _dropped(sock)
+            self._seen[sock] = now = _dropped(sock, before)
             found += (now - before) & 0xFFFF_FFFF
         return found
 
 
-def _dropped(sock: socket.socket) -> int:
-    """Since the socket was made, modulo 2^32; 0 where the kernel does not tell (before Linux 4.12)."""
+def _dropped(sock: socket.socket, before: int) -> int:
+    """Since the socket was made, modulo 2^32; what it was `before` where the kernel does not tell (before
+    Linux 4.12)."""
     try:
         data = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
     except OSError:
-        return 0
-    number: int = _MEMINFO.unpack(data)[_DROPS] if len(data) == _MEMINFO.size else 0
+        return before
+    number: int = _MEMINFO.unpack(data)[_DROPS] if len(data) == _MEMINFO.size else before
     return number

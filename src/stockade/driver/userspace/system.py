@@ -269,9 +269,11 @@ def _open_device(segments: bool, datagrams: bool, queues: int) -> tuple[int, ...
                 opened.append(_open_queue(several))
             _offer(opened[0], segments, datagrams)
             return tuple(opened)
-        except OSError as error:
+        except (OSError, StockadeError) as error:
             for descriptor in opened:
                 os.close(descriptor)
+            if isinstance(error, StockadeError):
+                raise
             if error.errno != errno.EBUSY or opened:
                 raise _refused(f"device {DEVICE}", error) from None
             if time.monotonic() >= deadline:

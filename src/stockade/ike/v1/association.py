@@ -310,6 +310,8 @@ class MainMode:
     def suits(self, negotiation: Negotiation) -> bool:
         """Whether quick modes of `negotiation` may run under this main mode: its policy allows the proposal
         and has the credential that was (or will be) used."""
+        if self.closed:
+            return False
         if self.outcome is None:
             first = self.candidates[0].negotiation
             return (first.main_mode, first.authentication) == (
@@ -470,6 +472,14 @@ class MainMode:
         self.notices.close(tell=tell)
         return self.quick_modes.close()
 
+    def forget(self) -> None:
+        """It has ended, and nothing more is said or heard under it: its keys go now. It and what it consists
+        of know each other, so all that is in them would wait for the garbage collector."""
+        self.exchange.dismiss()
+        self.complaints.note_keys(())
+        self.outcome = self.choice = self.token = None
+        self.candidates = ()
+
     # ---- main mode
     def arm(self) -> None:
         if not self.closed:
@@ -513,6 +523,7 @@ class MainMode:
 
     def _established(self, outcome: MainModeOutcome, now: float) -> None:
         self.outcome = outcome
+        self.complaints.note_keys(())  # those of the keys that the peer did not mean, too
         self.established = now
         self.config = self.context.config
         self.expires = now + outcome.lifetime_seconds

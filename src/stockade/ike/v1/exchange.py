@@ -472,6 +472,14 @@ class Exchange(Generic[T]):
         if not self.done:
             self._fail(reason, now)
 
+    def dismiss(self) -> None:
+        """Its owner has ended: what it was made from and what it has made goes now. The two know each other,
+        so it would wait for the garbage collector otherwise."""
+        self.done = True
+        self.expect = self.read_with = self._sent = self._last = self._work = None
+        self.conversation.protection, self.conversation.alternatives = None, ()
+        self._steps.close()
+
     def store_reply(self, datagram: bytes) -> None:
         """The exchange failed: answer repetitions of the message that did it with this."""
         self._sent = datagram

@@ -547,16 +547,16 @@ def _authenticate_any(
     message: Incoming, agreements: Sequence[_Agreement], sa_body: bytes, setup: MainModeSetup
 ) -> tuple[Authenticated, Incoming, _Agreement]:
     """With the first of our credentials that fits; if none does, the error is that of the first."""
-    refusal: PeerError | None = None
+    refusal: Reason | None = None  # not the error: it would know this frame, and this frame it
     for agreement in agreements:
         if agreement.protection is not message.protection:
             continue
         try:
             return *_authenticate(message, agreement, sa_body, setup), agreement
         except PeerError as error:
-            refusal = refusal or error
+            refusal = refusal or error.reason
     assert refusal is not None
-    raise refusal
+    raise PeerError(refusal)
 
 
 def _says_initial_contact(message: Incoming) -> bool:

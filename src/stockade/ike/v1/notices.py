@@ -217,6 +217,8 @@ class Notices:
             self.deletes.answer(header, datagram, acknowledgement)
         notifications = message.all(NotificationPayload)
         for notification in notifications:
+            if self._mode.outcome is None:
+                return  # what the notification before said has ended it
             self._notified(notification, now)
         deleted = informational.read_deletes(message)
         if self._disowned(notifications):
