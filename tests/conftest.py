@@ -13,8 +13,10 @@ from stockade.lab.needs import TIERS, missing_for
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS / "support"))  # helpers that several tiers share
-# what mostly waits starts first, beside what computes
-SLOWEST_FIRST = ("peers", "directory", "kernel", "host")
+# what takes longest starts first
+SLOWEST_FIRST = ("kernel", "peers/test_interop", "directory", "peers", "host")
+WAITING = tuple(f"tests/{tier}/" for tier in ("kernel", "peers", "directory", "host"))
+"""Of real programs, which wait for each other; the rest computes."""
 # On a busy machine a slow example says nothing about the code: no test depends on time.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -32,7 +34,9 @@ def tier_of(path: Path) -> str | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """With --dist loadfile: the tests of the directory stay together, as they share a domain."""
+    """With --dist loadfile: the tests of the directory stay together, as they share a domain. The last of
+    several workers takes what computes while there is any, the others what mostly waits: so there is both
+    from the beginning of a run to its end, and the processors are neither idle first nor crowded last."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
@@ -42,12 +46,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             tier = "tests/directory/"
             return tier if nodeid.startswith(tier) else str(super()._split_scope(nodeid))
 
+        def _assign_work_unit(self, node: object) -> None:
+            computes = len(self.nodes) > 1 and node is self.nodes[-1]
+            for scope in self.workqueue:
+                if scope.startswith(WAITING) is not computes:
+                    self.workqueue.move_to_end(scope, last=False)
+                    break
+            super()._assign_work_unit(node)
+
     return WholeTiers(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    rank = {tier: position for position, tier in enumerate(SLOWEST_FIRST)}
-    items.sort(key=lambda item: rank.get(tier_of(item.path) or "", len(rank)))  # stable: files stay together
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(TESTS).as_posix() if item.path.is_relative_to(TESTS) else ""
+        found = (place for place, name in enumerate(SLOWEST_FIRST) if path.startswith(name))
+        return next(found, len(SLOWEST_FIRST))
+
+    items.sort(key=rank)  # stable: files stay together
     for item in items:
         tier = tier_of(item.path)
         reason = missing_for(tier) if tier is not None else None

@@ -9,6 +9,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
+from command_line import run_stockade
 from domain_controller import (
     PASSWORD,
     SYSTEM_PATH,
@@ -19,7 +20,6 @@ from domain_controller import (
 )
 
 from stockade.lab.netns import Namespace, Network
-from stockade.lab.real import STOCKADE
 
 CONTROLLER, ALPHA, BETA = "10.79.0.1", "10.79.0.2", "10.79.0.3"
 
@@ -108,10 +108,8 @@ class Domain:
         home = self.folder / f"home-{member}"
         home.mkdir(exist_ok=True)
         (home / "agent.toml").write_text(settings)
-        result = self[member].run(
-            [*STOCKADE, "--home", str(home), *words], check=False, timeout=400,
-            environment=self.environment(tickets=tickets, keytab=keytab),
-        )  # fmt: skip
+        environment = self.environment(tickets=tickets, keytab=keytab)
+        result = run_stockade(self[member], home, *words, timeout=400, environment=environment)
         assert (result.returncode == 0) is good, (words, result.stdout, result.stderr)
         return result.stdout if good else result.stdout + result.stderr
 

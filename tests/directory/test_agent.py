@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_line import run_stockade
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
 from stockade.console.offline_command import policy_sets
-from stockade.lab.real import STOCKADE, Agent
+from stockade.lab.real import Agent
 from stockade.model.reasons import StockadeError
 from stockade.policy.objects import PolicySet
 from stockade.store.formats import objects_from_policy_set
@@ -71,7 +72,7 @@ class Member:
         return told.get("text", "")
 
     def stockade(self, *words: str) -> str:
-        result = self.namespace.run([*STOCKADE, "--home", str(self.home), *words], check=False, timeout=300)
+        result = run_stockade(self.namespace, self.home, *words, timeout=300)
         assert result.returncode == 0, (words, result.stdout, result.stderr)
         return result.stdout
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 import pytest
+from command_line import run_stockade
 
-from stockade.lab.real import STOCKADE, Agent
+from stockade.lab.real import Agent
 
 ADDRESSES = {"alpha": "10.79.0.2", "beta": "10.79.0.3"}
 PATIENCE = 120.0
@@ -42,7 +43,7 @@ class Member:
         self.agent = Agent(self.namespace, home)
 
     def stockade(self, *words: str) -> str:
-        result = self.namespace.run([*STOCKADE, "--home", str(self.home), *words], check=False, timeout=400)
+        result = run_stockade(self.namespace, self.home, *words, timeout=400)
         assert result.returncode == 0, (words, result.stdout, result.stderr)
         return result.stdout
 

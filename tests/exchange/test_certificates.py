@@ -23,13 +23,15 @@ from exchange_harness import (
     Node,
     Policy,
     assert_matching,
+    deliver,
     established,
     negotiation,
+    pairs_up,
 )
 
 from stockade.ike.contract import Perform, ReportKind, perform
 from stockade.model.negotiation import AuthenticationMethod, Certificate, Kerberos, PresharedKey
-from stockade.model.reasons import ReasonCode
+from stockade.model.reasons import Reason, ReasonCode
 from stockade.model.secret import Secret
 from stockade.pki.access import AccessEntry, AccessKind, AccessList, AccountMapping
 from stockade.pki.chain import ChainRules, Trust
@@ -40,7 +42,7 @@ from stockade.pki.revocation import RevocationCheck, RevocationList
 ROOT, OTHER = root(), root("Other")
 ISSUING = ROOT.issue("Issuing", authority=True)
 ALPHA_CERTIFICATE, BETA_CERTIFICATE = ISSUING.issue("alpha"), ISSUING.issue("beta")
-KEY = PresharedKey(Secret(b"correct horse"))
+KEY, WRONG = PresharedKey(Secret(b"correct horse")), PresharedKey(Secret(b"wrong horse"))
 UNDER_ROOT, UNDER_OTHER = Certificate(root_name()), Certificate(root_name("Other"))
 
 
@@ -103,6 +105,71 @@ def test_the_first_method_that_both_have_is_taken(
     network, alpha, beta = hosts(alphas, betas)
     established(network, alpha, beta)
     assert [view.authentication for view in alpha.engine.main_modes(0)] == [used]
+
+
+@pytest.mark.parametrize(
+    ("alphas", "betas", "failed", "used"),
+    [
+        # beta has a key, another one
+        ((KEY, UNDER_ROOT), (WRONG, UNDER_ROOT), [ReasonCode.PSK_MISMATCH], "certificate (ECDSA secp256r1)"),
+        # alpha's certificate is under a root that beta does not trust
+        ((UNDER_ROOT, KEY), (UNDER_OTHER, KEY), [ReasonCode.AUTHENTICATION_FAILED], "preshared-key"),
+    ],
+)
+def test_a_method_that_both_have_and_that_does_not_serve_is_followed_by_the_next(
+    alphas: tuple[AuthenticationMethod, ...],
+    betas: tuple[AuthenticationMethod, ...],
+    failed: list[ReasonCode],
+    used: str,
+) -> None:
+    """beta chooses before alpha has proved anything."""
+    elsewhere = OTHER.issue("beta elsewhere")
+    alpha = node(ALPHA, *alphas, machine=(ALPHA_CERTIFICATE,), trusted=(ROOT, OTHER))
+    beta = node(BETA, *betas, machine=(BETA_CERTIFICATE, elsewhere), trusted=(ROOT, OTHER))
+    network = Network([alpha, beta])
+    network.command(alpha, alpha.acquire(BETA))
+    assert network.run(40, pairs_up(alpha, beta)), alpha.reports
+    assert alpha.codes(ReportKind.MAIN_MODE_FAILED) == failed
+    assert [view.authentication for view in alpha.engine.main_modes(0)] == [used]
+    assert_matching(alpha, beta)
+
+
+def test_where_the_peer_shows_no_certificate_of_ours_the_key_serves() -> None:
+    """alpha trusts no root that beta has a certificate under: told by alpha, after message 6."""
+    alpha = node(ALPHA, UNDER_ROOT, KEY, machine=(ALPHA_CERTIFICATE,))
+    beta = node(BETA, UNDER_ROOT, KEY, machine=(BETA_CERTIFICATE,))
+    real = alpha.engine._context.credentials
+
+    class Distrusting:
+        """Sees no trusted chain in what beta shows."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def verify(self, certificates: Sequence[bytes], roots: Sequence[str]) -> Reason:
+            return Reason.of(ReasonCode.CERTIFICATE_UNTRUSTED)
+
+        def settle(self, certificates: Sequence[bytes], roots: Sequence[str], wanted: object) -> Reason:
+            return Reason.of(ReasonCode.CERTIFICATE_UNTRUSTED)
+
+    alpha.engine._context.credentials = Distrusting()  # type: ignore[assignment]
+    network = Network([alpha, beta])
+    network.command(alpha, alpha.acquire(BETA))
+    assert network.run(40, pairs_up(alpha, beta)), alpha.reports
+    assert alpha.codes(ReportKind.MAIN_MODE_FAILED) == [ReasonCode.CERTIFICATE_UNTRUSTED]
+    assert [view.authentication for view in alpha.engine.main_modes(0)] == ["preshared-key"]
+
+
+@pytest.mark.parametrize("code", [ReasonCode.CERTIFICATE_REVOKED, ReasonCode.INVALID_SIGNATURE])
+def test_a_certificate_that_is_no_good_is_followed_by_nothing(code: ReasonCode) -> None:
+    alpha = node(ALPHA, UNDER_ROOT, KEY, machine=(ALPHA_CERTIFICATE,))
+    network = Network([alpha, node(BETA, UNDER_ROOT, KEY, machine=(BETA_CERTIFICATE,))])
+    network.fate = lambda packet: deliver(packet) if packet.number <= 5 else []
+    network.command(alpha, alpha.acquire(BETA))
+    network.run(0.5)
+    (mode,) = alpha.engine._table.main_modes()
+    assert mode.untried(Reason.of(ReasonCode.AUTHENTICATION_FAILED))
+    assert not mode.untried(Reason.of(code))
 
 
 def test_the_certificate_that_the_peer_asks_for_is_shown() -> None:

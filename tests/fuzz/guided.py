@@ -4,7 +4,8 @@
     python tests/fuzz/guided.py engine FILE                # one input again
 
 The corpus (`corpus/TARGET`) is kept in the repository and small: inputs that reach new code are added to it
-only with `--grow`; without, they go to a temporary folder. An input that breaks the contract is written to
+only with `--grow`; without, they go to a temporary folder. A run also begins with the valid inputs that the
+target's module names (`inputs_to_start_from`). An input that breaks the contract is written to
 `crash-…` in the current folder: make a test of it, then mend. `test_guided_fuzz.py` runs the corpus, and
 a short time of this where atheris is installed.
 """
@@ -38,6 +39,13 @@ def load(name: str) -> Callable[[bytes], None]:
     return target
 
 
+def beginnings(name: str) -> list[bytes]:
+    """What the target's module says to begin with."""
+    make = getattr(import_module(TARGETS[name][0]), "inputs_to_start_from", list)
+    found: list[bytes] = make()
+    return found
+
+
 def inputs(name: str) -> list[Path]:
     return sorted(path for path in (CORPUS / name).iterdir() if path.is_file())
 
@@ -55,14 +63,16 @@ def main() -> None:
     with atheris.instrument_imports(include=["stockade"]):
         target = load(options.target)
     with tempfile.TemporaryDirectory() as found:
+        for number, data in enumerate(beginnings(options.target)):
+            Path(found, f"beginning-{number}").write_bytes(data)
         words = [sys.argv[0], f"-timeout={SLOW_SECONDS}", f"-max_len={LONGEST[options.target]}"]
         words += ["-rss_limit_mb=1500", "-print_final_stats=1", f"-seed={options.seed}"]
         if options.files:
             words += options.files
         else:
             words += [f"-max_total_time={options.seconds}"]
-            words += [] if options.grow else [found]
-            words += [str(CORPUS / options.target)]
+            folders = [found, str(CORPUS / options.target)]
+            words += reversed(folders) if options.grow else folders
         atheris.Setup(words, target)
         atheris.Fuzz()
 

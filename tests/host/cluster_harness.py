@@ -1,16 +1,16 @@
 """Hosts of a cluster for tests: policy and `[cluster]` settings, as an administrator writes them."""
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from command_line import run_stockade
+
 from stockade.lab.netns import Namespace
 from stockade.lab.real import Agent
 
-STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 CLIENT = "10.79.0.1"
 VIRTUAL = IPv4Interface("10.79.0.100/24")
 NODES = {"one": "10.79.0.11", "two": "10.79.0.12"}
@@ -37,7 +37,7 @@ class Host:
         self.agent = Agent(namespace, home)
 
     def stockade(self, *words: str) -> str:
-        result = self.namespace.run([*STOCKADE, "--home", str(self.home), *words], check=False)
+        result = run_stockade(self.namespace, self.home, *words)
         assert result.returncode == 0, (result.stdout, result.stderr)
         return result.stdout
 

@@ -3,20 +3,18 @@
 import json
 import os
 import select
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from command_line import Running
+
 from stockade.crypto.registry import encryption_algorithm, hash_algorithm
 from stockade.lab.netns import Namespace, Network
 from stockade.model.suites import Encryption, Hash
 
-AGENT = Path(__file__).with_name("driver_agent.py")
 SECONDS = 60.0
 
 
@@ -26,11 +24,11 @@ class AgentSide:
 
     def __init__(self, namespace: Namespace, directory: Path) -> None:
         self.namespace = namespace
-        self._process = subprocess.Popen(
-            namespace.argv([sys.executable, str(AGENT), str(directory)]),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        (given, giving), (reading, said) = os.pipe(), os.pipe()
+        self._stdin, self._stdout = os.fdopen(giving, "wb"), os.fdopen(reading, "rb")
+        self._process = Running(namespace, "driver_agent", [str(directory)], (given, said, 2))
+        os.close(given)
+        os.close(said)
 
     def call(self, name: str, **values: object) -> object:
         reply = self.try_call(name, **values)
@@ -38,13 +36,11 @@ class AgentSide:
         return reply["ok"]
 
     def try_call(self, name: str, **values: object) -> dict[str, object]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"call": name, **values}).encode() + b"\n")
-        self._process.stdin.flush()
-        ready, _, _ = select.select([self._process.stdout], [], [], SECONDS)
+        self._stdin.write(json.dumps({"call": name, **values}).encode() + b"\n")
+        self._stdin.flush()
+        ready, _, _ = select.select([self._stdout], [], [], SECONDS)
         assert ready, f"no answer to {name} in {SECONDS} s"
-        reply = json.loads(self._process.stdout.readline())
+        reply = json.loads(self._stdout.readline())
         assert isinstance(reply, dict)
         return reply
 
@@ -67,16 +63,13 @@ class AgentSide:
 
     def kill(self) -> None:
         """As a crash would."""
-        self._process.send_signal(signal.SIGKILL)
+        self._process.kill()
         self._process.wait(SECONDS)
 
     def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait(SECONDS)
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
+        self.kill()
+        for stream in (self._stdin, self._stdout):
+            stream.close()
 
 
 def add_pair(

@@ -5,7 +5,6 @@ import random
 import re
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from command_line import run_stockade
 
 from stockade.agent.api import ROUTES
 from stockade.agent.client import AgentClient
@@ -25,7 +25,6 @@ from stockade.model.reasons import CallerError
 from stockade.policy.objects import Filter, FilterAddress
 from stockade.store.local import LocalStore
 
-STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 ALPHA, BETA = "10.78.0.1", "10.78.0.2"
 PATIENCE = 60.0
 
@@ -50,7 +49,7 @@ class Host:
         self.agent = Agent(namespace, home)
 
     def stockade(self, *words: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        result = self.namespace.run([*STOCKADE, "--home", str(self.home), *words], check=False)
+        result = run_stockade(self.namespace, self.home, *words)
         assert (result.returncode == 0) == ok, (result.stdout, result.stderr)
         return result
 
@@ -59,8 +58,7 @@ class Host:
 
     def status_or_none(self) -> dict | None:
         """The status, None while no agent answers."""
-        words = [*STOCKADE, "--home", str(self.home), "status", "--format", "json"]
-        result = self.namespace.run(words, check=False)
+        result = run_stockade(self.namespace, self.home, "status", "--format", "json")
         return json.loads(result.stdout) if result.returncode == 0 else None
 
     def journal(self) -> list[dict]:

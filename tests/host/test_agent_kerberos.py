@@ -8,6 +8,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
+from command_line import run_stockade
 from key_distribution_center import REALM, KeyDistributionCenter, missing
 
 from stockade.lab.netns import Namespace, Network
@@ -46,7 +47,7 @@ class Host:
         self.stockade("netsh", "-f", str(script), "--atomic")
 
     def stockade(self, *words: str) -> str:
-        result = self.namespace.run([*STOCKADE, "--home", str(self.home), *words], check=False)
+        result = run_stockade(self.namespace, self.home, *words)
         assert result.returncode == 0, (words, result.stdout, result.stderr)
         return result.stdout
 

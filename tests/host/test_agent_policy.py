@@ -13,9 +13,10 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from command_line import run_stockade
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_agent import ALPHA, BETA, STOCKADE, Host, eventually
+from test_agent import ALPHA, BETA, Host, eventually
 from wire_watch import WireWatch, is_ipv4
 
 from stockade.agent.client import AgentClient
@@ -286,8 +287,7 @@ def test_names_servers_and_gateways_are_found_and_followed(hosts, tmp_path):
 
         assert eventually(lambda: destinations(23) == {BETA})
         assert destinations(99) == {BETA}
-        argv = [*STOCKADE, "--home", str(alpha.home), "lint"]
-        doubts = alpha.namespace.run(argv, check=False).stdout
+        doubts = run_stockade(alpha.namespace, alpha.home, "lint").stdout
         assert "local store" in doubts
         assert "peer.stockade.test" not in doubts  # lint knows what the agent found out
         assert destinations(9) == set()

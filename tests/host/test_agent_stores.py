@@ -3,15 +3,14 @@ policy is there first, settings are taken over."""
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_stockade
 
 from stockade.lab.netns import Network
 from stockade.lab.real import Agent
 
-STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 BETA = "10.78.0.2"
 
 
@@ -23,8 +22,7 @@ class Host:
         self.agent = Agent(wire["alpha"], home)
 
     def netsh(self, *words: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        argv = [*STOCKADE, "--home", str(self.home), "netsh", *words]
-        result = self.namespace.run(argv, check=False)
+        result = run_stockade(self.namespace, self.home, "netsh", *words)
         assert (result.returncode == 0) == ok, (result.stdout, result.stderr)
         return result
 
@@ -53,8 +51,7 @@ def test_dynamic_rules_act_at_once_and_end_with_the_agent(host: Host) -> None:
         host.netsh(*dynamic, "show", "qmfilter", "all", "type=specific", "--format", "json").stdout
     )
     assert any("dynamic" in row["provenance"] for row in filters["data"]["filters"])
-    argv = [*STOCKADE, "--home", str(host.home), "lint", "--format", "json"]
-    findings = json.loads(host.namespace.run(argv, check=False).stdout)
+    findings = json.loads(run_stockade(host.namespace, host.home, "lint", "--format", "json").stdout)
     assert any(finding["store"] == "dynamic" for finding in findings)
     refused = host.netsh(*dynamic, "add", "rule", "me", "224.0.0.1", "MM", "QM", ok=False)
     assert "QM" in refused.stderr

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import run_stockade
 from streams import connects
 
 from stockade.lab.capture import Capture, WireWatch
@@ -16,7 +17,6 @@ from stockade.lab.netns import Namespace, Network
 from stockade.lab.real import Agent
 from stockade.model.traffic import ICMP, Flow
 
-STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 POLICY = """
 ipsec static
@@ -30,7 +30,7 @@ set policy name=test assign=yes
 
 
 def stockade(namespace: Namespace, home: Path, *words: str) -> str:
-    result = namespace.run([*STOCKADE, "--home", str(home), *words], check=False)
+    result = run_stockade(namespace, home, *words)
     assert result.returncode == 0, (result.stdout, result.stderr)
     return result.stdout
 

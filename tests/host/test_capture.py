@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import run_stockade
 
 from stockade.lab.netns import Namespace, Network
 from stockade.lab.real import Agent
@@ -43,7 +44,7 @@ class Host:
         self.agent.start()
 
     def stockade(self, *words: str) -> str:
-        result = self.namespace.run([*STOCKADE, "--home", str(self.home), *words], check=False)
+        result = run_stockade(self.namespace, self.home, *words)
         assert result.returncode == 0, (result.stdout, result.stderr)
         return result.stdout
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cluster_harness import CLIENT, NODES, PATIENCE, STOCKADE, VIRTUAL, Host, eventually, write_cluster
+from cluster_harness import CLIENT, NODES, PATIENCE, VIRTUAL, Host, eventually, write_cluster
 
 from stockade.lab import moving
+from stockade.lab.examples import STOCKADE
 from stockade.lab.netns import Network
 from stockade.lab.real import Follower
 

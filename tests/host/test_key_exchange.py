@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import run_stockade
 
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
@@ -37,7 +38,7 @@ class Host:
         self.agent = Agent(namespace, home)
 
     def stockade(self, *words: str, ok: bool = True) -> str:
-        result = self.namespace.run([*STOCKADE, "--home", str(self.home), *words], check=False)
+        result = run_stockade(self.namespace, self.home, *words)
         assert (result.returncode == 0) == ok, (result.stdout, result.stderr)
         return result.stdout if ok else result.stderr
 

@@ -4,7 +4,6 @@ the dashboard."""
 import http.client
 import json
 import subprocess
-import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run_stockade
 
 from stockade.lab.needs import find_program
 from stockade.lab.netns import Namespace, Network
@@ -21,7 +21,6 @@ from stockade.lab.real import Agent
 pytestmark = pytest.mark.timeout(600)  # for machines that are slow and busy
 CONTRIB = Path(__file__).parents[2] / "contrib"
 ALPHA, BETA, NOBODY = "10.78.0.1", "10.78.0.2", "10.78.0.77"
-STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 SECONDS = 120.0
 POLICY = """
 ipsec static
@@ -109,9 +108,7 @@ def prometheus(promtool: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             home = base / name
             script = base / f"{name}.netsh"
             script.write_text(POLICY.format(peer=peer, nobody=NOBODY))
-            done = network[name].run(
-                [*STOCKADE, "--home", str(home), "netsh", "-f", str(script)], check=False
-            )
+            done = run_stockade(network[name], home, "netsh", "-f", str(script))
             assert done.returncode == 0, done.stdout
             (home / "agent.toml").write_text('[metrics]\nlisten = "127.0.0.1:9495"\n[web]\nserve = false\n')
             agents.append(Agent(network[name], home))

@@ -6,16 +6,15 @@ enough was made anew, however long a busy machine takes for it."""
 
 import json
 import re
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from command_line import run_stockade
 
 from stockade.lab.netns import Namespace, Network
 from stockade.lab.real import Agent
 
-STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 ALPHA, BETA = "10.78.0.1", "10.78.0.2"
 POLICY = """
 ipsec static
@@ -38,7 +37,8 @@ class Host:
         self.agent = Agent(namespace, home)
         script = home.with_suffix(".netsh")
         script.write_text(POLICY.format(peer=peer, lifetime=lifetime))
-        namespace.run([*STOCKADE, "--home", str(home), "netsh", "-f", str(script), "--atomic"])
+        done = run_stockade(namespace, home, "netsh", "-f", str(script), "--atomic")
+        assert done.returncode == 0, done.stderr
 
     def told(self, kind: str) -> list[dict]:
         lines = (self.home / "journal" / "journal.jsonl").read_text().splitlines()

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from command_line import run_stockade
 from prometheus_client.parser import text_string_to_metric_families
 
 from stockade.lab.netns import Namespace, Network
 from stockade.lab.real import Agent
 
-STOCKADE = [sys.executable, "-m", "stockade.console.main"]
 ALPHA, BETA = "10.78.0.1", "10.78.0.2"
 POLICY = """
 ipsec static
@@ -39,7 +39,7 @@ class Host:
         self.agent.start()
 
     def stockade(self, *words: str) -> str:
-        result = self.namespace.run([*STOCKADE, "--home", str(self.home), *words], check=False)
+        result = run_stockade(self.namespace, self.home, *words)
         assert result.returncode == 0, (result.stdout, result.stderr)
         return result.stdout
 

@@ -121,6 +121,8 @@ def extended_sequence_numbers_pass_the_end_of_32_bits(world: World) -> None:
             assert len(seen) == len(clear) == 6, (str(proposal), judge.statistics(1.0))
             assert entry.window.top == BEFORE_THE_WRAP + 6
             assert all(packet[9] == ICMP for packet in clear)
+            if protocol == AH:  # 28 bytes in words of 32 bits, minus 2: without padding (RFC 4302 §2.2)
+                assert {packet[21] for packet in seen} == {5}
 
 
 def ah_around_esp_carries_packets(world: World) -> None:

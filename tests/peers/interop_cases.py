@@ -54,6 +54,10 @@ class Case:
     their_certificate: str = ""
     """The peer's, where it is another one than `authentication` says, which we refuse then."""
     our_key: str = PRESHARED_KEY
+    our_methods: tuple[str, ...] = ()
+    """Of authentication, in order, where our rule has others beside the peer's"""
+    ah: bool = False
+    """AH, and no ESP"""
     roles: tuple[str, ...] = ROLES
     main_mode_minutes: int = 0
     """Not 0: no rule of the policy but a dynamic one, with this lifetime of main modes, and both roles at
@@ -104,12 +108,13 @@ class Case:
         """The netsh commands of the rules for this case and peer."""
         name = f"{peer}-{self.connection_name(role)}"
         secrecy = "yes" if self.group else "no"
-        method = {
+        methods = {
             "psk": f'psk="{self.our_key}"',
             "rsa": f'rootca="{root_name("RSA")}"',
             "ecdsa": f'rootca="{root_name("ECDSA")}"',
             "chain": f'rootca="{root_name("Chain")}"',
-        }[self.authentication]
+        }
+        method = " ".join(methods[name] for name in self.our_methods or (self.authentication,))
         if self.tunnel:
             ours, theirs = (network.replace("/24", "") for network in self.networks(peer, role))
             action = (
@@ -180,7 +185,7 @@ psk="{self.our_key}"
     children {{
       {name_of_it} {{
         mode = {"tunnel" if self.tunnel else "transport"}
-        esp_proposals = {esp}
+        {"ah" if self.ah else "esp"}_proposals = {esp}
         {selectors}
         {self.swan_child_options}
       }}
@@ -196,6 +201,7 @@ psk="{self.our_key}"
             f"left={self.own_address('libreswan', role)}",
             f"right={self.our_address(role)}",
             f"ike={self.libreswan_ike}",
+            f"phase2={'ah' if self.ah else 'esp'}",
             f"phase2alg={self.libreswan_esp}",
             f"pfs={'yes' if self.group else 'no'}",
             "auto=ignore",
@@ -225,6 +231,8 @@ psk="{self.our_key}"
 
 NO_DH2 = {"libreswan": "Debian builds it without the 1024-bit group (DH2)"}
 NO_ECDSA = {"libreswan": "no ECDSA signatures in IKEv1"}
+NO_GMAC = {"libreswan": "pluto 4.10 ends with a failed assertion when it makes the SA"}
+NO_BUNDLE = dict.fromkeys(PEERS, "AH or ESP for one connection, not one around the other")
 
 CASES = (
     Case(
@@ -359,6 +367,81 @@ CASES = (
         "aes_gcm128",
         nat=True,
         tunnel=True,
+    ),
+    Case(
+        "certificate-or-key",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        our_methods=("ecdsa", "rsa", "psk"),
+    ),
+    Case(
+        "key-or-certificate",
+        "AES256-SHA256-ECP256",
+        "ESP[AES128,SHA256]",
+        "aes256-sha256-ecp256",
+        "aes128-sha256",
+        "aes256-sha2_256;dh19",
+        "aes128-sha2_256",
+        authentication="rsa",
+        our_methods=("psk", "ecdsa", "rsa"),
+    ),
+    Case(
+        "psk-ah-sha1",
+        "AES256-SHA256-ECP256",
+        "AH[SHA1]",
+        "aes256-sha256-ecp256",
+        "sha1",
+        "aes256-sha2_256;dh19",
+        "sha1",
+        ah=True,
+        roles=ROLES if EVERY in os.environ else ROLES[1:],
+    ),
+    Case(
+        "tunnel-ah-sha256-pfs",
+        "AES256-SHA256-ECP256",
+        "AH[SHA256]",
+        "aes256-sha256-ecp256",
+        "sha256",
+        "aes256-sha2_256;dh19",
+        "sha2_256",
+        "ecp256",
+        tunnel=True,
+        ah=True,
+    ),
+    Case(
+        "psk-ah-around-esp",
+        "AES256-SHA256-ECP256",
+        "AH[SHA1]+ESP[AES128,None]",
+        "aes256-sha256-ecp256",
+        "",
+        "aes256-sha2_256;dh19",
+        "",
+        cannot=NO_BUNDLE,
+    ),
+    Case(
+        "psk-null-sha256",
+        "AES256-SHA256-ECP256",
+        "ESP[None,SHA256]",
+        "aes256-sha256-ecp256",
+        "null-sha256",
+        "aes256-sha2_256;dh19",
+        "null-sha2_256",
+        roles=ROLES if EVERY in os.environ else ROLES[:1],
+    ),
+    Case(
+        "psk-aes-gmac-256",
+        "AES256-SHA256-ECP256",
+        "ESP[AESGMAC256,None]",
+        "aes256-sha256-ecp256",
+        "aes256gmac",
+        "aes256-sha2_256;dh19",
+        "null_auth_aes_gmac256",
+        cannot=NO_GMAC,
+        roles=ROLES if EVERY in os.environ else ROLES[1:],
     ),
     Case(
         "tcp-only",
@@ -571,7 +654,12 @@ class Public:
 def swan_text() -> str:
     """strongSwan's configuration for all cases."""
     secrets = [f'  ike-all {{\n    secret = "{PRESHARED_KEY}"\n  }}\n']
-    connections = [case.swan_connection(role) for case in CASES for _, role in case.connections()]
+    connections = [
+        case.swan_connection(role)
+        for case in CASES
+        if "strongswan" not in case.cannot
+        for _, role in case.connections()
+    ]
     return "".join(["connections {\n", *connections, "}\nsecrets {\n", *secrets, "}\n"])
 
 

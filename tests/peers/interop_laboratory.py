@@ -215,7 +215,7 @@ def check_sas(laboratory: Laboratory, case: Case, peer: str, role: str) -> None:
     for spi, source in ((row["outbound_spi"], ends[0]), (row["inbound_spi"], ends[1])):
         (entry,) = [text for text in states if f"spi {spi}" in text]
         assert entry.startswith(f"src {source} "), entry
-        assert "proto esp" in entry, entry
+        assert f"proto {'ah' if case.ah else 'esp'}" in entry, entry
         assert f"mode {'tunnel' if case.tunnel else 'transport'}" in entry, entry
         assert ("encap type espinudp" in entry) is case.nat, entry
 

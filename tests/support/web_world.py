@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from command_line import run_stockade
+
 from stockade.agent.client import AgentClient
 from stockade.agent.paths import Paths
 from stockade.lab.netns import Namespace
@@ -63,8 +65,9 @@ class WebConsole:
 
     def stockade(self, *words: str, given: str = "") -> str:
         """Run a command of this home; what it printed."""
-        result = self.namespace.run([*STOCKADE, "--home", str(self.home), *words], input_text=given)
-        return str(result.stdout)
+        result = run_stockade(self.namespace, self.home, *words, input_text=given)
+        assert result.returncode == 0, (words, result.stdout, result.stderr)
+        return result.stdout
 
     def link(self, role: str = "operator") -> str:
         """A link that signs in once, as `stockade web link` makes it."""

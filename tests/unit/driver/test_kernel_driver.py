@@ -547,6 +547,8 @@ def test_an_sa_has_what_the_negotiation_gave_it(driver, kernel):
     driver.add_sa(sa(esp=None, ah=Hash.SHA1, spi=0x5000, encryption_key=Secret(b"")))
     outbound = list(kernel.states.values())[-1]
     assert (outbound.protocol, outbound.encryption, outbound.window) == (51, None, 0)
+    assert outbound.flags == StateFlag.ALIGN_4, "AH in IPv4 is padded to 4 bytes, as everybody else does"
+    assert not state.flags
     assert outbound.limits.hard_bytes == INFINITY
 
 

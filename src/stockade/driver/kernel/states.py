@@ -47,6 +47,9 @@ def state_of(sa: SecurityAssociation, request_id: int, offload: Offload | None =
     # Around a tunnel of ESP stands AH in transport mode, between the gateways and for whatever is inside.
     around = sa.ah is not None and sa.bundle is not None and sa.mode is Mode.TUNNEL
     flags = StateFlag.EXTENDED_SEQUENCE if sa.extended_sequence else NO_FLAGS
+    if sa.esp is None and sa.source.version == 4:
+        # Otherwise the kernel pads AH to 8 bytes, as in IPv6, and refuses what RFC 4302 §3.3.3.2.1 wants: 4.
+        flags |= StateFlag.ALIGN_4
     return State(
         selector=None if around else _selector(sa.selector),
         source=sa.source,

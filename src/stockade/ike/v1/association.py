@@ -90,6 +90,10 @@ _NO_KERBEROS = (
     ReasonCode.KERBEROS_UNREACHABLE,
 )
 """Kerberos was agreed on, and then turned out not to work between the two."""
+_NOT_TAKEN = (ReasonCode.PSK_MISMATCH, ReasonCode.AUTHENTICATION_FAILED)
+"""The peer does not take our credential: another key, no connection of it, no trust in our root."""
+_NOT_SHOWN = (ReasonCode.CERTIFICATE_UNTRUSTED, ReasonCode.NO_PEER_CERTIFICATE)
+"""The peer has no certificate under a root of the rule."""
 
 
 def renewal_lead(lifetime: float, initiator: bool, random: RandomSource) -> float:
@@ -330,12 +334,11 @@ class MainMode:
         tried = self.choice.candidate.method
         if tried.number == GSS_KERBEROS and reason.code in _NO_KERBEROS:
             return [entry for entry in self.candidates if entry.method.number != GSS_KERBEROS]
-        if reason.code is ReasonCode.PSK_MISMATCH:
-            return [
-                entry
-                for entry in self.candidates
-                if entry.method.number == tried.number and entry.method != tried
-            ]
+        if reason.code in _NOT_TAKEN:
+            return [entry for entry in self.candidates if entry.method != tried]
+        if reason.code in _NOT_SHOWN:
+            signature = PayloadType.SIGNATURE
+            return [entry for entry in self.candidates if entry.method.proof_type is not signature]
         return []
 
     def why_denied(self, rule: str = "") -> Reason | None:
