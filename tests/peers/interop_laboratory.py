@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from interop_cases import OURS, PRESHARED_KEY, Case
@@ -255,6 +256,10 @@ class Pinging:
     def __exit__(self, kind: object, value: object, trace: object) -> None:
         if value is None:
             time.sleep(1)  # what the body did lies a second behind what is still under way at the end
+            printed = Path(f"/proc/self/fd/{self._printed.fileno()}")  # with a place of its own to read at
+            deadline = time.monotonic() + 60
+            while printed.read_text(encoding="utf-8").count(" ttl=") <= 21 and time.monotonic() < deadline:
+                time.sleep(0.1)  # a busy machine sends fewer in a second
         self._process.send_signal(signal.SIGINT)  # ping then prints its sum
         self._process.wait(timeout=60)
         with self._printed as printed:
