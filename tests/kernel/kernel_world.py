@@ -50,7 +50,8 @@ class World:
         """The wire; what must be secured is counted where it is clear."""
 
         def must_be_secured(flow: Flow) -> bool:
-            if flow.source.is_link_local:  # of the kernel itself, for its IPv6 neighbours
+            # of the kernel itself, for its IPv6 neighbours, also while it has no address yet
+            if flow.source.is_link_local or flow.source.is_unspecified:
                 return False
             return flow.protocol in protocols or (
                 flow.protocol == TCP and bool({flow.source_port, flow.destination_port} & set(ports))
