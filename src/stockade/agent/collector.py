@@ -1,7 +1,7 @@
 """When Python looks for objects that only refer to each other.
 
 Nearly all objects of an agent live as long as an SA does, a hundred and more for each. To look at all of them
-takes some tenths of a second where there are 10 000 SAs, and Python would do it in the middle of a burst of
+takes a second or two where there are 10 000 peers, and Python would do it in the middle of a burst of
 handshakes, for that is when they become more. So only young objects are looked at as they come, some hundred
 handshakes at a time; all of them in a quiet moment, the less often the longer it takes. Nothing waits for
 that but the memory of main modes that have ended.
