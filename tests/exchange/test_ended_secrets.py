@@ -44,10 +44,10 @@ from stockade.ike.contract import (
 )
 from stockade.ike.proofs import RestartSecret
 from stockade.ike.v1 import main_mode, quick_mode
-from stockade.ike.v1.exchange import Incoming
 from stockade.ike.v1.main_mode import MainModeOutcome
 from stockade.ike.v1.protection import MessageCipher, MessageProtection
 from stockade.ike.v1.quick_mode_pair import QuickModeOutcome
+from stockade.ike.v1.steps import Incoming
 from stockade.model.addresses import Endpoint
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Certificate, Negotiation, PresharedKey

@@ -39,7 +39,7 @@ from stockade.policy.dynamic import DynamicSet
 from stockade.policy.facts import HostFacts, as_facts
 from stockade.policy.lookup import FilterTableLookup
 from stockade.policy.objects import PolicySet
-from stockade.policy.places import in_force
+from stockade.policy.places import stores_in_force
 from stockade.wire.udp_encapsulation import NAT_TRAVERSAL_PORT, NON_ESP_MARKER
 from stockade.wire.unreachable import Unreachable
 
@@ -177,7 +177,7 @@ class HostCore:
                 ReasonCode.POLICY_LOADED, policy=table.policy_name or "none", filters=len(table.filters)
             ),
             now,
-            stores=_stores(policy_sets),
+            stores=stores_in_force(policy_sets),
         )
         for warning in table.warnings:
             self._note("policy-warning", Reason.of(ReasonCode.POLICY_DOUBTFUL, warning), now)
@@ -216,7 +216,7 @@ class HostCore:
             )
             self._install_table(compiled)
         except StockadeError as error:
-            self._note("policy-refused", error.reason, now, stores=_stores(policy_sets))
+            self._note("policy-refused", error.reason, now, stores=stores_in_force(policy_sets))
             return error.reason
         self.lookup = FilterTableLookup(compiled)
         self.engine.set_lookup(self.lookup, now)
@@ -594,9 +594,3 @@ class HostCore:
     def _note(self, kind: str, reason: Reason, now: float, **fields: object) -> None:
         kept = [(name, str(value)) for name, value in fields.items() if value != ""]
         self._journal(Entry(kind, reason, tuple(kept)))
-
-
-def _stores(policy_sets: Iterable[PolicySet]) -> str:
-    """The stores that a policy in force is of."""
-    assigned = [entry for entry in policy_sets if entry.assigned is not None]
-    return ", ".join(entry.store for entry in in_force(assigned))

@@ -45,6 +45,12 @@ def in_force(policy_sets: Sequence[PolicySet]) -> tuple[PolicySet, ...]:
     return tuple(sorted(kept, key=lambda entry: entry.store != PERSISTENT_STORE))
 
 
+def stores_in_force(policy_sets: Sequence[PolicySet]) -> str:
+    """The names of the stores that a policy in force is of."""
+    assigned = [entry for entry in policy_sets if entry.assigned is not None]
+    return ", ".join(entry.store for entry in in_force(assigned))
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """One rule with what it names. `identity` tells which rule of the last compilation it was.

@@ -6,7 +6,7 @@ import pytest
 
 from stockade.ike.auth.preshared_key import PresharedKeyMethod
 from stockade.ike.v1 import main_mode, quick_mode
-from stockade.ike.v1.exchange import Conversation, Expectation
+from stockade.ike.v1.exchange import Conversation
 from stockade.ike.v1.identities import (
     check_peer_identity,
     own_identity,
@@ -15,6 +15,7 @@ from stockade.ike.v1.identities import (
 )
 from stockade.ike.v1.informational import notification, reason_of
 from stockade.ike.v1.protection import MessageProtection
+from stockade.ike.v1.steps import Expectation
 from stockade.model.addresses import AddressRange
 from stockade.model.negotiation import PresharedKey
 from stockade.model.reasons import PeerError, ReasonCode

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Protocol
 
 from stockade.ike import proofs
-from stockade.ike.auth.kerberos import GSS_KERBEROS
 from stockade.ike.auth.method import AuthMethod, Task
 from stockade.ike.config import EngineConfig
 from stockade.ike.context import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, Context
@@ -20,6 +19,7 @@ from stockade.ike.liveness import PeerTraits, Plan
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story, StoryEvent, numbered
 from stockade.ike.v1 import fragments, informational, main_mode
+from stockade.ike.v1.candidates import untried_candidates
 from stockade.ike.v1.complaints import Complaints
 from stockade.ike.v1.exchange import NO_COOKIE, Conversation, Exchange
 from stockade.ike.v1.main_mode import MainModeOutcome, MainModeSetup
@@ -80,20 +80,6 @@ _AUTHENTICATION = (
     ReasonCode.KERBEROS_UNREACHABLE,
     ReasonCode.KERBEROS_UNAVAILABLE,
 )
-
-_NO_KERBEROS = (
-    ReasonCode.AUTHENTICATION_FAILED,
-    ReasonCode.KERBEROS_CLOCK_SKEW,
-    ReasonCode.KERBEROS_EXPIRED,
-    ReasonCode.KERBEROS_NO_TICKET,
-    ReasonCode.KERBEROS_UNAVAILABLE,
-    ReasonCode.KERBEROS_UNREACHABLE,
-)
-"""Kerberos was agreed on, and then turned out not to work between the two."""
-_NOT_TAKEN = (ReasonCode.PSK_MISMATCH, ReasonCode.AUTHENTICATION_FAILED)
-"""The peer does not take our credential: another key, no connection of it, no trust in our root."""
-_NOT_SHOWN = (ReasonCode.CERTIFICATE_UNTRUSTED, ReasonCode.NO_PEER_CERTIFICATE)
-"""The peer has no certificate under a root of the rule."""
 
 
 def renewal_lead(lifetime: float, initiator: bool, random: RandomSource) -> float:
@@ -331,15 +317,7 @@ class MainMode:
         lies in the credential that was."""
         if not self.initiator or self.choice is None:
             return []
-        tried = self.choice.candidate.method
-        if tried.number == GSS_KERBEROS and reason.code in _NO_KERBEROS:
-            return [entry for entry in self.candidates if entry.method.number != GSS_KERBEROS]
-        if reason.code in _NOT_TAKEN:
-            return [entry for entry in self.candidates if entry.method != tried]
-        if reason.code in _NOT_SHOWN:
-            signature = PayloadType.SIGNATURE
-            return [entry for entry in self.candidates if entry.method.proof_type is not signature]
-        return []
+        return untried_candidates(self.candidates, self.choice.candidate.method, reason)
 
     def why_denied(self, rule: str = "") -> Reason | None:
         """Whether the access list denies the (established) peer all traffic, or that of a rule."""

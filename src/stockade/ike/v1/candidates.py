@@ -4,7 +4,7 @@ this host has."""
 from collections.abc import Iterable, Sequence
 
 from stockade.ike.auth.certificate import certificate_methods
-from stockade.ike.auth.kerberos import GssSource, kerberos_method
+from stockade.ike.auth.kerberos import GSS_KERBEROS, GssSource, kerberos_method
 from stockade.ike.auth.method import AuthMethod
 from stockade.ike.auth.preshared_key import PRESHARED_KEY, PresharedKeyMethod
 from stockade.ike.v1.main_mode_proposals import MainModeCandidate
@@ -17,8 +17,23 @@ from stockade.model.negotiation import (
 )
 from stockade.model.reasons import Reason, ReasonCode
 from stockade.pki.credentials import CredentialSource, OwnCertificate, VerifiedPeer
+from stockade.wire.isakmp.constants import PayloadType
 
 MAXIMUM_CANDIDATES = 128
+
+_NO_KERBEROS = (
+    ReasonCode.AUTHENTICATION_FAILED,
+    ReasonCode.KERBEROS_CLOCK_SKEW,
+    ReasonCode.KERBEROS_EXPIRED,
+    ReasonCode.KERBEROS_NO_TICKET,
+    ReasonCode.KERBEROS_UNAVAILABLE,
+    ReasonCode.KERBEROS_UNREACHABLE,
+)
+"""Kerberos was agreed on, and then turned out not to work between the two."""
+_NOT_TAKEN = (ReasonCode.PSK_MISMATCH, ReasonCode.AUTHENTICATION_FAILED)
+"""The peer does not take our credential: another key, no connection of it, no trust in our root."""
+_NOT_SHOWN = (ReasonCode.CERTIFICATE_UNTRUSTED, ReasonCode.NO_PEER_CERTIFICATE)
+"""The peer has no certificate under a root of the rule."""
 
 
 class NoCredentials:
@@ -72,6 +87,21 @@ def known_key_first(
     keys.sort(key=lambda entry: entry.method != last)
     following = iter(keys)
     return [next(following) if entry.method.number == PRESHARED_KEY else entry for entry in candidates]
+
+
+def untried_candidates(
+    candidates: Sequence[MainModeCandidate], tried: AuthMethod, reason: Reason
+) -> list[MainModeCandidate]:
+    """Those whose credential was not tried, where `reason`, for which the one that was has failed, lies in
+    it; none where it would be the same with another."""
+    if tried.number == GSS_KERBEROS and reason.code in _NO_KERBEROS:
+        return [entry for entry in candidates if entry.method.number != GSS_KERBEROS]
+    if reason.code in _NOT_TAKEN:
+        return [entry for entry in candidates if entry.method != tried]
+    if reason.code in _NOT_SHOWN:
+        signature = PayloadType.SIGNATURE
+        return [entry for entry in candidates if entry.method.proof_type is not signature]
+    return []
 
 
 def _methods(

@@ -11,7 +11,7 @@ clear): what an SA is there for does not go in clear."""
 
 from dataclasses import dataclass
 
-from stockade.ike.v1.exchange import Incoming
+from stockade.ike.v1.steps import Incoming
 from stockade.model.negotiation import QuickModePolicy
 from stockade.model.quickly_made import quickly_made
 from stockade.model.suites import Encryption

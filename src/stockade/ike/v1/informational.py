@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from stockade.crypto.hashing import equal, prf
 from stockade.crypto.ikev1_keys import informational_hash
-from stockade.ike.v1.exchange import Conversation, Expectation, Incoming
+from stockade.ike.v1.exchange import Conversation
+from stockade.ike.v1.steps import Expectation, Incoming
 from stockade.model.reasons import Reason, ReasonCode, error_for
 from stockade.model.secret import Secret
 from stockade.model.suites import Hash

@@ -41,16 +41,7 @@ from stockade.ike.auth.preshared_key import PresharedKeyMethod
 from stockade.ike.config import NatScope
 from stockade.ike.contract import RandomSource
 from stockade.ike.story import Story, StoryEvent, numbered, tell_own_choice, tell_peers_choice
-from stockade.ike.v1.exchange import (
-    Conversation,
-    Expectation,
-    Finish,
-    Incoming,
-    Step,
-    Steps,
-    answered,
-    performed,
-)
+from stockade.ike.v1.exchange import Conversation
 from stockade.ike.v1.main_mode_proposals import (
     MainModeCandidate,
     MainModeChoice,
@@ -68,6 +59,7 @@ from stockade.ike.v1.nat_traversal import (
     why_not_allowed,
 )
 from stockade.ike.v1.protection import MessageProtection
+from stockade.ike.v1.steps import Expectation, Finish, Incoming, Step, Steps, answered, performed
 from stockade.model.addresses import Address, Endpoint
 from stockade.model.identities import Identity
 from stockade.model.quickly_made import quickly_made

@@ -40,7 +40,7 @@ from stockade.crypto.ikev1_keys import (
 from stockade.crypto.key_exchange import PrivateValue
 from stockade.ike.story import StoryEvent, numbered, tell_own_choice, tell_peers_choice
 from stockade.ike.v1.discovery import exchange_info
-from stockade.ike.v1.exchange import Conversation, Expectation, Finish, Incoming, Step, Steps, answered
+from stockade.ike.v1.exchange import Conversation
 from stockade.ike.v1.identities import requested_selector, selector_payloads
 from stockade.ike.v1.nat_traversal import Nat, encapsulation
 from stockade.ike.v1.quick_mode_pair import QuickModeOutcome, QuickModeSetup, make_pair
@@ -55,6 +55,7 @@ from stockade.ike.v1.quick_mode_proposals import (
     quick_mode_offer,
 )
 from stockade.ike.v1.responder_lifetime import responder_lifetime, with_responder_lifetime
+from stockade.ike.v1.steps import Expectation, Finish, Incoming, Step, Steps, answered
 from stockade.model.addresses import AddressRange
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode, Negotiation, QuickModeMatch

@@ -14,9 +14,9 @@ from stockade.ike.proofs import given_in
 from stockade.ike.retransmission import random_fraction
 from stockade.ike.story import Story
 from stockade.ike.v1.discovery import ExchangeInfo, told_by
-from stockade.ike.v1.exchange import Incoming
 from stockade.ike.v1.nat_traversal import Nat, Variant
 from stockade.ike.v1.quick_mode_proposals import QuickModeChoice, is_bundle
+from stockade.ike.v1.steps import Incoming
 from stockade.model.addresses import Address
 from stockade.model.filters import Direction
 from stockade.model.negotiation import Mode, QuickModeMatch

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from stockade.ike.v1.exchange import Incoming
 from stockade.ike.v1.quick_mode_proposals import QuickModeChoice
+from stockade.ike.v1.steps import Incoming
 from stockade.model.reasons import PeerError
 from stockade.wire.cursor import Cursor
 from stockade.wire.isakmp.constants import DomainOfInterpretation, IpsecAttribute, LifeType, NotifyType
